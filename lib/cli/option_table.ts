@@ -1,0 +1,190 @@
+/**
+ * The options ckpt has, in the order in which help lists them. The parser, the
+ * help and the tests read this one table.
+ */
+
+export const COMMANDS = ["dump", "restore", "check", "show", "help"] as const;
+
+export type CommandName = typeof COMMANDS[number];
+
+/** Whether an option takes a value. "optional": only as `--name=value`. */
+export type ArgumentKind = "none" | "required" | "optional";
+
+export interface OptionEntry {
+  /** The long name, without the dashes. */
+  name: string;
+  /** The letter of the short form. */
+  short?: string;
+  argument: ArgumentKind;
+  /** What help calls the value. */
+  placeholder?: string;
+  /** May be given more than once, and every value counts. */
+  repeatable?: boolean;
+  /** Empty: every command. */
+  commands: readonly CommandName[];
+  help: string;
+}
+
+export const OPTIONS: readonly OptionEntry[] = [
+  {
+    name: "tree",
+    short: "t",
+    argument: "required",
+    placeholder: "PID",
+    commands: ["dump", "check"],
+    help: "root of the process tree; a plain PID means the same",
+  },
+  {
+    name: "images-dir",
+    short: "D",
+    argument: "required",
+    placeholder: "DIR",
+    commands: ["dump", "restore", "show"],
+    help: "directory of the images (default: the current directory)",
+  },
+  {
+    name: "work-dir",
+    short: "W",
+    argument: "required",
+    placeholder: "DIR",
+    commands: ["dump", "restore", "check"],
+    help:
+      "directory of logs, pid files and statistics (default: the images directory)",
+  },
+  {
+    name: "leave-running",
+    short: "R",
+    argument: "none",
+    commands: ["dump"],
+    help: "let the program go on after the dump, instead of killing it",
+  },
+  {
+    name: "leave-stopped",
+    short: "s",
+    argument: "none",
+    commands: ["dump", "restore"],
+    help: "leave the program stopped afterwards",
+  },
+  {
+    name: "replace",
+    argument: "none",
+    commands: ["dump"],
+    help: "replace the image that is already in the directory",
+  },
+  {
+    name: "timeout",
+    argument: "required",
+    placeholder: "SECONDS",
+    commands: ["dump"],
+    help:
+      "give up stopping the program after this time (default: 10; 0: never)",
+  },
+  {
+    name: "restore-detached",
+    short: "d",
+    argument: "none",
+    commands: ["restore"],
+    help: "return once the program runs, instead of waiting for its end",
+  },
+  {
+    name: "restore-sibling",
+    short: "S",
+    argument: "none",
+    commands: ["restore"],
+    help: "make the program a sibling of ckpt; only with --restore-detached",
+  },
+  {
+    name: "pidfile",
+    argument: "required",
+    placeholder: "FILE",
+    commands: ["restore"],
+    help: "write the program's pid to FILE (relative to the work directory)",
+  },
+  {
+    name: "inherit-fd",
+    argument: "required",
+    placeholder: "fd[N]:KEY",
+    repeatable: true,
+    commands: ["restore"],
+    help: "let ckpt's descriptor N take the place of KEY; may be repeated",
+  },
+  {
+    name: "external",
+    argument: "required",
+    placeholder: "KEY[:VALUE]",
+    repeatable: true,
+    commands: ["dump", "restore", "check"],
+    help: "something that belongs to the outside; may be repeated",
+  },
+  {
+    name: "shell-job",
+    short: "j",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help: "the program shares a session or a terminal with the outside",
+  },
+  {
+    name: "root",
+    short: "r",
+    argument: "required",
+    placeholder: "DIR",
+    commands: ["dump", "restore", "check"],
+    help: "root of the program's file system",
+  },
+  {
+    name: "log-file",
+    short: "o",
+    argument: "required",
+    placeholder: "FILE",
+    commands: ["dump", "restore", "check"],
+    help:
+      "write the log to FILE (relative to the work directory; default: standard error)",
+  },
+  {
+    name: "verbosity",
+    short: "v",
+    argument: "optional",
+    placeholder: "N",
+    commands: [],
+    help:
+      "-v, -vv: more; -vN: 0 nothing, 1 errors, 2 warnings (default), 3 information, 4 debugging",
+  },
+  {
+    name: "json",
+    argument: "none",
+    commands: [],
+    help: "print the result, or the error, as JSON on standard output",
+  },
+  {
+    name: "config",
+    argument: "required",
+    placeholder: "FILE",
+    commands: [],
+    help: "read options from FILE, after the default configuration files",
+  },
+  {
+    name: "no-default-config",
+    argument: "none",
+    commands: [],
+    help: "do not read the default configuration files",
+  },
+  {
+    name: "help",
+    short: "h",
+    argument: "none",
+    commands: [],
+    help: "print help and exit",
+  },
+  {
+    name: "version",
+    short: "V",
+    argument: "none",
+    commands: [],
+    help: "print the version and exit",
+  },
+];
+
+/** Whether `command` has the option. */
+export function appliesTo(option: OptionEntry, command: CommandName): boolean {
+  return option.commands.length === 0 || option.commands.includes(command);
+}

@@ -1,0 +1,283 @@
+/**
+ * Turns parsed arguments into what the commands take: numbers read, names made
+ * absolute, contradictions found.
+ */
+import type { Reason } from "../error.ts";
+import type { CheckOptions, DumpOptions } from "../dump/options.ts";
+import type {
+  InheritedDescriptor,
+  RestoreOptions,
+} from "../restore/options.ts";
+import type { ParsedArguments } from "./arguments.ts";
+import type { CommandName } from "./option_table.ts";
+
+export interface ShowOptions {
+  imagesDirectory: string;
+  /** All of the images as JSON, instead of a summary for people. */
+  json: boolean;
+}
+
+/** What is common to all commands, and known even when the rest is wrong. */
+export interface Surroundings {
+  imagesDirectory: string;
+  workDirectory: string;
+  /** Undefined: standard error. */
+  logFile?: string;
+  verbosity: number;
+  json: boolean;
+}
+
+export type CommandOptions =
+  | { command: "dump"; options: DumpOptions }
+  | { command: "restore"; options: RestoreOptions }
+  | { command: "check"; options: CheckOptions }
+  | { command: "show"; options: ShowOptions };
+
+/** proc_pid_max(5): no kernel hands out a higher number than 2^22. */
+const MAX_PID = 4194304;
+
+/** criu(8): ten seconds to collect the tasks of a dump. */
+const DEFAULT_TIMEOUT_SECONDS = 10;
+const MAX_TIMEOUT_SECONDS = 2147483;
+
+const MAX_FD = 2147483647;
+
+/** @param currentDirectory what relative names start from */
+export function readSurroundings(
+  parsed: ParsedArguments,
+  currentDirectory: string,
+): Surroundings {
+  const operand = parsed.command === "show" ? parsed.operands[0] : undefined;
+  const images = absolute(
+    lastValue(parsed, "images-dir") ?? operand ?? ".",
+    currentDirectory,
+  );
+  const work = lastValue(parsed, "work-dir");
+  const workDirectory = work === undefined
+    ? images
+    : absolute(work, currentDirectory);
+  const log = lastValue(parsed, "log-file");
+  return {
+    imagesDirectory: images,
+    workDirectory,
+    logFile: log === undefined || log === "-"
+      ? undefined
+      : absolute(log, workDirectory),
+    verbosity: parsed.verbosity,
+    json: parsed.flags.has("json"),
+  };
+}
+
+/**
+ * @param problems gets whatever is wrong; if anything is, the result is not to
+ * be used
+ */
+export function readOptions(
+  command: Exclude<CommandName, "help">,
+  parsed: ParsedArguments,
+  surroundings: Surroundings,
+  currentDirectory: string,
+  problems: Reason[],
+): CommandOptions {
+  const { imagesDirectory, workDirectory } = surroundings;
+  const { flags } = parsed;
+  const root = lastValue(parsed, "root");
+  const common = {
+    shellJob: flags.has("shell-job"),
+    external: parsed.values.get("external") ?? [],
+    ...(root !== undefined && { root: absolute(root, currentDirectory) }),
+  };
+  switch (command) {
+    case "dump": {
+      const pid = readPid(parsed, problems);
+      if (
+        pid === undefined && !problems.some((p) => p.object === "--tree")
+      ) {
+        problems.push({
+          object: "--tree",
+          why: "the program to dump is not named",
+          remedy: "write ckpt dump --tree PID",
+        });
+      }
+      exclude(parsed, "leave-running", "leave-stopped", problems);
+      return {
+        command,
+        options: {
+          pid: pid ?? 0,
+          imagesDirectory,
+          workDirectory,
+          leaveRunning: flags.has("leave-running"),
+          leaveStopped: flags.has("leave-stopped"),
+          timeoutSeconds: readTimeout(parsed, problems),
+          replace: flags.has("replace"),
+          ...common,
+        },
+      };
+    }
+    case "restore": {
+      rejectOperands(parsed.operands, problems);
+      if (flags.has("restore-sibling") && !flags.has("restore-detached")) {
+        problems.push({
+          object: "--restore-sibling",
+          why: "ckpt cannot wait for a program that is not its child",
+          remedy: "add --restore-detached",
+        });
+      }
+      const pidfile = lastValue(parsed, "pidfile");
+      return {
+        command,
+        options: {
+          imagesDirectory,
+          workDirectory,
+          detached: flags.has("restore-detached"),
+          sibling: flags.has("restore-sibling"),
+          leaveStopped: flags.has("leave-stopped"),
+          inheritFd: readInheritFd(parsed, problems),
+          ...(pidfile !== undefined &&
+            { pidfile: absolute(pidfile, workDirectory) }),
+          ...common,
+        },
+      };
+    }
+    case "check": {
+      const pid = readPid(parsed, problems);
+      return {
+        command,
+        options: { ...(pid !== undefined && { pid }), ...common },
+      };
+    }
+    case "show":
+      rejectOperands(parsed.operands.slice(1), problems);
+      if (parsed.operands.length > 0 && parsed.values.has("images-dir")) {
+        problems.push({
+          object: parsed.operands[0],
+          why: "the directory is named twice, here and by --images-dir",
+          remedy: "leave one of them out",
+        });
+      }
+      return { command, options: { imagesDirectory, json: surroundings.json } };
+  }
+}
+
+/** The value given last, as getopt programs do. */
+export function lastValue(
+  parsed: ParsedArguments,
+  name: string,
+): string | undefined {
+  return parsed.values.get(name)?.at(-1);
+}
+
+/** The pid, from `--tree` or as a plain argument. */
+function readPid(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): number | undefined {
+  const option = lastValue(parsed, "tree");
+  const [operand, ...rest] = parsed.operands;
+  rejectOperands(rest, problems);
+  if (option !== undefined && operand !== undefined && option !== operand) {
+    problems.push({
+      object: operand,
+      why: `the program is named twice, here and by --tree ${option}`,
+      remedy: "leave one of them out",
+    });
+  }
+  const text = option ?? operand;
+  if (text === undefined) return undefined;
+  const pid = readNumber(text, 1, MAX_PID);
+  if (pid === undefined) {
+    problems.push({
+      object: "--tree",
+      why: `"${text}" is not a process number`,
+      remedy: `write a number from 1 to ${MAX_PID}`,
+    });
+  }
+  return pid;
+}
+
+function readTimeout(parsed: ParsedArguments, problems: Reason[]): number {
+  const text = lastValue(parsed, "timeout");
+  if (text === undefined) return DEFAULT_TIMEOUT_SECONDS;
+  const seconds = readNumber(text, 0, MAX_TIMEOUT_SECONDS);
+  if (seconds === undefined) {
+    problems.push({
+      object: "--timeout",
+      why: `"${text}" is not a number of seconds`,
+      remedy:
+        `write a whole number up to ${MAX_TIMEOUT_SECONDS}; 0 waits for ever`,
+    });
+  }
+  return seconds ?? DEFAULT_TIMEOUT_SECONDS;
+}
+
+/** `fd[N]:KEY`, as in criu(8). */
+function readInheritFd(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): InheritedDescriptor[] {
+  const descriptors: InheritedDescriptor[] = [];
+  for (const text of parsed.values.get("inherit-fd") ?? []) {
+    const match = /^fd\[([0-9]+)\]:(.+)$/s.exec(text);
+    const fd = match === null ? undefined : readNumber(match[1], 0, MAX_FD);
+    if (match === null || fd === undefined) {
+      problems.push({
+        object: "--inherit-fd",
+        why: `"${text}" does not have the form fd[N]:KEY`,
+        remedy: "write, for example, --inherit-fd 'fd[5]:pipe[1234]'",
+      });
+    } else if (descriptors.some((d) => d.key === match[2])) {
+      problems.push({
+        object: "--inherit-fd",
+        why: `the key "${match[2]}" is given more than once`,
+        remedy: "give every key one descriptor",
+      });
+    } else {
+      descriptors.push({ fd, key: match[2] });
+    }
+  }
+  return descriptors;
+}
+
+function rejectOperands(operands: string[], problems: Reason[]): void {
+  for (const operand of operands) {
+    problems.push({
+      object: operand,
+      why: "is one argument too many",
+      remedy: "leave it out, or put it in quotes with the option it belongs to",
+    });
+  }
+}
+
+function exclude(
+  parsed: ParsedArguments,
+  one: string,
+  other: string,
+  problems: Reason[],
+): void {
+  if (parsed.flags.has(one) && parsed.flags.has(other)) {
+    problems.push({
+      object: `--${one}`,
+      why: `contradicts --${other}`,
+      remedy: "leave one of them out",
+    });
+  }
+}
+
+/** @returns undefined unless `text` is a plain decimal number in the range */
+function readNumber(
+  text: string,
+  lowest: number,
+  highest: number,
+): number | undefined {
+  if (!/^[0-9]{1,10}$/.test(text)) return undefined;
+  const value = Number(text);
+  return value >= lowest && value <= highest ? value : undefined;
+}
+
+function absolute(name: string, directory: string): string {
+  if (name.startsWith("/")) return name;
+  if (name === ".") return directory;
+  return directory.endsWith("/")
+    ? `${directory}${name}`
+    : `${directory}/${name}`;
+}

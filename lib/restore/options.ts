@@ -1,0 +1,43 @@
+/**
+ * What `restore` is asked to do, and what it answers. The command line fills
+ * the options in; every path in them is absolute.
+ */
+
+/** A descriptor of ckpt's own that takes the place of one in the images. */
+export interface InheritedDescriptor {
+  /** Number of the descriptor in ckpt. */
+  fd: number;
+  /** What it stands for: "pipe[1234]", "tty[rdev:dev]", a path. */
+  key: string;
+}
+
+export interface RestoreOptions {
+  imagesDirectory: string;
+  /** Where the statistics go; the images directory unless `-W` was given. */
+  workDirectory: string;
+  /** Return once the program runs, instead of waiting for its end. */
+  detached: boolean;
+  /** Make the program a sibling of ckpt. Only together with `detached`. */
+  sibling: boolean;
+  /** Leave the program stopped once it is complete. */
+  leaveStopped: boolean;
+  /** File that gets the pid of the program's root, in ckpt's pid namespace. */
+  pidfile?: string;
+  /** The program joins ckpt's session and terminal. */
+  shellJob: boolean;
+  /** `KEY[:VALUE]` as given, in order. */
+  external: string[];
+  /** In the order given; no key occurs twice. */
+  inheritFd: InheritedDescriptor[];
+  /** Root of the file system to work on; ckpt's own when missing. */
+  root?: string;
+}
+
+export interface RestoreResult {
+  /** Of the program's root, in ckpt's pid namespace. */
+  pid: number;
+  /** How the program ended, when ckpt waited for it: its exit status ... */
+  exit?: number;
+  /** ... or the number of the signal that killed it. */
+  signal?: number;
+}
