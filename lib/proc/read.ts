@@ -1,0 +1,249 @@
+/**
+ * Reads the files of `/proc` and gives them to their parsers. All functions
+ * are synchronous and throw CkptError:
+ *
+ * - EXIT.gone when the task, its memory or the descriptor no longer exists;
+ * - EXIT.permission when the kernel does not let this process read the file;
+ * - EXIT.failed when this kernel has no such file, or its text is malformed.
+ *
+ * `pid` is a process, or any thread, as the pid namespace of the mounted
+ * `/proc` numbers it. `/proc/TID` answers for the thread where the kernel
+ * keeps the state by thread.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { type AuxvEntry, parseAuxv } from "./auxv.ts";
+import { textOfBytes } from "./bytes.ts";
+import { type CapabilityName, maskHasCapability } from "./capability.ts";
+import { type CgroupMembership, parseCgroup } from "./cgroup.ts";
+import { parseCmdline, parseComm } from "./cmdline.ts";
+import { type FdInfo, parseFdInfo } from "./fdinfo.ts";
+import { type Limit, parseLimits } from "./limits.ts";
+import { type Mapping, parseMaps } from "./maps.ts";
+import { type MountInfo, parseMountInfo } from "./mountinfo.ts";
+import { numericNames, parseChildren } from "./pids.ts";
+import {
+  parseLoginuid,
+  parseOomScoreAdj,
+  parsePersonality,
+  parseTimerslackNs,
+} from "./single_value.ts";
+import { parseSmaps, type SmapsMapping } from "./smaps.ts";
+import { parseStat, type Stat } from "./stat.ts";
+import { parseStatus, type Status } from "./status.ts";
+import { type CurrentSyscall, parseSyscall, parseWchan } from "./syscall.ts";
+import { parseTimers, type PosixTimer } from "./timers.ts";
+
+export function readMaps(pid: number): Mapping[] {
+  return readWith(pid, "maps", parseMaps);
+}
+
+export function readSmaps(pid: number): SmapsMapping[] {
+  return readWith(pid, "smaps", parseSmaps);
+}
+
+export function readStatus(pid: number): Status {
+  return readWith(pid, "status", parseStatus);
+}
+
+export function readStat(pid: number): Stat {
+  return readWith(pid, "stat", parseStat);
+}
+
+export function readLimits(pid: number): Limit[] {
+  return readWith(pid, "limits", parseLimits);
+}
+
+export function readTimers(pid: number): PosixTimer[] {
+  return readWith(pid, "timers", parseTimers);
+}
+
+export function readFdInfo(pid: number, fd: number): FdInfo {
+  return readWith(pid, `fdinfo/${fd}`, parseFdInfo);
+}
+
+export function readAuxv(pid: number): AuxvEntry[] {
+  const path = pathOf(pid, "auxv");
+  return parseAuxv(readBytes(pid, path), path);
+}
+
+export function readMountInfo(pid: number): MountInfo[] {
+  return readWith(pid, "mountinfo", parseMountInfo);
+}
+
+export function readCgroup(pid: number): CgroupMembership[] {
+  return readWith(pid, "cgroup", parseCgroup);
+}
+
+export function readCmdline(pid: number): string[] {
+  return readWith(pid, "cmdline", parseCmdline);
+}
+
+export function readComm(pid: number): string {
+  return readWith(pid, "comm", parseComm);
+}
+
+export function readPersonality(pid: number): number {
+  return readWith(pid, "personality", parsePersonality);
+}
+
+export function readOomScoreAdj(pid: number): number {
+  return readWith(pid, "oom_score_adj", parseOomScoreAdj);
+}
+
+/** undefined when the kernel was built without auditing. */
+export function readLoginuid(pid: number): number | undefined {
+  const path = pathOf(pid, "loginuid");
+  try {
+    return parseLoginuid(textOfBytes(Deno.readFileSync(path)), path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound && exists(pid)) return undefined;
+    throw readFailure(error, pid, path);
+  }
+}
+
+export function readTimerslackNs(pid: number): bigint {
+  return readWith(pid, "timerslack_ns", parseTimerslackNs);
+}
+
+export function readSyscall(pid: number): CurrentSyscall {
+  return readWith(pid, "syscall", parseSyscall);
+}
+
+export function readWchan(pid: number): string | undefined {
+  return readWith(pid, "wchan", parseWchan);
+}
+
+/**
+ * Children of all threads of a process, ascending. Complete only while the
+ * process and its children are stopped.
+ */
+export function readChildren(pid: number): number[] {
+  return listThreads(pid)
+    .flatMap((tid) => readWith(pid, `task/${tid}/children`, parseChildren))
+    .sort((a, b) => a - b);
+}
+
+/** Thread ids of a process, ascending. */
+export function listThreads(pid: number): number[] {
+  return list(pid, "task");
+}
+
+/** Open descriptors of a process, ascending. */
+export function listDescriptors(pid: number): number[] {
+  return list(pid, "fd");
+}
+
+/** All processes that `/proc` shows, ascending; threads are not in it. */
+export function listProcesses(): number[] {
+  const names = [...Deno.readDirSync("/proc")].map((entry) => entry.name);
+  return numericNames(names);
+}
+
+/** Whether ckpt itself has the capability in its effective set. */
+export function hasCapability(name: CapabilityName): boolean {
+  return maskHasCapability(readStatus(Deno.pid).capEff, name);
+}
+
+function pathOf(pid: number, file: string): string {
+  return `/proc/${pid}/${file}`;
+}
+
+function readWith<T>(
+  pid: number,
+  file: string,
+  parse: (text: string, source: string) => T,
+): T {
+  const path = pathOf(pid, file);
+  return parse(textOfBytes(readBytes(pid, path)), path);
+}
+
+function readBytes(pid: number, path: string): Uint8Array {
+  try {
+    return Deno.readFileSync(path);
+  } catch (error) {
+    throw readFailure(error, pid, path);
+  }
+}
+
+function list(pid: number, directory: string): number[] {
+  const path = pathOf(pid, directory);
+  try {
+    return numericNames(
+      [...Deno.readDirSync(path)].map((entry) => entry.name),
+    );
+  } catch (error) {
+    throw readFailure(error, pid, path);
+  }
+}
+
+/** Turns what Deno threw into the error of ckpt; passes others through. */
+function readFailure(error: unknown, pid: number, path: string): unknown {
+  if (!(error instanceof Error) || error instanceof CkptError) return error;
+  const fail = (
+    exit: typeof EXIT[keyof typeof EXIT],
+    object: string,
+    why: string,
+    remedy?: string,
+  ) =>
+    new CkptError(exit, `reading ${path}`, [{ object, why, remedy }], {
+      cause: error,
+    });
+
+  // Deno has no class and no code for ESRCH.
+  const noSuchProcess = error.message.includes("(os error 3)");
+  const notFound = error instanceof Deno.errors.NotFound;
+  if ((noSuchProcess || notFound) && !exists(pid)) {
+    return fail(EXIT.gone, `task ${pid}`, "it does not exist (any more)");
+  }
+  if (noSuchProcess) {
+    return fail(
+      EXIT.gone,
+      `task ${pid}`,
+      "it has ended or is a kernel thread: there is nothing left to read",
+    );
+  }
+  if (notFound) {
+    const descriptor = /\/fdinfo\/([0-9]+)$/.exec(path);
+    if (descriptor !== null) {
+      return fail(
+        EXIT.gone,
+        `descriptor ${descriptor[1]} of task ${pid}`,
+        "it was closed",
+      );
+    }
+    const thread = /\/task\/([0-9]+)\//.exec(path);
+    if (thread !== null && !exists(Number(thread[1]))) {
+      return fail(
+        EXIT.gone,
+        `thread ${thread[1]} of task ${pid}`,
+        "it does not exist any more",
+      );
+    }
+    return fail(
+      EXIT.failed,
+      path,
+      "this kernel has no such file",
+      "use a kernel built with CONFIG_CHECKPOINT_RESTORE, CONFIG_PROC_FS " +
+        "and CONFIG_PROC_PAGE_MONITOR",
+    );
+  }
+  if (error instanceof Deno.errors.PermissionDenied) {
+    return fail(
+      EXIT.permission,
+      `task ${pid}`,
+      `the kernel does not allow reading ${path}`,
+      "run ckpt as root, or with CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE " +
+        "in the user namespace of the task",
+    );
+  }
+  return fail(EXIT.failed, path, error.message);
+}
+
+function exists(pid: number): boolean {
+  try {
+    Deno.statSync(`/proc/${pid}`);
+    return true;
+  } catch {
+    return false;
+  }
+}

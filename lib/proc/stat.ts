@@ -1,0 +1,163 @@
+/**
+ * `/proc/PID/stat` and `/proc/PID/task/TID/stat` (proc_pid_stat(5);
+ * do_task_stat in fs/proc/array.c).
+ *
+ * The kernel hides the addresses and the exit code from a reader that may not
+ * ptrace the task: startCode and endCode are then 1, the others 0. A task
+ * without memory has 0 everywhere.
+ */
+import { malformed, type Place } from "./malformed.ts";
+import { decimal, decimalBigint, signedDecimal } from "./numbers.ts";
+
+export interface Stat {
+  readonly pid: number;
+  /** Not escaped: may hold spaces, parentheses and newlines. */
+  readonly comm: string;
+  readonly state: string;
+  readonly ppid: number;
+  readonly pgrp: number;
+  readonly session: number;
+  /** Device number of the controlling terminal, 0 for none. */
+  readonly ttyNr: number;
+  /** -1 when there is no controlling terminal. */
+  readonly tpgid: number;
+  /** PF_* bits of the kernel's include/linux/sched.h. */
+  readonly flags: number;
+  readonly minflt: number;
+  readonly cminflt: number;
+  readonly majflt: number;
+  readonly cmajflt: number;
+  /** Times in ticks of 1/sysconf(_SC_CLK_TCK) s. */
+  readonly utime: number;
+  readonly stime: number;
+  readonly cutime: number;
+  readonly cstime: number;
+  readonly priority: number;
+  readonly nice: number;
+  readonly numThreads: number;
+  readonly itrealvalue: number;
+  /** Ticks since boot, in the time namespace of the reader. */
+  readonly starttime: number;
+  /** Bytes. */
+  readonly vsize: number;
+  /** Pages; inaccurate (see the manual page). */
+  readonly rss: number;
+  /** Soft RLIMIT_RSS; 2^64-1 when unlimited. */
+  readonly rsslim: bigint;
+  readonly startCode: number;
+  readonly endCode: number;
+  readonly startStack: number;
+  readonly kstkesp: number;
+  readonly kstkeip: number;
+  /** Only the low 31 bits of the masks: use status instead. */
+  readonly signal: number;
+  readonly blocked: number;
+  readonly sigignore: number;
+  readonly sigcatch: number;
+  /** 1 when the task waits in the kernel, else 0. */
+  readonly wchan: bigint;
+  readonly nswap: number;
+  readonly cnswap: number;
+  /** The signal for the parent when the task ends; -1 in threads. */
+  readonly exitSignal: number;
+  readonly processor: number;
+  readonly rtPriority: number;
+  /** SCHED_*. */
+  readonly policy: number;
+  readonly delayacctBlkioTicks: number;
+  readonly guestTime: number;
+  readonly cguestTime: number;
+  readonly startData: number;
+  readonly endData: number;
+  readonly startBrk: number;
+  readonly argStart: number;
+  readonly argEnd: number;
+  readonly envStart: number;
+  readonly envEnd: number;
+  /** As waitpid(2) reports it. */
+  readonly exitCode: number;
+}
+
+/** Fields after the name; later kernels may append more, which are ignored. */
+const FIELDS_AFTER_COMM = 50;
+
+/** Parses the whole of stat. */
+export function parseStat(text: string, source = "stat"): Stat {
+  const place: Place = { source, line: 1, text };
+  const open = text.indexOf(" (");
+  // Whatever the name holds, only digits follow the last parenthesis.
+  const close = text.lastIndexOf(") ");
+  if (open < 0 || close < open + 2) {
+    throw malformed(place, "expected a pid and a name in parentheses");
+  }
+  const fields = text.slice(close + 2).trimEnd().split(" ");
+  if (fields.length < FIELDS_AFTER_COMM) {
+    throw malformed(
+      place,
+      `expected ${FIELDS_AFTER_COMM} fields after the name, ` +
+        `found ${fields.length}`,
+    );
+  }
+  if (!/^[A-Za-z]$/.test(fields[0])) {
+    throw malformed(place, "expected a state of one letter");
+  }
+
+  // Numbered as in the manual page, where the state is field 3.
+  const unsigned = (number: number) => decimal(fields[number - 3], place);
+  const signed = (number: number) => signedDecimal(fields[number - 3], place);
+
+  return {
+    pid: decimal(text.slice(0, open), place),
+    comm: text.slice(open + 2, close),
+    state: fields[0],
+    ppid: unsigned(4),
+    pgrp: signed(5),
+    session: signed(6),
+    ttyNr: signed(7),
+    tpgid: signed(8),
+    flags: unsigned(9),
+    minflt: unsigned(10),
+    cminflt: unsigned(11),
+    majflt: unsigned(12),
+    cmajflt: unsigned(13),
+    utime: unsigned(14),
+    stime: unsigned(15),
+    cutime: signed(16),
+    cstime: signed(17),
+    priority: signed(18),
+    nice: signed(19),
+    numThreads: unsigned(20),
+    itrealvalue: unsigned(21),
+    starttime: unsigned(22),
+    vsize: unsigned(23),
+    rss: signed(24),
+    rsslim: decimalBigint(fields[25 - 3], place),
+    startCode: unsigned(26),
+    endCode: unsigned(27),
+    startStack: unsigned(28),
+    kstkesp: unsigned(29),
+    kstkeip: unsigned(30),
+    signal: unsigned(31),
+    blocked: unsigned(32),
+    sigignore: unsigned(33),
+    sigcatch: unsigned(34),
+    wchan: decimalBigint(fields[35 - 3], place),
+    nswap: unsigned(36),
+    cnswap: unsigned(37),
+    exitSignal: signed(38),
+    processor: signed(39),
+    rtPriority: unsigned(40),
+    policy: unsigned(41),
+    delayacctBlkioTicks: unsigned(42),
+    guestTime: unsigned(43),
+    cguestTime: signed(44),
+    startData: unsigned(45),
+    endData: unsigned(46),
+    startBrk: unsigned(47),
+    argStart: unsigned(48),
+    argEnd: unsigned(49),
+    envStart: unsigned(50),
+    envEnd: unsigned(51),
+    exitCode: signed(52),
+  };
+}
