@@ -1,0 +1,417 @@
+/**
+ * What every end-to-end test is made of: a temporary directory, a program of tests/programs (or a real one) in it,
+ * and the `ckpt` command. Everything that was started is ended when the scope is left, by pid.
+ *
+ * Tests that use this may not run side by side in one Deno process: some count the children of this process.
+ */
+import { assertEquals } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { type Ending, kill, reap } from "./libc.ts";
+import { difference, type Observation, observe } from "./observe.ts";
+
+const HERE = new URL(".", import.meta.url).pathname;
+const REPOSITORY = new URL("..", import.meta.url).pathname;
+
+/** The command under test; `CKPT_BINARY` names another one. */
+export const CKPT = Deno.env.get("CKPT_BINARY") ?? `${REPOSITORY}dist/ckpt`;
+
+/** More and longer runs where a test knows them: `CKPT_LONG=1`. */
+export const LONG = Deno.env.get("CKPT_LONG") === "1";
+
+/** The directory compiled programs are kept in; a program is compiled again when its source is newer. */
+const COMPILED = Deno.env.get("CKPT_TEST_PROGRAMS") ??
+  `${REPOSITORY}dist/tests`;
+
+/** No command and no program of a test takes this long. */
+const PATIENCE_MS = 60_000;
+
+const SIGKILL = 9;
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
+}
+
+/** Asks again and again until the answer is not undefined; throws with `what` after PATIENCE_MS. */
+export async function until<T>(
+  what: string,
+  ask: () => T | undefined | Promise<T | undefined>,
+): Promise<T> {
+  const end = Date.now() + PATIENCE_MS;
+  for (let pause = 1;; pause = Math.min(pause * 2, 20)) {
+    const answer = await ask();
+    if (answer !== undefined) return answer;
+    if (Date.now() > end) throw new Error(`gave up waiting until ${what}`);
+    await sleep(pause);
+  }
+}
+
+function modified(path: string): number {
+  try {
+    return Deno.statSync(path).mtime?.getTime() ?? 0;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
+}
+
+/** Compiles tests/programs/NAME.c where needed; returns the path of the executable. */
+export async function compile(name: string): Promise<string> {
+  const source = `${HERE}programs/${name}.c`;
+  const target = `${COMPILED}/${name}`;
+  const newest = Math.max(
+    modified(source),
+    modified(`${HERE}programs/check.h`),
+  );
+  if (modified(target) > newest) return target;
+  Deno.mkdirSync(COMPILED, { recursive: true });
+  const unfinished = `${target}.${Deno.pid}`;
+  const gcc = await new Deno.Command("gcc", {
+    args: [
+      "-std=gnu11",
+      "-Wall",
+      "-Wextra",
+      "-Werror",
+      "-O1",
+      "-pthread",
+      "-o",
+      unfinished,
+      source,
+      "-lrt",
+      "-lm",
+    ],
+    stderr: "piped",
+  }).output();
+  if (!gcc.success) {
+    throw new Error(`gcc ${source}:\n${new TextDecoder().decode(gcc.stderr)}`);
+  }
+  Deno.renameSync(unfinished, target);
+  return target;
+}
+
+/** What a command answered. */
+export interface Answer {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command to its end; throws when it does not end. */
+export async function run(
+  command: string,
+  args: string[],
+  options: Deno.CommandOptions = {},
+): Promise<Answer> {
+  const child = new Deno.Command(command, {
+    args,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    ...options,
+  }).spawn();
+  const timer = setTimeout(() => kill(child.pid, SIGKILL), PATIENCE_MS);
+  let output: Deno.CommandOutput;
+  try {
+    output = await child.output();
+  } finally {
+    clearTimeout(timer);
+  }
+  const text = new TextDecoder();
+  return {
+    code: output.code,
+    stdout: text.decode(output.stdout),
+    stderr: text.decode(output.stderr),
+  };
+}
+
+/** A place of its own for one test. Use with `await using`. */
+export class Scope implements AsyncDisposable {
+  readonly directory = Deno.makeTempDirSync({ prefix: "ckpt-test-" });
+  readonly #programs: Program[] = [];
+  readonly #later: (() => void | Promise<void>)[] = [];
+  #mountNamespace: number | undefined;
+
+  constructor() {
+    // programs that give up their privileges still work in here
+    Deno.chmodSync(this.directory, 0o755);
+  }
+
+  /** A directory inside the scope, made where it does not exist. */
+  path(name: string): string {
+    const path = `${this.directory}/${name}`;
+    Deno.mkdirSync(path, { recursive: true });
+    return path;
+  }
+
+  /** Something to undo at the end of the scope, before the directory is removed. */
+  defer(undo: () => void | Promise<void>) {
+    this.#later.push(undo);
+  }
+
+  /** From here on everything runs in a mount namespace of the scope, in which `script` (sh) was run first. */
+  async unshareMounts(script: string): Promise<void> {
+    const started = this.path("mount-namespace");
+    const holder = new Deno.Command("unshare", {
+      args: [
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        `${script}\n: > ${started}/done\nexec sleep ${PATIENCE_MS}`,
+      ],
+      cwd: this.directory,
+      stdin: "null",
+    }).spawn();
+    this.defer(async () => {
+      kill(holder.pid, SIGKILL);
+      await holder.status;
+    });
+    this.#mountNamespace = holder.pid;
+    await until(
+      "the mount namespace is there",
+      () => modified(`${started}/done`) > 0 ? true : undefined,
+    );
+  }
+
+  #inNamespace(command: string, args: string[]): [string, string[]] {
+    if (this.#mountNamespace === undefined) return [command, args];
+    return [
+      "nsenter",
+      [`--mount=/proc/${this.#mountNamespace}/ns/mnt`, command, ...args],
+    ];
+  }
+
+  run(
+    command: string,
+    args: string[],
+    options?: Deno.CommandOptions,
+  ): Promise<Answer> {
+    return run(...this.#inNamespace(command, args), options);
+  }
+
+  ckpt(...args: string[]): Promise<Answer> {
+    return this.run(CKPT, args);
+  }
+
+  /** Starts `ckpt` and does not wait for it. */
+  spawnCkpt(...args: string[]): Deno.ChildProcess {
+    const [command, all] = this.#inNamespace(CKPT, args);
+    return new Deno.Command(command, {
+      args: all,
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+  }
+
+  /** Starts a program of tests/programs and waits until it has built its state. */
+  async start(name: string, ...args: string[]): Promise<Program> {
+    const work = this.path(`work-${name}`);
+    // a program that gives up its privileges still writes its result
+    Deno.chmodSync(work, 0o777);
+    const program = await this.startCommand(
+      work,
+      await compile(name),
+      [work, ...args],
+    );
+    await program.ready();
+    return program;
+  }
+
+  /** Starts any command in a session of its own, `work` being its working directory. */
+  async startCommand(
+    work: string,
+    command: string,
+    args: string[],
+    env: Record<string, string> = {},
+  ): Promise<Program> {
+    const log = `${this.directory}/log`;
+    const launched = await this.run(
+      await compile("launch"),
+      [log, work, command, ...args],
+      {
+        clearEnv: true,
+        env: {
+          PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+          LC_ALL: "C.UTF-8",
+          CKPT_TEST: "1",
+          ...env,
+        },
+      },
+    );
+    assertEquals(launched.code, EXIT.ok, launched.stderr);
+    const program = new Program(Number(launched.stdout), work, log);
+    this.#programs.push(program);
+    return program;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const program of this.#programs) await program.kill();
+    for (const undo of this.#later.reverse()) await undo();
+    Deno.removeSync(this.directory, { recursive: true });
+  }
+}
+
+/** A started program; the same object goes on to stand for it after a restore, for the pid is the same. */
+export class Program {
+  constructor(
+    readonly pid: number,
+    readonly work: string,
+    readonly log: string,
+  ) {}
+
+  #read(name: string): string | undefined {
+    try {
+      return Deno.readTextFileSync(`${this.work}/${name}`);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  }
+
+  /** How the program ended, or undefined while it runs. */
+  #ending: Ending | undefined;
+
+  poll(): Ending | undefined {
+    const state = reap(this.pid);
+    if (state !== "running" && state !== "not a child") this.#ending = state;
+    return state === "running" ? undefined : this.#ending;
+  }
+
+  /** The program is there again (after a restore): what is known of its ending no longer holds. */
+  restored(): void {
+    this.#ending = undefined;
+  }
+
+  /** True while a process with this pid exists, be it a zombie. */
+  exists(): boolean {
+    return kill(this.pid, 0);
+  }
+
+  async ready(): Promise<void> {
+    await until(`${this.work} is ready`, () => {
+      const ending = this.poll();
+      if (ending !== undefined) {
+        throw new Error(
+          `the program ended (${ending}) before it was ready: ${
+            this.#read("result") ?? Deno.readTextFileSync(this.log)
+          }`,
+        );
+      }
+      return this.#read("ready");
+    });
+  }
+
+  observe(): Observation {
+    return observe(this.pid);
+  }
+
+  /** Lets the program verify itself; returns its result and how it ended. */
+  async verify(): Promise<string> {
+    Deno.writeTextFileSync(`${this.work}/go`, "");
+    const ending = await this.ended();
+    const result = this.#read("result") ?? "no result\n";
+    return result === "ok\n" && ending === "exit 0"
+      ? "ok"
+      : `${result}${ending}\n${Deno.readTextFileSync(this.log)}`;
+  }
+
+  /** Waits until the program has ended and its pid is free. */
+  async ended(): Promise<Ending> {
+    const ending = await until(`task ${this.pid} has ended`, () => this.poll());
+    if (this.exists()) throw new Error(`pid ${this.pid} is still in use`);
+    return ending;
+  }
+
+  /** Takes back `go` and `result`, so that a restored copy can be asked once more. */
+  forget(): void {
+    for (const name of ["go", "result"]) {
+      try {
+        Deno.removeSync(`${this.work}/${name}`);
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+  }
+
+  async kill(): Promise<void> {
+    if (reap(this.pid) !== "running") return;
+    kill(this.pid, SIGKILL);
+    await this.ended();
+  }
+}
+
+/** The bytes of every regular file below a directory, to be written back into the same files later. */
+export class Files {
+  readonly #bytes = new Map<string, Uint8Array<ArrayBuffer>>();
+
+  constructor(directory: string) {
+    for (const entry of Deno.readDirSync(directory)) {
+      const path = `${directory}/${entry.name}`;
+      if (entry.isFile) this.#bytes.set(path, Deno.readFileSync(path));
+      if (entry.isDirectory) {
+        for (const [name, bytes] of new Files(path).#bytes) {
+          this.#bytes.set(name, bytes);
+        }
+      }
+    }
+  }
+
+  /** Puts the bytes back; the files stay the same files. */
+  putBack(): void {
+    for (const [path, bytes] of this.#bytes) {
+      const file = Deno.openSync(path, { write: true, truncate: true });
+      file.writeSync(bytes);
+      file.close();
+    }
+  }
+}
+
+/** Fails unless the command succeeded; shows what it wrote. */
+export function assertSuccess(answer: Answer, what: string): void {
+  assertEquals(
+    answer.code,
+    EXIT.ok,
+    `${what}: ${answer.stderr}${answer.stdout}`,
+  );
+}
+
+/** Fails unless both observations are the same, but for what observe.ts lists. */
+export function assertUnchanged(
+  before: Observation,
+  after: Observation,
+  what: string,
+): void {
+  assertEquals(difference(before, after), [], what);
+}
+
+/** `ckpt dump` that ends the program; fails unless the program is gone and its pid free. */
+export async function dump(
+  scope: Scope,
+  program: Program,
+  images: string,
+  ...options: string[]
+): Promise<void> {
+  assertSuccess(
+    await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images, ...options),
+    "dump",
+  );
+  await program.ended();
+}
+
+/** `ckpt restore -d`; fails unless a process has the pid again. */
+export async function restore(
+  scope: Scope,
+  program: Program,
+  images: string,
+  ...options: string[]
+): Promise<void> {
+  program.restored();
+  assertSuccess(
+    await scope.ckpt("restore", "-d", "-D", images, ...options),
+    "restore",
+  );
+  if (!program.exists()) {
+    throw new Error(`no task ${program.pid} after the restore`);
+  }
+}

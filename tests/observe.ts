@@ -1,0 +1,211 @@
+/**
+ * Everything that /proc shows of a process and its threads, as text that can be compared.
+ *
+ * What is left out, because it cannot or need not be the same after a restore:
+ * - times and counters: start time, CPU times, page faults, context switches, I/O counts, `sched` statistics;
+ * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE): pages of files are read again when they are touched;
+ * - FDSize: the kernel's table may be larger or smaller than it was;
+ * - State: a thread that sleeps now may run the moment after; a stopped or traced thread is kept apart, as it matters;
+ * - the kernel's internal task flags of `stat`;
+ * - inode numbers of things without a name (shared anonymous memory): the kernel numbers them anew;
+ * - the number of the autogroup (its nice value is compared);
+ * - `syscall` of threads that run, and of the main thread, which waits in a loop. A blocked call may turn into
+ *   restart_syscall, as it does after any stop.
+ * - VmFlags `sd` (soft-dirty), the trace that any memory tracking leaves.
+ */
+
+/** Lines by the name of what they describe: `status`, `task/12/status`, `fd/3`, `maps`. */
+export type Observation = Map<string, string[]>;
+
+const VOLATILE_STATUS =
+  /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
+
+/** Fields of /proc/PID/stat that are compared, numbered as in proc(5). */
+const STAT_FIELDS = [
+  ...[1, 2, 4, 5, 6, 7, 8, 18, 19, 20, 21, 23, 25, 26, 27, 28, 31, 32, 33, 34],
+  ...[38, 40, 41, 45, 46, 47, 48, 49, 50, 51],
+];
+
+const RESTART_SYSCALL = "219";
+
+function hexadecimal(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
+}
+
+function lines(path: string): string[] {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return ["(absent)"];
+    return [`(${error instanceof Error ? error.name : error})`];
+  }
+  if (text.endsWith("\n")) text = text.slice(0, -1);
+  return text.split("\n");
+}
+
+function bytes(path: string): string[] {
+  return hexadecimal(Deno.readFileSync(path)).match(/.{1,32}/g) ?? [];
+}
+
+function link(path: string): string[] {
+  try {
+    return [Deno.readLinkSync(path)];
+  } catch (error) {
+    return [`(${error instanceof Error ? error.name : error})`];
+  }
+}
+
+function maps(pid: number): string[] {
+  return lines(`/proc/${pid}/maps`).map((line) =>
+    line.replace(
+      /^(\S+ \S+ \S+) \S+ \d+( +\/dev\/zero \(deleted\))$/,
+      "$1 -- --$2",
+    )
+  );
+}
+
+function memoryFlags(pid: number): string[] {
+  let area = "";
+  const flags: string[] = [];
+  for (const line of lines(`/proc/${pid}/smaps`)) {
+    if (/^[0-9a-f]+-/.test(line)) area = line.split(" ")[0];
+    if (line.startsWith("VmFlags:")) {
+      flags.push(`${area} ${line.slice(8).replace(/ sd\b/, "").trim()}`);
+    }
+  }
+  return flags;
+}
+
+function stat(path: string): string[] {
+  const line = lines(path)[0];
+  const end = line.lastIndexOf(")");
+  const fields = [
+    "",
+    line.slice(0, line.indexOf(" ")),
+    line.slice(line.indexOf("("), end + 1),
+    ...line.slice(end + 2).split(" "),
+  ];
+  return STAT_FIELDS.map((number) => `field ${number}: ${fields[number]}`);
+}
+
+function status(path: string): string[] {
+  const all = lines(path);
+  const state = all.find((line) => line.startsWith("State:")) ?? "";
+  const stopped = /^State:\t[TtZX]/.test(state) ? [state] : [];
+  return [...stopped, ...all.filter((line) => !VOLATILE_STATUS.test(line))];
+}
+
+function systemCall(path: string): string[] {
+  const words = lines(path)[0].split(" ");
+  if (words.length < 9) return ["(running)"];
+  const [number, ...rest] = words;
+  const [sp, pc] = rest.slice(-2);
+  return [`${number} sp ${sp} pc ${pc}`];
+}
+
+/** Takes the picture. The program should be at rest: in check_ready(), or stopped. */
+export function observe(pid: number): Observation {
+  const proc = `/proc/${pid}`;
+  const seen: Observation = new Map();
+  seen.set("maps", maps(pid));
+  seen.set("VmFlags", memoryFlags(pid));
+  seen.set("status", status(`${proc}/status`));
+  seen.set("stat", stat(`${proc}/stat`));
+  for (
+    const name of [
+      "limits",
+      "cmdline",
+      "environ",
+      "personality",
+      "timerslack_ns",
+      "oom_score_adj",
+      "loginuid",
+      "sessionid",
+      "comm",
+      "cgroup",
+      "timers",
+      "coredump_filter",
+      "mountinfo",
+      "uid_map",
+      "gid_map",
+      "setgroups",
+      "timens_offsets",
+    ]
+  ) {
+    seen.set(name, lines(`${proc}/${name}`));
+  }
+  seen.set("auxv", bytes(`${proc}/auxv`));
+  seen.set("autogroup", [
+    lines(`${proc}/autogroup`)[0].replace(/^\/autogroup-\d+/, ""),
+  ]);
+  for (const name of ["exe", "cwd", "root"]) {
+    seen.set(name, link(`${proc}/${name}`));
+  }
+  for (const entry of Deno.readDirSync(`${proc}/ns`)) {
+    seen.set(`ns/${entry.name}`, link(`${proc}/ns/${entry.name}`));
+  }
+  for (const entry of Deno.readDirSync(`${proc}/fd`)) {
+    seen.set(`fd/${entry.name}`, [
+      ...link(`${proc}/fd/${entry.name}`),
+      ...lines(`${proc}/fdinfo/${entry.name}`),
+    ]);
+  }
+  for (const entry of Deno.readDirSync(`${proc}/task`)) {
+    const task = `task/${entry.name}`;
+    seen.set(`${task}/status`, status(`${proc}/${task}/status`));
+    seen.set(`${task}/stat`, stat(`${proc}/${task}/stat`));
+    seen.set(`${task}/comm`, lines(`${proc}/${task}/comm`));
+    seen.set(`${task}/children`, lines(`${proc}/${task}/children`));
+    seen.set(
+      `${task}/sched`,
+      lines(`${proc}/${task}/sched`).filter((line) =>
+        /^(policy|prio|uclamp|ext)/.test(line)
+      ),
+    );
+    if (entry.name !== `${pid}`) {
+      seen.set(`${task}/syscall`, systemCall(`${proc}/${task}/syscall`));
+    }
+  }
+  return seen;
+}
+
+function comparable(name: string, line: string, other: string): boolean {
+  if (!name.endsWith("/syscall")) return true;
+  if (line === "(running)" || other === "(running)") return false;
+  const rest = (text: string) => text.slice(text.indexOf(" "));
+  const restarted = [line, other].some((text) =>
+    text.startsWith(`${RESTART_SYSCALL} `)
+  );
+  return !(restarted && rest(line) === rest(other));
+}
+
+/** One line for each thing that differs: what, before, after. */
+export function difference(before: Observation, after: Observation): string[] {
+  const found: string[] = [];
+  for (const name of new Set([...before.keys(), ...after.keys()])) {
+    const a = before.get(name) ?? [];
+    const b = after.get(name) ?? [];
+    if (name === "maps" || name === "VmFlags") {
+      const before = new Set(a), after = new Set(b);
+      found.push(
+        ...a.filter((line) => !after.has(line)).map((line) =>
+          `${name}: before: ${line}`
+        ),
+        ...b.filter((line) => !before.has(line)).map((line) =>
+          `${name}: after: ${line}`
+        ),
+      );
+      continue;
+    }
+    for (let i = 0; i < Math.max(a.length, b.length); i++) {
+      const line = a[i] ?? "(nothing)", other = b[i] ?? "(nothing)";
+      if (line !== other && comparable(name, line, other)) {
+        found.push(`${name}: before: ${line}, after: ${other}`);
+      }
+    }
+  }
+  return found;
+}
