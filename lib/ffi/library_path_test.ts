@@ -1,0 +1,31 @@
+import { assertEquals } from "@std/assert";
+import { libraryPath, memfdOf, packedStart } from "./library_path.ts";
+
+Deno.test("the packed start is read from the end of the main module", () => {
+  const url = "data:text/javascript,(0,eval)(x('/proc/self/fd/3'))" +
+    "//library=4&nofile=18446744073709551615";
+  assertEquals(packedStart(url), { library: 4, nofile: 2n ** 64n - 1n });
+});
+
+Deno.test("a main module that the stub did not write is no packed start", () => {
+  assertEquals(packedStart("file:///x/main.ts"), undefined);
+  assertEquals(packedStart("file:///x//library=4&nofile=5"), undefined);
+  assertEquals(packedStart("data:text/javascript,1//library=4"), undefined);
+});
+
+Deno.test("in development the library is the one that make builds", () => {
+  const expected = new URL("../../dist/libckpt.so", import.meta.url);
+  assertEquals(new URL(libraryPath(), "file:").href, expected.href);
+});
+
+Deno.test("a library can be loaded from a memfd made of its bytes", () => {
+  const libm = Deno.readTextFileSync("/proc/self/maps")
+    .match(/\/\S*\/libm\.so\.6$/m);
+  if (libm === null) throw new Error("Deno has not loaded libm.so.6");
+  const path = memfdOf("libm", Deno.readFileSync(libm[0]));
+  const library = Deno.dlopen(path, {
+    sqrt: { parameters: ["f64"], result: "f64" },
+  });
+  assertEquals(library.symbols.sqrt(9), 3);
+  library.close();
+});

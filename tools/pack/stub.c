@@ -1,0 +1,260 @@
+/*
+ * The stub of the packed binary: the first code of dist/ckpt that runs when
+ * that file is the Deno executable with a payload (see pack.ts).
+ *
+ * The kernel maps the payload with the program, the dynamic linker relocates
+ * Deno and jumps here instead of to Deno's entry point. The stub copies the
+ * two parts of the payload (the program in JavaScript and libckpt.so) into
+ * memfds, so nothing is ever unpacked to a disk, and starts Deno on a stack
+ * that reads as if the user had typed
+ *
+ *   deno run -A ... 'data:text/javascript,LOADER//library=M&nofile=L' ARGUMENTS
+ *
+ * The loader is one line that evaluates the program. Evaluated text goes to
+ * V8 alone; a module of the same size would first be parsed by Deno, too, at
+ * every start (35 ms for 300 KB) or be kept in a cache in the user's home.
+ * lib/ffi/library_path.ts reads what follows the loader: the descriptor of
+ * the library, and the soft RLIMIT_NOFILE that Deno is about to raise.
+ *
+ * Freestanding: no libc, no relocations, no writable data.
+ */
+
+typedef unsigned long u64;
+
+/* Filled in by pack.ts. Distances are in bytes from the header. */
+struct header {
+  char magic[8];
+  long deno_entry;
+  u64 program_offset, program_size;
+  u64 library_offset, library_size;
+  /* Of a word that the dynamic linker has filled with &environ (libc's). */
+  long environ_slot;
+  u64 reserved;
+};
+
+__attribute__((section(".header"), used))
+const volatile struct header header = { .magic = "ckptpack" };
+
+/*
+ * At entry (x86-64 psABI, "Process Initialization"): rsp points at argc, rdx
+ * holds the function that the program registers with atexit. Both are handed
+ * on as found, with rsp moved below the new vector.
+ */
+__asm__(
+  ".section .text.entry, \"ax\"\n"
+  ".globl _start\n"
+  "_start:\n"
+  "  mov %rsp, %rbx\n"
+  "  mov %rdx, %r12\n"
+  "  mov %rbx, %rdi\n"
+  "  and $-16, %rsp\n"
+  "  call room\n"
+  "  sub %rax, %rsp\n"
+  "  mov %rbx, %rdi\n"
+  "  mov %rsp, %rsi\n"
+  "  call prepare\n"
+  "  mov %r12, %rdx\n"
+  "  xor %ebp, %ebp\n"
+  "  jmp *%rax\n"
+  ".text\n");
+
+enum {
+  SYS_WRITE = 1,
+  SYS_CLOSE = 3,
+  SYS_ACCESS = 21,
+  SYS_FCNTL = 72,
+  SYS_GETCWD = 79,
+  SYS_EXIT_GROUP = 231,
+  SYS_PRLIMIT64 = 302,
+  SYS_MEMFD_CREATE = 319,
+
+  ENOENT = 2,
+  EINTR = 4,
+  EINVAL = 22,
+  F_DUPFD_CLOEXEC = 1030,
+  MFD_CLOEXEC = 1,
+  MFD_NOEXEC_SEAL = 8,
+  RLIMIT_NOFILE = 7,
+};
+
+static long syscall4(long number, long a, long b, long c, long d) {
+  register long r10 __asm__("r10") = d;
+  long result;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+
+static u64 length(const char *text) {
+  u64 n = 0;
+  while (text[n]) n++;
+  return n;
+}
+
+static char *append(char *to, const char *text) {
+  while (*text) *to++ = *text++;
+  *to = 0;
+  return to;
+}
+
+static char *append_number(char *to, u64 value) {
+  char digits[24];
+  int i = sizeof digits;
+  digits[--i] = 0;
+  do digits[--i] = '0' + value % 10; while (value /= 10);
+  return append(to, digits + i);
+}
+
+static void say(const char *text) {
+  syscall4(SYS_WRITE, 2, (long)text, length(text), 0);
+}
+
+/* Exit code 1: "the kernel or the host refused something" (lib/error.ts). */
+__attribute__((noreturn))
+static void fail(const char *what, long error) {
+  char text[32];
+  say("ckpt: cannot start: ");
+  say(what);
+  if (error) {
+    append(append_number(append(text, " (errno "), -error), ")");
+    say(text);
+  }
+  say("\n");
+  for (;;) syscall4(SYS_EXIT_GROUP, 1, 0, 0, 0);
+}
+
+/*
+ * A memfd that holds `size` bytes from `start`. Descriptors stay as low as
+ * they come, so a small RLIMIT_NOFILE does no harm, but never take the place
+ * of a standard stream that the caller has closed.
+ */
+static long memfd_of(const char *name, const char *start, u64 size) {
+  /* NOEXEC_SEAL is unknown before Linux 6.3, and demanded where the sysctl
+     vm.memfd_noexec is 2; it forbids execve, not what dlopen does. */
+  long fd = syscall4(SYS_MEMFD_CREATE, (long)name,
+                     MFD_CLOEXEC | MFD_NOEXEC_SEAL, 0, 0);
+  if (fd == -EINVAL)
+    fd = syscall4(SYS_MEMFD_CREATE, (long)name, MFD_CLOEXEC, 0, 0);
+  if (fd < 0) fail("memfd_create", fd);
+  if (fd < 3) {
+    long higher = syscall4(SYS_FCNTL, fd, F_DUPFD_CLOEXEC, 3, 0);
+    if (higher < 0) fail("fcntl F_DUPFD_CLOEXEC", higher);
+    syscall4(SYS_CLOSE, fd, 0, 0, 0);
+    fd = higher;
+  }
+  while (size) {
+    long n = syscall4(SYS_WRITE, fd, (long)start, size, 0);
+    if (n == -EINTR) continue;
+    if (n <= 0) fail("writing a memfd", n);
+    start += n;
+    size -= n;
+  }
+  return fd;
+}
+
+/* Deno's options; the program and its arguments follow. */
+#define ARGUMENTS(X)                                                        \
+  X("deno") X("run") X("--quiet") X("--allow-all") X("--no-config")         \
+  X("--no-lock") X("--no-remote") X("--no-npm") X("--cached-only")          \
+  X("--no-check") X("--no-code-cache")
+
+/*
+ * Variables of the user's that would change how Deno itself behaves. They
+ * stay in /proc/self/environ for whoever starts a program on the user's
+ * behalf.
+ */
+#define DROPPED(X) X("DENO_") X("NODE_") X("RUST_")
+
+/*
+ * Ours: no look for a newer Deno, and no cache: a directory that can never
+ * be made keeps Deno from writing to the user's home. The loader removes both
+ * from the environment that the program sees and passes on.
+ */
+#define ADDED(X) X("DENO_NO_UPDATE_CHECK=1") X("DENO_DIR=/dev/null/none")
+
+#define LOADER                                                              \
+  "data:text/javascript,"                                                   \
+  "Deno.env.delete('DENO_NO_UPDATE_CHECK');Deno.env.delete('DENO_DIR');"    \
+  "(0,eval)(Deno.readTextFileSync('/proc/self/fd/"
+
+#define COUNT(text) +1
+enum { ARGUMENT_COUNT = 0 ARGUMENTS(COUNT), ADDED_COUNT = 0 ADDED(COUNT) };
+
+/* Room for the loader, "N'))//library=N&nofile=N", and three numbers. */
+enum { URL_ROOM = sizeof LOADER + 100 };
+
+static int begins(const char *text, const char *with) {
+  while (*with)
+    if (*text++ != *with++) return 0;
+  return 1;
+}
+
+static int dropped(const char *variable) {
+#define TEST(prefix) || begins(variable, prefix)
+  return 0 DROPPED(TEST);
+}
+
+/* Bytes that the new vector and the URL need below the old stack pointer. */
+__attribute__((used)) u64 room(const u64 *old) {
+  const u64 *p = old + 1 + old[0] + 1;
+  while (*p) p++;
+  for (p++; p[0]; p += 2) {}
+  u64 words = p + 2 - old + ARGUMENT_COUNT + ADDED_COUNT + 1;
+  return (words * sizeof(u64) + URL_ROOM + 15) & ~15ul;
+}
+
+/*
+ * Fills the new vector: argc, argv, NULL, environment, NULL, auxiliary
+ * vector. The strings stay where the kernel put them, so /proc/self/cmdline
+ * and /proc/self/environ go on showing what the user gave.
+ * Returns Deno's own entry point.
+ */
+__attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
+  const char *base = (const char *)&header;
+  u64 limit[2] = { 0, 0 };
+  char directory[4096];
+
+  if (syscall4(SYS_GETCWD, (long)directory, sizeof directory, 0, 0) == -ENOENT)
+    fail("the current directory no longer exists; change to one that does", 0);
+  if (syscall4(SYS_ACCESS, (long)"/proc/self/fd", 0, 0, 0) < 0)
+    fail("/proc is not mounted; mount it", 0);
+  syscall4(SYS_PRLIMIT64, 0, RLIMIT_NOFILE, 0, (long)limit);
+
+  long program = memfd_of("ckpt.js", base + header.program_offset,
+                          header.program_size);
+  long library = memfd_of("libckpt.so", base + header.library_offset,
+                          header.library_size);
+
+  char *url = (char *)new + room(old) - URL_ROOM;
+  char *end = append_number(append(url, LOADER), program);
+  end = append_number(append(end, "'))//library="), library);
+  append_number(append(end, "&nofile="), limit[0]);
+
+  u64 *to = new;
+  const u64 *from = old + 1;
+  u64 arguments = old[0];
+  *to++ = 0; /* argc, known at the end */
+#define PUT(text) *to++ = (u64)text;
+  ARGUMENTS(PUT)
+  *to++ = (u64)url;
+  if (arguments > 0) from++; /* the name ckpt was called by */
+  for (; *from; from++) *to++ = *from;
+  new[0] = to - new - 1;
+  *to++ = *from++;
+  /* libc took the address of the old environment before we ran. */
+  **(u64 ***)(base + header.environ_slot) = to;
+  for (; *from; from++)
+    if (!dropped((const char *)*from)) *to++ = *from;
+  ADDED(PUT)
+  *to++ = *from++;
+  for (; from[0]; from += 2) {
+    *to++ = from[0];
+    *to++ = from[1];
+  }
+  *to++ = 0;
+  *to++ = 0;
+
+  return (u64)base + header.deno_entry;
+}
