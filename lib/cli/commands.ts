@@ -1,0 +1,41 @@
+/**
+ * The work behind each command. Loaded when it is wanted: in the bundle a
+ * module that is imported this way is not even evaluated before, which is what
+ * keeps `ckpt --version` fast.
+ */
+import type {
+  CheckOptions,
+  CheckResult,
+  DumpOptions,
+  DumpResult,
+} from "../dump/options.ts";
+import type { Report } from "../report.ts";
+import type { RestoreOptions, RestoreResult } from "../restore/options.ts";
+import type { ShowOptions } from "./options.ts";
+
+export interface Commands {
+  dump(options: DumpOptions, report: Report): Promise<DumpResult>;
+  check(options: CheckOptions, report: Report): Promise<CheckResult>;
+  restore(options: RestoreOptions, report: Report): Promise<RestoreResult>;
+  /** @returns what to print: text for people, or all of it as JSON */
+  show(options: ShowOptions, report: Report): Promise<string>;
+}
+
+export const COMMANDS_OF_CKPT: Commands = {
+  async dump(options, report) {
+    const { dump } = await import("../dump/mod.ts");
+    return await dump(options, report);
+  },
+  async check(options, report) {
+    const { check } = await import("../dump/mod.ts");
+    return await check(options, report);
+  },
+  async restore(options, report) {
+    const { restore } = await import("../restore/mod.ts");
+    return await restore(options, report);
+  },
+  async show(options) {
+    const { show } = await import("../image/show.ts");
+    return await show(options.imagesDirectory, options.json);
+  },
+};

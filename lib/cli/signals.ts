@@ -1,0 +1,98 @@
+/**
+ * Catches the signals that ask ckpt to stop. Installed for dump and restore
+ * only, because Deno starts machinery of its own for the first listener.
+ */
+import { CkptError, EXIT } from "../error.ts";
+
+const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** signal(7), for the bits of SigIgn; x86-64 and arm64 agree. */
+const NUMBERS: Partial<Record<Deno.Signal, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGTERM: 15,
+};
+
+type Handler = (signal: Deno.Signal) => void;
+
+export class StopSignals implements Disposable {
+  #controller = new AbortController();
+  #installed = new Map<Deno.Signal, () => void>();
+  #handler: Handler | undefined;
+  #action: string;
+
+  /** @param action what an error says was being done */
+  constructor(action: string) {
+    this.#action = action;
+    const ignored = ignoredSignals();
+    for (const signal of STOP_SIGNALS) {
+      // nohup(1), and shells for background jobs, have them ignored: so be it.
+      const bit = 1n << BigInt(NUMBERS[signal]! - 1);
+      if ((ignored & bit) === 0n) this.#install(signal);
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** See `Report.onSignal`. One handler at a time. */
+  onSignal(
+    handler: Handler,
+    signals: readonly Deno.Signal[] = [],
+  ): () => void {
+    if (this.#handler !== undefined) {
+      throw new Error("signals are already being handled");
+    }
+    this.#handler = handler;
+    const added = signals.filter((signal) => !this.#installed.has(signal));
+    for (const signal of added) this.#install(signal);
+    return () => {
+      if (this.#handler !== handler) return;
+      this.#handler = undefined;
+      for (const signal of added) this.#remove(signal);
+    };
+  }
+
+  [Symbol.dispose](): void {
+    for (const signal of [...this.#installed.keys()]) this.#remove(signal);
+  }
+
+  #install(signal: Deno.Signal): void {
+    const listener = () => this.#receive(signal);
+    Deno.addSignalListener(signal, listener);
+    this.#installed.set(signal, listener);
+  }
+
+  #remove(signal: Deno.Signal): void {
+    const listener = this.#installed.get(signal);
+    if (listener === undefined) return;
+    this.#installed.delete(signal);
+    Deno.removeSignalListener(signal, listener);
+  }
+
+  #receive(signal: Deno.Signal): void {
+    if (this.#handler !== undefined) {
+      this.#handler(signal);
+      return;
+    }
+    this.#controller.abort(
+      new CkptError(EXIT.interrupted, this.#action, [{
+        object: signal,
+        why: "asked ckpt to stop",
+        remedy: "start the command again",
+      }]),
+    );
+  }
+}
+
+/** The mask SigIgn of proc_pid_status(5); empty without a /proc. */
+function ignoredSignals(): bigint {
+  try {
+    const status = Deno.readTextFileSync("/proc/self/status");
+    const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status);
+    return mask === null ? 0n : BigInt(`0x${mask[1]}`);
+  } catch {
+    return 0n;
+  }
+}
