@@ -1,0 +1,352 @@
+/**
+ * Writes a directory of images so that it holds either a complete image or
+ * none: everything is made in a hidden subdirectory, and moved up when it is
+ * complete and safely on disk, the inventory last.
+ */
+
+import { CkptError, EXIT } from "../error.ts";
+import { encodeImage } from "./framing.ts";
+import {
+  type Content,
+  type ImageIndex,
+  type ImageKind,
+  imageName,
+  isLegacyName,
+  isRawName,
+  parseImageName,
+} from "./kinds.ts";
+import {
+  encodeManifest,
+  MANIFEST_NAME,
+  type ManifestFile,
+  newManifest,
+  sha256,
+} from "./manifest.ts";
+import { FieldError } from "./message.ts";
+import type { inventory_entry } from "./schema.gen.ts";
+
+/** Where files lie until the image is complete. */
+export const PARTIAL_NAME = ".ckpt-partial";
+
+const INVENTORY_NAME = imageName("inventory");
+
+/** Files that are brought to disk at the same time. */
+const SYNC_AT_ONCE = 16;
+
+export interface ImageWriterOptions {
+  /** Whether another image in the directory may be replaced. */
+  replace: boolean;
+}
+
+export class ImageWriter implements Disposable {
+  readonly #partial: string;
+  readonly #lock: Deno.FsFile;
+  readonly #createdDirectory: boolean;
+  /** Files with framing, whose checksums go into the manifest. */
+  readonly #digests = new Map<string, Promise<string>>();
+  readonly #raw = new Set<string>();
+  #parent: string | undefined;
+  #moved: string[] = [];
+  #state: "open" | "committed" | "aborted" = "open";
+
+  private constructor(
+    readonly directory: string,
+    lock: Deno.FsFile,
+    createdDirectory: boolean,
+  ) {
+    this.#partial = `${directory}/${PARTIAL_NAME}`;
+    this.#lock = lock;
+    this.#createdDirectory = createdDirectory;
+  }
+
+  /**
+   * Opens a directory, and makes it if there is none.
+   * @throws CkptError when it holds another image and `replace` was not asked
+   * for, when another dump writes to it, or when it cannot be written
+   */
+  static open(directory: string, options: ImageWriterOptions): ImageWriter {
+    return doing(directory, directory, () => {
+      const created = makeDirectory(directory);
+      if (!options.replace && exists(`${directory}/${INVENTORY_NAME}`)) {
+        throw new CkptError(EXIT.usage, action(directory), [{
+          object: directory,
+          why: "holds another image",
+          remedy: "name another directory, or ask to replace the image",
+        }]);
+      }
+      const lock = lockPartial(directory);
+      return new ImageWriter(directory, lock, created);
+    });
+  }
+
+  /**
+   * Writes an image file.
+   * @param index the number in the name, for the kinds that have one
+   * @throws CkptError when it cannot be written, or a value does not fit
+   */
+  write<K extends ImageKind>(
+    kind: K,
+    index: ImageIndex,
+    content: Content<K>,
+  ): void {
+    const name = imageName(kind, index);
+    let bytes: Uint8Array;
+    try {
+      bytes = encodeImage(kind, content);
+    } catch (error) {
+      if (!(error instanceof FieldError)) throw error;
+      throw new CkptError(EXIT.failed, action(this.directory), [{
+        object: name,
+        why: error.message,
+      }], { cause: error });
+    }
+    this.#writeFile(name, bytes);
+    this.#digests.set(name, sha256(bytes));
+  }
+
+  /**
+   * Registers a file that someone else fills, such as the pages written by
+   * native code, and makes it empty with mode 0600.
+   * @returns its path until the commit
+   */
+  createRaw(name: string): string {
+    this.#raw.add(name);
+    this.#writeFile(name, new Uint8Array());
+    return `${this.#partial}/${name}`;
+  }
+
+  /**
+   * Says in which directory the pages are that this image leaves out.
+   * @param path relative to the directory of images
+   */
+  linkParent(path: string): void {
+    this.#parent = path;
+  }
+
+  #writeFile(name: string, bytes: Uint8Array): void {
+    this.#mustBeOpen();
+    doing(this.directory, name, () => {
+      using file = Deno.openSync(`${this.#partial}/${name}`, {
+        write: true,
+        createNew: true,
+        mode: 0o600,
+      });
+      for (let done = 0; done < bytes.length;) {
+        done += file.writeSync(bytes.subarray(done));
+      }
+    });
+  }
+
+  #mustBeOpen(): void {
+    if (this.#state !== "open") {
+      throw new Error(`the image in ${this.directory} is ${this.#state}`);
+    }
+  }
+
+  /**
+   * Completes the image: manifest, everything to disk, then the inventory
+   * under its name. Only now an image that was there before goes away.
+   * @param ckptVersion goes into the manifest
+   * @returns how many bytes all files have together
+   * @throws CkptError; `abort` is then still to be called
+   */
+  async commit(
+    inventory: inventory_entry,
+    ckptVersion: string,
+  ): Promise<number> {
+    this.write("inventory", undefined, inventory);
+    const names = [...this.#digests.keys(), ...this.#raw];
+    const bytes = await this.#writeManifest(names, ckptVersion);
+    names.push(MANIFEST_NAME);
+    await this.#syncAll(names);
+    doing(this.directory, this.directory, () => this.#switchOver(names));
+    this.#state = "committed";
+    this.#lock.close();
+    return bytes;
+  }
+
+  async #writeManifest(names: string[], version: string): Promise<number> {
+    const manifest = newManifest(version);
+    let total = 0;
+    for (const name of names.toSorted()) {
+      const { size } = Deno.statSync(`${this.#partial}/${name}`);
+      const entry: ManifestFile = { size };
+      const digest = this.#digests.get(name);
+      if (digest !== undefined) entry.sha256 = await digest;
+      manifest.files[name] = entry;
+      total += size;
+    }
+    const bytes = await encodeManifest(manifest);
+    this.#writeFile(MANIFEST_NAME, bytes);
+    return total + bytes.length;
+  }
+
+  async #syncAll(names: string[]): Promise<void> {
+    const queue = names.values();
+    const worker = async () => {
+      for (const name of queue) {
+        try {
+          using file = await Deno.open(`${this.#partial}/${name}`);
+          await file.sync();
+        } catch (error) {
+          throw writeError(this.directory, name, error);
+        }
+      }
+    };
+    const workers = Array.from({ length: SYNC_AT_ONCE }, worker);
+    const results = await Promise.allSettled(workers);
+    for (const result of results) {
+      if (result.status === "rejected") throw result.reason;
+    }
+  }
+
+  /** The moment of change. The old inventory goes first, the new comes last. */
+  #switchOver(names: string[]): void {
+    removeOldImage(this.directory);
+    if (this.#parent !== undefined) {
+      Deno.symlinkSync(this.#parent, `${this.directory}/parent`);
+      this.#moved.push("parent");
+    }
+    for (const name of names) {
+      if (name !== INVENTORY_NAME) this.#moveUp(name);
+    }
+    syncDirectory(this.directory);
+    this.#moveUp(INVENTORY_NAME);
+    Deno.removeSync(this.#partial);
+    syncDirectory(this.directory);
+  }
+
+  #moveUp(name: string): void {
+    Deno.renameSync(`${this.#partial}/${name}`, `${this.directory}/${name}`);
+    this.#moved.push(name);
+  }
+
+  /**
+   * Removes exactly what was written. Does nothing after a commit or a second
+   * time; never throws, so that it does not hide the error that led to it.
+   */
+  abort(): void {
+    if (this.#state !== "open") return;
+    this.#state = "aborted";
+    // The inventory was moved last, so it is to go first.
+    for (const name of this.#moved.reverse()) {
+      removeQuietly(`${this.directory}/${name}`);
+    }
+    removeQuietly(this.#partial);
+    this.#lock.close();
+    if (this.#createdDirectory) {
+      try {
+        Deno.removeSync(this.directory);
+      } catch {
+        // Others have put something in it.
+      }
+    }
+  }
+
+  /** Aborts unless the image was committed. */
+  [Symbol.dispose](): void {
+    this.abort();
+  }
+}
+
+function action(directory: string): string {
+  return `writing the images to ${directory}`;
+}
+
+function writeError(directory: string, object: string, error: unknown) {
+  if (error instanceof CkptError) return error;
+  const why = error instanceof Error ? error.message : String(error);
+  return new CkptError(
+    error instanceof Deno.errors.PermissionDenied
+      ? EXIT.permission
+      : EXIT.failed,
+    action(directory),
+    [{ object, why }],
+    { cause: error },
+  );
+}
+
+function doing<T>(directory: string, object: string, step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    throw writeError(directory, object, error);
+  }
+}
+
+function makeDirectory(directory: string): boolean {
+  try {
+    Deno.mkdirSync(directory, { mode: 0o700 });
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) return false;
+    throw error;
+  }
+}
+
+/**
+ * Makes the hidden subdirectory, empty, and holds a flock(2) on it, which ends
+ * with this process however that ends. What a killed dump left is removed.
+ */
+function lockPartial(directory: string): Deno.FsFile {
+  const partial = `${directory}/${PARTIAL_NAME}`;
+  makeDirectory(partial);
+  const lock = Deno.openSync(partial);
+  if (!lock.tryLockSync(true)) {
+    lock.close();
+    throw new CkptError(EXIT.failed, action(directory), [{
+      object: directory,
+      why: "another dump is writing to it",
+      remedy: "wait for it, or name another directory",
+    }]);
+  }
+  for (const { name } of Deno.readDirSync(partial)) {
+    Deno.removeSync(`${partial}/${name}`, { recursive: true });
+  }
+  return lock;
+}
+
+/** Removes a former image, or what is left of one; logs and the like stay. */
+function removeOldImage(directory: string): void {
+  removeIfThere(`${directory}/${INVENTORY_NAME}`);
+  syncDirectory(directory);
+  for (const { name } of Deno.readDirSync(directory)) {
+    if (belongsToImage(name)) Deno.removeSync(`${directory}/${name}`);
+  }
+}
+
+function belongsToImage(name: string): boolean {
+  return name === "parent" || name === MANIFEST_NAME || isRawName(name) ||
+    isLegacyName(name) || parseImageName(name) !== undefined;
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch {
+    // It is gone already, or the file system is; the first error counts.
+  }
+}
+
+function syncDirectory(directory: string): void {
+  using file = Deno.openSync(directory);
+  file.syncSync();
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
