@@ -1,0 +1,171 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { pack } from "./pack.ts";
+
+const root = `${import.meta.dirname}/../..`;
+const deno = Deno.readFileSync(`${root}/node_modules/deno/deno`);
+const stub = Deno.readFileSync(`${root}/c/build/pack/stub.bin`);
+
+/** Says how it was started, as one line of JSON, and exits with code 7. */
+const probe = `(() => {
+  const [, library, nofile] =
+    /library=(\\d+)&nofile=(\\d+)$/.exec(Deno.mainModule);
+  const bytes = Deno.readFileSync("/proc/self/fd/" + library);
+  const links = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
+    try {
+      return [name, Deno.readLinkSync("/proc/self/fd/" + name)];
+    } catch {
+      return [name, ""];
+    }
+  });
+  const cloexec = ["3", library].map((fd) =>
+    /^flags:.*02[0-7]{6}$/m.test(
+      Deno.readTextFileSync("/proc/self/fdinfo/" + fd)));
+  console.log(JSON.stringify({
+    args: Deno.args,
+    env: Deno.env.toObject(),
+    cloexec,
+    exec: Deno.execPath(),
+    library: new TextDecoder().decode(bytes),
+    nofile,
+    memfds: links.filter(([, link]) => link.startsWith("/memfd:"))
+      .map(([name, link]) => name + " " + link),
+    standardInput: Deno.readLinkSync("/proc/self/fd/0"),
+  }));
+  Deno.exit(7);
+})();`;
+
+interface Told {
+  args: string[];
+  env: Record<string, string>;
+  cloexec: boolean[];
+  exec: string;
+  library: string;
+  nofile: string;
+  memfds: string[];
+  standardInput: string;
+}
+
+/** Runs `use` with the path of a packed probe. */
+async function withProbe(
+  use: (path: string, directory: string) => Promise<void>,
+): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    const text = new TextEncoder();
+    const file = pack(
+      deno,
+      stub,
+      text.encode(probe),
+      text.encode("the library"),
+    );
+    await Deno.writeFile(`${directory}/probe`, file, { mode: 0o755 });
+    await use(`${directory}/probe`, directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+async function ask(
+  command: string,
+  options: Deno.CommandOptions,
+): Promise<Told> {
+  const { code, stdout, stderr } = await new Deno.Command(command, options)
+    .output();
+  assertEquals(new TextDecoder().decode(stderr), "");
+  assertEquals(code, 7);
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+Deno.test("a packed program gets its arguments as given", () =>
+  withProbe(async (path) => {
+    const many = Array.from({ length: 5000 }, (_, i) => `argument-${i}`);
+    const lists = [[], ["--help"], ["--version"], ["--", "-A"], ["", "ö\n"]];
+    for (const args of [...lists, many]) {
+      assertEquals((await ask(path, { args })).args, args);
+    }
+  }));
+
+Deno.test("a packed program finds its library and is named by its own path", () =>
+  withProbe(async (path) => {
+    const told = await ask(path, {});
+    assertEquals(told.library, "the library");
+    assertEquals(told.exec, path);
+    assertEquals(told.memfds, [
+      "3 /memfd:ckpt.js (deleted)",
+      "4 /memfd:libckpt.so (deleted)",
+    ]);
+    assertEquals(told.cloexec, [true, true]);
+  }));
+
+Deno.test("a packed program sees the environment without Deno's part", () =>
+  withProbe(async (path) => {
+    const env = { A: "1", DENO_DIR: "/x", NODE_OPTIONS: "--bad", Z: "" };
+    const told = await ask(path, { clearEnv: true, env });
+    assertEquals(told.env, { A: "1", Z: "" });
+    assertEquals((await ask(path, { clearEnv: true })).env, {});
+  }));
+
+Deno.test("a packed program leaves nothing in the home directory", () =>
+  withProbe(async (path, directory) => {
+    const home = `${directory}/home`;
+    await Deno.mkdir(home);
+    await ask(path, { env: { HOME: home, XDG_CACHE_HOME: home } });
+    assertEquals([...Deno.readDirSync(home)], []);
+  }));
+
+Deno.test("a packed program learns the soft limit on open files", () =>
+  withProbe(async (path) => {
+    const args = ["-c", 'ulimit -Sn 77; exec "$0"', path];
+    assertEquals((await ask("bash", { args })).nofile, "77");
+  }));
+
+Deno.test("a packed program runs with 64 descriptors and a small stack", () =>
+  withProbe(async (path) => {
+    const args = ["-c", 'ulimit -n 64; ulimit -s 512; exec "$0"', path];
+    assertEquals((await ask("bash", { args })).nofile, "64");
+  }));
+
+Deno.test("a packed program never takes the place of a closed stream", () =>
+  withProbe(async (path) => {
+    const args = ["-c", 'exec "$0" <&-', path];
+    const told = await ask("bash", { args });
+    assertEquals(told.standardInput, "/dev/null");
+    assertEquals(told.memfds.length, 2);
+  }));
+
+Deno.test("a packed program says that its directory is gone", () =>
+  withProbe(async (path, directory) => {
+    const gone = `${directory}/gone`;
+    const script = 'mkdir "$1"; cd "$1"; rmdir "$1"; exec "$0"';
+    const { code, stderr } = await new Deno.Command("bash", {
+      args: ["-c", script, path, gone],
+    }).output();
+    assertEquals(code, 1);
+    assertEquals(
+      new TextDecoder().decode(stderr),
+      "ckpt: cannot start: the current directory no longer exists; " +
+        "change to one that does\n",
+    );
+  }));
+
+Deno.test("what cannot be packed is refused with the reason", () => {
+  const none = new Uint8Array();
+  const attempt = (change: (elf: DataView) => void) => {
+    const copy = deno.slice(0, 4096);
+    change(new DataView(copy.buffer));
+    return () => pack(copy, stub, none, none);
+  };
+  assertThrows(attempt((elf) => elf.setUint8(0, 0)), Error, "64-bit");
+  assertThrows(
+    attempt((elf) => elf.setUint16(16, 2, true)),
+    Error,
+    "position independent",
+  );
+  // The number of program headers: without the last one, the PT_NOTE.
+  assertThrows(
+    attempt((elf) => elf.setUint16(56, elf.getUint16(56, true) - 1, true)),
+    Error,
+    "PT_NOTE",
+  );
+  assertThrows(() => pack(deno, none, none, none), Error, "stub");
+});
