@@ -7,11 +7,7 @@ import { CkptError, EXIT } from "../error.ts";
 const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** signal(7), for the bits of SigIgn; x86-64 and arm64 agree. */
-const NUMBERS: Partial<Record<Deno.Signal, number>> = {
-  SIGHUP: 1,
-  SIGINT: 2,
-  SIGTERM: 15,
-};
+const NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
 type Handler = (signal: Deno.Signal) => void;
 
@@ -27,8 +23,11 @@ export class StopSignals implements Disposable {
     const ignored = ignoredSignals();
     for (const signal of STOP_SIGNALS) {
       // nohup(1), and shells for background jobs, have them ignored: so be it.
-      const bit = 1n << BigInt(NUMBERS[signal]! - 1);
-      if ((ignored & bit) === 0n) this.#install(signal);
+      // With its first listener Deno sets up its own handling of SIGHUP and
+      // SIGINT, which would kill ckpt: a listener that does nothing prevents it.
+      const bit = 1n << BigInt(NUMBERS[signal] - 1);
+      const isIgnored = (ignored & bit) !== 0n;
+      this.#install(signal, isIgnored ? () => {} : undefined);
     }
   }
 
@@ -58,8 +57,10 @@ export class StopSignals implements Disposable {
     for (const signal of [...this.#installed.keys()]) this.#remove(signal);
   }
 
-  #install(signal: Deno.Signal): void {
-    const listener = () => this.#receive(signal);
+  #install(
+    signal: Deno.Signal,
+    listener: () => void = () => this.#receive(signal),
+  ): void {
     Deno.addSignalListener(signal, listener);
     this.#installed.set(signal, listener);
   }
