@@ -1,6 +1,6 @@
 /**
- * The options and commands of CRIU 4.2 that ckpt does not have, from criu(8)
- * and `criu --help`. They are refused by name, with what to do instead, so that
+ * The options and commands of CRIU that ckpt does not have, as far as criu(8),
+ * `criu --help` and its announcements name them. They are refused by name, with what to do instead, so that
  * a script written for CRIU learns at once what it has to change.
  */
 import type { ArgumentKind } from "./option_table.ts";
