@@ -28,7 +28,10 @@ export interface Mapping {
    */
   readonly major: number;
   readonly minor: number;
-  /** Inode number, 0n when no file is mapped; needs all 64 bits. */
+  /**
+   * Inode number; needs all 64 bits. 0n when no file is mapped, but also for
+   * the System V segment with the id 0.
+   */
   readonly inode: bigint;
   /**
    * A path, a name of the kernel's such as `[heap]`, `[anon:x]` or

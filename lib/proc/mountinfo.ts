@@ -37,8 +37,9 @@ export interface MountInfo {
   /** May be "". */
   readonly source: string;
   /**
-   * Per-superblock options, each unescaped after the commas were taken away
-   * (a comma within a value is escaped).
+   * Per-superblock options, each unescaped after the split at the commas (a
+   * comma within a value is escaped). A filesystem's own escapes remain, such
+   * as the `\,` in the layers of overlayfs.
    */
   readonly superOptions: readonly string[];
 }

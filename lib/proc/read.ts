@@ -96,7 +96,9 @@ export function readLoginuid(pid: number): number | undefined {
   try {
     return parseLoginuid(textOfBytes(Deno.readFileSync(path)), path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound && exists(pid)) return undefined;
+    if (error instanceof Deno.errors.NotFound && stateOf(pid) !== undefined) {
+      return undefined;
+    }
     throw readFailure(error, pid, path);
   }
 }
@@ -189,17 +191,25 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
       cause: error,
     });
 
-  // Deno has no class and no code for ESRCH.
-  const noSuchProcess = error.message.includes("(os error 3)");
+  // Deno has no class and no code for ESRCH and EINVAL. A zombie answers each
+  // file in its own way: an empty text, ESRCH, ENOENT, or EINVAL (mountinfo).
   const notFound = error instanceof Deno.errors.NotFound;
-  if ((noSuchProcess || notFound) && !exists(pid)) {
-    return fail(EXIT.gone, `task ${pid}`, "it does not exist (any more)");
+  const noSuchProcess = error.message.includes("(os error 3)");
+  const invalid = error.message.includes("(os error 22)");
+  if (notFound || noSuchProcess || invalid) {
+    const state = stateOf(pid);
+    if (state === undefined) {
+      return fail(EXIT.gone, `task ${pid}`, "it does not exist (any more)");
+    }
+    if (state === "Z" || state === "X") {
+      return fail(EXIT.gone, `task ${pid}`, "it has ended and is a zombie");
+    }
   }
   if (noSuchProcess) {
     return fail(
       EXIT.gone,
       `task ${pid}`,
-      "it has ended or is a kernel thread: there is nothing left to read",
+      "it has no memory: it is a kernel thread or has just ended",
     );
   }
   if (notFound) {
@@ -212,7 +222,7 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
       );
     }
     const thread = /\/task\/([0-9]+)\//.exec(path);
-    if (thread !== null && !exists(Number(thread[1]))) {
+    if (thread !== null && stateOf(Number(thread[1])) === undefined) {
       return fail(
         EXIT.gone,
         `thread ${thread[1]} of task ${pid}`,
@@ -223,8 +233,8 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
       EXIT.failed,
       path,
       "this kernel has no such file",
-      "use a kernel built with CONFIG_CHECKPOINT_RESTORE, CONFIG_PROC_FS " +
-        "and CONFIG_PROC_PAGE_MONITOR",
+      "use a kernel built with CONFIG_CHECKPOINT_RESTORE, " +
+        "CONFIG_PROC_CHILDREN and CONFIG_PROC_PAGE_MONITOR",
     );
   }
   if (error instanceof Deno.errors.PermissionDenied) {
@@ -239,11 +249,12 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
   return fail(EXIT.failed, path, error.message);
 }
 
-function exists(pid: number): boolean {
+/** The letter of the task's state, undefined when there is no such task. */
+function stateOf(pid: number): string | undefined {
+  const path = pathOf(pid, "stat");
   try {
-    Deno.statSync(`/proc/${pid}`);
-    return true;
+    return parseStat(textOfBytes(Deno.readFileSync(path)), path).state;
   } catch {
-    return false;
+    return undefined;
   }
 }

@@ -34,7 +34,10 @@ export interface PosixTimer {
 const SIGEV_THREAD_ID = 4;
 const KINDS = { signal: 0, none: 1, thread: 2 } as const;
 
-/** Parses the whole of timers; an empty text gives none. */
+/**
+ * Parses the whole of timers, in the kernel's order: the newest comes first.
+ * An empty text gives none.
+ */
 export function parseTimers(text: string, source = "timers"): PosixTimer[] {
   const all = [...lines(text, source)];
   const timers: PosixTimer[] = [];
