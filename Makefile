@@ -34,7 +34,7 @@ test:  ## set up, build, check, and run every test
 	@tools/test.sh lib tools tests
 
 test-long:  ## the same with the long versions of the tests
-	@CKPT_TEST_LONG=1 $(MAKE) --no-print-directory test
+	@CKPT_LONG=1 $(MAKE) --no-print-directory test
 
 check: static $(LIBRARY)  ## format, lint, types, imports, unit tests
 	@tools/test.sh lib
