@@ -97,12 +97,26 @@ Deno.test("a packed program finds its library and is named by its own path", () 
     assertEquals(told.cloexec, [true, true]);
   }));
 
-Deno.test("a packed program sees the environment without Deno's part", () =>
+Deno.test("a packed program sees the environment as it was given", () =>
   withProbe(async (path) => {
-    const env = { A: "1", DENO_DIR: "/x", NODE_OPTIONS: "--bad", Z: "" };
-    const told = await ask(path, { clearEnv: true, env });
-    assertEquals(told.env, { A: "1", Z: "" });
-    assertEquals((await ask(path, { clearEnv: true })).env, {});
+    const full = {
+      A: "1",
+      DENO_DIR: "/x",
+      DENO_V8_FLAGS: "--no-such-flag",
+      HOME: "/home/of=someone",
+      NODE_OPTIONS: "",
+      Z: "",
+    };
+    for (const env of [{}, { A: "1" }, full]) {
+      assertEquals((await ask(path, { clearEnv: true, env })).env, env);
+    }
+  }));
+
+Deno.test("a packed program does not read the user's .npmrc", () =>
+  withProbe(async (path, directory) => {
+    await Deno.mkdir(`${directory}/.npmrc`);
+    const told = await ask(path, { env: { HOME: directory } });
+    assertEquals(told.env.HOME, directory);
   }));
 
 Deno.test("a packed program leaves nothing in the home directory", () =>

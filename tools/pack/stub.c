@@ -161,25 +161,35 @@ static long memfd_of(const char *name, const char *start, u64 size) {
   X("--no-check") X("--no-code-cache")
 
 /*
- * Variables of the user's that would change how Deno itself behaves. They
- * stay in /proc/self/environ for whoever starts a program on the user's
- * behalf.
+ * Variables of the user's that would change how Deno itself behaves, or lead
+ * it to files of the user's that have nothing to do with ckpt (~/.npmrc). Deno
+ * gets them under another name; the loader gives them their own name back, so
+ * that the program, and what it starts, sees the environment as it was.
  */
-#define DROPPED(X) X("DENO_") X("NODE_") X("RUST_")
+#define KEPT(X)                                                             \
+  X("HOME=") X("DENO_") X("NODE_") X("NPM_") X("OTEL_") X("RUST_")
+
+#define KEPT_PREFIX "_CKPT_KEPT_"
 
 /*
- * Ours: no look for a newer Deno, and no cache: a directory that can never
- * be made keeps Deno from writing to the user's home. The loader removes both
- * from the environment that the program sees and passes on.
+ * What Deno gets instead: no look for a newer Deno, no stand-in for node, and
+ * for its caches a directory that nobody can make. The loader removes these.
  */
-#define ADDED(X) X("DENO_NO_UPDATE_CHECK=1") X("DENO_DIR=/dev/null/none")
+#define ADDED(X)                                                            \
+  X("HOME", "/proc/none") X("DENO_DIR", "/proc/none")                       \
+  X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")
 
+#define QUOTED(name, value) "'" name "',"
 #define LOADER                                                              \
   "data:text/javascript,"                                                   \
-  "Deno.env.delete('DENO_NO_UPDATE_CHECK');Deno.env.delete('DENO_DIR');"    \
+  "const e=Deno.env;"                                                       \
+  "for(const n of[" ADDED(QUOTED) "])e.delete(n);"                          \
+  "for(const[n,v]of Object.entries(e.toObject()))"                          \
+  "if(n.startsWith('" KEPT_PREFIX "'))"                                     \
+  "e.delete(n),e.set(n.slice('" KEPT_PREFIX "'.length),v);"                 \
   "(0,eval)(Deno.readTextFileSync('/proc/self/fd/"
 
-#define COUNT(text) +1
+#define COUNT(...) +1
 enum { ARGUMENT_COUNT = 0 ARGUMENTS(COUNT), ADDED_COUNT = 0 ADDED(COUNT) };
 
 /* Room for the loader, "N'))//library=N&nofile=N", and three numbers. */
@@ -191,24 +201,33 @@ static int begins(const char *text, const char *with) {
   return 1;
 }
 
-static int dropped(const char *variable) {
+static int kept(const char *variable) {
 #define TEST(prefix) || begins(variable, prefix)
-  return 0 DROPPED(TEST);
+  return 0 KEPT(TEST);
 }
 
-/* Bytes that the new vector and the URL need below the old stack pointer. */
-__attribute__((used)) u64 room(const u64 *old) {
+/* Length of the new vector: what the old one has, and what is added. */
+static u64 vector_words(const u64 *old) {
   const u64 *p = old + 1 + old[0] + 1;
   while (*p) p++;
   for (p++; p[0]; p += 2) {}
-  u64 words = p + 2 - old + ARGUMENT_COUNT + ADDED_COUNT + 1;
-  return (words * sizeof(u64) + URL_ROOM + 15) & ~15ul;
+  return p + 2 - old + ARGUMENT_COUNT + ADDED_COUNT + 1;
+}
+
+/* Bytes that the new vector and its new strings need below the old one. */
+__attribute__((used)) u64 room(const u64 *old) {
+  u64 strings = URL_ROOM;
+  const u64 *p = old + 1 + old[0] + 1;
+  for (; *p; p++)
+    if (kept((const char *)*p))
+      strings += sizeof KEPT_PREFIX + length((const char *)*p);
+  return (vector_words(old) * sizeof(u64) + strings + 15) & ~15ul;
 }
 
 /*
  * Fills the new vector: argc, argv, NULL, environment, NULL, auxiliary
- * vector. The strings stay where the kernel put them, so /proc/self/cmdline
- * and /proc/self/environ go on showing what the user gave.
+ * vector. The user's strings stay where the kernel put them, and so do
+ * /proc/self/cmdline and /proc/self/environ.
  * Returns Deno's own entry point.
  */
 __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
@@ -227,27 +246,30 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   long library = memfd_of("libckpt.so", base + header.library_offset,
                           header.library_size);
 
-  char *url = (char *)new + room(old) - URL_ROOM;
-  char *end = append_number(append(url, LOADER), program);
-  end = append_number(append(end, "'))//library="), library);
-  append_number(append(end, "&nofile="), limit[0]);
-
   u64 *to = new;
+  char *text = (char *)(new + vector_words(old));
   const u64 *from = old + 1;
   u64 arguments = old[0];
   *to++ = 0; /* argc, known at the end */
-#define PUT(text) *to++ = (u64)text;
+#define PUT(argument) *to++ = (u64)argument;
   ARGUMENTS(PUT)
-  *to++ = (u64)url;
+  *to++ = (u64)text;
+  text = append_number(append(text, LOADER), program);
+  text = append_number(append(text, "'))//library="), library);
+  text = append_number(append(text, "&nofile="), limit[0]) + 1;
   if (arguments > 0) from++; /* the name ckpt was called by */
   for (; *from; from++) *to++ = *from;
   new[0] = to - new - 1;
   *to++ = *from++;
   /* libc took the address of the old environment before we ran. */
   **(u64 ***)(base + header.environ_slot) = to;
-  for (; *from; from++)
-    if (!dropped((const char *)*from)) *to++ = *from;
-  ADDED(PUT)
+  for (; *from; from++) {
+    const char *variable = (const char *)*from;
+    *to++ = kept(variable) ? (u64)text : *from;
+    if (kept(variable)) text = append(append(text, KEPT_PREFIX), variable) + 1;
+  }
+#define PUT_VARIABLE(name, value) *to++ = (u64)(name "=" value);
+  ADDED(PUT_VARIABLE)
   *to++ = *from++;
   for (; from[0]; from += 2) {
     *to++ = from[0];
