@@ -18,6 +18,8 @@ export const LIMITS = {
   string_bytes: 1024 * 1024,
   /** Bytes after an entry that are held in memory: queued data, semaphores. */
   extra_bytes: 256 * 1024 * 1024,
+  /** Processes between one and the root of its tree. */
+  generations: 1024,
   /** Files in a directory of images. */
   files: 4 * 1024 * 1024,
   /** The manifest, at some 150 bytes for a file. */

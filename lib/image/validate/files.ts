@@ -1,0 +1,282 @@
+/** Checks open files, descriptor tables, and what leads from one to another. */
+
+import { imageName } from "../kinds.ts";
+import {
+  fd_types,
+  type fdinfo_entry,
+  type file_entry,
+  remap_type,
+} from "../schema.gen.ts";
+import type { Findings } from "./findings.ts";
+import type { TreeTask } from "./tree.ts";
+
+const FILES = imageName("files");
+const PATH_MAX = 4096;
+const SUN_PATH_MAX = 108;
+const O_CREAT_EXCL_NOCTTY_TRUNC = 0o1700;
+
+/** Which member of file_entry belongs to a type. */
+export const FILE_MEMBERS: Readonly<Record<number, keyof file_entry>> = {
+  [fd_types.REG]: "reg",
+  [fd_types.PIPE]: "pipe",
+  [fd_types.FIFO]: "fifo",
+  [fd_types.INETSK]: "isk",
+  [fd_types.UNIXSK]: "usk",
+  [fd_types.EVENTFD]: "efd",
+  [fd_types.EVENTPOLL]: "epfd",
+  [fd_types.INOTIFY]: "ify",
+  [fd_types.SIGNALFD]: "sgfd",
+  [fd_types.PACKETSK]: "psk",
+  [fd_types.TTY]: "tty",
+  [fd_types.FANOTIFY]: "ffy",
+  [fd_types.NETLINKSK]: "nlsk",
+  [fd_types.NS]: "nsf",
+  [fd_types.TUNF]: "tunf",
+  [fd_types.EXT]: "ext",
+  [fd_types.TIMERFD]: "tfd",
+  [fd_types.MEMFD]: "memfd",
+  [fd_types.BPFMAP]: "bpf",
+  [fd_types.PIDFD]: "pidfd",
+};
+
+const MEMBERS = Object.values(FILE_MEMBERS);
+
+/** The files of files.img by id. */
+export class FileTable {
+  /** False when files.img is missing or damaged: then nothing can be said. */
+  known = false;
+  /** Numbers of shared memory that memfds have their content in. */
+  readonly sharedMemory = new Set<bigint>();
+  readonly #types = new Map<number, number[]>();
+
+  /** The type of a file that mappings and directories may name, or undefined. */
+  type(id: number): number | undefined {
+    const types = this.#types.get(id);
+    return types?.includes(fd_types.REG) ? fd_types.REG : types?.[0];
+  }
+
+  has(type: number, id: number): boolean {
+    return this.#types.get(id)?.includes(type) ?? false;
+  }
+
+  /** @returns false when the id is taken; a tun has a regular twin */
+  add(type: number, id: number): boolean {
+    const types = this.#types.get(id);
+    if (types === undefined) {
+      this.#types.set(id, [type]);
+      return true;
+    }
+    const twins = [...types, type];
+    types.push(type);
+    return twins.length === 2 && twins.includes(fd_types.REG) &&
+      twins.includes(fd_types.TUNF);
+  }
+}
+
+export function checkFiles(findings: Findings): FileTable {
+  const table = new FileTable();
+  const files = findings.require("files", undefined);
+  if (files === undefined) return table;
+  table.known = true;
+  files.forEach((file, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(FILES, number, field, why);
+    if (!table.add(file.type, file.id)) {
+      wrong("id", `${file.id} is there twice`);
+    }
+    checkMember(file, wrong);
+  });
+  files.forEach((file, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(FILES, number, field, why);
+    checkReferences(findings, table, file, wrong);
+  });
+  checkRemaps(findings, table);
+  return table;
+}
+
+type Wrong = (field: string, why: string) => void;
+
+function checkMember(file: file_entry, wrong: Wrong): void {
+  const member = FILE_MEMBERS[file.type];
+  if (member === undefined) {
+    wrong("type", `${file.type} is no type of file`);
+    return;
+  }
+  for (const other of MEMBERS) {
+    if (other !== member && file[other] !== undefined) {
+      wrong(other, `does not belong to a file of type ${file.type}`);
+    }
+  }
+  const content = file[member] as { id: number } | undefined;
+  if (content === undefined) wrong(member, "is missing");
+  else if (content.id !== file.id) {
+    wrong(`${member}.id`, `${content.id} is not ${file.id}, that of the entry`);
+  }
+  const { reg, tfd, usk, nlsk } = file;
+  if (reg !== undefined) checkRegular(reg.name, reg.flags, reg.ext, wrong);
+  if (tfd !== undefined) {
+    // CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME.
+    if (![0, 1, 7].includes(tfd.clockid)) {
+      wrong("tfd.clockid", `${tfd.clockid} is no clock of timerfd_create(2)`);
+    }
+    if (tfd.vnsec >= 1_000_000_000n || tfd.insec >= 1_000_000_000n) {
+      wrong("tfd", "has a thousand million nanoseconds or more");
+    }
+  }
+  if (usk !== undefined && usk.name.length > SUN_PATH_MAX) {
+    wrong("usk.name", `is ${usk.name.length} bytes long, more than 108`);
+  }
+  if (nlsk !== undefined && nlsk.groups.length > 1) {
+    wrong("nlsk.groups", "has more than one word");
+  }
+}
+
+function checkRegular(
+  name: string,
+  flags: number,
+  external: boolean | undefined,
+  wrong: Wrong,
+): void {
+  if (!external && !name.startsWith("/")) {
+    wrong("reg.name", `"${name}" is no absolute path`);
+  }
+  if (name.length >= PATH_MAX) {
+    wrong("reg.name", "is longer than a path can be");
+  }
+  if (flags & O_CREAT_EXCL_NOCTTY_TRUNC) {
+    wrong("reg.flags", `0${flags.toString(8)} would act when opened again`);
+  }
+}
+
+function checkReferences(
+  findings: Findings,
+  table: FileTable,
+  { fifo, tty, memfd }: file_entry,
+  wrong: Wrong,
+): void {
+  const path = (member: string, id: number | undefined) => {
+    if (id === undefined || table.has(fd_types.REG, id)) return;
+    wrong(`${member}.regf_id`, `${id} is no regular file`);
+  };
+  path("fifo", fifo?.regf_id);
+  path("tty", tty?.regf_id);
+  if (tty !== undefined) {
+    const known = findings.read("tty-info", undefined) ?? [];
+    if (!known.some((info) => info.id === tty.tty_info_id)) {
+      wrong("tty.tty_info_id", `${tty.tty_info_id} is not in tty-info.img`);
+    }
+  }
+  if (memfd !== undefined) {
+    const inode = findings.read("memfd", undefined)
+      ?.find((inode) => inode.inode_id === BigInt(memfd.inode_id));
+    if (inode === undefined) {
+      wrong("memfd.inode_id", `${memfd.inode_id} is not in memfd.img`);
+    } else if (inode.size > 0n) table.sharedMemory.add(BigInt(inode.shmid));
+  }
+}
+
+const GHOST_BIT = 0x80000000;
+
+function checkRemaps(findings: Findings, table: FileTable): void {
+  const remaps = findings.read("remap-fpath", undefined) ?? [];
+  remaps.forEach(({ orig_id, remap_id, remap_type: type }, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("remap-fpath"), number, field, why);
+    if (!table.has(fd_types.REG, orig_id)) {
+      wrong("orig_id", `${orig_id} is no regular file`);
+    }
+    const ghost = type === remap_type.GHOST ||
+      (type === undefined && (remap_id & GHOST_BIT) !== 0);
+    if (ghost) {
+      const index = type === undefined ? remap_id & ~GHOST_BIT : remap_id;
+      if (!findings.set.has("ghost-file", index)) {
+        wrong("remap_id", `${imageName("ghost-file", index)} is missing`);
+      }
+    } else if (type === remap_type.PROCFS) {
+      if (remap_id === 0) wrong("remap_id", "0 is no process id");
+    } else if (!table.has(fd_types.REG, remap_id)) {
+      wrong("remap_id", `${remap_id} is no regular file`);
+    }
+  });
+}
+
+/** Descriptor tables, and the directories of each task. */
+export function checkDescriptors(
+  findings: Findings,
+  tasks: TreeTask[],
+  table: FileTable,
+): void {
+  const epolls = epollTargets(findings);
+  const seen = new Set<number>();
+  const satisfied = new Set<number>();
+  for (const { entry: { pid }, ids, dead } of tasks) {
+    if (dead) continue;
+    checkDirectories(findings, pid, table);
+    if (ids === undefined || seen.has(ids.files_id)) continue;
+    seen.add(ids.files_id);
+    const descriptors = findings.read("fdinfo", ids.files_id) ?? [];
+    checkTable(findings, ids.files_id, descriptors, table);
+    const open = new Set(descriptors.map((entry) => entry.fd));
+    for (const { id, type } of descriptors) {
+      if (type !== fd_types.EVENTPOLL) continue;
+      if (epolls.get(id)?.every((fd) => open.has(fd))) satisfied.add(id);
+    }
+  }
+  for (const [id, fds] of epolls) {
+    if (fds.length === 0 || satisfied.has(id)) continue;
+    findings.add(
+      FILES,
+      undefined,
+      "epfd.tfd",
+      `the epoll ${id} watches descriptors that no table with it has`,
+    );
+  }
+}
+
+function epollTargets(findings: Findings): Map<number, number[]> {
+  const files = findings.read("files", undefined) ?? [];
+  return new Map(
+    files.filter((file) => file.epfd !== undefined).map((file) => [
+      file.id,
+      file.epfd!.tfd.map((target) => target.tfd),
+    ]),
+  );
+}
+
+function checkTable(
+  findings: Findings,
+  filesId: number,
+  descriptors: fdinfo_entry[],
+  table: FileTable,
+): void {
+  const seen = new Set<number>();
+  descriptors.forEach(({ fd, id, type, flags }, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("fdinfo", filesId), number, field, why);
+    if (seen.has(fd)) wrong("fd", `${fd} is there twice`);
+    seen.add(fd);
+    if (fd > 0x3fffffff) wrong("fd", `${fd} is no descriptor`);
+    if (flags > 1) wrong("flags", `${flags} is more than FD_CLOEXEC`);
+    if (table.known && !table.has(type, id)) {
+      wrong("id", `no file ${id} of type ${type} is in files.img`);
+    }
+  });
+}
+
+function checkDirectories(
+  findings: Findings,
+  pid: number,
+  table: FileTable,
+): void {
+  const fs = findings.require("fs", pid);
+  if (fs === undefined) return;
+  const file = imageName("fs", pid);
+  for (const field of ["cwd_id", "root_id"] as const) {
+    if (!table.known || table.has(fd_types.REG, fs[field])) continue;
+    findings.add(file, 0, field, `${fs[field]} is no directory of files.img`);
+  }
+  if ((fs.umask ?? 0) > 0o777) {
+    findings.add(file, 0, "umask", `0${fs.umask!.toString(8)} is no umask`);
+  }
+}
