@@ -1,6 +1,6 @@
 /**
- * Every kind of state that ckpt saves, by a program of tests/programs that builds it and verifies it. Each runs
- * without a checkpoint first: what fails there is the program's own fault (or this machine's).
+ * The tests that every program of tests/programs goes through: alone, dumped and restored, dumped and restored
+ * twice, and left running. A program that fails alone is at fault itself (or this machine is).
  */
 import { assertEquals } from "@std/assert";
 import {
@@ -12,19 +12,12 @@ import {
   Scope,
 } from "./harness.ts";
 
-/** Name of the program: what it holds. */
-const PROGRAMS: Record<string, string> = {
-  mem_private: "anonymous private memory, its protections, holes and gaps",
-  mem_files: "mapped files and shared anonymous memory",
-  mem_advice: "madvise and mlock flags and guard pages",
-  mem_growth: "heap and stacks that grow",
-  identity: "arguments, environment, auxv, exe, name, ids and the vdso",
-  registers: "general purpose registers, flags and the red zone",
-  fpu: "all extended state of the processor",
-  threads: "many threads with masks, stacks and memory of their own",
-};
-
-for (const [program, holds] of Object.entries(PROGRAMS)) {
+/**
+ * Declares the tests of one program.
+ * @param program its name in tests/programs
+ * @param holds what state it holds; the subject of the tests' sentences
+ */
+export function survives(program: string, holds: string): void {
   Deno.test(`${program}: ${holds} verify without a checkpoint`, async () => {
     await using scope = new Scope();
     const started = await scope.start(program);
