@@ -1,0 +1,138 @@
+/*
+ * The agent: a machine that executes system calls in the place of the task it lives in. Freestanding, position
+ * independent, no relocations, no vector registers (the host's FPU state is never touched).
+ *
+ * The tracer enters at offset 0 with rdi = program and rsp = a stack of the agent's own.
+ */
+#include "agent.h"
+
+#define NR_GETPID 39
+#define NR_GETTID 186
+#define NR_TGKILL 234
+#define NR_EXIT_GROUP 231
+#define NR_READ 0
+#define NR_WRITE 1
+#define NR_PREAD64 17
+#define NR_PWRITE64 18
+#define SIGSTOP 19
+#define ENODATA 61
+
+static inline int64_t call6(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	register uint64_t r10 __asm__("r10") = d;
+	register uint64_t r8 __asm__("r8") = e;
+	register uint64_t r9 __asm__("r9") = f;
+	int64_t ret;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+void agent_run(struct agent_program *program);
+
+/* The child of a clone has a new, empty stack: it may not return, only run its own program. */
+static int64_t clone_agent(uint64_t args, uint64_t size, uint64_t child_program)
+{
+	int64_t ret;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%rbx, %%rdi\n\t"
+			 "call agent_run\n\t"
+			 "ud2\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "0"(435L), "D"(args), "S"(size), "b"(child_program)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+static void copy(uint8_t *to, const uint8_t *from, uint64_t length)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length) : : "memory");
+}
+
+static int64_t whole(int64_t nr, uint64_t *a)
+{
+	uint64_t done = 0;
+
+	while (done < a[2]) {
+		int64_t n = call6(nr, a[0], a[1] + done, a[2] - done, a[3] + done, 0, 0);
+
+		if (n == 0)
+			return -ENODATA;
+		if (n < 0)
+			return n;
+		done += n;
+	}
+	return done;
+}
+
+static int64_t execute(struct agent_program *program, struct agent_op *op)
+{
+	uint64_t a[6];
+
+	for (int i = 0; i < 6; i++) {
+		switch (op->kinds >> (4 * i) & 15) {
+		case ARG_RESULT:
+			a[i] = ((uint64_t *)program->results)[op->args[i]];
+			break;
+		case ARG_DATA:
+			a[i] = program->data + op->args[i];
+			break;
+		default:
+			a[i] = op->args[i];
+		}
+	}
+	switch (op->nr) {
+	case AGENT_STORE:
+		if (a[2] == 4)
+			*(uint32_t *)a[0] = a[1];
+		else
+			*(uint64_t *)a[0] = a[1];
+		return 0;
+	case AGENT_CLONE:
+		return clone_agent(a[0], a[1], a[2]);
+	case AGENT_COPY:
+		copy((uint8_t *)a[1], (uint8_t *)a[0], a[2]);
+		return 0;
+	}
+	if (op->flags & OP_WHOLE)
+		return whole(op->nr, a);
+	return call6(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+__attribute__((noreturn)) static void leave(struct agent_program *program)
+{
+	if (program->yield == YIELD_STOP)
+		call6(NR_TGKILL, call6(NR_GETPID, 0, 0, 0, 0, 0, 0), call6(NR_GETTID, 0, 0, 0, 0, 0, 0), SIGSTOP,
+		      0, 0, 0);
+	else
+		call6(AGENT_YIELD_NR, 0, 0, 0, 0, 0, 0);
+	/* Nobody set our registers at the stop: the tracer is gone. */
+	if (program->cure)
+		__asm__ volatile("lea agent_entry(%%rip), %%rax\n\tjmp *%0" : : "r"(program->cure) : "rax");
+	for (;;)
+		call6(NR_EXIT_GROUP, 1, 0, 0, 0, 0, 0);
+}
+
+void agent_run(struct agent_program *program)
+{
+	struct agent_op *ops = (struct agent_op *)program->ops;
+	int64_t *results = (int64_t *)program->results;
+
+	for (uint64_t i = 0; i < program->op_count; i++) {
+		results[i] = execute(program, &ops[i]);
+		if (results[i] < 0 && results[i] >= -4095 && !(ops[i].flags & OP_MAY_FAIL)) {
+			program->failed = i;
+			program->error = results[i];
+			break;
+		}
+	}
+	leave(program);
+}

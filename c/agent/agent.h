@@ -1,0 +1,70 @@
+/*
+ * The agent's program: what ckpt writes into a task and the agent there executes.
+ *
+ *   program  +0    struct agent_program (64 bytes)
+ *            ops   struct agent_op[op_count]      64 bytes each
+ *            results  int64_t[op_count]           what each call returned
+ *            data     bytes: paths, structures    argument kind DATA points here
+ *
+ * lib/ffi/program.ts writes this layout; both must agree.
+ */
+#ifndef CKPT_AGENT_H
+#define CKPT_AGENT_H
+
+#include <stdint.h>
+
+/* Argument kinds: 4 bits each in agent_op.kinds, argument 0 in the lowest bits. */
+enum {
+	ARG_IMMEDIATE = 0, /* the value itself */
+	ARG_RESULT = 1,    /* results[value] */
+	ARG_DATA = 2,      /* address of data + value */
+};
+
+enum {
+	/* A failure is stored as -errno and the program goes on. */
+	OP_MAY_FAIL = 1,
+	/* read, pread, write, pwrite: repeated until args[2] bytes are moved; end of file is ENODATA. */
+	OP_WHOLE = 2,
+};
+
+/* Calls of the agent itself; far above any number the kernel uses. */
+enum {
+	/* args: address, value, size (4 or 8): store a value, such as an earlier result, into memory. */
+	AGENT_STORE = 0x10000,
+	/* args: address of clone_args, its size, child's program: clone a task that runs another program. */
+	AGENT_CLONE = 0x10001,
+	/* args: from, to, length: copy memory. */
+	AGENT_COPY = 0x10002,
+};
+
+struct agent_op {
+	int64_t nr;
+	uint64_t args[6];
+	uint32_t kinds;
+	uint32_t flags;
+};
+
+struct agent_program {
+	uint64_t op_count;
+	uint64_t ops;     /* address */
+	uint64_t results; /* address */
+	uint64_t data;    /* address */
+	int64_t failed;   /* index of the operation that failed, -1 for none */
+	int64_t error;    /* its -errno */
+	/* Where to jump when nobody traces us any more; 0: die. On dump, the host is put back there. */
+	uint64_t cure;
+	/* What the agent does at the end of a program: one of enum agent_yield. */
+	uint64_t yield;
+};
+
+/*
+ * How the agent hands control to its tracer.
+ * A system call that does not exist is seen by a tracer that uses PTRACE_SYSCALL; without a tracer the kernel
+ * answers ENOSYS and the agent cures its host. SIGSTOP stops only once and touches no signal action (a
+ * breakpoint does, when SIGTRAP is blocked or ignored), but is only safe where the task may die: on restore.
+ */
+enum agent_yield { YIELD_NOSYS = 0, YIELD_STOP = 1 };
+
+#define AGENT_YIELD_NR 0x7fff0001L
+
+#endif

@@ -1,0 +1,26 @@
+/* Offset 0 of the blob: the tracer enters here. */
+	.section .text.entry, "ax"
+	.globl agent_entry
+agent_entry:
+	xor %ebp, %ebp
+	call agent_run
+	ud2
+
+/*
+ * Start of the agent as a program of its own, on restore: wait for the tracer. Descriptor 0 is a pipe whose
+ * other end only ckpt holds: end of file means that ckpt is gone before it traced us.
+ */
+	.globl _start
+_start:
+	xor %edi, %edi
+	lea -64(%rsp), %rsi
+	mov $1, %edx
+	xor %eax, %eax
+	syscall
+	cmp $-4, %rax
+	je _start
+	mov $231, %eax
+	mov $1, %edi
+	syscall
+	ud2
+	.section .note.GNU-stack, "", @progbits

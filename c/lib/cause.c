@@ -1,0 +1,35 @@
+/* The last failure, for the caller to tell; and the raw system call. One call fails at a time: one record is enough. */
+#include "ckpt.h"
+
+static struct cause last;
+
+int64_t fail(enum cause_step step, pid_t tid, int64_t value, int64_t error)
+{
+	last = (struct cause){ step, tid, value };
+	return error;
+}
+
+/* Copies the cause of the last failure. */
+EXPORT void ckpt_cause(struct cause *out)
+{
+	*out = last;
+}
+
+EXPORT int64_t ckpt_syscall(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	return raw_call(nr, a, b, c, d, e, f);
+}
+
+int64_t raw_call(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	register uint64_t r10 __asm__("r10") = d;
+	register uint64_t r8 __asm__("r8") = e;
+	register uint64_t r9 __asm__("r9") = f;
+	int64_t ret;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}

@@ -1,0 +1,71 @@
+/*
+ * libckpt: what ckpt needs done in a tight loop, or that JavaScript cannot do: ptrace, page copies, starting a
+ * task. Every function returns a value >= 0 or -errno and says in `ckpt_cause` what it was doing; nothing is
+ * printed. lib/ffi holds the types on the other side; both must agree.
+ */
+#ifndef CKPT_H
+#define CKPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* What was being done when a function failed. lib/ffi/cause.ts turns these into words. */
+enum cause_step {
+	CAUSE_NONE = 0,
+	CAUSE_LIST_THREADS = 1,
+	CAUSE_SEIZE = 2,
+	CAUSE_INTERRUPT = 3,
+	CAUSE_WAIT = 4,
+	CAUSE_GONE = 5, /* value: wait status */
+	CAUSE_REGISTERS = 6,
+	CAUSE_SIGNAL_MASK = 7,
+	CAUSE_RESUME = 8,
+	CAUSE_WRITE_MEMORY = 9,
+	CAUSE_READ_MEMORY = 10,
+	CAUSE_MAP_AGENT = 11,
+	CAUSE_AGENT_STOP = 12, /* value: wait status */
+	CAUSE_AGENT_CALL = 13, /* value: index of the operation */
+	CAUSE_FPU = 14,
+	CAUSE_RSEQ = 15,
+	CAUSE_ROBUST_LIST = 16,
+	CAUSE_SCHEDULER = 17,
+	CAUSE_DISPATCH = 18,
+	CAUSE_PAGEMAP = 19,
+	CAUSE_WRITE_IMAGE = 20,
+	CAUSE_OUT_OF_MEMORY = 21,
+	CAUSE_START_AGENT = 22,
+	CAUSE_READ_CONTENT = 23,
+	CAUSE_SIGINFO = 24,
+};
+
+struct cause {
+	int32_t step;
+	int32_t tid;
+	int64_t value;
+};
+
+/* Records the cause and returns `error` (a -errno). */
+int64_t fail(enum cause_step step, pid_t tid, int64_t value, int64_t error);
+
+/* Raw system call: -errno instead of errno, so that it may run in a vfork child. */
+int64_t raw_call(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f);
+
+/* wait.c: the only place that waits for a task. */
+#define WAIT_FOREVER (-1)
+int64_t wait_task(pid_t tid, int *status, int timeout_ms);
+
+#define STATUS_EVENT(status) ((status) >> 16)
+#define SYSCALL_STOP (SIGTRAP | 0x80)
+
+/* registers.c */
+int64_t get_registers(pid_t tid, struct user_regs_struct *regs);
+int64_t set_registers(pid_t tid, const struct user_regs_struct *regs);
+int64_t set_signal_mask(pid_t tid, uint64_t mask);
+
+extern const uint8_t agent_blob[], agent_blob_end[], agent_elf[], agent_elf_end[];
+
+#endif

@@ -1,0 +1,219 @@
+/*
+ * Running system calls in a stopped task, harmlessly: whatever happens to us, the task is as it was.
+ *
+ * Before the first register is changed, the cure (cure.S) is written with the task's own registers and signal
+ * mask into unused bytes of one of its executable pages (the "cave"; normally the tail of the vdso). From then on
+ * every path the task can take without us ends in the cure. Order matters in every function here:
+ *   in:   cave written, registers, signal mask
+ *   out:  signal mask, registers, cave wiped (by the caller, when no thread can be in it)
+ * so that at any instant the task either has its own registers, or registers that lead to the cure.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "../agent/agent.h"
+#include "ckpt.h"
+
+extern const uint8_t cure_begin[], cure_end[], cure_slots[];
+
+/* The order of the slots in cure.S. */
+struct cure_slots {
+	uint64_t area_length, mask, flags, rsp, rip;
+	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+};
+
+/* The largest cure, so that a cave can be chosen before: two fit the tail of any known vdso. */
+EXPORT int64_t ckpt_cure_size(void)
+{
+	return cure_end - cure_begin;
+}
+
+/* How a task is to be put back. */
+struct host {
+	int32_t tid;
+	int32_t memory_fd; /* /proc/PID/mem, read and write */
+	uint64_t cave;
+	uint64_t signal_mask;
+	/* Where the cure continues: an interrupted system call is begun again there, as the kernel would. */
+	uint64_t cure_rip;
+	uint64_t cure_rax;
+	struct user_regs_struct regs;
+};
+
+static int64_t write_memory(const struct host *host, uint64_t address, const void *data, size_t length)
+{
+	if (pwrite(host->memory_fd, data, length, address) != (ssize_t)length)
+		return fail(CAUSE_WRITE_MEMORY, host->tid, address, errno ? -errno : -EIO);
+	return 0;
+}
+
+static int64_t write_cure(const struct host *host, uint64_t area_length)
+{
+	const struct user_regs_struct *r = &host->regs;
+	struct cure_slots slots = {
+		area_length, host->signal_mask, r->eflags, r->rsp, host->cure_rip,
+		r->r15, r->r14, r->r13, r->r12, r->rbp, r->rbx, r->r11, r->r10, r->r9, r->r8,
+		host->cure_rax, r->rcx, r->rdx, r->rsi, r->rdi,
+	};
+	uint8_t cure[512];
+	size_t size = cure_end - cure_begin;
+
+	memcpy(cure, cure_begin, size);
+	memcpy(cure + (cure_slots - cure_begin), &slots, sizeof(slots));
+	return write_memory(host, host->cave, cure, size);
+}
+
+/* Resumes until the next system call stop, on entry or on exit. */
+static int64_t next_call_stop(int32_t tid)
+{
+	int signal = 0;
+
+	for (;;) {
+		int status;
+		int64_t ret;
+
+		if (ptrace(PTRACE_SYSCALL, tid, 0, signal) < 0)
+			return fail(CAUSE_RESUME, tid, 0, -errno);
+		ret = wait_task(tid, &status, WAIT_FOREVER);
+		if (ret < 0)
+			return ret;
+		if (!WIFSTOPPED(status))
+			return fail(CAUSE_GONE, tid, status, -ESRCH);
+		if (WSTOPSIG(status) == SYSCALL_STOP)
+			return 0;
+		/*
+		 * All signals are blocked, so this is SIGSTOP: it takes effect (group stop is in force when we
+		 * let go), but the agent's work is finished first.
+		 */
+		signal = STATUS_EVENT(status) ? 0 : WSTOPSIG(status);
+	}
+}
+
+static int64_t start_at(const struct host *host, uint64_t rip, int64_t nr, const uint64_t args[6])
+{
+	struct user_regs_struct regs = host->regs;
+
+	regs.rip = rip;
+	regs.orig_rax = -1;
+	regs.rax = nr;
+	regs.rdi = args[0];
+	regs.rsi = args[1];
+	regs.rdx = args[2];
+	regs.r10 = args[3];
+	regs.r8 = args[4];
+	regs.r9 = args[5];
+	return set_registers(host->tid, &regs);
+}
+
+/* One system call at the cave; the result, which may be a -errno of the call's own, is stored. */
+static int64_t call_at_cave(const struct host *host, int64_t nr, const uint64_t args[6], int64_t *result)
+{
+	struct user_regs_struct regs;
+	int64_t ret = start_at(host, host->cave, nr, args);
+
+	if (!ret)
+		ret = set_signal_mask(host->tid, ~0ULL);
+	if (!ret)
+		ret = next_call_stop(host->tid);
+	if (!ret)
+		ret = next_call_stop(host->tid);
+	if (!ret)
+		ret = get_registers(host->tid, &regs);
+	if (!ret)
+		*result = regs.rax;
+	return ret;
+}
+
+static int64_t put_back(const struct host *host)
+{
+	int64_t mask = set_signal_mask(host->tid, host->signal_mask);
+	int64_t regs = set_registers(host->tid, &host->regs);
+
+	return mask ? mask : regs;
+}
+
+/*
+ * Maps `length` bytes of memory for the agent into a stopped task, copies the agent to its beginning, and
+ * returns its address. The task stays inside until ckpt_agent_leave.
+ */
+EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
+{
+	const uint64_t args[6] = { 0, length, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
+	int64_t area = 0, ret = write_cure(host, length);
+
+	if (ret < 0)
+		return ret;
+	ret = call_at_cave(host, SYS_mmap, args, &area);
+	if (ret < 0 || (area < 0 && area >= -4095)) {
+		put_back(host);
+		return ret < 0 ? ret : fail(CAUSE_MAP_AGENT, host->tid, length, area);
+	}
+	ret = write_memory(host, area, agent_blob, agent_blob_end - agent_blob);
+	return ret < 0 ? ret : area;
+}
+
+/* Lets the agent execute the program at `program`, which ends in the call that does not exist. */
+EXPORT int64_t ckpt_agent_run(const struct host *host, uint64_t area, uint64_t program, uint64_t stack)
+{
+	struct user_regs_struct regs = host->regs;
+	int64_t ret;
+
+	regs.rip = area;
+	regs.rdi = program;
+	regs.rsp = stack;
+	regs.orig_rax = -1;
+	ret = set_registers(host->tid, &regs);
+	for (;;) {
+		if (!ret)
+			ret = next_call_stop(host->tid); /* entry */
+		if (!ret)
+			ret = get_registers(host->tid, &regs);
+		if (!ret)
+			ret = next_call_stop(host->tid); /* exit */
+		if (ret < 0)
+			return ret;
+		if (regs.orig_rax == AGENT_YIELD_NR)
+			return 0;
+	}
+}
+
+/* Takes the agent out: the cure itself unmaps it, under our eyes, then the task gets its registers back. */
+EXPORT int64_t ckpt_agent_leave(const struct host *host, uint64_t area)
+{
+	struct user_regs_struct regs = host->regs;
+	int64_t ret;
+
+	regs.rip = host->cave + 2; /* behind the first system call instruction */
+	regs.rax = area;
+	regs.orig_rax = -1;
+	ret = set_registers(host->tid, &regs);
+	if (!ret)
+		ret = next_call_stop(host->tid);
+	if (!ret)
+		ret = next_call_stop(host->tid);
+	return put_back(host) ? : ret;
+}
+
+struct call {
+	int64_t nr;
+	uint64_t args[6];
+	int64_t result;
+};
+
+/* Makes some system calls in a stopped thread and puts the thread back. No memory is mapped for it. */
+EXPORT int64_t ckpt_inject(const struct host *host, struct call *calls, uint64_t count)
+{
+	int64_t ret = write_cure(host, 0);
+
+	if (ret < 0)
+		return ret;
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = call_at_cave(host, calls[i].nr, calls[i].args, &calls[i].result);
+	return put_back(host) ? : ret;
+}

@@ -1,0 +1,294 @@
+/*
+ * Starting the agent as a task of its own, and driving it while it becomes another task (restore). Such a task
+ * may die at any time: it ends with its tracer (PTRACE_O_EXITKILL), and before it is traced when the other end of
+ * its standard input is closed.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "../agent/agent.h"
+#include "ckpt.h"
+
+struct child {
+	int32_t elf_fd;
+	int32_t lifeline_fd; /* becomes descriptor 0 */
+	const int32_t *keep; /* descriptors that stay open under their own number */
+	uint64_t keep_count;
+	struct rlimit64 nofile;
+	int64_t error;
+};
+
+/*
+ * Runs in the memory of its parent, which sleeps meanwhile: raw system calls only. Undoes what the embedding
+ * runtime left: SIGPIPE ignored, a raised descriptor limit, open descriptors.
+ */
+static int run_child(void *arg)
+{
+	struct child *child = arg;
+	char *const argv[] = { (char *)"ckpt-agent", NULL };
+	struct {
+		uint64_t handler, flags, restorer, mask;
+	} dfl = { 0, 0, 0, 0 };
+	int64_t ret;
+
+	for (int signal = 1; signal <= 64; signal++)
+		raw_call(SYS_rt_sigaction, signal, (uint64_t)&dfl, 0, 8, 0, 0);
+	/* Above the kept descriptors, so that none of them is lost when 0 is replaced. */
+	ret = raw_call(SYS_dup3, child->lifeline_fd, 0, 0, 0, 0, 0);
+	if (ret >= 0)
+		ret = raw_call(SYS_close_range, 1, ~0U, CLOSE_RANGE_CLOEXEC, 0, 0, 0);
+	for (uint64_t i = 0; i < child->keep_count && ret >= 0; i++)
+		ret = raw_call(SYS_fcntl, child->keep[i], F_SETFD, 0, 0, 0, 0);
+	if (ret >= 0)
+		ret = raw_call(SYS_prlimit64, 0, RLIMIT_NOFILE, (uint64_t)&child->nofile, 0, 0, 0);
+	if (ret >= 0)
+		ret = raw_call(SYS_execveat, child->elf_fd, (uint64_t) "", (uint64_t)argv, (uint64_t)&argv[1],
+			       AT_EMPTY_PATH, 0);
+	child->error = ret;
+	raw_call(SYS_exit, 127, 0, 0, 0, 0, 0);
+	return 0;
+}
+
+/* clone3(2) through a trampoline: the child starts on its own stack and calls run_child. */
+static int64_t clone_child(struct clone_args *args, struct child *child)
+{
+	int64_t ret;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%rbx, %%rdi\n\t"
+			 "call *%%r12\n\t"
+			 "ud2\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "0"(SYS_clone3), "D"(args), "S"(sizeof(*args)), "b"(child),
+			   "r"((uint64_t (*)(void *))(void *)run_child)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+#define CHILD_STACK 65536
+
+/*
+ * Starts the agent with pid `pid` (0: any). `keep` are descriptors for it to use, `lifeline_fd` the reading end of
+ * a pipe. All signals are blocked in it. `sibling`: its parent is our parent. Traces it with `options` and stops it.
+ * Returns its pid; -EEXIST: the pid is taken.
+ */
+EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t sibling, int32_t lifeline_fd, const int32_t *keep,
+				uint64_t keep_count, uint64_t nofile_soft, uint64_t nofile_hard, uint64_t options)
+{
+	pid_t wanted = pid;
+	struct child child = { .lifeline_fd = lifeline_fd, .keep = keep, .keep_count = keep_count,
+			       .nofile = { nofile_soft, nofile_hard } };
+	struct clone_args args = {
+		.flags = CLONE_VM | CLONE_VFORK | (sibling ? CLONE_PARENT : 0),
+		.exit_signal = sibling ? 0 : SIGCHLD,
+		.stack_size = CHILD_STACK,
+		.set_tid = pid ? (uint64_t)&wanted : 0,
+		.set_tid_size = pid ? 1 : 0,
+	};
+	uint64_t all = ~0ULL, before;
+	size_t size = agent_elf_end - agent_elf;
+	int status;
+	int64_t ret;
+
+	child.elf_fd = memfd_create("ckpt-agent", MFD_CLOEXEC);
+	if (child.elf_fd < 0)
+		return fail(CAUSE_START_AGENT, pid, 0, -errno);
+	args.stack = (uint64_t)mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if ((void *)args.stack == MAP_FAILED || write(child.elf_fd, agent_elf, size) != (ssize_t)size) {
+		ret = fail(CAUSE_START_AGENT, pid, 0, -errno);
+		goto out;
+	}
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
+	ret = clone_child(&args, &child);
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
+	if (ret < 0) {
+		fail(CAUSE_START_AGENT, pid, 0, ret);
+		goto out;
+	}
+	pid = ret;
+	if (child.error) {
+		wait_task(pid, &status, WAIT_FOREVER);
+		ret = fail(CAUSE_START_AGENT, pid, 1, child.error);
+		goto out;
+	}
+	if (ptrace(PTRACE_SEIZE, pid, 0, options) < 0 || ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0) {
+		ret = fail(CAUSE_SEIZE, pid, 0, -errno);
+		kill(pid, SIGKILL);
+		goto out;
+	}
+	ret = wait_task(pid, &status, WAIT_FOREVER);
+	if (!ret)
+		ret = WIFSTOPPED(status) ? pid : fail(CAUSE_GONE, pid, status, -ESRCH);
+out:
+	if ((void *)args.stack != MAP_FAILED)
+		munmap((void *)args.stack, CHILD_STACK);
+	close(child.elf_fd);
+	return ret;
+}
+
+/* Copies the agent into its host's memory at `address`. */
+EXPORT int64_t ckpt_write_agent(int32_t memory_fd, uint64_t address)
+{
+	size_t size = agent_blob_end - agent_blob;
+
+	if (pwrite(memory_fd, agent_blob, size, address) != (ssize_t)size)
+		return fail(CAUSE_WRITE_MEMORY, 0, address, -errno);
+	return size;
+}
+
+/* Points a stopped agent at a program; it runs when resumed. */
+EXPORT int64_t ckpt_agent_point(int32_t tid, uint64_t agent, uint64_t program, uint64_t stack)
+{
+	struct user_regs_struct regs;
+	int64_t ret = get_registers(tid, &regs);
+
+	if (ret < 0)
+		return ret;
+	regs.rip = agent;
+	regs.rdi = program;
+	regs.rsp = stack;
+	regs.orig_rax = -1;
+	return set_registers(tid, &regs);
+}
+
+EXPORT int64_t ckpt_resume(int32_t tid)
+{
+	if (ptrace(PTRACE_CONT, tid, 0, 0) < 0)
+		return fail(CAUSE_RESUME, tid, 0, -errno);
+	return 0;
+}
+
+/*
+ * Waits until a resumed agent has finished its program: it stops itself with SIGSTOP. Threads that it clones are
+ * traced from their birth; they are stored in `born` and stay stopped. Returns their number.
+ */
+EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room)
+{
+	uint64_t count = 0;
+
+	for (;;) {
+		int status;
+		int64_t ret = wait_task(tid, &status, WAIT_FOREVER);
+
+		if (ret < 0)
+			return ret;
+		if (!WIFSTOPPED(status))
+			return fail(CAUSE_GONE, tid, status, -ESRCH);
+		if (STATUS_EVENT(status) == PTRACE_EVENT_CLONE) {
+			unsigned long child;
+			int child_status;
+
+			if (count == room)
+				return fail(CAUSE_AGENT_STOP, tid, status, -ENOBUFS);
+			if (ptrace(PTRACE_GETEVENTMSG, tid, 0, &child) < 0)
+				return fail(CAUSE_RESUME, tid, 0, -errno);
+			ret = wait_task(child, &child_status, WAIT_FOREVER);
+			if (ret < 0)
+				return ret;
+			if (!WIFSTOPPED(child_status))
+				return fail(CAUSE_GONE, child, child_status, -ESRCH);
+			born[count++] = child;
+		} else if (!STATUS_EVENT(status)) {
+			return WSTOPSIG(status) == SIGSTOP ? (int64_t)count :
+							     fail(CAUSE_AGENT_STOP, tid, status, -EPROTO);
+		}
+		ret = ckpt_resume(tid);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+static int64_t next_stop(int32_t tid)
+{
+	int status;
+	int64_t ret;
+
+	if (ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0)
+		return fail(CAUSE_RESUME, tid, 0, -errno);
+	ret = wait_task(tid, &status, WAIT_FOREVER);
+	if (ret < 0)
+		return ret;
+	if (!WIFSTOPPED(status))
+		return fail(CAUSE_GONE, tid, status, -ESRCH);
+	if (WSTOPSIG(status) != SYSCALL_STOP)
+		return fail(CAUSE_AGENT_STOP, tid, status, -EPROTO);
+	return 0;
+}
+
+/*
+ * Runs the program the agent was pointed at up to the call that does not exist, stopping at each call: for
+ * programs that queue signals, which SIGSTOP would disturb (it removes a pending SIGCONT).
+ */
+EXPORT int64_t ckpt_agent_step(int32_t tid)
+{
+	for (;;) {
+		struct user_regs_struct regs;
+		int64_t ret = next_stop(tid);
+
+		if (!ret)
+			ret = get_registers(tid, &regs);
+		if (!ret)
+			ret = next_stop(tid);
+		if (ret)
+			return ret;
+		if (regs.orig_rax == AGENT_YIELD_NR)
+			return 0;
+	}
+}
+
+/*
+ * Makes one system call with the instruction at `at`, in a task that has left the agent; how the agent's own memory
+ * is unmapped.
+ */
+EXPORT int64_t ckpt_call_at(int32_t tid, uint64_t at, int64_t nr, uint64_t a, uint64_t b)
+{
+	struct user_regs_struct regs;
+	int64_t ret = get_registers(tid, &regs);
+
+	if (ret < 0)
+		return ret;
+	regs.rip = at;
+	regs.rax = nr;
+	regs.rdi = a;
+	regs.rsi = b;
+	regs.orig_rax = -1;
+	ret = set_registers(tid, &regs);
+	if (!ret)
+		ret = next_stop(tid);
+	if (!ret)
+		ret = next_stop(tid);
+	if (!ret)
+		ret = get_registers(tid, &regs);
+	if (!ret && (int64_t)regs.rax < 0)
+		return fail(CAUSE_AGENT_CALL, tid, nr, regs.rax);
+	return ret;
+}
+
+/*
+ * The moment of all or none: first no thread dies with us any more, then all go on. Until the first step is done
+ * for all, our death ends them; after it, our death lets them go.
+ */
+EXPORT int64_t ckpt_release(const int32_t *tids, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		if (ptrace(PTRACE_SETOPTIONS, tids[i], 0, 0) < 0)
+			return fail(CAUSE_RESUME, tids[i], 0, -errno);
+	for (uint64_t i = 0; i < count; i++)
+		ptrace(PTRACE_DETACH, tids[i], 0, 0);
+	return 0;
+}

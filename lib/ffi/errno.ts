@@ -1,0 +1,67 @@
+/** Names and meanings of error numbers (errno(3), asm-generic/errno*.h). */
+
+const NAMES: Record<number, readonly [name: string, meaning: string]> = {
+  1: ["EPERM", "not permitted"],
+  2: ["ENOENT", "no such file or directory"],
+  3: ["ESRCH", "no such process"],
+  4: ["EINTR", "interrupted"],
+  5: ["EIO", "input/output error"],
+  6: ["ENXIO", "no such device or address"],
+  7: ["E2BIG", "too long"],
+  8: ["ENOEXEC", "not an executable"],
+  9: ["EBADF", "bad file descriptor"],
+  10: ["ECHILD", "no child process"],
+  11: ["EAGAIN", "a resource is exhausted, or try again"],
+  12: ["ENOMEM", "out of memory"],
+  13: ["EACCES", "permission denied"],
+  14: ["EFAULT", "bad address"],
+  16: ["EBUSY", "busy"],
+  17: ["EEXIST", "exists already"],
+  18: ["EXDEV", "on another file system"],
+  19: ["ENODEV", "no such device"],
+  20: ["ENOTDIR", "not a directory"],
+  21: ["EISDIR", "is a directory"],
+  22: ["EINVAL", "invalid argument"],
+  23: ["ENFILE", "too many open files on this host"],
+  24: ["EMFILE", "too many open files"],
+  25: ["ENOTTY", "not supported by this kind of file"],
+  26: ["ETXTBSY", "program file is busy"],
+  27: ["EFBIG", "file too large"],
+  28: ["ENOSPC", "no space left on device"],
+  29: ["ESPIPE", "no seeking here"],
+  30: ["EROFS", "read-only file system"],
+  32: ["EPIPE", "broken pipe"],
+  34: ["ERANGE", "out of range"],
+  36: ["ENAMETOOLONG", "name too long"],
+  38: ["ENOSYS", "not implemented by this kernel"],
+  40: ["ELOOP", "too many symbolic links"],
+  61: ["ENODATA", "no data"],
+  71: ["EPROTO", "protocol error"],
+  75: ["EOVERFLOW", "value too large"],
+  87: ["EUSERS", "too many users"],
+  95: ["EOPNOTSUPP", "operation not supported"],
+  105: ["ENOBUFS", "no buffer space"],
+  110: ["ETIMEDOUT", "timed out"],
+  116: ["ESTALE", "stale file handle"],
+  122: ["EDQUOT", "disk quota exceeded"],
+};
+
+export const ENOENT = 2;
+export const ESRCH = 3;
+export const EACCES = 13;
+export const EPERM = 1;
+export const EEXIST = 17;
+export const EINVAL = 22;
+export const ENOSPC = 28;
+export const ENOBUFS = 105;
+export const ETIMEDOUT = 110;
+
+/**
+ * @param errno positive, or negative as a system call returns it
+ * @returns "EPERM (not permitted)"
+ */
+export function describeErrno(errno: number): string {
+  const number = Math.abs(errno);
+  const known = NAMES[number];
+  return known === undefined ? `errno ${number}` : `${known[0]} (${known[1]})`;
+}

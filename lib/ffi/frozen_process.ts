@@ -1,0 +1,91 @@
+/** A process all of whose threads are stopped by ptrace, as a scope. */
+import { CkptError, EXIT } from "../error.ts";
+import { checked } from "./cause.ts";
+import { ENOBUFS, EPERM } from "./errno.ts";
+import { library } from "./library.ts";
+
+const PTRACE_O_TRACESYSGOOD = 1n;
+const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
+
+const FIRST_ROOM = 256;
+/** Linux allows no more pids than this (PID_MAX_LIMIT). */
+const MOST_THREADS = 4 * 1024 * 1024;
+
+export class FrozenProcess implements Disposable {
+  #over = false;
+
+  private constructor(
+    readonly pid: number,
+    /** All threads, the leader first. */
+    readonly tids: Int32Array<ArrayBuffer>,
+  ) {}
+
+  /**
+   * Stops every thread. On failure none stays stopped.
+   *
+   * @param timeoutMs how long one thread may take; 0: a day
+   */
+  static freeze(pid: number, timeoutMs: number): FrozenProcess {
+    const action = `stopping task ${pid}`;
+    let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
+    for (let room = FIRST_ROOM; room <= MOST_THREADS; room *= 4) {
+      const tids = new Int32Array(room);
+      const freeze = () =>
+        library("dump").ckpt_freeze(
+          pid,
+          new Uint8Array(tids.buffer),
+          BigInt(room),
+          options,
+          timeoutMs === 0 ? 86_400_000 : timeoutMs,
+        );
+      let count = freeze();
+      if (count === BigInt(-EPERM) && options !== PTRACE_O_TRACESYSGOOD) {
+        // Suspending seccomp needs CAP_SYS_ADMIN in the first user namespace;
+        // a task without filters does not need it.
+        options = PTRACE_O_TRACESYSGOOD;
+        count = freeze();
+      }
+      if (count === BigInt(-ENOBUFS)) continue;
+      checked(
+        count,
+        action,
+        "a task can be traced by one program at a time and only with " +
+          "CAP_SYS_PTRACE; if it is blocked in the kernel, --timeout gives " +
+          "it more time",
+      );
+      return new FrozenProcess(pid, tids.slice(0, Number(count)));
+    }
+    throw new CkptError(EXIT.failed, action, [{
+      object: `task ${pid}`,
+      why: `it has more than ${MOST_THREADS} threads`,
+    }]);
+  }
+
+  get #bytes(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.tids.buffer);
+  }
+
+  /** Lets all threads go on. */
+  thaw(): void {
+    if (this.#over) return;
+    this.#over = true;
+    library("dump").ckpt_detach(this.#bytes, BigInt(this.tids.length));
+  }
+
+  /** Ends the process without letting it run, and waits for its end. */
+  kill(): void {
+    this.#over = true;
+    checked(
+      library("dump").ckpt_kill(
+        this.pid,
+        this.#bytes,
+        BigInt(this.tids.length),
+      ),
+      `ending task ${this.pid}`,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.thaw();
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Loads libckpt.so. Each symbol costs 0.1 ms to look up, so they come in
+ * groups, loaded when first used.
+ */
+import { libraryPath } from "./library_path.ts";
+
+const base = {
+  ckpt_syscall: {
+    parameters: ["i64", "u64", "u64", "u64", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  /** The same function for a call whose first argument is a buffer. */
+  syscall_buffer0: {
+    name: "ckpt_syscall",
+    parameters: ["i64", "buffer", "u64", "u64", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  /** ... whose second argument is a buffer. */
+  syscall_buffer1: {
+    name: "ckpt_syscall",
+    parameters: ["i64", "u64", "buffer", "u64", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_cause: { parameters: ["buffer"], result: "void" },
+} as const;
+
+const dump = {
+  ckpt_freeze: {
+    parameters: ["i32", "buffer", "u64", "u64", "i32"],
+    result: "i64",
+  },
+  ckpt_detach: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_kill: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+  ckpt_read_threads: {
+    parameters: ["buffer", "u64", "buffer", "u64"],
+    result: "i64",
+  },
+  ckpt_peek_siginfo: {
+    parameters: ["i32", "i32", "buffer", "u64"],
+    result: "i64",
+  },
+  ckpt_cure_size: { parameters: [], result: "i64" },
+  ckpt_agent_enter: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_agent_run: {
+    parameters: ["buffer", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_agent_leave: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_inject: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+} as const;
+
+const pages = {
+  ckpt_copy_task_pages: {
+    parameters: ["i32", "buffer", "u64", "i32", "buffer", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+  ckpt_copy_object_pages: {
+    parameters: ["i32", "u64", "i32", "buffer", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+  ckpt_free: { parameters: ["u64"], result: "void" },
+} as const;
+
+const restore = {
+  ckpt_start_agent: {
+    parameters: ["i32", "i32", "i32", "buffer", "u64", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_write_agent: { parameters: ["i32", "u64"], result: "i64" },
+  ckpt_agent_point: {
+    parameters: ["i32", "u64", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_resume: { parameters: ["i32"], result: "i64" },
+  ckpt_agent_wait: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+  ckpt_agent_step: { parameters: ["i32"], result: "i64" },
+  ckpt_call_at: {
+    parameters: ["i32", "u64", "i64", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_release: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_set_fpu: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+  ckpt_set_registers: { parameters: ["i32", "buffer"], result: "i64" },
+  ckpt_set_signal_mask: { parameters: ["i32", "u64"], result: "i64" },
+} as const;
+
+const cpu = {
+  ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
+} as const;
+
+const GROUPS = { base, dump, pages, restore, cpu };
+type Groups = typeof GROUPS;
+export type Library<G extends keyof Groups> = Deno.DynamicLibrary<
+  Groups[G]
+>["symbols"];
+
+let path: string | undefined;
+const loaded: { [G in keyof Groups]?: Library<G> } = {};
+
+/** The functions of one group; c/lib documents each. */
+export function library<G extends keyof Groups>(group: G): Library<G> {
+  let symbols = loaded[group] as Library<G> | undefined;
+  if (symbols === undefined) {
+    path ??= libraryPath();
+    symbols = Deno.dlopen(path, GROUPS[group]).symbols as Library<G>;
+    (loaded as Record<string, unknown>)[group] = symbols;
+  }
+  return symbols;
+}

@@ -1,0 +1,225 @@
+/**
+ * Doing things in a stopped task that only the task itself can do. A scope:
+ * whatever happens, the task is put back as it was; if ckpt dies, the task
+ * puts itself back (c/lib/remote.c, c/lib/cure.S).
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { checked } from "./cause.ts";
+import { describeErrno } from "./errno.ts";
+import { library } from "./library.ts";
+import { NR } from "./syscall.ts";
+import { type Outcome, type Program, YIELD } from "./program.ts";
+import type { TaskMemory } from "./task_memory.ts";
+
+/** How a thread is to be put back. */
+export interface Host {
+  tid: number;
+  /** user_regs_struct with which it goes on. */
+  registers: BigUint64Array<ArrayBuffer>;
+  signalMask: bigint;
+  /** Where and with what in rax it goes on if ckpt dies. */
+  cureRip: bigint;
+  cureRax: bigint;
+}
+
+/** Unused bytes of an executable page of the task, where the cures go. */
+export interface Cave {
+  /** For the thread that runs the agent. */
+  leader: bigint;
+  /** For another thread, while the leader is inside the agent. */
+  thread: bigint;
+  length: number;
+}
+
+const ZERO = 0;
+
+/** Size of one cure, rounded up. */
+export function cureSize(): number {
+  return (Number(library("dump").ckpt_cure_size()) + 15) & ~15;
+}
+
+/** An executable area in which a cave may be, as [start, end). */
+export interface CaveCandidate {
+  start: number;
+  end: number;
+}
+
+/**
+ * Finds unused bytes at the end of an executable area: zeros that no code can
+ * reach. The vdso's tail has room on every kernel seen so far.
+ *
+ * @throws CkptError refused, when no area has room
+ */
+export function findCave(
+  memory: TaskMemory,
+  candidates: readonly CaveCandidate[],
+): Cave {
+  const size = cureSize();
+  // One byte more than needed must be zero as well: the last instruction in
+  // front of the cave may end in a zero byte.
+  const length = 2 * size;
+  for (const { end } of candidates) {
+    const start = BigInt(end - length);
+    const bytes = memory.read(start - 16n, length + 16);
+    if (bytes.every((byte) => byte === ZERO) || isOldCure(bytes.subarray(16))) {
+      return { leader: start, thread: start + BigInt(size), length };
+    }
+  }
+  throw new CkptError(EXIT.refused, `entering task ${memory.pid}`, [{
+    object: `task ${memory.pid}`,
+    why: "no executable page of it has unused bytes for ckpt's agent " +
+      "(a program with a vdso always has)",
+  }]);
+}
+
+/** A cure that a killed ckpt left behind: never run again, may be replaced. */
+function isOldCure(bytes: Uint8Array): boolean {
+  const SYSCALL = [0x0f, 0x05, 0x48, 0x89, 0xc7];
+  return SYSCALL.every((byte, i) => bytes[i] === byte);
+}
+
+/** struct host of c/lib/remote.c. */
+function encodeHost(
+  host: Host,
+  memory: TaskMemory,
+  cave: bigint,
+): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(40 + 216);
+  const view = new DataView(out.buffer);
+  view.setInt32(0, host.tid, true);
+  view.setInt32(4, memory.fd, true);
+  view.setBigUint64(8, cave, true);
+  view.setBigUint64(16, host.signalMask, true);
+  view.setBigUint64(24, host.cureRip, true);
+  view.setBigUint64(32, host.cureRax, true);
+  out.set(new Uint8Array(host.registers.buffer), 40);
+  return out;
+}
+
+const AGENT_ROOM = 4096;
+const STACK_ROOM = 4096;
+
+export class RemoteTask implements Disposable {
+  readonly #encoded: Uint8Array<ArrayBuffer>;
+  #inside = true;
+
+  private constructor(
+    readonly host: Host,
+    readonly memory: TaskMemory,
+    readonly cave: Cave,
+    encoded: Uint8Array<ArrayBuffer>,
+    /** Memory of the agent in the task: code, stack, then free for use. */
+    readonly area: bigint,
+    readonly areaLength: number,
+  ) {
+    this.#encoded = encoded;
+  }
+
+  /**
+   * Enters a stopped thread.
+   *
+   * @param room bytes for programs and scratch space
+   */
+  static enter(
+    host: Host,
+    memory: TaskMemory,
+    cave: Cave,
+    room: number,
+  ): RemoteTask {
+    const length = (AGENT_ROOM + STACK_ROOM + room + 4095) & ~4095;
+    const encoded = encodeHost(host, memory, cave.leader);
+    const area = checked(
+      library("dump").ckpt_agent_enter(encoded, BigInt(length)),
+      `entering task ${memory.pid}`,
+    );
+    return new RemoteTask(host, memory, cave, encoded, area, length);
+  }
+
+  /** Where programs and scratch space go. */
+  get room(): bigint {
+    return this.area + BigInt(AGENT_ROOM + STACK_ROOM);
+  }
+
+  /**
+   * Runs a program in the task.
+   *
+   * @throws CkptError naming the operation that failed
+   */
+  run(program: Program): Outcome {
+    const address = this.room;
+    const cure = this.cave.leader + 2n;
+    if (program.size > this.areaLength - AGENT_ROOM - STACK_ROOM) {
+      throw new Error(`a program of ${program.size} bytes is too large`);
+    }
+    this.memory.write(
+      address,
+      program.encode(address, YIELD.noSuchCall, cure),
+    );
+    const action = `asking task ${this.memory.pid}`;
+    checked(
+      library("dump").ckpt_agent_run(
+        this.#encoded,
+        this.area,
+        address,
+        this.room - 64n,
+      ),
+      action,
+    );
+    const outcome = program.outcome(this.memory.read(address, program.size));
+    if (outcome.failure !== undefined) {
+      throw new CkptError(EXIT.failed, action, [{
+        object: outcome.failure.purpose,
+        why: describeErrno(outcome.failure.errno),
+      }]);
+    }
+    return outcome;
+  }
+
+  /**
+   * Makes system calls in another stopped thread of the same process, which is
+   * put back afterwards.
+   *
+   * @returns what each call returned, negative: -errno
+   */
+  inject(
+    host: Host,
+    calls: readonly { name: keyof typeof NR; args: readonly bigint[] }[],
+  ): bigint[] {
+    const words = new BigUint64Array(calls.length * 8);
+    calls.forEach(({ name, args }, i) => {
+      words[i * 8] = BigInt(NR[name]);
+      args.forEach((argument, k) => words[i * 8 + 1 + k] = argument);
+    });
+    checked(
+      library("dump").ckpt_inject(
+        encodeHost(host, this.memory, this.cave.thread),
+        new Uint8Array(words.buffer),
+        BigInt(calls.length),
+      ),
+      `asking thread ${host.tid}`,
+    );
+    return calls.map((_, i) => BigInt.asIntN(64, words[i * 8 + 7]));
+  }
+
+  /** Takes the agent out of the task and wipes the cave. */
+  leave(): void {
+    if (!this.#inside) return;
+    this.#inside = false;
+    checked(
+      library("dump").ckpt_agent_leave(this.#encoded, this.area),
+      `leaving task ${this.memory.pid}`,
+    );
+    this.memory.write(this.cave.leader, new Uint8Array(this.cave.length));
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      this.leave();
+    } catch (error) {
+      // Somebody killed the task meanwhile: there is nothing to put back.
+      if (!(error instanceof CkptError && error.exit === EXIT.gone)) {
+        throw error;
+      }
+    }
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * System calls made by ckpt itself, typed. All return what the kernel returns,
+ * or throw a {@link SyscallError}; nothing here waits long.
+ */
+import { describeErrno } from "./errno.ts";
+import { library } from "./library.ts";
+
+/** Numbers for x86-64 (arch/x86/entry/syscalls/syscall_64.tbl). */
+export const NR = {
+  read: 0,
+  write: 1,
+  close: 3,
+  stat: 4,
+  fstat: 5,
+  lstat: 6,
+  poll: 7,
+  lseek: 8,
+  mmap: 9,
+  mprotect: 10,
+  munmap: 11,
+  brk: 12,
+  rt_sigaction: 13,
+  rt_sigprocmask: 14,
+  ioctl: 16,
+  pread64: 17,
+  pwrite64: 18,
+  mremap: 25,
+  madvise: 28,
+  dup: 32,
+  dup2: 33,
+  getitimer: 36,
+  setitimer: 38,
+  getpid: 39,
+  clone: 56,
+  exit: 60,
+  wait4: 61,
+  kill: 62,
+  fcntl: 72,
+  fsync: 74,
+  fchdir: 81,
+  umask: 95,
+  ptrace: 101,
+  setuid: 105,
+  setpgid: 109,
+  getppid: 110,
+  setsid: 112,
+  setgroups: 116,
+  setresuid: 117,
+  setresgid: 119,
+  getpgid: 121,
+  setfsuid: 122,
+  setfsgid: 123,
+  getsid: 124,
+  capset: 126,
+  rt_sigqueueinfo: 129,
+  sigaltstack: 131,
+  personality: 135,
+  prctl: 157,
+  arch_prctl: 158,
+  chroot: 161,
+  gettid: 186,
+  sched_setaffinity: 203,
+  set_tid_address: 218,
+  timer_create: 222,
+  timer_settime: 223,
+  timer_gettime: 224,
+  timer_getoverrun: 225,
+  timer_delete: 226,
+  clock_gettime: 228,
+  tgkill: 234,
+  openat: 257,
+  unlinkat: 263,
+  readlinkat: 267,
+  set_robust_list: 273,
+  get_robust_list: 274,
+  dup3: 292,
+  prlimit64: 302,
+  rt_tgsigqueueinfo: 297,
+  kcmp: 312,
+  sched_setattr: 314,
+  sched_getattr: 315,
+  seccomp: 317,
+  memfd_create: 319,
+  membarrier: 324,
+  mlock2: 325,
+  statx: 332,
+  rseq: 334,
+  pidfd_open: 434,
+  close_range: 436,
+  pidfd_getfd: 438,
+  mlockall: 151,
+  mseal: 462,
+} as const;
+
+export const O = {
+  RDONLY: 0,
+  WRONLY: 1,
+  RDWR: 2,
+  ACCMODE: 3,
+  CREAT: 0o100,
+  EXCL: 0o200,
+  NOCTTY: 0o400,
+  TRUNC: 0o1000,
+  APPEND: 0o2000,
+  NONBLOCK: 0o4000,
+  ASYNC: 0o20000,
+  DIRECT: 0o40000,
+  LARGEFILE: 0o100000,
+  DIRECTORY: 0o200000,
+  NOFOLLOW: 0o400000,
+  NOATIME: 0o1000000,
+  CLOEXEC: 0o2000000,
+  PATH: 0o10000000,
+  TMPFILE: 0o20200000,
+} as const;
+
+export const AT_FDCWD = -100;
+
+/** A system call of ckpt's own that failed. Callers say what it was for. */
+export class SyscallError extends Error {
+  override readonly name = "SyscallError";
+  /** @param errno positive */
+  constructor(readonly call: string, readonly errno: number) {
+    super(`${call}: ${describeErrno(errno)}`);
+  }
+}
+
+function result(call: keyof typeof NR, value: bigint): bigint {
+  if (value < 0n && value >= -4095n) {
+    throw new SyscallError(call, Number(-value));
+  }
+  return value;
+}
+
+const encoder = new TextEncoder();
+
+/** A path as the kernel takes it. Bytes that are no UTF-8 are kept. */
+export type KernelPath = string | Uint8Array;
+
+export function terminated(path: KernelPath): Uint8Array<ArrayBuffer> {
+  const bytes = typeof path === "string" ? encoder.encode(path) : path;
+  const out = new Uint8Array(bytes.length + 1);
+  out.set(bytes);
+  return out;
+}
+
+/** Any call with plain numbers. Throws a {@link SyscallError}. */
+export function syscall(
+  call: keyof typeof NR,
+  a = 0n,
+  b = 0n,
+  c = 0n,
+  d = 0n,
+  e = 0n,
+  f = 0n,
+): bigint {
+  return result(
+    call,
+    library("base").ckpt_syscall(BigInt(NR[call]), a, b, c, d, e, f),
+  );
+}
+
+/** A call whose first argument is a buffer. */
+export function syscallBuffer0(
+  call: keyof typeof NR,
+  buffer: Uint8Array<ArrayBuffer>,
+  b = 0n,
+  c = 0n,
+  d = 0n,
+): bigint {
+  return result(
+    call,
+    library("base").syscall_buffer0(BigInt(NR[call]), buffer, b, c, d, 0n, 0n),
+  );
+}
+
+/** A call whose second argument is a buffer. */
+export function syscallBuffer1(
+  call: keyof typeof NR,
+  a: bigint,
+  buffer: Uint8Array<ArrayBuffer>,
+  c = 0n,
+  d = 0n,
+  e = 0n,
+): bigint {
+  return result(
+    call,
+    library("base").syscall_buffer1(BigInt(NR[call]), a, buffer, c, d, e, 0n),
+  );
+}
+
+/** openat(2) with AT_FDCWD; close-on-exec always. */
+export function open(path: KernelPath, flags: number, mode = 0): number {
+  return Number(
+    syscallBuffer1(
+      "openat",
+      BigInt(AT_FDCWD),
+      terminated(path),
+      BigInt(flags | O.CLOEXEC),
+      BigInt(mode),
+    ),
+  );
+}
+
+export function close(fd: number): void {
+  syscall("close", BigInt(fd));
+}
+
+/** pread(2) until `buffer` is full or the file ends; the bytes read. */
+export function pread(
+  fd: number,
+  buffer: Uint8Array<ArrayBuffer>,
+  offset: bigint,
+): number {
+  let done = 0;
+  while (done < buffer.length) {
+    const n = Number(
+      syscallBuffer1(
+        "pread64",
+        BigInt(fd),
+        done === 0 ? buffer : buffer.subarray(done),
+        BigInt(buffer.length - done),
+        offset + BigInt(done),
+      ),
+    );
+    if (n === 0) break;
+    done += n;
+  }
+  return done;
+}
+
+/** pwrite(2) of all of `buffer`. */
+export function pwrite(
+  fd: number,
+  buffer: Uint8Array<ArrayBuffer>,
+  offset: bigint,
+): void {
+  let done = 0;
+  while (done < buffer.length) {
+    done += Number(
+      syscallBuffer1(
+        "pwrite64",
+        BigInt(fd),
+        done === 0 ? buffer : buffer.subarray(done),
+        BigInt(buffer.length - done),
+        offset + BigInt(done),
+      ),
+    );
+  }
+}
+
+/** What identifies a file, and what decides how it is saved. */
+export interface FileStatus {
+  dev: bigint;
+  ino: bigint;
+  /** st_mode with the file type. */
+  mode: number;
+  nlink: bigint;
+  uid: number;
+  gid: number;
+  rdev: bigint;
+  size: bigint;
+}
+
+/** stat(2), following links; or fstat(2) of a descriptor. */
+export function stat(of: KernelPath | number): FileStatus {
+  const buffer = new Uint8Array(144);
+  if (typeof of === "number") {
+    syscallBuffer1("fstat", BigInt(of), buffer);
+  } else {
+    syscallBuffer0("stat", terminated(of), addressOf(buffer));
+  }
+  return decodeStatus(buffer);
+}
+
+/** lstat(2): of a link itself. */
+export function lstat(path: KernelPath): FileStatus {
+  const buffer = new Uint8Array(144);
+  syscallBuffer0("lstat", terminated(path), addressOf(buffer));
+  return decodeStatus(buffer);
+}
+
+/** struct stat of x86-64 (asm/stat.h). */
+function decodeStatus(buffer: Uint8Array<ArrayBuffer>): FileStatus {
+  const view = new DataView(buffer.buffer);
+  return {
+    dev: view.getBigUint64(0, true),
+    ino: view.getBigUint64(8, true),
+    nlink: view.getBigUint64(16, true),
+    mode: view.getUint32(24, true),
+    uid: view.getUint32(28, true),
+    gid: view.getUint32(32, true),
+    rdev: view.getBigUint64(40, true),
+    size: view.getBigUint64(48, true),
+  };
+}
+
+const PATH_MAX = 4096;
+
+/** readlink(2): the bytes of the link, at most 4095. */
+export function readLink(path: KernelPath): Uint8Array<ArrayBuffer> {
+  const name = terminated(path);
+  const buffer = new Uint8Array(PATH_MAX);
+  const length = syscallBuffer1(
+    "readlinkat",
+    BigInt(AT_FDCWD),
+    name,
+    addressOf(buffer),
+    BigInt(PATH_MAX),
+  );
+  return buffer.slice(0, Number(length));
+}
+
+/** File types in st_mode (inode(7)). */
+export const S_IF = {
+  MT: 0o170000,
+  SOCK: 0o140000,
+  LNK: 0o120000,
+  REG: 0o100000,
+  BLK: 0o060000,
+  DIR: 0o040000,
+  CHR: 0o020000,
+  IFO: 0o010000,
+} as const;
+
+/** Major and minor number of a dev_t as stat(2) gives it. */
+export function deviceNumbers(dev: bigint): { major: number; minor: number } {
+  return {
+    major: Number((dev >> 8n & 0xfffn) | (dev >> 32n & 0xfffff000n)),
+    minor: Number((dev & 0xffn) | (dev >> 12n & 0xffffff00n)),
+  };
+}
+
+/** Where a buffer is in ckpt's memory; valid while the caller holds it. */
+export function addressOf(buffer: Uint8Array<ArrayBuffer>): bigint {
+  return BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer)));
+}

@@ -1,0 +1,74 @@
+/** The memory of another task, through /proc/PID/mem (proc_pid_mem(5)). */
+import { CkptError, EXIT } from "../error.ts";
+import { describeErrno, EACCES, EPERM } from "./errno.ts";
+import { close, O, open, pread, pwrite, SyscallError } from "./syscall.ts";
+
+/** Reads and writes regardless of the pages' protection. */
+export class TaskMemory implements Disposable {
+  private constructor(readonly pid: number, readonly fd: number) {}
+
+  /** @throws CkptError when the task is gone or may not be traced */
+  static open(pid: number): TaskMemory {
+    try {
+      return new TaskMemory(pid, open(`/proc/${pid}/mem`, O.RDWR));
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      const denied = error.errno === EACCES || error.errno === EPERM;
+      throw new CkptError(
+        denied ? EXIT.permission : EXIT.gone,
+        `opening the memory of task ${pid}`,
+        [{
+          object: `task ${pid}`,
+          why: describeErrno(error.errno),
+          remedy: denied
+            ? "run ckpt as root, with the capability CAP_SYS_PTRACE"
+            : undefined,
+        }],
+        { cause: error },
+      );
+    }
+  }
+
+  /** @throws CkptError when not all of it can be read */
+  read(address: bigint, length: number): Uint8Array<ArrayBuffer> {
+    const buffer = new Uint8Array(length);
+    this.#access("reading", address, () => {
+      if (pread(this.fd, buffer, address) !== length) throw this.#short();
+    });
+    return buffer;
+  }
+
+  readWord(address: bigint): bigint {
+    return new DataView(this.read(address, 8).buffer).getBigUint64(0, true);
+  }
+
+  /** @throws CkptError when not all of it can be written */
+  write(address: bigint, bytes: Uint8Array<ArrayBuffer>): void {
+    this.#access("writing", address, () => pwrite(this.fd, bytes, address));
+  }
+
+  #short(): SyscallError {
+    return new SyscallError("pread64", 5);
+  }
+
+  #access(doing: string, address: bigint, access: () => void): void {
+    try {
+      access();
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      throw new CkptError(
+        EXIT.failed,
+        `${doing} the memory of task ${this.pid}`,
+        [{
+          object: `address 0x${address.toString(16)}`,
+          why: describeErrno(error.errno),
+        }],
+        { cause: error },
+      );
+    }
+  }
+
+  [Symbol.dispose](): void {
+    close(this.fd);
+  }
+}

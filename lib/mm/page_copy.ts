@@ -1,0 +1,141 @@
+/**
+ * Copies memory of a stopped task into a page image (c/lib/pages.c) and
+ * describes what was stored as pagemap entries.
+ */
+import { nativeError } from "../ffi/cause.ts";
+import { library } from "../ffi/library.ts";
+import type { pagemap_entry } from "../image/schema.gen.ts";
+import { PAGE, type Vma } from "./vma.ts";
+
+const PE_PRESENT = 4;
+
+const AREA_ZERO_IS_DEFAULT = 1n;
+const AREA_WHOLE = 4n;
+const RANGE_GUARD = 2n;
+
+export interface StoredPages {
+  readonly entries: pagemap_entry[];
+  /** Ranges with MADV_GUARD_INSTALL, [start, end). */
+  readonly guards: { start: bigint; end: bigint }[];
+}
+
+/** Progress of a copy that runs beside JavaScript; pages of 4096 bytes. */
+export class PageCounters {
+  readonly #words = new BigUint64Array(2);
+
+  get buffer(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#words.buffer);
+  }
+
+  /** Pages that hold something. */
+  get scanned(): bigint {
+    return this.#words[0];
+  }
+
+  /** Pages stored. */
+  get written(): bigint {
+    return this.#words[1];
+  }
+}
+
+/** The areas whose pages go into the task's own page image. */
+function areasToCopy(vmas: readonly Vma[]): BigUint64Array<ArrayBuffer> {
+  const chosen = vmas.filter(({ content }) =>
+    content !== "none" && content !== "object"
+  );
+  const words = new BigUint64Array(chosen.length * 3);
+  let at = 0;
+  for (const { entry, content } of chosen) {
+    words[at++] = entry.start;
+    words[at++] = entry.end;
+    words[at++] = content === "all"
+      ? AREA_WHOLE
+      : content === "anonymous"
+      ? AREA_ZERO_IS_DEFAULT
+      : 0n;
+  }
+  return words;
+}
+
+/**
+ * Appends the pages of a task's private memory to `fd`.
+ *
+ * @throws CkptError when memory cannot be read or the image not be written
+ */
+export async function copyTaskPages(
+  pid: number,
+  vmas: readonly Vma[],
+  fd: number,
+  counters: PageCounters,
+): Promise<StoredPages> {
+  const areas = areasToCopy(vmas);
+  return await collect(
+    `saving the memory of task ${pid}`,
+    (out) =>
+      library("pages").ckpt_copy_task_pages(
+        pid,
+        new Uint8Array(areas.buffer),
+        BigInt(areas.length / 3),
+        fd,
+        counters.buffer,
+        out,
+      ),
+  );
+}
+
+/**
+ * Appends the content of a shared memory object to `fd`.
+ *
+ * @param object descriptor of the object; @param size its length in bytes
+ */
+export async function copyObjectPages(
+  object: number,
+  size: bigint,
+  fd: number,
+  counters: PageCounters,
+): Promise<StoredPages> {
+  return await collect(
+    "saving shared memory",
+    (out) =>
+      library("pages").ckpt_copy_object_pages(
+        object,
+        size,
+        fd,
+        counters.buffer,
+        out,
+      ),
+  );
+}
+
+async function collect(
+  action: string,
+  copy: (out: Uint8Array<ArrayBuffer>) => Promise<bigint>,
+): Promise<StoredPages> {
+  const list = new BigUint64Array(1);
+  const count = await copy(new Uint8Array(list.buffer));
+  if (count < 0n) throw nativeError(count, action);
+  const entries: pagemap_entry[] = [];
+  const guards: { start: bigint; end: bigint }[] = [];
+  if (count > 0n) {
+    const pointer = Deno.UnsafePointer.create(list[0])!;
+    const words = new BigUint64Array(
+      Deno.UnsafePointerView.getArrayBuffer(pointer, Number(count) * 24),
+    );
+    for (let i = 0; i < words.length; i += 3) {
+      const start = words[i];
+      const end = words[i + 1];
+      if (words[i + 2] === RANGE_GUARD) {
+        guards.push({ start, end });
+        continue;
+      }
+      entries.push({
+        vaddr: start,
+        compat_nr_pages: 0,
+        flags: PE_PRESENT,
+        nr_pages: (end - start) / BigInt(PAGE),
+      });
+    }
+  }
+  library("pages").ckpt_free(list[0]);
+  return { entries, guards };
+}

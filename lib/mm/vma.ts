@@ -1,0 +1,267 @@
+/**
+ * Virtual memory areas (VMAs): what /proc/PID/smaps tells, as the image has
+ * it. Pure; every kind of area that cannot be saved becomes a reason.
+ */
+import type { Reason } from "../error.ts";
+import type { vma_entry } from "../image/schema.gen.ts";
+import { PROT } from "../proc/maps.ts";
+import type { SmapsMapping } from "../proc/smaps.ts";
+
+/** Status bits of a vma_entry (CRIU's vma.proto consumers). */
+export const VMA = {
+  regular: 0x1,
+  vsyscall: 0x4,
+  vdso: 0x8,
+  heap: 0x20,
+  filePrivate: 0x40,
+  fileShared: 0x80,
+  anonymousShared: 0x100,
+  anonymousPrivate: 0x200,
+  sysvIpc: 0x400,
+  socket: 0x800,
+  vvar: 0x1000,
+  aioRing: 0x2000,
+  memfd: 0x4000,
+  shadowStack: 0x8000,
+  guard: 0x10000,
+  uprobes: 0x20000,
+} as const;
+
+/** mmap(2) flags (asm-generic/mman*.h). */
+export const MAP = {
+  shared: 0x1,
+  private: 0x2,
+  droppable: 0x8,
+  fixed: 0x10,
+  anonymous: 0x20,
+  growsdown: 0x100,
+  locked: 0x2000,
+  noreserve: 0x4000,
+  fixedNoreplace: 0x100000,
+} as const;
+
+export const PAGE = 4096;
+
+/** VmFlags that are set again by madvise(2): code -> advice number. */
+const ADVICE: Readonly<Record<string, number>> = {
+  rr: 1, // MADV_RANDOM
+  sr: 2, // MADV_SEQUENTIAL
+  dc: 10, // MADV_DONTFORK
+  mg: 12, // MADV_MERGEABLE
+  hg: 14, // MADV_HUGEPAGE
+  nh: 15, // MADV_NOHUGEPAGE
+  dd: 16, // MADV_DONTDUMP
+  wf: 18, // MADV_WIPEONFORK
+};
+
+/** VmFlags of areas that cannot be saved. */
+const UNSUPPORTED: Readonly<Record<string, string>> = {
+  ht: "huge pages (hugetlbfs) are not supported yet",
+  io: "memory of a device cannot be saved",
+  pf: "memory of a device cannot be saved",
+  ss: "a shadow stack is not supported yet",
+  um: "it is registered with userfaultfd, which cannot be saved",
+  uw: "it is registered with userfaultfd, which cannot be saved",
+  ui: "it is registered with userfaultfd, which cannot be saved",
+};
+
+/** How the content of an area gets into the image. */
+export type Content =
+  /** Not at all: the kernel or the file provides it. */
+  | "none"
+  /** The pages that differ from zeros. */
+  | "anonymous"
+  /** The pages that were written since the file was mapped. */
+  | "privateFile"
+  /** All pages. */
+  | "all"
+  /** Through the shared memory object, once for all its areas. */
+  | "object";
+
+export interface Vma {
+  /** As the image has it; `shmid` is filled in when files get their ids. */
+  readonly entry: vma_entry;
+  readonly content: Content;
+  /** Name of its link in /proc/PID/map_files, when a file is mapped. */
+  readonly link?: string;
+  /** Path of the mapped file. */
+  readonly path?: string;
+  /** Inode of the mapped file or shared memory object. */
+  readonly inode: bigint;
+  /** MLOCK_ONFAULT: locked as pages are touched. */
+  readonly lockOnFault: boolean;
+  /** mseal(2): may not be changed any more. */
+  readonly sealed: boolean;
+}
+
+export interface VmaPlan {
+  readonly vmas: readonly Vma[];
+  readonly reasons: readonly Reason[];
+}
+
+const VSYSCALL_START = 0xffffffffff600000;
+
+/**
+ * Decides for every mapping how it is saved.
+ *
+ * @param pid for the words of the reasons
+ */
+export function planVmas(
+  pid: number,
+  mappings: readonly SmapsMapping[],
+): VmaPlan {
+  const vmas: Vma[] = [];
+  const reasons: Reason[] = [];
+  for (const mapping of mappings) {
+    const refusal = refuse(mapping);
+    if (refusal !== undefined) {
+      reasons.push({ object: describeMapping(pid, mapping), ...refusal });
+      continue;
+    }
+    const vma = planVma(mapping);
+    const last = vmas.at(-1);
+    if (last !== undefined && mergesVvar(last, vma)) {
+      // [vvar] and [vvar_vclock] are one entry in the image.
+      last.entry.end = vma.entry.end;
+      continue;
+    }
+    vmas.push(vma);
+  }
+  return { vmas, reasons };
+}
+
+function mergesVvar(last: Vma, vma: Vma): boolean {
+  return (last.entry.status & VMA.vvar) !== 0 &&
+    (vma.entry.status & VMA.vvar) !== 0 && last.entry.end === vma.entry.start;
+}
+
+/** "mapping 7f00-7f10 (/lib/x.so) of task 12" */
+export function describeMapping(pid: number, mapping: SmapsMapping): string {
+  const name = mapping.path === "" ? "" : ` (${mapping.path})`;
+  return `mapping ${mapping.start.toString(16)}-${
+    mapping.end.toString(16)
+  }${name} of task ${pid}`;
+}
+
+function isVvar(mapping: SmapsMapping): boolean {
+  return mapping.path.startsWith("[vvar");
+}
+
+function isAnonymousShared(mapping: SmapsMapping): boolean {
+  return mapping.shared && mapping.path === "/dev/zero (deleted)";
+}
+
+function refuse(
+  mapping: SmapsMapping,
+): Omit<Reason, "object"> | undefined {
+  if (isVvar(mapping)) return undefined;
+  for (const flag of mapping.vmFlags) {
+    const why = UNSUPPORTED[flag];
+    if (why !== undefined) return { why };
+  }
+  const { path } = mapping;
+  if (path.startsWith("/SYSV")) {
+    return { why: "System V shared memory is not supported yet" };
+  }
+  if (path.startsWith("/memfd:")) {
+    return { why: "memory of a memfd is not supported yet" };
+  }
+  if (path.startsWith("anon_inode:") || path.startsWith("socket:")) {
+    return { why: "memory of a kernel object is not supported yet" };
+  }
+  if (path === "/[aio] (deleted)") {
+    return { why: "asynchronous I/O (AIO) is not supported yet" };
+  }
+  if (path === "[uprobes]") {
+    return { why: "the program is being traced with uprobes" };
+  }
+  return undefined;
+}
+
+function planVma(mapping: SmapsMapping): Vma {
+  const { path, vmFlags } = mapping;
+  const entry: vma_entry = {
+    start: BigInt(mapping.start),
+    end: BigInt(mapping.end),
+    pgoff: 0n,
+    shmid: 0n,
+    prot: mapping.prot,
+    flags: mapping.shared ? MAP.shared : MAP.private,
+    status: VMA.regular,
+    fd: -1n,
+  };
+  if (vmFlags.has("gd")) entry.flags |= MAP.growsdown;
+  if (vmFlags.has("lo")) entry.flags |= MAP.locked;
+  if (vmFlags.has("nr")) entry.flags |= MAP.noreserve;
+  if (vmFlags.has("dp")) {
+    entry.flags = (entry.flags & ~MAP.private) | MAP.droppable;
+  }
+  let advice = 0n;
+  for (const flag of vmFlags) {
+    const number = ADVICE[flag];
+    if (number !== undefined) advice |= 1n << BigInt(number);
+  }
+  if (advice !== 0n) entry.madv = advice;
+  const base = {
+    entry,
+    inode: mapping.inode,
+    lockOnFault: vmFlags.has("lf"),
+    sealed: vmFlags.has("sl"),
+  };
+
+  if (mapping.start >= VSYSCALL_START) {
+    entry.status = VMA.vsyscall | VMA.anonymousPrivate;
+    entry.flags |= MAP.anonymous;
+    return { ...base, content: "none" };
+  }
+  if (isVvar(mapping)) {
+    entry.status |= VMA.vvar | VMA.anonymousPrivate;
+    entry.flags |= MAP.anonymous;
+    return { ...base, content: "none" };
+  }
+  if (path === "[vdso]") {
+    entry.status |= VMA.vdso | VMA.anonymousPrivate;
+    entry.flags |= MAP.anonymous;
+    return { ...base, content: "all" };
+  }
+  if (isAnonymousShared(mapping)) {
+    entry.status |= VMA.anonymousShared;
+    entry.flags |= MAP.anonymous;
+    entry.pgoff = BigInt(mapping.offset);
+    return { ...base, content: "object", link: linkName(mapping) };
+  }
+  if (path.startsWith("/")) {
+    entry.pgoff = BigInt(mapping.offset);
+    entry.status |= mapping.shared ? VMA.fileShared : VMA.filePrivate;
+    // mw: the file was opened for writing, or the mapping is private.
+    entry.fdflags = mapping.shared && vmFlags.has("mw") ? 2 : 0;
+    return {
+      ...base,
+      content: mapping.shared ? "none" : "privateFile",
+      link: linkName(mapping),
+      path,
+    };
+  }
+  entry.status |= VMA.anonymousPrivate;
+  entry.flags |= MAP.anonymous;
+  if (path === "[heap]") entry.status |= VMA.heap;
+  return {
+    ...base,
+    content: vmFlags.has("dp") ? "none" : "anonymous",
+  };
+}
+
+function linkName(mapping: SmapsMapping): string {
+  return `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
+}
+
+/** Whether pages of the area may be in the task's page image. */
+export function isPrivate(entry: vma_entry): boolean {
+  return (entry.status & VMA.regular) !== 0 &&
+    (entry.status & (VMA.anonymousPrivate | VMA.filePrivate)) !== 0;
+}
+
+/** Executable by the task: where a system call instruction may be. */
+export function isExecutable(entry: vma_entry): boolean {
+  return (entry.prot & PROT.exec) !== 0;
+}
