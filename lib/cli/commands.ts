@@ -35,7 +35,7 @@ export const COMMANDS_OF_CKPT: Commands = {
     return await restore(options, report);
   },
   async show(options) {
-    const { show } = await import("../image/show.ts");
-    return await show(options.imagesDirectory, options.json);
+    const { show } = await import("./show.ts");
+    return await show(options);
   },
 };

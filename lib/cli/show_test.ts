@@ -1,0 +1,89 @@
+/** `ckpt show`, on images as the image layer writes them. */
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { CkptError } from "../error.ts";
+import {
+  minimalImage,
+  writeWithManifest,
+} from "../image/testing/minimal_image.ts";
+import { formatBytes, renderSummary, show } from "./show.ts";
+
+Deno.test("a summary for people has a line for every task, and no escapes of the program's", () => {
+  const task = {
+    pid: 4242,
+    ppid: 0,
+    pgid: 4242,
+    sid: 4242,
+    name: "evil\x1b[2J",
+    state: "alive" as const,
+    program: "/usr/bin/python3.11",
+    directory: "/",
+    threads: 12,
+    descriptors: 3,
+    areas: 70,
+    mapped_bytes: 5 << 20,
+    stored_bytes: 8192,
+  };
+  assertEquals(
+    renderSummary({
+      directory: "/images",
+      ckpt_version: "0.1.0",
+      created: "2026-01-02T03:04:05.000Z",
+      run_id: undefined,
+      needs: ["something"],
+      tasks: [task, {
+        ...task,
+        pid: 7,
+        name: "z",
+        state: "dead",
+        program: undefined,
+      }],
+      open_files: 3,
+      image_bytes: 20480,
+      page_bytes: 8192,
+    }),
+    `/images: an image made by ckpt 0.1.0, 2026-01-02T03:04:05.000Z
+20.0 KiB, 8.0 KiB of it pages; 3 open files
+needs something
+
+ PID  PPID  PGID   SID  STATE  THREADS  FDS  AREAS   MAPPED   STORED  NAME         PROGRAM
+4242     0  4242  4242  alive       12    3     70  5.0 MiB  8.0 KiB  evil\\x1b[2J  /usr/bin/python3.11
+   7     0  4242  4242  dead        12    3     70  5.0 MiB  8.0 KiB  z            -
+`,
+  );
+});
+
+Deno.test("bytes are told in units that leave a short number", () => {
+  assertEquals(
+    [0, 1023, 1024, 1048575, 1048576, 1.5 * 2 ** 30, 2 ** 70].map(formatBytes),
+    ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 MiB", "1.5 GiB", "1024.0 EiB"],
+  );
+});
+
+Deno.test("an image is shown to people, and to programs with every file", async () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    await writeWithManifest(directory, minimalImage(4242));
+    const text = await show({ imagesDirectory: directory, json: false });
+    assertStringIncludes(text, `${directory}: an image made by ckpt `);
+    assertStringIncludes(text, "\n4242 ");
+
+    const json = await show({ imagesDirectory: directory, json: true });
+    const { result } = JSON.parse(json);
+    assertEquals(result.directory, directory);
+    assertEquals(result.tasks.length, 1);
+    const core = result.files.find((f: { name: string }) =>
+      f.name === "core-4242.img"
+    );
+    assertEquals(core.entries.length, 1);
+
+    // A damaged file is told, and nothing of the others is printed.
+    Deno.truncateSync(`${directory}/core-4242.img`, 10);
+    const error = await assertRejects(
+      () => show({ imagesDirectory: directory, json: true }),
+      CkptError,
+    );
+    assertStringIncludes(error.message, "core-4242.img");
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
