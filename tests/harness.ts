@@ -357,10 +357,14 @@ export class Files {
     }
   }
 
-  /** Puts the bytes back; the files stay the same files. */
+  /** Puts the bytes back; files that are still there stay the same files. */
   putBack(): void {
     for (const [path, bytes] of this.#bytes) {
-      const file = Deno.openSync(path, { write: true, truncate: true });
+      const file = Deno.openSync(path, {
+        write: true,
+        create: true,
+        truncate: true,
+      });
       file.writeSync(bytes);
       file.close();
     }

@@ -1,0 +1,177 @@
+/**
+ * ckpt killed with SIGKILL at random moments: of a dump, after which the program goes on as if nothing had been, and
+ * of a restore, after which nothing of it is left and the images restore.
+ */
+import { assert, assertEquals } from "@std/assert";
+import {
+  assertSuccess,
+  dump,
+  LONG,
+  type Program,
+  restore,
+  Scope,
+  sleep,
+  until,
+} from "./harness.ts";
+import { children, kill, reap } from "./libc.ts";
+import { difference, type Observation, observe } from "./observe.ts";
+
+const DUMPS = LONG ? 200 : 60;
+const RESTORES = LONG ? 100 : 30;
+const SIGKILL = 9;
+
+/** What each thread of `busy` has counted; the file is laid out in busy.c. */
+const KINDS = 9;
+function rounds(program: Program): bigint[] {
+  const bytes = Deno.readFileSync(`${program.work}/progress`);
+  return Array.from(new BigUint64Array(bytes.buffer, 0, KINDS));
+}
+
+/** Waits until every thread has counted on; fails when the program has ended. */
+async function countsOn(program: Program, when: string): Promise<void> {
+  const before = rounds(program);
+  await until(`every thread counts on ${when}`, () => {
+    const ending = program.poll();
+    assertEquals(ending, undefined, `the program ended ${when}`);
+    return rounds(program).every((count, i) => count > before[i])
+      ? true
+      : undefined;
+  });
+}
+
+/** What must stay the same of a busy program: it runs, so positions, call and pending signals move. */
+function lasting(pid: number): Observation {
+  const seen = observe(pid);
+  for (const [name, lines] of seen) {
+    if (/\/(syscall)$/.test(name)) seen.delete(name);
+    if (name.startsWith("fd/")) {
+      seen.set(name, lines.filter((line) => !line.startsWith("pos:")));
+    }
+    if (name.endsWith("status")) {
+      seen.set(
+        name,
+        lines.filter((line) => !/^(SigQ|SigPnd|ShdPnd):/.test(line)),
+      );
+    }
+    if (/stat$/.test(name)) {
+      // field 31: pending signals
+      seen.set(name, lines.filter((line) => !line.startsWith("field 31:")));
+    }
+  }
+  return seen;
+}
+
+/** Reaps orphans that came to this process; those that are left. */
+function strangers(known: readonly number[]): number[] {
+  return children().filter((pid) => !known.includes(pid))
+    .filter((pid) => reap(pid) === "running");
+}
+
+async function median(measure: () => Promise<void>): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const start = performance.now();
+    await measure();
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[1];
+}
+
+Deno.test(`a program goes on unharmed when ckpt is killed at ${DUMPS} moments of its dump`, async () => {
+  await using scope = new Scope();
+  const program = await scope.start("busy");
+  const before = lasting(program.pid);
+  const mounts = Deno.readTextFileSync("/proc/self/mountinfo");
+  const known = children();
+  let count = 0;
+  const freshDirectory = () => scope.path(`images-${count++}`);
+  const whole = await median(async () =>
+    assertSuccess(
+      await scope.ckpt(
+        "dump",
+        "-R",
+        "-t",
+        `${program.pid}`,
+        "-D",
+        freshDirectory(),
+      ),
+      "dump",
+    )
+  );
+  let killed = 0;
+  for (let i = 0; i < DUMPS; i++) {
+    const images = freshDirectory();
+    const delay = Math.random() * whole * 1.05;
+    const when = `after a kill at ${delay.toFixed(2)} of ${
+      whole.toFixed(2)
+    } ms`;
+    const dumping = scope.spawnCkpt(
+      "dump",
+      "-R",
+      "-t",
+      `${program.pid}`,
+      "-D",
+      images,
+    );
+    await sleep(delay);
+    kill(dumping.pid, SIGKILL);
+    if ((await dumping.status).signal === "SIGKILL") killed++;
+    // the agent may need a moment to see that its tracer is gone and to cure
+    let left: string[] = [];
+    await until(`the program is as before ${when}: ${left.join("\n")}`, () => {
+      left = difference(before, lasting(program.pid));
+      return left.length === 0 && strangers(known).length === 0
+        ? true
+        : undefined;
+    }).catch(() => assertEquals(left, [], when));
+    await countsOn(program, when);
+    Deno.removeSync(images, { recursive: true });
+  }
+  assert(killed > DUMPS / 4, `only ${killed} of ${DUMPS} dumps were killed`);
+  assertEquals(Deno.readTextFileSync("/proc/self/mountinfo"), mounts);
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test(`nothing is left when ckpt is killed at ${RESTORES} moments of a restore, and the images restore`, async () => {
+  await using scope = new Scope();
+  const program = await scope.start("busy");
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  const mounts = Deno.readTextFileSync("/proc/self/mountinfo");
+  const known = children();
+  const whole = await median(async () => {
+    await restore(scope, program, images);
+    await program.kill();
+  });
+  let killed = 0;
+  for (let i = 0; i < RESTORES; i++) {
+    const delay = Math.random() * whole * 1.05;
+    const when = `after a kill at ${delay.toFixed(2)} of ${
+      whole.toFixed(2)
+    } ms`;
+    const restoring = scope.spawnCkpt("restore", "-d", "-D", images);
+    await sleep(delay);
+    kill(restoring.pid, SIGKILL);
+    if ((await restoring.status).signal === "SIGKILL") killed++;
+    // a kill after the moment in which all resume leaves a whole program, which counts on; any other leaves nothing
+    const start = rounds(program);
+    program.restored();
+    await until(`nothing is left, or all of it runs, ${when}`, () => {
+      if (strangers(known).length === 0) return true;
+      return rounds(program).every((count, i) => count > start[i])
+        ? true
+        : undefined;
+    });
+    await program.kill();
+    assertEquals(strangers(known), [], when);
+    assert(!program.exists(), `pid ${program.pid} is in use ${when}`);
+  }
+  assert(
+    killed > RESTORES / 4,
+    `only ${killed} of ${RESTORES} restores were killed`,
+  );
+  assertEquals(Deno.readTextFileSync("/proc/self/mountinfo"), mounts);
+  await restore(scope, program, images);
+  await countsOn(program, "after the last restore");
+  assertEquals(await program.verify(), "ok");
+});

@@ -1,0 +1,202 @@
+/*
+ * A busy program that verifies itself all the time and ends at the first difference. Every thread counts its rounds
+ * in a shared file, `progress`, where a test can see that it goes on. It maps, allocates and opens nothing more once
+ * it is ready, so that its maps and descriptors must stay as they are.
+ */
+#include "check.h"
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#define PAGES 256
+enum { MEMORY, MEMORY_TOO, FLOATS, SLEEPER, POLLER, SIGNALS, FUTEX_A, FUTEX_B, FILE_, KINDS };
+static const char *const names[KINDS] = {"memory", "memory too", "floats", "sleeper", "poller", "signals", "futex a", "futex b", "file"};
+
+struct progress {
+  _Atomic uint64_t rounds[KINDS];
+};
+static struct progress *progress;
+static char trouble[512];
+static atomic_int failed, stop;
+static pthread_t ids[KINDS];
+static sigset_t masks[KINDS];
+static volatile uint64_t expected_value, signals_seen;
+
+__attribute__((format(printf, 1, 2))) static void fail(const char *format, ...) {
+  if (atomic_exchange(&failed, 1)) return;
+  va_list list;
+  va_start(list, format);
+  vsnprintf(trouble, sizeof(trouble), format, list);
+  va_end(list);
+}
+static int goes_on(void) { return !atomic_load(&stop) && !atomic_load(&failed); }
+
+/** Every page carries the number of the round that wrote it; a page too old, too new or torn is found. */
+static void run_memory(int kind) {
+  uint64_t *memory = (uint64_t *)MUST(mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE,
+                                           MAP_ANONYMOUS | (kind == MEMORY ? MAP_PRIVATE : MAP_SHARED), -1, 0));
+  for (uint64_t i = 0; i < PAGES * 512; i++) memory[i] = i;
+  progress->rounds[kind]++;
+  for (uint64_t round = 1; goes_on(); round++) {
+    for (uint64_t i = 0; i < PAGES * 512; i++) {
+      if (memory[i] != i + (round - 1) * 0x100000001ull) {
+        fail("%s, round %lu, word %lu: %#lx", names[kind], round, i, memory[i]);
+        return;
+      }
+      memory[i] += 0x100000001ull;
+    }
+    progress->rounds[kind]++;
+  }
+}
+
+static void run_floats(void) {
+  while (goes_on()) {
+    double vector[8], sum = 0;
+    register double a = 1.0, b = 2.0, c = 3.0, d = 4.0;
+    for (int i = 0; i < 20000; i++) {
+      asm volatile("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d));
+      a += 1.0, b += a, c += 0.5, d -= 0.25;
+    }
+    vector[0] = a, vector[1] = b, vector[2] = c, vector[3] = d;
+    for (int i = 0; i < 4; i++) sum += vector[i];
+    if (sum != 20001.0 + (2.0 + 20000.0 * 20003.0 / 2) + 10003.0 + (4.0 - 5000.0)) {
+      fail("floats: %.17g", sum);
+      return;
+    }
+    progress->rounds[FLOATS]++;
+  }
+}
+
+/** Signals are blocked here: nothing may end a sleep early or with EINTR. */
+static void run_sleeper(void) {
+  while (goes_on()) {
+    struct timespec span = {0, 3000000}, start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    int value = nanosleep(&span, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    long ns = (end.tv_sec - start.tv_sec) * 1000000000 + end.tv_nsec - start.tv_nsec;
+    if (value || ns < 3000000) {
+      fail("nanosleep: %d, %s, after %ld ns", value, strerror(errno), ns);
+      return;
+    }
+    progress->rounds[SLEEPER]++;
+  }
+}
+static void run_poller(void) {
+  while (goes_on()) {
+    int value = poll(NULL, 0, 5);
+    if (value) {
+      fail("poll: %d, %s", value, strerror(errno));
+      return;
+    }
+    progress->rounds[POLLER]++;
+  }
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context) {
+  (void)sig, (void)context;
+  if ((uint64_t)(uintptr_t)info->si_value.sival_ptr != expected_value) fail("signal out of order");
+  signals_seen++;
+}
+/** Sends itself queued signals with values; each must arrive once, in order, before sigqueue returns. */
+static void run_signals(void) {
+  for (uint64_t value = 1; goes_on(); value++) {
+    expected_value = value;
+    union sigval v = {.sival_ptr = (void *)(uintptr_t)value};
+    if (pthread_sigqueue(ids[SIGNALS], SIGRTMIN + 1, v)) {
+      fail("sigqueue: %s", strerror(errno));
+      return;
+    }
+    if (signals_seen != value) {
+      fail("%lu signals sent, %lu seen", value, signals_seen);
+      return;
+    }
+    progress->rounds[SIGNALS]++;
+    if (value % 64 == 0) check_sleep_ms(1);
+  }
+}
+
+static uint32_t turn;
+/** Two threads take turns through a futex; a lost wake-up stops both, an EINTR is an error. */
+static void run_futex(int kind) {
+  uint32_t mine = kind == FUTEX_A ? 0 : 1;
+  while (goes_on()) {
+    uint32_t now = __atomic_load_n(&turn, __ATOMIC_SEQ_CST);
+    if (now % 2 != mine) {
+      struct timespec patience = {1, 0};
+      long value = syscall(SYS_futex, &turn, FUTEX_WAIT, now, &patience, NULL, 0);
+      if (value < 0 && errno != EAGAIN && errno != ETIMEDOUT) fail("futex: %s", strerror(errno));
+      continue;
+    }
+    __atomic_store_n(&turn, now + 1, __ATOMIC_SEQ_CST);
+    syscall(SYS_futex, &turn, FUTEX_WAKE, 1, NULL, NULL, 0);
+    progress->rounds[kind]++;
+  }
+}
+
+/** Writes and reads a file through one position; a position that moves by itself is found. */
+static void run_file(int fd) {
+  char block[512], back[512];
+  for (uint64_t round = 0; goes_on(); round++) {
+    check_fill(block, sizeof(block), round);
+    off_t at = lseek(fd, (off_t)(round % 64 * sizeof(block)), SEEK_SET);
+    if (write(fd, block, sizeof(block)) != sizeof(block) || lseek(fd, 0, SEEK_CUR) != at + (off_t)sizeof(block) ||
+        pread(fd, back, sizeof(back), at) != sizeof(back) || memcmp(block, back, sizeof(block))) {
+      fail("file, round %lu: %s", round, strerror(errno));
+      return;
+    }
+    progress->rounds[FILE_]++;
+    if (round % 16 == 0) check_sleep_ms(1);
+  }
+}
+
+static int file;
+static void *run(void *argument) {
+  int kind = (int)(long)argument;
+  sigset_t now;
+  sigfillset(&masks[kind]);
+  if (kind == SIGNALS) sigdelset(&masks[kind], SIGRTMIN + 1);
+  pthread_sigmask(SIG_SETMASK, &masks[kind], NULL);
+  pthread_sigmask(SIG_SETMASK, NULL, &masks[kind]);
+  pthread_setname_np(pthread_self(), names[kind]);
+  if (kind == MEMORY || kind == MEMORY_TOO) run_memory(kind);
+  if (kind == FLOATS) run_floats();
+  if (kind == SLEEPER) run_sleeper();
+  if (kind == POLLER) run_poller();
+  if (kind == SIGNALS) run_signals();
+  if (kind == FUTEX_A || kind == FUTEX_B) run_futex(kind);
+  if (kind == FILE_) run_file(file);
+  pthread_sigmask(SIG_SETMASK, NULL, &now);
+  if (memcmp(&now, &masks[kind], sizeof(now))) fail("%s: the signal mask has changed", names[kind]);
+  return NULL;
+}
+
+int main(int argc, char **argv) {
+  check_start(argc, argv);
+  char path[4200];
+  snprintf(path, sizeof(path), "%s/progress", check_dir);
+  int fd = (int)MUST(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+  MUST(ftruncate(fd, 4096));
+  progress = (struct progress *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  close(fd);
+  snprintf(path, sizeof(path), "%s/file", check_dir);
+  file = (int)MUST(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+  /* its size is fixed from the start, for a restore may compare it */
+  MUST(ftruncate(file, 64 * 512));
+  struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
+  MUST(sigaction(SIGRTMIN + 1, &action, NULL));
+  for (long i = 0; i < KINDS; i++) MUST0(pthread_create(&ids[i], NULL, run, (void *)i));
+  for (int i = 0; i < KINDS; i++)
+    while (!progress->rounds[i] && !failed) check_sleep_ms(1);
+
+  snprintf(path, sizeof(path), "%s/go", check_dir);
+  check_write_file("ready", "", 0);
+  double end = check_seconds() + 4 * CHECK_SECONDS_TO_LIVE;
+  while (access(path, F_OK) != 0 && !failed && check_seconds() < end) check_sleep_ms(2);
+  atomic_store(&stop, 1);
+  syscall(SYS_futex, &turn, FUTEX_WAKE, 2, NULL, NULL, 0);
+  for (int i = 0; i < KINDS; i++) pthread_join(ids[i], NULL);
+  if (failed) check_line("%s\n", trouble);
+  return check_finish();
+}

@@ -1,0 +1,160 @@
+/**
+ * What cannot be saved yet is refused before the program is touched: exit code 3, every reason at once. Whoever adds
+ * a kind takes it out of the list here and gives it a program of its own.
+ */
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { assertUnchanged, type Program, Scope } from "./harness.ts";
+
+/** Kinds of `holds` that show as descriptors. */
+const DESCRIPTORS = [
+  "pipe",
+  "fifo",
+  "socketpair",
+  "tcp",
+  "netlink",
+  "epoll",
+  "eventfd",
+  "timerfd",
+  "signalfd",
+  "inotify",
+  "fanotify",
+  "memfd",
+  "pty",
+  "io_uring",
+  "userfaultfd",
+  "pidfd",
+  "mqueue",
+  "deleted-file",
+  "replaced-file",
+  "tmpfile",
+  "lease",
+  "flock",
+];
+
+/** Kinds that are no descriptors, with what the message must speak of. */
+const OTHERS: Record<string, RegExp> = {
+  "child": /child/,
+  "zombie": /child|zombie/,
+  "deleted-mapping": /mapped/,
+  "memfd-mapping": /memfd/,
+  "shm": /SYSV|System V|shared memory/,
+  "deleted-cwd": /working directory|cwd/,
+};
+
+/** Kinds that only the task itself can tell; to find them it may have to be stopped. */
+const INSIDE: Record<string, RegExp> = {
+  "aio": /aio|asynchronous/i,
+  "ldt": /LDT|local descriptor table/i,
+};
+
+/** How often the sleeping thread of `holds` was scheduled: unchanged means that nothing ever stopped it. */
+function switches(program: Program): string[] {
+  const tid = Deno.readTextFileSync(`${program.work}/sleeper`).trim();
+  const status = Deno.readTextFileSync(
+    `/proc/${program.pid}/task/${tid}/status`,
+  );
+  return status.split("\n").filter((line) => /ctxt_switches/.test(line));
+}
+
+function imagesIn(directory: string): string[] {
+  return Array.from(Deno.readDirSync(directory), (entry) => entry.name)
+    .filter((name) => name.endsWith(".img"));
+}
+
+/** Dumps, expects a refusal and an unharmed program; returns the message. */
+async function refused(
+  scope: Scope,
+  program: Program,
+  untouched: boolean,
+): Promise<string> {
+  const before = program.observe();
+  const switchesBefore = switches(program);
+  const images = scope.path("images");
+  const answer = await scope.ckpt(
+    "dump",
+    "-t",
+    `${program.pid}`,
+    "-D",
+    images,
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertUnchanged(before, program.observe(), "after the refusal");
+  if (untouched) {
+    assertEquals(switches(program), switchesBefore, "it was stopped");
+  }
+  assertEquals(imagesIn(images), []);
+  assertEquals(await program.verify(), "ok");
+  return answer.stderr;
+}
+
+function held(program: Program): string[] {
+  return Deno.readTextFileSync(`${program.work}/held`).trim().split("\n")
+    .map((line) => line.split(" ")[1]);
+}
+
+for (const kind of DESCRIPTORS) {
+  Deno.test(`a program that holds a ${kind} is refused by its descriptor and unharmed`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("holds", kind);
+    const message = await refused(scope, program, true);
+    for (const fd of held(program)) {
+      assertMatch(message, new RegExp(`descriptor ${fd} of task`));
+    }
+  });
+}
+
+for (const [kind, words] of Object.entries(OTHERS)) {
+  Deno.test(`a program with a ${kind} is refused and unharmed`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("holds", kind);
+    assertMatch(await refused(scope, program, true), words);
+  });
+}
+
+for (const [kind, words] of Object.entries(INSIDE)) {
+  Deno.test(`a program with ${kind} state is refused and goes on`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("holds", kind);
+    assertMatch(await refused(scope, program, false), words);
+  });
+}
+
+Deno.test("all reasons are named at once", async () => {
+  await using scope = new Scope();
+  const kinds = [...DESCRIPTORS, "child", "memfd-mapping", "deleted-cwd"];
+  const program = await scope.start("holds", ...kinds);
+  const message = await refused(scope, program, true);
+  for (const fd of held(program)) {
+    assertStringIncludes(message, `descriptor ${fd} of task`);
+  }
+  assertMatch(message, /child/);
+  assertMatch(message, OTHERS["memfd-mapping"]);
+  assertMatch(message, OTHERS["deleted-cwd"]);
+});
+
+Deno.test("check names the same reasons without stopping the program", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("holds", "pipe", "eventfd", "memfd");
+  const before = switches(program);
+  const answer = await scope.ckpt("check", `${program.pid}`);
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  for (const fd of held(program)) {
+    assertStringIncludes(
+      answer.stdout + answer.stderr,
+      `descriptor ${fd} of task`,
+    );
+  }
+  assertEquals(switches(program), before);
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("check finds nothing against a program that can be dumped", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("holds", "nothing");
+  const before = switches(program);
+  const answer = await scope.ckpt("check", `${program.pid}`);
+  assertEquals(answer.code, EXIT.ok, answer.stderr);
+  assertEquals(switches(program), before);
+  assertEquals(await program.verify(), "ok");
+});
