@@ -24,10 +24,11 @@ export class StopSignals implements Disposable {
     for (const signal of STOP_SIGNALS) {
       // nohup(1), and shells for background jobs, have them ignored: so be it.
       // With its first listener Deno sets up its own handling of SIGHUP and
-      // SIGINT, which would kill ckpt: a listener that does nothing prevents it.
+      // SIGINT, which would kill ckpt: a listener that does nothing prevents
+      // it. It stays, so that one still on its way does no harm at the end.
       const bit = 1n << BigInt(NUMBERS[signal] - 1);
-      const isIgnored = (ignored & bit) !== 0n;
-      this.#install(signal, isIgnored ? () => {} : undefined);
+      if ((ignored & bit) !== 0n) Deno.addSignalListener(signal, () => {});
+      else this.#install(signal);
     }
   }
 
@@ -57,10 +58,8 @@ export class StopSignals implements Disposable {
     for (const signal of [...this.#installed.keys()]) this.#remove(signal);
   }
 
-  #install(
-    signal: Deno.Signal,
-    listener: () => void = () => this.#receive(signal),
-  ): void {
+  #install(signal: Deno.Signal): void {
+    const listener = () => this.#receive(signal);
     Deno.addSignalListener(signal, listener);
     this.#installed.set(signal, listener);
   }
