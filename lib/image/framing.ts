@@ -104,7 +104,7 @@ export function encodeEntry(type: MessageType, entry: unknown): Uint8Array {
 // ---------------------------------------------------------------- reading
 
 /**
- * Decodes a whole file.
+ * Decodes a whole file; of a ghost file the beginning is enough.
  * @throws CkptError naming file, entry and field
  */
 export function decodeImage<K extends ImageKind>(
@@ -139,7 +139,7 @@ export function decodeImage<K extends ImageKind>(
   }
   if (file.count === "many") return entries as unknown as Content<K>;
   if (entries.length === 0) throw noEntry(source);
-  if (reader.pos < bytes.length) {
+  if (reader.pos < bytes.length && file.extra !== "content") {
     throw imageError(source.directory, [{
       file: source.name,
       why: `has ${bytes.length - reader.pos} bytes behind its only entry`,

@@ -9,6 +9,7 @@ import { decodeImage } from "./framing.ts";
 import { imageError, type ImageProblem } from "./image_error.ts";
 import {
   type Content,
+  IMAGE_FILES,
   type ImageIndex,
   type ImageKind,
   imageName,
@@ -25,6 +26,7 @@ import {
   type ManifestFile,
   sha256,
 } from "./manifest.ts";
+import { readAt } from "./read_at.ts";
 import type { inventory_entry } from "./schema.gen.ts";
 
 const INVENTORY_NAME = imageName("inventory");
@@ -84,8 +86,10 @@ export class ImageSet {
     if (!this.names.has(name)) return undefined;
     const known = this.#contents.get(name);
     if (known !== undefined) return known as Content<K>;
-    const bytes = this.#bytes.get(name) ??
-      readWhole(this.directory, name, LIMITS.file_bytes);
+    const bytes = IMAGE_FILES[kind].extra === "content"
+      ? readHead(this.directory, name)
+      : this.#bytes.get(name) ??
+        readWhole(this.directory, name, LIMITS.file_bytes);
     this.#bytes.delete(name);
     const { directory } = this;
     const content = decodeImage(kind, bytes, { directory, name });
@@ -298,6 +302,17 @@ function readWhole(
   }
   try {
     return Deno.readFileSync(`${directory}/${name}`);
+  } catch (error) {
+    throw readError(directory, name, error);
+  }
+}
+
+/** The beginning of a file whose content is not for JavaScript. */
+function readHead(directory: string, name: string): Uint8Array {
+  sizeOf(directory, name);
+  try {
+    using file = Deno.openSync(`${directory}/${name}`);
+    return readAt(file, 0, LIMITS.ghost_head_bytes);
   } catch (error) {
     throw readError(directory, name, error);
   }

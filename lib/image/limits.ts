@@ -20,6 +20,8 @@ export const LIMITS = {
   extra_bytes: 256 * 1024 * 1024,
   /** Processes between one and the root of its tree. */
   generations: 1024,
+  /** What stands before the content of a ghost file. */
+  ghost_head_bytes: 64 * 1024,
   /** Files in a directory of images. */
   files: 4 * 1024 * 1024,
   /** The manifest, at some 150 bytes for a file. */
