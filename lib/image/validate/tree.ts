@@ -50,10 +50,15 @@ function linkTasks(findings: Findings, entries: pstree_entry[]): TreeTask[] {
   entries.forEach((entry, number) => {
     const { pid, ppid } = entry;
     const parent = byPid.get(ppid);
-    const core = findings.require("core", pid);
-    const dead = core?.tc?.task_state === TASK_STATE.dead;
     const depth = parent === undefined ? 0 : parent.depth + 1;
-    const task = { entry, number, parent, depth, dead, ids: undefined };
+    const task: TreeTask = {
+      entry,
+      number,
+      parent,
+      depth,
+      dead: false,
+      ids: undefined,
+    };
     if (pid < 1 || pid > PID_MAX) {
       findings.add(PSTREE, number, "pid", `${pid} is no process id`);
     }
@@ -79,7 +84,12 @@ function linkTasks(findings: Findings, entries: pstree_entry[]): TreeTask[] {
   if (root === undefined && entries.length > 0) {
     findings.add(PSTREE, undefined, "ppid", "no process is the root");
   }
-  return [...byPid.values()];
+  const tasks = [...byPid.values()];
+  for (const task of tasks) {
+    const core = findings.require("core", task.entry.pid);
+    task.dead = core?.tc?.task_state === TASK_STATE.dead;
+  }
+  return tasks;
 }
 
 /** Leader first; no id may be taken when a thread is to get it. */
