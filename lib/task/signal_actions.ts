@@ -1,0 +1,108 @@
+/**
+ * What a process does with each signal: rt_sigaction(2) and `sa_entry`.
+ *
+ * The kernel's struct sigaction on x86-64 (not glibc's):
+ *
+ *   +0 handler   +8 flags   +16 restorer   +24 mask, bit n-1 is signal n
+ */
+import type { Reason } from "../error.ts";
+import type { Outcome, Program } from "../ffi/program.ts";
+import type { sa_entry } from "../image/schema.gen.ts";
+
+const SIGKILL = 9;
+const SIGSTOP = 19;
+const LAST_SIGNAL = 64;
+
+const ACTION_BYTES = 32;
+const MASK_BYTES = 8;
+
+/** The signals that have an action, in the order of `task_core_entry.sigactions`. */
+export const SIGNALS_WITH_ACTION: readonly number[] = Array
+  .from({ length: LAST_SIGNAL }, (_, i) => i + 1)
+  .filter((signal) => signal !== SIGKILL && signal !== SIGSTOP);
+
+/** Asks for all actions. The reader gives one entry per signal, ascending. */
+export function askSignalActions(
+  program: Program,
+): (outcome: Outcome) => sa_entry[] {
+  const places = SIGNALS_WITH_ACTION.map((signal) => {
+    const place = program.reserve(ACTION_BYTES);
+    program.call(
+      "rt_sigaction",
+      [signal, 0, place, MASK_BYTES],
+      `reading the action of signal ${signal}`,
+    );
+    return place;
+  });
+  return (outcome) =>
+    places.map((place) => {
+      const view = outcome.data(place);
+      return {
+        sigaction: view.getBigUint64(0, true),
+        flags: view.getBigUint64(8, true),
+        restorer: view.getBigUint64(16, true),
+        mask: view.getBigUint64(24, true),
+      };
+    });
+}
+
+/**
+ * What of an image's actions cannot be restored.
+ *
+ * @param object what they belong to: "core-12.img, entry 0"
+ */
+export function signalActionProblems(
+  actions: readonly sa_entry[],
+  object: string,
+): Reason[] {
+  if (actions.length !== SIGNALS_WITH_ACTION.length) {
+    return [{
+      object: `${object}, field tc.sigactions`,
+      why: `it holds ${actions.length} actions, not ` +
+        `${SIGNALS_WITH_ACTION.length}`,
+      remedy: "dump the program again; the image is damaged",
+    }];
+  }
+  return actions.flatMap((action, i) =>
+    action.compat_sigaction
+      ? [{
+        object: `${object}, field tc.sigactions[${i}]`,
+        why: `the action of signal ${SIGNALS_WITH_ACTION[i]} is that of a ` +
+          "32-bit program",
+        remedy: "only 64-bit programs can be restored",
+      }]
+      : []
+  );
+}
+
+/**
+ * Sets the actions that differ from the default, which is what a new agent
+ * has for every signal. An action with flags but no handler is no default:
+ * SA_NOCLDWAIT of SIGCHLD works without one.
+ *
+ * Has to come before {@link restorePendingSignals}: setting an action to
+ * "ignore" removes the signal from the queue.
+ *
+ * @param actions without {@link signalActionProblems}
+ */
+export function restoreSignalActions(
+  program: Program,
+  actions: readonly sa_entry[],
+): void {
+  actions.forEach(({ sigaction, flags, restorer, mask }, i) => {
+    if (sigaction === 0n && flags === 0n && restorer === 0n && mask === 0n) {
+      return;
+    }
+    const signal = SIGNALS_WITH_ACTION[i];
+    program.call(
+      "rt_sigaction",
+      [
+        signal,
+        program.words([sigaction, flags, restorer, mask]),
+        0,
+        MASK_BYTES,
+      ],
+      `setting the action of signal ${signal}`,
+    );
+  });
+}
