@@ -16,8 +16,8 @@ import {
 import { children, kill, reap } from "./libc.ts";
 import { difference, type Observation, observe } from "./observe.ts";
 
-const DUMPS = LONG ? 200 : 60;
-const RESTORES = LONG ? 100 : 30;
+const DUMPS = LONG ? 1000 : 200;
+const RESTORES = LONG ? 500 : 100;
 const SIGKILL = 9;
 
 /** What each thread of `busy` has counted; the file is laid out in busy.c. */

@@ -94,8 +94,10 @@ function stat(path: string): string[] {
 function status(path: string): string[] {
   const all = lines(path);
   const state = all.find((line) => line.startsWith("State:")) ?? "";
-  const stopped = /^State:\t[TtZX]/.test(state) ? [state] : [];
-  return [...stopped, ...all.filter((line) => !VOLATILE_STATUS.test(line))];
+  return [
+    /^State:\t[TtZX]/.test(state) ? state : "State: neither stopped nor dead",
+    ...all.filter((line) => !VOLATILE_STATUS.test(line)),
+  ];
 }
 
 function systemCall(path: string): string[] {

@@ -30,7 +30,14 @@ __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...) 
   vsnprintf(trouble, sizeof(trouble), format, list);
   va_end(list);
 }
-static int goes_on(void) { return !atomic_load(&stop) && !atomic_load(&failed); }
+/**
+ * Also takes a breath every so many rounds: a program that leaves no processor idle starves the tests themselves, for
+ * seconds on some machines.
+ */
+static int goes_on(uint64_t round, uint64_t breath) {
+  if (round % breath == 0) check_sleep_ms(1);
+  return !atomic_load(&stop) && !atomic_load(&failed);
+}
 
 /** Every page carries the number of the round that wrote it; a page too old, too new or torn is found. */
 static void run_memory(int kind) {
@@ -38,7 +45,7 @@ static void run_memory(int kind) {
                                            MAP_ANONYMOUS | (kind == MEMORY ? MAP_PRIVATE : MAP_SHARED), -1, 0));
   for (uint64_t i = 0; i < PAGES * 512; i++) memory[i] = i;
   progress->rounds[kind]++;
-  for (uint64_t round = 1; goes_on(); round++) {
+  for (uint64_t round = 1; goes_on(round, 2); round++) {
     for (uint64_t i = 0; i < PAGES * 512; i++) {
       if (memory[i] != i + (round - 1) * 0x100000001ull) {
         fail("%s, round %lu, word %lu: %#lx", names[kind], round, i, memory[i]);
@@ -51,7 +58,7 @@ static void run_memory(int kind) {
 }
 
 static void run_floats(void) {
-  while (goes_on()) {
+  for (uint64_t round = 1; goes_on(round, 16); round++) {
     double vector[8], sum = 0;
     register double a = 1.0, b = 2.0, c = 3.0, d = 4.0;
     for (int i = 0; i < 20000; i++) {
@@ -70,7 +77,7 @@ static void run_floats(void) {
 
 /** Signals are blocked here: nothing may end a sleep early or with EINTR. */
 static void run_sleeper(void) {
-  while (goes_on()) {
+  while (goes_on(1, 2)) {
     struct timespec span = {0, 3000000}, start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     int value = nanosleep(&span, NULL);
@@ -84,7 +91,7 @@ static void run_sleeper(void) {
   }
 }
 static void run_poller(void) {
-  while (goes_on()) {
+  while (goes_on(1, 2)) {
     int value = poll(NULL, 0, 5);
     if (value) {
       fail("poll: %d, %s", value, strerror(errno));
@@ -101,7 +108,7 @@ static void on_signal(int sig, siginfo_t *info, void *context) {
 }
 /** Sends itself queued signals with values; each must arrive once, in order, before sigqueue returns. */
 static void run_signals(void) {
-  for (uint64_t value = 1; goes_on(); value++) {
+  for (uint64_t value = 1; goes_on(value, 16); value++) {
     expected_value = value;
     union sigval v = {.sival_ptr = (void *)(uintptr_t)value};
     if (pthread_sigqueue(ids[SIGNALS], SIGRTMIN + 1, v)) {
@@ -113,7 +120,6 @@ static void run_signals(void) {
       return;
     }
     progress->rounds[SIGNALS]++;
-    if (value % 64 == 0) check_sleep_ms(1);
   }
 }
 
@@ -121,7 +127,7 @@ static uint32_t turn;
 /** Two threads take turns through a futex; a lost wake-up stops both, an EINTR is an error. */
 static void run_futex(int kind) {
   uint32_t mine = kind == FUTEX_A ? 0 : 1;
-  while (goes_on()) {
+  while (goes_on(1, 2)) {
     uint32_t now = __atomic_load_n(&turn, __ATOMIC_SEQ_CST);
     if (now % 2 != mine) {
       struct timespec patience = {1, 0};
@@ -132,13 +138,14 @@ static void run_futex(int kind) {
     __atomic_store_n(&turn, now + 1, __ATOMIC_SEQ_CST);
     syscall(SYS_futex, &turn, FUTEX_WAKE, 1, NULL, NULL, 0);
     progress->rounds[kind]++;
+    if (now % 64 == mine) check_sleep_ms(1);
   }
 }
 
 /** Writes and reads a file through one position; a position that moves by itself is found. */
 static void run_file(int fd) {
   char block[512], back[512];
-  for (uint64_t round = 0; goes_on(); round++) {
+  for (uint64_t round = 0; goes_on(round, 16); round++) {
     check_fill(block, sizeof(block), round);
     off_t at = lseek(fd, (off_t)(round % 64 * sizeof(block)), SEEK_SET);
     if (write(fd, block, sizeof(block)) != sizeof(block) || lseek(fd, 0, SEEK_CUR) != at + (off_t)sizeof(block) ||
@@ -147,7 +154,6 @@ static void run_file(int fd) {
       return;
     }
     progress->rounds[FILE_]++;
-    if (round % 16 == 0) check_sleep_ms(1);
   }
 }
 
