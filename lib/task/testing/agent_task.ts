@@ -1,0 +1,57 @@
+/** A task of its own that executes programs, for tests of what restores one. */
+import { AgentProcess } from "../../ffi/agent_process.ts";
+import type { Outcome, Program } from "../../ffi/program.ts";
+import { parseStatus, type Status } from "../../proc/status.ts";
+
+export class AgentTask implements Disposable {
+  readonly #process: AgentProcess;
+  readonly #stack: bigint;
+
+  constructor() {
+    this.#process = AgentProcess.start({
+      pid: 0,
+      sibling: false,
+      keep: [],
+      openFiles: [1024n, 1024n],
+    });
+    const maps = Deno.readTextFileSync(`/proc/${this.pid}/maps`);
+    const found = /^([0-9a-f]+)-[0-9a-f]+ .*\[stack\]$/m.exec(maps);
+    if (found === null) throw new Error("the agent has no stack");
+    this.#stack = BigInt(`0x${found[1]}`);
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  get status(): Status {
+    return parseStatus(Deno.readTextFileSync(`/proc/${this.pid}/status`));
+  }
+
+  /** In the lower half of its stack, of which it needs little itself. */
+  run(program: Program): Outcome {
+    const HALF = 65536;
+    if (program.size > HALF) throw new Error("the program is too large");
+    const thread = {
+      tid: this.pid,
+      stack: this.#stack + BigInt(HALF) + 16384n,
+    };
+    this.#process.load(thread, program, this.#stack);
+    this.#process.resume(thread);
+    this.#process.wait(thread, program, this.#stack);
+    return this.#process.outcome(program, this.#stack);
+  }
+
+  write(address: bigint, bytes: Uint8Array<ArrayBuffer>): void {
+    this.#process.memory.write(address, bytes);
+  }
+
+  /** Memory of the task that no program uses; page-aligned. */
+  get scratch(): bigint {
+    return this.#stack + 98304n;
+  }
+
+  [Symbol.dispose](): void {
+    this.#process[Symbol.dispose]();
+  }
+}
