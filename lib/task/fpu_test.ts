@@ -176,6 +176,16 @@ Deno.test("x87 and SSE values count even if the header does not say so", () => {
   assertEquals(rawFpu(entry, AVX_ONLY, 1), raw);
 });
 
+Deno.test("protection keys count even if the header does not say so", () => {
+  const raw = area(EVERYTHING, [9]);
+  const entry = fpuEntry(raw, EVERYTHING);
+  entry.xsave!.pkru[1] = 0;
+  entry.xsave!.xstate_bv = 0n;
+  const back = fpuEntry(rawFpu(entry, EVERYTHING, 1), EVERYTHING);
+  assertEquals(back.xsave!.xstate_bv, 1n << 9n);
+  assertEquals(back.xsave!.pkru, entry.xsave!.pkru);
+});
+
 Deno.test("absent arrays are zeros, and all ones in xstate_bv mean what there is", () => {
   const entry = fpuEntry(area(AVX_ONLY, [0, 1]), AVX_ONLY);
   Object.assign(entry.xsave!, {

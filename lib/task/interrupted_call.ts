@@ -71,6 +71,49 @@ const CALL = { poll: 7n, nanosleep: 35n, futex: 202n, clockNanosleep: 230n };
  */
 export type HandlerToCome = "none" | "restarts" | "interrupts";
 
+/** Signals in bit masks: bit n is signal n + 1. */
+export interface SignalsToCome {
+  /** Pending for the thread alone (SigPnd of its status). */
+  readonly pending: bigint;
+  /** Pending for its process (ShdPnd). */
+  readonly shared: bigint;
+  /** Blocked, as ptrace tells it: without the mask of a call such as ppoll. */
+  readonly blocked: bigint;
+}
+
+/**
+ * The handler that runs first when the thread goes on (dequeue_signal and
+ * next_signal in kernel/signal.c: the thread's own signals come first; of
+ * these the ones that faults cause, then the lowest number).
+ *
+ * @param action of a signal by its number: the handler (0n default, 1n
+ *   ignored) and the kernel's sa_flags
+ */
+export function handlerToCome(
+  { pending, shared, blocked }: SignalsToCome,
+  action: (signal: number) => { handler: bigint; flags: bigint },
+): HandlerToCome {
+  const SA_RESTART = 0x1000_0000n;
+  const FAULTS = [4, 5, 7, 8, 11, 31];
+  const FIRST_HANDLER = 2n;
+  const all = Array.from({ length: 64 }, (_, i) => i + 1);
+  const order = [
+    ...FAULTS,
+    ...all.filter((signal) => !FAULTS.includes(signal)),
+  ];
+  for (const queue of [pending, shared]) {
+    const deliverable = queue & ~blocked;
+    if (deliverable === 0n) continue;
+    for (const signal of order) {
+      if ((deliverable >> BigInt(signal - 1) & 1n) === 0n) continue;
+      const { handler, flags } = action(signal);
+      if (handler < FIRST_HANDLER) continue;
+      return (flags & SA_RESTART) !== 0n ? "restarts" : "interrupts";
+    }
+  }
+  return "none";
+}
+
 export interface ResumedCall {
   /** Registers for the image. */
   image: BigUint64Array<ArrayBuffer>;

@@ -5,6 +5,7 @@ import { readThreads } from "../ffi/thread_state.ts";
 import {
   CODE_LENGTH,
   type HandlerToCome,
+  handlerToCome,
   resumedCall,
 } from "./interrupted_call.ts";
 import { NO_CALL, REGISTER, REGISTER_COUNT } from "./registers.ts";
@@ -200,6 +201,57 @@ for (const [what, [rdi, rsi, rdx, r10], call] of KNOWN_BY_ARGUMENTS) {
   Deno.test(`${what}, interrupted twice, is known by its arguments`, () => {
     const registers = stoppedIn(219n, -516n, { rdi, rsi, rdx, r10 });
     assertEquals(resumed(registers).image, [AGAIN, call]);
+  });
+}
+
+Deno.test("a constant for another register is not taken for the number of a call", () => {
+  const MOV_202_TO_R8D = [0x41, 0xb8, 202, 0, 0, 0];
+  const registers = stoppedIn(219n, -516n, { rdi: PLACE, rsi: 3n, rdx: 50n });
+  const { image } = resumed(registers, "none", [
+    ...NO_BYTES,
+    ...MOV_202_TO_R8D,
+    ...SYSCALL,
+  ]);
+  assertEquals(image, [AGAIN, 7n]);
+});
+
+const USR1 = 1n << 9n;
+const ALRM = 1n << 13n;
+const SEGV = 1n << 10n;
+const TO_COME: [string, bigint, bigint, bigint, HandlerToCome][] = [
+  ["nothing", 0n, 0n, 0n, "none"],
+  ["a blocked signal", USR1, USR1, USR1, "none"],
+  [
+    "a signal that is blocked for the thread only",
+    ALRM,
+    USR1,
+    ALRM,
+    "restarts",
+  ],
+  ["a signal without handler", 1n << 16n, 1n, 0n, "none"],
+  ["a signal of the process", 0n, ALRM, 0n, "interrupts"],
+  [
+    "the thread's own signal before the process's",
+    ALRM,
+    USR1,
+    0n,
+    "interrupts",
+  ],
+  ["the lowest number first", USR1 | ALRM, 0n, 0n, "restarts"],
+  ["a fault first of all", USR1 | SEGV, 0n, 0n, "interrupts"],
+];
+for (const [what, pending, shared, blocked, expected] of TO_COME) {
+  Deno.test(`the handler to come: ${what}`, () => {
+    const handlers: Record<number, bigint> = {
+      10: 0x1000_0000n, // SIGUSR1, SA_RESTART
+      11: 0n,
+      14: 0n,
+    };
+    const action = (signal: number) =>
+      signal in handlers
+        ? { handler: PLACE, flags: handlers[signal] }
+        : { handler: signal === 17 ? 1n : 0n, flags: 0x1000_0000n };
+    assertEquals(handlerToCome({ pending, shared, blocked }, action), expected);
   });
 }
 
