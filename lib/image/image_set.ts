@@ -16,6 +16,7 @@ import {
   isLegacyName,
   isService,
   parseImageName,
+  PARTIAL_NAME,
 } from "./kinds.ts";
 import { LIMITS } from "./limits.ts";
 import {
@@ -151,7 +152,8 @@ function listNames(directory: string): Set<string> {
 }
 
 function incomplete(directory: string, names: Set<string>) {
-  const remains = [...names].some((name) => parseImageName(name));
+  const remains = names.has(PARTIAL_NAME) ||
+    [...names].some((name) => parseImageName(name));
   return imageError(directory, [{
     file: directory,
     why: remains

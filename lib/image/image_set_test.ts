@@ -2,7 +2,8 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
 import { encodeImage } from "./framing.ts";
 import { readImageSet } from "./image_set.ts";
-import { ImageWriter, PARTIAL_NAME } from "./image_writer.ts";
+import { ImageWriter } from "./image_writer.ts";
+import { PARTIAL_NAME } from "./kinds.ts";
 import { MANIFEST_NAME } from "./manifest.ts";
 import {
   imageParts,
@@ -119,6 +120,11 @@ Deno.test(
 
     Deno.mkdirSync(`${directory}/${PARTIAL_NAME}`);
     Deno.writeTextFileSync(`${directory}/${PARTIAL_NAME}/fs-7.img`, "x");
+    await assertRejects(
+      () => readImageSet(directory),
+      CkptError,
+      "did not complete",
+    );
     await writeWithManifest(directory, minimalImage());
     assertEquals(names(directory).includes("fs-7.img"), false);
     await readImageSet(directory);

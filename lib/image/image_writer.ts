@@ -14,6 +14,7 @@ import {
   isLegacyName,
   isRawName,
   parseImageName,
+  PARTIAL_NAME,
 } from "./kinds.ts";
 import {
   encodeManifest,
@@ -24,9 +25,6 @@ import {
 } from "./manifest.ts";
 import { FieldError } from "./message.ts";
 import type { inventory_entry } from "./schema.gen.ts";
-
-/** Where files lie until the image is complete. */
-export const PARTIAL_NAME = ".ckpt-partial";
 
 const INVENTORY_NAME = imageName("inventory");
 

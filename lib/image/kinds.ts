@@ -217,6 +217,9 @@ export function pagesName(pagesId: number): string {
   return `pages-${pagesId}.img`;
 }
 
+/** The subdirectory where files lie until the image is complete. */
+export const PARTIAL_NAME = ".ckpt-partial";
+
 const RAW_NAMES = [
   /^pages-\d+\.img$/,
   /^tmpfs(-dev)?-\d+\.tar\.gz\.img$/,
