@@ -254,14 +254,14 @@ function action(directory: string): string {
 function writeError(directory: string, object: string, error: unknown) {
   if (error instanceof CkptError) return error;
   const why = error instanceof Error ? error.message : String(error);
-  return new CkptError(
-    error instanceof Deno.errors.PermissionDenied
-      ? EXIT.permission
-      : EXIT.failed,
-    action(directory),
-    [{ object, why }],
-    { cause: error },
-  );
+  const exit = error instanceof Deno.errors.PermissionDenied
+    ? EXIT.permission
+    : EXIT.failed;
+  const { code } = error as { code?: string };
+  const full = code === "ENOSPC" || code === "EDQUOT";
+  const remedy = "make room, or name a directory on another file system";
+  const reason = full ? { object, why, remedy } : { object, why };
+  return new CkptError(exit, action(directory), [reason], { cause: error });
 }
 
 function doing<T>(directory: string, object: string, step: () => T): T {
