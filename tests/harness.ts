@@ -189,6 +189,11 @@ export class Scope implements AsyncDisposable {
     return run(...this.#inNamespace(command, args), options);
   }
 
+  /** Runs a script of bash with $0 and the further arguments as given. */
+  bash(script: string, ...args: string[]): Promise<Answer> {
+    return this.run("bash", ["-c", script, ...args]);
+  }
+
   ckpt(...args: string[]): Promise<Answer> {
     return this.run(CKPT, args);
   }
@@ -241,6 +246,14 @@ export class Scope implements AsyncDisposable {
     );
     assertEquals(launched.code, EXIT.ok, launched.stderr);
     const program = new Program(Number(launched.stdout), work, log);
+    this.#programs.push(program);
+    return program;
+  }
+
+  /** A program that was started in another way, by the pid that it wrote; it is ended with the scope. */
+  adopt(work: string): Program {
+    const pid = Number(Deno.readTextFileSync(`${work}/ready`));
+    const program = new Program(pid, work, `${this.directory}/log`);
     this.#programs.push(program);
     return program;
   }

@@ -4,6 +4,7 @@
  * What is left out, because it cannot or need not be the same after a restore:
  * - times and counters: start time, CPU times, page faults, context switches, I/O counts, `sched` statistics;
  * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE): pages of files are read again when they are touched;
+ * - the queued signals of SigQ, which the kernel counts for the user as a whole (the limit is compared);
  * - FDSize: the kernel's table may be larger or smaller than it was;
  * - State: a thread that sleeps now may run the moment after; a stopped or traced thread is kept apart, as it matters;
  * - the kernel's internal task flags of `stat`;
@@ -96,7 +97,8 @@ function status(path: string): string[] {
   const state = all.find((line) => line.startsWith("State:")) ?? "";
   return [
     /^State:\t[TtZX]/.test(state) ? state : "State: neither stopped nor dead",
-    ...all.filter((line) => !VOLATILE_STATUS.test(line)),
+    ...all.filter((line) => !VOLATILE_STATUS.test(line))
+      .map((line) => line.replace(/^SigQ:\t\d+/, "SigQ:\t(used)")),
   ];
 }
 

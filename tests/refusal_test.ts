@@ -158,3 +158,17 @@ Deno.test("check finds nothing against a program that can be dumped", async () =
   assertEquals(switches(program), before);
   assertEquals(await program.verify(), "ok");
 });
+
+Deno.test("waits_epoll: threads in epoll_wait are refused and do not notice", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("waits_epoll");
+  const answer = await scope.ckpt(
+    "dump",
+    "-t",
+    `${program.pid}`,
+    "-D",
+    scope.path("images"),
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertEquals(await program.verify(), "ok");
+});

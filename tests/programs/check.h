@@ -156,11 +156,12 @@ CHECK_UNUSED static void check_sleep_ms(long ms) {
   while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR) continue;
 }
 
-/** Writes `ready` and returns once the file `go` exists. */
+/** Writes `ready` (with the pid in it) and returns once the file `go` exists. */
 CHECK_UNUSED static void check_ready(void) {
   char path[4200];
+  int n = snprintf(path, sizeof(path), "%d\n", getpid());
+  check_write_file("ready", path, (size_t)n);
   snprintf(path, sizeof(path), "%s/go", check_dir);
-  check_write_file("ready", "", 0);
   double end = check_seconds() + CHECK_SECONDS_TO_LIVE;
   while (access(path, F_OK) != 0) {
     check_sleep_ms(2);
