@@ -70,12 +70,12 @@ static int64_t clone_child(struct clone_args *args, struct child *child)
 			 "jnz 1f\n\t"
 			 "xor %%ebp, %%ebp\n\t"
 			 "mov %%rbx, %%rdi\n\t"
-			 "call *%%r12\n\t"
+			 "call *%%rdx\n\t"
 			 "ud2\n"
 			 "1:"
 			 : "=a"(ret)
 			 : "0"(SYS_clone3), "D"(args), "S"(sizeof(*args)), "b"(child),
-			   "r"((uint64_t (*)(void *))(void *)run_child)
+			   "d"(run_child)
 			 : "rcx", "r11", "memory");
 	return ret;
 }

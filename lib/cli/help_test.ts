@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { helpText } from "./help.ts";
 import { EXIT } from "../error.ts";
 import { appliesTo, COMMANDS, OPTIONS } from "./option_table.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../version.ts";
 
 Deno.test("the help of a command lists its options, and no others", () => {
   for (const command of COMMANDS) {

@@ -26,7 +26,7 @@ import {
 } from "./render_error.ts";
 import { runCommand } from "./run_command.ts";
 import { STANDARD_STREAMS, type Streams } from "./streams.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../version.ts";
 
 /**
  * Runs ckpt.

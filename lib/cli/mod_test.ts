@@ -8,7 +8,7 @@ import {
 import { CkptError, EXIT } from "../error.ts";
 import type { Commands } from "./commands.ts";
 import { runCommandLine } from "./mod.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../version.ts";
 
 interface Run {
   code: number;

@@ -86,11 +86,21 @@ const restore = {
   ckpt_set_signal_mask: { parameters: ["i32", "u64"], result: "i64" },
 } as const;
 
+const waiting = {
+  /** A system call made beside JavaScript, which goes on meanwhile. */
+  syscall_beside: {
+    name: "ckpt_syscall",
+    parameters: ["i64", "u64", "u64", "u64", "u64", "u64", "u64"],
+    result: "i64",
+    nonblocking: true,
+  },
+} as const;
+
 const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
 } as const;
 
-const GROUPS = { base, dump, pages, restore, cpu };
+const GROUPS = { base, dump, pages, restore, waiting, cpu };
 type Groups = typeof GROUPS;
 export type Library<G extends keyof Groups> = Deno.DynamicLibrary<
   Groups[G]

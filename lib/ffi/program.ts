@@ -131,6 +131,11 @@ export class Program {
     return place;
   }
 
+  /** A place inside another. */
+  at(place: Data, offset: number): Data {
+    return { data: place.data + offset, length: place.length - offset };
+  }
+
   /** Writes a 32-bit number into reserved data. */
   setInt32(place: Data, offset: number, value: number): void {
     this.#view().setInt32(place.data + offset, value, true);

@@ -5,9 +5,9 @@
 import { nativeError } from "../ffi/cause.ts";
 import { library } from "../ffi/library.ts";
 import type { pagemap_entry } from "../image/schema.gen.ts";
-import { PAGE, type Vma } from "./vma.ts";
-
-const PE_PRESENT = 4;
+import { PAGE_SIZE } from "../image/pagemap.ts";
+import { PAGE_FLAGS } from "../image/vma_status.ts";
+import type { Vma } from "./vma.ts";
 
 const AREA_ZERO_IS_DEFAULT = 1n;
 const AREA_WHOLE = 4n;
@@ -131,8 +131,8 @@ async function collect(
       entries.push({
         vaddr: start,
         compat_nr_pages: 0,
-        flags: PE_PRESENT,
-        nr_pages: (end - start) / BigInt(PAGE),
+        flags: PAGE_FLAGS.PRESENT,
+        nr_pages: (end - start) / BigInt(PAGE_SIZE),
       });
     }
   }

@@ -4,28 +4,9 @@
  */
 import type { Reason } from "../error.ts";
 import type { vma_entry } from "../image/schema.gen.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
 import { PROT } from "../proc/maps.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
-
-/** Status bits of a vma_entry (CRIU's vma.proto consumers). */
-export const VMA = {
-  regular: 0x1,
-  vsyscall: 0x4,
-  vdso: 0x8,
-  heap: 0x20,
-  filePrivate: 0x40,
-  fileShared: 0x80,
-  anonymousShared: 0x100,
-  anonymousPrivate: 0x200,
-  sysvIpc: 0x400,
-  socket: 0x800,
-  vvar: 0x1000,
-  aioRing: 0x2000,
-  memfd: 0x4000,
-  shadowStack: 0x8000,
-  guard: 0x10000,
-  uprobes: 0x20000,
-} as const;
 
 /** mmap(2) flags (asm-generic/mman*.h). */
 export const MAP = {
@@ -39,8 +20,6 @@ export const MAP = {
   noreserve: 0x4000,
   fixedNoreplace: 0x100000,
 } as const;
-
-export const PAGE = 4096;
 
 /** VmFlags that are set again by madvise(2): code -> advice number. */
 const ADVICE: Readonly<Record<string, number>> = {
@@ -92,6 +71,8 @@ export interface Vma {
   readonly lockOnFault: boolean;
   /** mseal(2): may not be changed any more. */
   readonly sealed: boolean;
+  /** Name given with PR_SET_VMA_ANON_NAME. */
+  readonly name?: string;
 }
 
 export interface VmaPlan {
@@ -131,8 +112,9 @@ export function planVmas(
 }
 
 function mergesVvar(last: Vma, vma: Vma): boolean {
-  return (last.entry.status & VMA.vvar) !== 0 &&
-    (vma.entry.status & VMA.vvar) !== 0 && last.entry.end === vma.entry.start;
+  return (last.entry.status & VMA_STATUS.VVAR) !== 0 &&
+    (vma.entry.status & VMA_STATUS.VVAR) !== 0 &&
+    last.entry.end === vma.entry.start;
 }
 
 /** "mapping 7f00-7f10 (/lib/x.so) of task 12" */
@@ -148,7 +130,9 @@ function isVvar(mapping: SmapsMapping): boolean {
 }
 
 function isAnonymousShared(mapping: SmapsMapping): boolean {
-  return mapping.shared && mapping.path === "/dev/zero (deleted)";
+  return mapping.shared &&
+    (mapping.path === "/dev/zero (deleted)" ||
+      mapping.path.startsWith("[anon_shmem:"));
 }
 
 function refuse(
@@ -187,7 +171,7 @@ function planVma(mapping: SmapsMapping): Vma {
     shmid: 0n,
     prot: mapping.prot,
     flags: mapping.shared ? MAP.shared : MAP.private,
-    status: VMA.regular,
+    status: VMA_STATUS.REGULAR,
     fd: -1n,
   };
   if (vmFlags.has("gd")) entry.flags |= MAP.growsdown;
@@ -207,32 +191,35 @@ function planVma(mapping: SmapsMapping): Vma {
     inode: mapping.inode,
     lockOnFault: vmFlags.has("lf"),
     sealed: vmFlags.has("sl"),
+    name: /^\[anon(?:_shmem)?:(.*)\]$/.exec(path)?.[1],
   };
 
   if (mapping.start >= VSYSCALL_START) {
-    entry.status = VMA.vsyscall | VMA.anonymousPrivate;
+    entry.status = VMA_STATUS.VSYSCALL | VMA_STATUS.ANON_PRIVATE;
     entry.flags |= MAP.anonymous;
     return { ...base, content: "none" };
   }
   if (isVvar(mapping)) {
-    entry.status |= VMA.vvar | VMA.anonymousPrivate;
+    entry.status |= VMA_STATUS.VVAR | VMA_STATUS.ANON_PRIVATE;
     entry.flags |= MAP.anonymous;
     return { ...base, content: "none" };
   }
   if (path === "[vdso]") {
-    entry.status |= VMA.vdso | VMA.anonymousPrivate;
+    entry.status |= VMA_STATUS.VDSO | VMA_STATUS.ANON_PRIVATE;
     entry.flags |= MAP.anonymous;
     return { ...base, content: "all" };
   }
   if (isAnonymousShared(mapping)) {
-    entry.status |= VMA.anonymousShared;
+    entry.status |= VMA_STATUS.ANON_SHARED;
     entry.flags |= MAP.anonymous;
     entry.pgoff = BigInt(mapping.offset);
     return { ...base, content: "object", link: linkName(mapping) };
   }
   if (path.startsWith("/")) {
     entry.pgoff = BigInt(mapping.offset);
-    entry.status |= mapping.shared ? VMA.fileShared : VMA.filePrivate;
+    entry.status |= mapping.shared
+      ? VMA_STATUS.FILE_SHARED
+      : VMA_STATUS.FILE_PRIVATE;
     // mw: the file was opened for writing, or the mapping is private.
     entry.fdflags = mapping.shared && vmFlags.has("mw") ? 2 : 0;
     return {
@@ -242,9 +229,9 @@ function planVma(mapping: SmapsMapping): Vma {
       path,
     };
   }
-  entry.status |= VMA.anonymousPrivate;
+  entry.status |= VMA_STATUS.ANON_PRIVATE;
   entry.flags |= MAP.anonymous;
-  if (path === "[heap]") entry.status |= VMA.heap;
+  if (path === "[heap]") entry.status |= VMA_STATUS.HEAP;
   return {
     ...base,
     content: vmFlags.has("dp") ? "none" : "anonymous",
@@ -253,12 +240,6 @@ function planVma(mapping: SmapsMapping): Vma {
 
 function linkName(mapping: SmapsMapping): string {
   return `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
-}
-
-/** Whether pages of the area may be in the task's page image. */
-export function isPrivate(entry: vma_entry): boolean {
-  return (entry.status & VMA.regular) !== 0 &&
-    (entry.status & (VMA.anonymousPrivate | VMA.filePrivate)) !== 0;
 }
 
 /** Executable by the task: where a system call instruction may be. */

@@ -7,28 +7,16 @@
  */
 import type { Reason } from "../error.ts";
 import type { Program } from "../ffi/program.ts";
+import { addressOf, syscall, syscallBuffer1 } from "../ffi/syscall.ts";
+import type { Scheduling } from "../ffi/thread_state.ts";
 import type {
   ckpt_thread_entry,
   thread_core_entry,
 } from "../image/schema.gen.ts";
 
-/** What sched_getattr(2) tells; times in nanoseconds. */
-export interface Scheduling {
-  /** SCHED_*. */
-  readonly policy: number;
-  /** SCHED_FLAG_*. */
-  readonly flags: bigint;
-  readonly nice: number;
-  /** 1 to 99 for SCHED_FIFO and SCHED_RR, else 0. */
-  readonly priority: number;
-  readonly runtime: bigint;
-  readonly deadline: bigint;
-  readonly period: bigint;
-  readonly utilMin: number;
-  readonly utilMax: number;
-}
-
 const ATTR_BYTES = 56;
+/** As in c/lib/threads.c: 1024 processors. */
+const AFFINITY_BYTES = 128;
 
 const SCHED_FIFO = 1;
 const SCHED_RR = 2;
@@ -44,8 +32,35 @@ const RESET_ON_FORK = 0x40000000;
 
 const FULL_UTILIZATION = 1024;
 
+/** The kernel drops those that do not exist; 8192 is the most it can have. */
+const ALL_PROCESSORS = new Uint8Array(8192 / 8).fill(0xff);
+
 function isRealTime(policy: number): boolean {
   return policy === SCHED_FIFO || policy === SCHED_RR;
+}
+
+/** What ckpt itself has, and so a program that never asked for anything. */
+export interface OwnScheduling {
+  /** Time slice in nanoseconds. */
+  readonly runtime: bigint;
+  /** The processors it may run on, as sched_getaffinity(2) gives them. */
+  readonly affinity: Uint8Array;
+}
+
+export function readOwnScheduling(): OwnScheduling {
+  const attr = new Uint8Array(ATTR_BYTES);
+  syscallBuffer1("sched_getattr", 0n, attr, BigInt(ATTR_BYTES));
+  const cpus = new Uint8Array(AFFINITY_BYTES);
+  const length = syscall(
+    "sched_getaffinity",
+    0n,
+    BigInt(AFFINITY_BYTES),
+    addressOf(cpus),
+  );
+  return {
+    runtime: new DataView(attr.buffer).getBigUint64(24, true),
+    affinity: cpus.subarray(0, Number(length)),
+  };
 }
 
 /** @param tid for the message */
@@ -183,12 +198,11 @@ export function restoreScheduling(
     "setting the scheduling policy, priority and nice value",
   );
 
-  const affinity = extension?.affinity;
-  if (affinity !== undefined) {
-    program.call(
-      "sched_setaffinity",
-      [0, affinity.length, program.bytes(affinity)],
-      "setting the processors the thread may run on",
-    );
-  }
+  // A new agent has inherited the processors of ckpt, which may be fewer.
+  const affinity = extension?.affinity ?? ALL_PROCESSORS;
+  program.call(
+    "sched_setaffinity",
+    [0, affinity.length, program.bytes(affinity)],
+    "setting the processors the thread may run on",
+  );
 }

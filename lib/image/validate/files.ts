@@ -209,6 +209,8 @@ export function checkDescriptors(
 ): void {
   const epolls = epollTargets(findings);
   const seen = new Set<number>();
+  // An epoll that is only in flight between sockets is in no table.
+  const held = new Set<number>();
   const satisfied = new Set<number>();
   for (const { entry: { pid }, ids, dead } of tasks) {
     if (dead) continue;
@@ -220,16 +222,18 @@ export function checkDescriptors(
     const open = new Set(descriptors.map((entry) => entry.fd));
     for (const { id, type } of descriptors) {
       if (type !== fd_types.EVENTPOLL) continue;
+      held.add(id);
       if (epolls.get(id)?.every((fd) => open.has(fd))) satisfied.add(id);
     }
   }
   for (const [id, fds] of epolls) {
-    if (fds.length === 0 || satisfied.has(id)) continue;
+    if (!held.has(id) || satisfied.has(id)) continue;
+    const watched = fds.join(", ");
     findings.add(
       FILES,
       undefined,
       "epfd.tfd",
-      `the epoll ${id} watches descriptors that no table with it has`,
+      `epoll ${id} watches ${watched}; no table with it has all of them`,
     );
   }
 }

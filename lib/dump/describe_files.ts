@@ -1,0 +1,189 @@
+/** What a process has open, as entries of files.img and fdinfo-N.img. */
+import { deviceNumbers, type FileStatus } from "../ffi/syscall.ts";
+import {
+  type Description,
+  type Descriptor,
+  FD_CLOEXEC,
+} from "../files/descriptors.ts";
+import { FileTable, NO_OWNER } from "../files/file_table.ts";
+import {
+  fd_types,
+  type fdinfo_entry,
+  type fs_entry,
+  type tty_info_entry,
+  TtyType,
+} from "../image/schema.gen.ts";
+import type { Vma } from "../mm/vma.ts";
+import type { Survey, UsedFile } from "./survey.ts";
+
+export interface DescribedFiles {
+  table: FileTable;
+  descriptors: fdinfo_entry[];
+  terminals: tty_info_entry[];
+  exeId: number;
+  fs: fs_entry;
+}
+
+/**
+ * Gives every file its entry, and every mapping the id of its file (as
+ * `shmid`).
+ *
+ * @param statusOf what map_files says about the file of a mapping
+ */
+export function describeFiles(
+  survey: Survey,
+  statusOf: (vma: Vma) => FileStatus,
+): DescribedFiles {
+  const table = new FileTable();
+  const exeId = addUsed(table, survey.exe);
+  for (const vma of survey.vmas.vmas) {
+    if (vma.path !== undefined) {
+      vma.entry.shmid = BigInt(
+        table.addReached(vma.path, vma.entry.fdflags ?? 0, statusOf(vma)),
+      );
+    } else if (vma.content === "object") {
+      vma.entry.shmid = vma.inode;
+    }
+  }
+  const ids = new Map<Description, number>();
+  const terminals: tty_info_entry[] = [];
+  const descriptors = survey.descriptors.descriptors.map((descriptor) => {
+    const { description } = descriptor;
+    let id = ids.get(description);
+    if (id === undefined) {
+      id = addDescription(table, terminals, description, survey);
+      ids.set(description, id);
+    }
+    return describeDescriptor(descriptor, id);
+  });
+  return {
+    table,
+    descriptors,
+    terminals,
+    exeId,
+    fs: {
+      cwd_id: addUsed(table, survey.cwd),
+      root_id: addUsed(table, survey.root),
+      umask: survey.status.umask,
+    },
+  };
+}
+
+function addUsed(table: FileTable, { path, status }: UsedFile): number {
+  return table.addReached(path, 0, status);
+}
+
+const TYPES = {
+  named: fd_types.REG,
+  external: fd_types.REG,
+  terminal: fd_types.TTY,
+  pipe: fd_types.PIPE,
+} as const;
+
+function describeDescriptor(
+  { fd, closeOnExec, description }: Descriptor,
+  id: number,
+): fdinfo_entry {
+  return {
+    id,
+    flags: closeOnExec ? FD_CLOEXEC : 0,
+    type: TYPES[description.kind],
+    fd,
+  };
+}
+
+function addDescription(
+  table: FileTable,
+  terminals: tty_info_entry[],
+  description: Description,
+  survey: Survey,
+): number {
+  const { kind, link, flags, pos, owner, status } = description;
+  switch (kind) {
+    case "named":
+      return table.addNamed({ path: link, flags, pos, owner, status });
+    case "external":
+      return table.add((id) => ({
+        type: fd_types.REG,
+        id,
+        reg: {
+          id,
+          flags,
+          pos,
+          fown: owner,
+          name: `file[${description.mountId.toString(16)}:${status.ino}]`,
+          ext: true,
+          build_id: [],
+        },
+      }));
+    case "pipe":
+      return table.add((id) => ({
+        type: fd_types.PIPE,
+        id,
+        pipe: { id, pipe_id: Number(status.ino), flags, fown: owner },
+      }));
+    case "terminal": {
+      const reached = table.addNamed({
+        path: link,
+        flags,
+        pos: 0n,
+        owner: NO_OWNER,
+        status,
+      });
+      const info = describeTerminal(status, survey);
+      if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
+      return table.add((id) => ({
+        type: fd_types.TTY,
+        id,
+        tty: {
+          id,
+          tty_info_id: info.id,
+          flags,
+          fown: owner,
+          regf_id: reached,
+        },
+      }));
+    }
+  }
+}
+
+const FIRST_PTY_SLAVE_MAJOR = 136;
+const LAST_PTY_SLAVE_MAJOR = 143;
+const MINORS_OF_MAJOR = 256;
+/** CRIU's numbers for terminals that have no index of their own. */
+const INDEX = { console: 1002, vt: 1004, current: 1006 };
+
+/** A terminal of the outside: only which one it is, its owner keeps its state. */
+function describeTerminal(
+  status: FileStatus,
+  { stat }: Survey,
+): tty_info_entry {
+  const { major, minor } = deviceNumbers(status.rdev);
+  const pty = major >= FIRST_PTY_SLAVE_MAJOR && major <= LAST_PTY_SLAVE_MAJOR;
+  const index = pty
+    ? (major - FIRST_PTY_SLAVE_MAJOR) * MINORS_OF_MAJOR + minor
+    : major === 4
+    ? INDEX.vt
+    : minor === 0
+    ? INDEX.current
+    : INDEX.console;
+  const type = pty
+    ? TtyType.PTY
+    : major === 4
+    ? TtyType.VT
+    : minor === 0
+    ? TtyType.CTTY
+    : TtyType.CONSOLE;
+  return {
+    id: index * 2,
+    type,
+    locked: false,
+    exclusive: false,
+    packet_mode: false,
+    sid: stat.session,
+    pgrp: stat.pgrp,
+    rdev: Number(status.rdev),
+    dev: Number(status.dev),
+    ...(pty ? { pty: { index } } : {}),
+  };
+}

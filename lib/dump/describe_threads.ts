@@ -1,0 +1,58 @@
+/** The threads of a process as core-TID.img. */
+import {
+  type ckpt_thread_entry,
+  type core_entry,
+  core_entry_march,
+  type task_core_entry,
+} from "../image/schema.gen.ts";
+import { hostXsaveLayout } from "../ffi/thread_state.ts";
+import { credentialsEntry } from "../task/credentials.ts";
+import { extraComponents, fpuEntry } from "../task/fpu.ts";
+import { registersEntry } from "../task/registers.ts";
+import { rseqEntry } from "../task/rseq.ts";
+import { dumpScheduling } from "../task/scheduling.ts";
+import type { SeccompFields } from "../task/seccomp.ts";
+import type { CollectedThread } from "./collect.ts";
+
+/** The set of cgroups ckpt itself is in: restored threads stay in it. */
+export const OWN_CGROUP_SET = 1;
+
+/** @param process what belongs to the process; for the leader only */
+export function describeThread(
+  thread: CollectedThread,
+  seccomp: SeccompFields,
+  process?: task_core_entry,
+): core_entry {
+  const { tid, state, status, imageRegisters, pending, answers } = thread;
+  return {
+    mtype: core_entry_march.X86_64,
+    thread_info: {
+      clear_tid_addr: answers.tidAddress,
+      gpregs: registersEntry(imageRegisters, tid),
+      fpregs: fpuEntry(state.xsave, hostXsaveLayout()),
+      tls: [],
+    },
+    tc: process,
+    thread_core: {
+      futex_rla: state.robustList,
+      futex_rla_len: state.robustLength,
+      ...dumpScheduling(state.scheduling),
+      blk_sigset: process === undefined ? state.signalMask : undefined,
+      sas: answers.alternateStack,
+      pdeath_sig: answers.parentDeathSignal || undefined,
+      signals_p: { signals: pending },
+      creds: credentialsEntry(status, answers.securebits),
+      ...seccomp,
+      comm: status.name,
+      rseq_entry: rseqEntry(state.rseq, thread.criticalSection),
+      cg_set: OWN_CGROUP_SET,
+    },
+  };
+}
+
+/** What of a thread's registers only an image of our own can hold. */
+export function extraRegisters(
+  { state }: CollectedThread,
+): ckpt_thread_entry["xsave"] {
+  return extraComponents(state.xsave, hostXsaveLayout());
+}

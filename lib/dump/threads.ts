@@ -1,0 +1,154 @@
+/**
+ * The threads of a stopped process: their registers made fit to go on, here
+ * and in the image, and what each tells of itself.
+ */
+import type { Host } from "../ffi/remote_task.ts";
+import type { TaskMemory } from "../ffi/task_memory.ts";
+import { readThreads, type ThreadState } from "../ffi/thread_state.ts";
+import type { sa_entry, siginfo_entry } from "../image/schema.gen.ts";
+import type { Status } from "../proc/status.ts";
+import { readStatus } from "../proc/read.ts";
+import {
+  CODE_LENGTH,
+  handlerToCome,
+  type ResumedCall,
+  resumedCall,
+} from "../task/interrupted_call.ts";
+import { readPendingSignals } from "../task/pending_signals.ts";
+import { NO_CALL, REGISTER } from "../task/registers.ts";
+import { SIGNALS_WITH_ACTION } from "../task/signal_actions.ts";
+import {
+  afterCriticalSection,
+  CRITICAL_SECTION_LENGTH,
+  criticalSectionPointer,
+  RSEQ_AREA_LENGTH,
+} from "../task/rseq.ts";
+
+export interface StoppedThread {
+  readonly tid: number;
+  readonly state: ThreadState;
+  readonly status: Status;
+  /** As it stopped, outside any restartable sequence. */
+  readonly registers: BigUint64Array<ArrayBuffer>;
+  /** How to put it back here. */
+  readonly host: Host;
+  readonly pending: siginfo_entry[];
+  /** The struct rseq_cs it stays in, if it does. */
+  readonly criticalSection?: bigint;
+}
+
+/** Reads all threads; the leader comes first. */
+export function readStoppedThreads(
+  tids: Int32Array<ArrayBuffer>,
+  memory: TaskMemory,
+): StoppedThread[] {
+  const states = readThreads(tids);
+  return states.map((state) => readStoppedThread(state, memory));
+}
+
+function readStoppedThread(
+  state: ThreadState,
+  memory: TaskMemory,
+): StoppedThread {
+  const { tid } = state;
+  const status = readStatus(tid);
+  const registers = state.registers.slice();
+  const section = leaveCriticalSection(state, registers, memory);
+  // Whether the handler of a pending signal restarts calls decides about the
+  // image, not about how the thread goes on here: the kernel does that itself.
+  const ready = (status.sigPnd | status.shdPnd) & status.sigCgt &
+    ~state.signalMask;
+  const resumed = resumedCall(
+    registers,
+    ready === 0n ? "none" : "restarts",
+    () => codeBefore(registers[REGISTER.rip], memory),
+  );
+  return {
+    tid,
+    state,
+    status,
+    registers,
+    host: {
+      tid,
+      registers: resumed.live,
+      signalMask: state.signalMask,
+      cureRip: resumed.cureRip,
+      cureRax: resumed.cureRax,
+    },
+    pending: readPendingSignals(tid, false, status.sigPnd),
+    criticalSection: section,
+  };
+}
+
+/**
+ * The registers for the image: an interrupted call begins again, or ends with
+ * EINTR where the handler of a pending signal makes it.
+ *
+ * @param actions of the process, from {@link askSignalActions}
+ */
+export function registersForImage(
+  { registers, status, state }: StoppedThread,
+  actions: readonly sa_entry[],
+  memory: TaskMemory,
+): ResumedCall {
+  const handler = handlerToCome(
+    {
+      pending: status.sigPnd,
+      shared: status.shdPnd,
+      blocked: state.signalMask,
+    },
+    (signal) => {
+      const { sigaction, flags } = actions[SIGNALS_WITH_ACTION.indexOf(signal)];
+      return { handler: sigaction, flags };
+    },
+  );
+  return resumedCall(
+    registers,
+    handler,
+    () => codeBefore(registers[REGISTER.rip], memory),
+  );
+}
+
+/** The code in front of an address, as much of it as can be read. */
+function codeBefore(rip: bigint, memory: TaskMemory): Uint8Array {
+  for (const length of [CODE_LENGTH, 2]) {
+    try {
+      return memory.read(rip - BigInt(length), length);
+    } catch {
+      // Code at the very beginning of an area has less in front of it.
+    }
+  }
+  return new Uint8Array();
+}
+
+/**
+ * A thread inside a restartable sequence is taken to its abort handler, as the
+ * kernel does with one that was preempted: our calls in it lose the sequence.
+ *
+ * @returns the section it stays in, where that is how it was registered
+ */
+function leaveCriticalSection(
+  state: ThreadState,
+  registers: BigUint64Array,
+  memory: TaskMemory,
+): bigint | undefined {
+  const { rseq } = state;
+  if (rseq.pointer === 0n) return undefined;
+  const pointer = criticalSectionPointer(
+    memory.read(rseq.pointer, RSEQ_AREA_LENGTH),
+  );
+  if (pointer === 0n) return undefined;
+  let section: Uint8Array;
+  try {
+    section = memory.read(pointer, CRITICAL_SECTION_LENGTH);
+  } catch {
+    // A stale pointer to memory that is gone: the kernel will say so.
+    return undefined;
+  }
+  const after = afterCriticalSection(registers[REGISTER.rip], section);
+  if (after.ip !== registers[REGISTER.rip]) {
+    registers[REGISTER.rip] = after.ip;
+    registers[REGISTER.origRax] = NO_CALL;
+  }
+  return after.stays ? pointer : undefined;
+}

@@ -1,0 +1,257 @@
+/**
+ * A process that starts as the agent and becomes a restored one. A scope: until
+ * it is released it ends with this object, and with ckpt.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { checked, nativeError } from "./cause.ts";
+import { describeErrno, EEXIST, EPERM } from "./errno.ts";
+import { library } from "./library.ts";
+import { type Outcome, type Program, YIELD } from "./program.ts";
+import {
+  addressOf,
+  close,
+  O,
+  syscall,
+  syscallBuffer0,
+  SyscallError,
+} from "./syscall.ts";
+import { TaskMemory } from "./task_memory.ts";
+
+const PTRACE_O_TRACESYSGOOD = 1n;
+const PTRACE_O_TRACECLONE = 1n << 3n;
+const PTRACE_O_EXITKILL = 1n << 20n;
+const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
+
+const SIGKILL = 9n;
+/** Where c/agent/agent.ld links the agent when it is started as a program. */
+const AGENT_START = 0x10000n;
+
+/** A stopped thread of the process, in the agent. */
+export interface AgentThread {
+  readonly tid: number;
+  readonly stack: bigint;
+}
+
+export interface StartOptions {
+  pid: number;
+  /** Make it a child of ckpt's parent. */
+  sibling: boolean;
+  /** Descriptors of ckpt that it keeps, under the same numbers. */
+  keep: readonly number[];
+  /** RLIMIT_NOFILE to start with: soft, hard. */
+  openFiles: readonly [bigint, bigint];
+}
+
+export class AgentProcess implements Disposable {
+  /** Where the agent's code is; moves once. */
+  #agent = AGENT_START;
+  #released = false;
+  readonly #lifeline: number;
+  /** Threads it cloned; the tracer has to take their ends. */
+  readonly #threads: number[] = [];
+
+  private constructor(
+    readonly pid: number,
+    readonly memory: TaskMemory,
+    lifeline: number,
+  ) {
+    this.#lifeline = lifeline;
+  }
+
+  /**
+   * Starts the agent with the pid that is asked for, stopped.
+   *
+   * @throws CkptError naming the pid when it is taken
+   */
+  static start(options: StartOptions): AgentProcess {
+    const ends = new Int32Array(2);
+    syscallBuffer0("pipe2", new Uint8Array(ends.buffer), BigInt(O.CLOEXEC));
+    const [reading, lifeline] = ends;
+    const keep = Int32Array.from(options.keep);
+    const start = (suspend: bigint) =>
+      library("restore").ckpt_start_agent(
+        options.pid,
+        options.sibling ? 1 : 0,
+        reading,
+        new Uint8Array(keep.buffer),
+        BigInt(keep.length),
+        options.openFiles[0],
+        options.openFiles[1],
+        PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL |
+          suspend,
+      );
+    const pid = start(PTRACE_O_SUSPEND_SECCOMP);
+    close(reading);
+    if (pid < 0n) {
+      close(lifeline);
+      throw startError(options.pid, pid);
+    }
+    const memory = TaskMemory.open(Number(pid));
+    return new AgentProcess(Number(pid), memory, lifeline);
+  }
+
+  /** From now on the agent runs at `address`, where it is copied to. */
+  moveTo(address: bigint): void {
+    checked(
+      library("restore").ckpt_write_agent(this.memory.fd, address),
+      "moving the agent",
+    );
+    this.#agent = address;
+  }
+
+  /** Writes a program and lets a thread begin it when it is resumed. */
+  load(thread: AgentThread, program: Program, address: bigint): void {
+    this.memory.write(address, program.encode(address, YIELD.stop));
+    this.point(thread, address);
+  }
+
+  point(thread: AgentThread, address: bigint): void {
+    checked(
+      library("restore").ckpt_agent_point(
+        thread.tid,
+        this.#agent,
+        address,
+        thread.stack,
+      ),
+      `preparing thread ${thread.tid}`,
+    );
+  }
+
+  resume(thread: AgentThread): void {
+    checked(
+      library("restore").ckpt_resume(thread.tid),
+      `resuming thread ${thread.tid}`,
+    );
+  }
+
+  /**
+   * Waits for the end of a program.
+   *
+   * @param room how many threads it may clone at most
+   * @returns the ids of the threads it cloned; they stay stopped
+   * @throws CkptError naming the operation that failed
+   */
+  wait(
+    thread: AgentThread,
+    program: Program,
+    address: bigint,
+    room = 0,
+  ): Int32Array {
+    const born = new Int32Array(Math.max(room, 1));
+    const count = checked(
+      library("restore").ckpt_agent_wait(
+        thread.tid,
+        new Uint8Array(born.buffer),
+        BigInt(room),
+      ),
+      `restoring task ${this.pid}`,
+    );
+    this.#threads.push(...born.subarray(0, Number(count)));
+    this.outcome(program, address);
+    return born.subarray(0, Number(count));
+  }
+
+  /** Runs a program whose calls queue signals or arm timers; see libckpt. */
+  step(thread: AgentThread, program: Program, address: bigint): void {
+    this.memory.write(address, program.encode(address, YIELD.noSuchCall));
+    this.point(thread, address);
+    checked(
+      library("restore").ckpt_agent_step(thread.tid),
+      `restoring task ${this.pid}`,
+    );
+    this.outcome(program, address);
+  }
+
+  /** @throws CkptError when an operation of the program failed */
+  outcome(program: Program, address: bigint): Outcome {
+    const outcome = program.outcome(this.memory.read(address, program.size));
+    if (outcome.failure !== undefined) {
+      const { purpose, errno } = outcome.failure;
+      throw new CkptError(
+        errno === EPERM ? EXIT.permission : EXIT.failed,
+        `restoring task ${this.pid}`,
+        [{ object: purpose, why: describeErrno(errno) }],
+      );
+    }
+    return outcome;
+  }
+
+  /** Unmaps the agent's memory with the system call instruction at `at`. */
+  unmapAgent(at: bigint, start: bigint, length: bigint): void {
+    const MUNMAP = 11n;
+    checked(
+      library("restore").ckpt_call_at(this.pid, at, MUNMAP, start, length),
+      `removing the agent from task ${this.pid}`,
+    );
+  }
+
+  /** All threads go on as what they are now; from here they live. */
+  release(tids: Int32Array<ArrayBuffer>): void {
+    checked(
+      library("restore").ckpt_release(
+        new Uint8Array(tids.buffer),
+        BigInt(tids.length),
+      ),
+      `letting task ${this.pid} go on`,
+    );
+    this.#released = true;
+  }
+
+  [Symbol.dispose](): void {
+    close(this.#lifeline);
+    this.memory[Symbol.dispose]();
+    if (this.#released) return;
+    try {
+      syscall("kill", BigInt(this.pid), SIGKILL);
+    } catch {
+      return; // it is gone already
+    }
+    // The leader's end is told last, when those of all threads are taken.
+    for (const tid of [...this.#threads, this.pid]) takeEnd(tid);
+  }
+}
+
+/** Waits until a killed task is gone. */
+function takeEnd(tid: number): void {
+  const WALL = 0x40000000n;
+  const STOPPED = 0x7f;
+  const status = new Int32Array(2);
+  try {
+    do {
+      syscall(
+        "wait4",
+        BigInt(tid),
+        addressOf(new Uint8Array(status.buffer)),
+        WALL,
+      );
+    } while ((status[0] & STOPPED) === STOPPED);
+  } catch (error) {
+    // ECHILD: it is gone already.
+    if (!(error instanceof SyscallError)) throw error;
+  }
+}
+
+function startError(wanted: number, result: bigint): CkptError {
+  if (result !== BigInt(-EEXIST)) {
+    return nativeError(
+      result,
+      `starting task ${wanted}`,
+      Number(-result) === EPERM
+        ? "choosing a pid needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+        : undefined,
+    );
+  }
+  let holder = "";
+  try {
+    const name = Deno.readTextFileSync(`/proc/${wanted}/comm`).trimEnd();
+    holder = ` by "${name}"`;
+  } catch {
+    // A pid may also be taken as the id of a group or session.
+  }
+  return new CkptError(EXIT.failed, `starting task ${wanted}`, [{
+    object: `pid ${wanted}`,
+    why: `it is taken${holder}`,
+    remedy: "end that process, or restore in a new pid namespace: " +
+      "unshare --pid --fork --mount-proc ckpt restore ...",
+  }]);
+}

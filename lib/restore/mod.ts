@@ -1,0 +1,77 @@
+/**
+ * The way of a restore: read and check everything, start the agent, let it
+ * become the program, and let all threads go on at one moment, or none.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { encodeImage } from "../image/framing.ts";
+import { readImageSet } from "../image/image_set.ts";
+import { validateImageSet } from "../image/validate/mod.ts";
+import type { Report } from "../report.ts";
+import { buildTask } from "./build_task.ts";
+import { changedFiles, otherVdso } from "./check_host.ts";
+import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
+import type { RestoreOptions, RestoreResult } from "./options.ts";
+import { planTask } from "./plan.ts";
+import { readTaskImages } from "./task_images.ts";
+import { waitForTask } from "./wait.ts";
+
+/**
+ * Restores a process from its images.
+ *
+ * @throws CkptError; nothing of the program is left then
+ */
+export async function restore(
+  options: RestoreOptions,
+  report: Report,
+): Promise<RestoreResult> {
+  const action = `restoring from ${options.imagesDirectory}`;
+  if (options.root !== undefined && options.root !== "/") {
+    throw new CkptError(EXIT.refused, action, [{
+      object: `--root ${options.root}`,
+      why: "only trees with a mount namespace of their own have another " +
+        "root, and those are not supported yet",
+      remedy: "leave --root out",
+    }]);
+  }
+  const started = performance.now();
+  report.log(3, `reading the images in ${options.imagesDirectory}`);
+  const set = await readImageSet(options.imagesDirectory);
+  validateImageSet(set);
+  const images = readTaskImages(set);
+  const given = chooseGiven(images, options);
+  const plan = planTask(images, options);
+  const reasons = [
+    ...given.reasons,
+    ...changedFiles(images, new Set(given.byFile.keys())),
+    ...otherVdso(images),
+    ...plan.reasons,
+  ];
+  if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
+  await report.letSignalsIn();
+  report.signal.throwIfAborted();
+
+  const planned = performance.now();
+  const pid = await buildTask(images, plan, given, options, report);
+  releaseGiven(given);
+  const finished = performance.now();
+  const figures = {
+    pages_compared: 0n,
+    pages_skipped_cow: 0n,
+    forking_time: micros(planned - started),
+    restore_time: micros(finished - started),
+    pages_restored: plan.pages,
+  };
+  Deno.writeFileSync(
+    `${options.workDirectory}/stats-restore`,
+    encodeImage("stats-restore", { restore: figures }),
+    { mode: 0o600 },
+  );
+  report.stats(figures);
+  report.log(3, `task ${pid} goes on`);
+  if (options.detached) return { pid };
+  return { pid, ...await waitForTask(pid, options, report) };
+}
+
+function micros(milliseconds: number): number {
+  return Math.round(milliseconds * 1000);
+}

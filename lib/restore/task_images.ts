@@ -1,0 +1,267 @@
+/**
+ * The images of one task, read and brought into one form: what CRIU writes in
+ * several ways is one thing here. Refuses what cannot be restored, all of it
+ * at once, before anything exists.
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import type { ImageSet } from "../image/image_set.ts";
+import type { Pagemap } from "../image/kinds.ts";
+import {
+  type ckpt_task_entry,
+  type core_entry,
+  fd_types,
+  type fdinfo_entry,
+  type file_entry,
+  type fs_entry,
+  type mm_entry,
+  type pstree_entry,
+  type reg_file_entry,
+  type seccomp_entry,
+  type task_kobj_ids_entry,
+  type vma_entry,
+} from "../image/schema.gen.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
+import { pagesName } from "../image/kinds.ts";
+import { MAP } from "../mm/vma.ts";
+
+export interface ThreadImage {
+  readonly tid: number;
+  readonly core: core_entry;
+}
+
+export interface SharedObject {
+  readonly id: bigint;
+  /** Bytes. */
+  readonly size: bigint;
+  readonly pagemap: Pagemap;
+}
+
+export interface TaskImages {
+  readonly set: ImageSet;
+  readonly tree: pstree_entry;
+  readonly pid: number;
+  /** The leader comes first. */
+  readonly threads: readonly ThreadImage[];
+  readonly mm: mm_entry;
+  readonly fs: fs_entry;
+  readonly descriptors: readonly fdinfo_entry[];
+  readonly files: ReadonlyMap<number, file_entry>;
+  readonly pagemap: Pagemap;
+  readonly shared: readonly SharedObject[];
+  readonly seccomp: seccomp_entry;
+  /** What CRIU has no field for. */
+  readonly extension: ckpt_task_entry;
+}
+
+/** State of an alive task. */
+const TASK_ALIVE = 1;
+
+/** Images whose presence means state that is not restored yet. */
+const UNSUPPORTED_IMAGES = [
+  ["remap-fpath", "files without a name"],
+  ["filelocks", "file locks"],
+  ["cgroup", "cgroups of the program's own"],
+  ["apparmor", "AppArmor profiles"],
+] as const;
+
+/** Kinds of areas that are not restored yet. */
+const UNSUPPORTED_AREAS: readonly (readonly [bit: number, what: string])[] = [
+  [VMA_STATUS.SYSVIPC, "System V shared memory"],
+  [VMA_STATUS.SOCKET, "memory of a packet socket"],
+  [VMA_STATUS.AIORING, "asynchronous I/O"],
+  [VMA_STATUS.SHSTK, "a shadow stack"],
+  [VMA_STATUS.UPROBES, "uprobes"],
+  [VMA_STATUS.EXT_PLUGIN, "memory of a device"],
+];
+
+const NAMESPACES = [
+  "pid_ns_id",
+  "net_ns_id",
+  "ipc_ns_id",
+  "uts_ns_id",
+  "mnt_ns_id",
+  "user_ns_id",
+  "cgroup_ns_id",
+  "time_ns_id",
+] as const satisfies readonly (keyof task_kobj_ids_entry)[];
+
+/**
+ * @param set validated
+ * @throws CkptError refused, with all that cannot be restored
+ */
+export function readTaskImages(set: ImageSet): TaskImages {
+  const reasons: Reason[] = [];
+  const refuse = (object: string, why: string) => reasons.push({ object, why });
+  const tree = set.require("pstree", undefined);
+  const [root] = tree;
+  const { pid } = root;
+  if (tree.length > 1) {
+    refuse(
+      "pstree.img",
+      `it holds ${tree.length} processes; trees are not supported yet`,
+    );
+  }
+  for (const [kind, what] of UNSUPPORTED_IMAGES) {
+    const content = set.read(kind, undefined);
+    const empty = content === undefined ||
+      Array.isArray(content) && content.length === 0;
+    if (!empty) refuse(`${kind}.img`, `${what} are not supported yet`);
+  }
+  const threads = root.threads.map((tid) => ({
+    tid,
+    core: set.require("core", tid),
+  }));
+  const state = threads[0].core.tc?.task_state;
+  if (state !== TASK_ALIVE) {
+    throw new CkptError(EXIT.refused, action(set), [{
+      object: `core-${pid}.img`,
+      why: "the program is stopped or ended, which is not supported yet",
+    }]);
+  }
+  const ids = set.require("ids", pid);
+  refuseNamespaces(ids, set, refuse);
+  for (const { tid, core } of threads) {
+    const { lsm_profile } = core.thread_core?.creds ?? {};
+    if (lsm_profile !== undefined && lsm_profile !== "unconfined") {
+      refuse(`core-${tid}.img`, `the label ${lsm_profile} is not supported`);
+    }
+  }
+  const files = new Map(
+    set.require("files", undefined).map((entry) => [entry.id, entry]),
+  );
+  const descriptors = set.read("fdinfo", ids.files_id) ?? [];
+  for (const { fd, type } of descriptors) {
+    if (
+      type !== fd_types.REG && type !== fd_types.TTY && type !== fd_types.PIPE
+    ) {
+      refuse(
+        `descriptor ${fd}`,
+        `its kind ${nameOfKind(type)} is not supported yet`,
+      );
+    }
+  }
+  const original = set.require("mm", pid);
+  const shared = new Map<bigint, SharedObject>();
+  const vmas = original.vmas.map((vma) =>
+    normalArea(vma, set, files, shared, refuse)
+  );
+  if (reasons.length > 0) {
+    throw new CkptError(EXIT.refused, action(set), reasons);
+  }
+  return {
+    set,
+    tree: root,
+    pid,
+    threads,
+    mm: { ...original, vmas },
+    fs: set.require("fs", pid),
+    descriptors,
+    files,
+    pagemap: set.require("pagemap", pid),
+    shared: [...shared.values()],
+    seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
+    extension: set.read("ckpt-task", pid) ?? { threads: [], areas: [] },
+  };
+}
+
+function action(set: ImageSet): string {
+  return `restoring from ${set.directory}`;
+}
+
+function nameOfKind(type: number): string {
+  return Object.entries(fd_types).find(([, value]) => value === type)?.[0] ??
+    String(type);
+}
+
+function refuseNamespaces(
+  ids: task_kobj_ids_entry,
+  set: ImageSet,
+  refuse: (object: string, why: string) => void,
+): void {
+  const own = set.inventory.root_ids;
+  for (const name of NAMESPACES) {
+    if ((ids[name] ?? 0) !== (own?.[name] ?? 0)) {
+      refuse(
+        "the program",
+        `its own ${name.slice(0, name.indexOf("_"))} namespace is not ` +
+          "supported yet",
+      );
+    }
+  }
+}
+
+/**
+ * Brings shared anonymous memory, which CRIU writes as a memfd called
+ * "/dev/zero", into the older form with the id of the object; notes the object.
+ */
+function normalArea(
+  vma: vma_entry,
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+  shared: Map<bigint, SharedObject>,
+  refuse: (object: string, why: string) => void,
+): vma_entry {
+  const object = `mm image, area ${vma.start.toString(16)}`;
+  for (const [bit, what] of UNSUPPORTED_AREAS) {
+    if ((vma.status & bit) !== 0) {
+      refuse(object, `${what} is not supported yet`);
+    }
+  }
+  if ((vma.status & VMA_STATUS.MEMFD) !== 0) {
+    const inodeId = files.get(Number(vma.shmid))?.memfd?.inode_id;
+    const inode = set.read("memfd", undefined)?.find((entry) =>
+      entry.inode_id === BigInt(inodeId ?? -1)
+    );
+    if (inode?.name !== "/dev/zero") {
+      refuse(object, "memory of a memfd is not supported yet");
+      return vma;
+    }
+    const id = BigInt(inode.shmid);
+    noteShared(shared, set, id, inode.size);
+    return {
+      ...vma,
+      shmid: id,
+      flags: vma.flags | MAP.anonymous,
+      status: VMA_STATUS.REGULAR | VMA_STATUS.ANON_SHARED,
+    };
+  }
+  if ((vma.status & VMA_STATUS.ANON_SHARED) !== 0) {
+    noteShared(shared, set, vma.shmid, vma.pgoff + vma.end - vma.start);
+  }
+  return vma;
+}
+
+function noteShared(
+  shared: Map<bigint, SharedObject>,
+  set: ImageSet,
+  id: bigint,
+  size: bigint,
+): void {
+  const known = shared.get(id);
+  if (known !== undefined && known.size >= size) return;
+  shared.set(id, {
+    id,
+    size,
+    pagemap: known?.pagemap ?? set.require("pagemap-shmem", id),
+  });
+}
+
+/** The path of the page image that belongs to a pagemap. */
+export function pagesPath(set: ImageSet, pagemap: Pagemap): string {
+  return set.path(pagesName(pagemap.pages_id));
+}
+
+/** A file of the image that is reached by its path. */
+export function regularFile(
+  images: TaskImages,
+  id: number,
+): reg_file_entry {
+  const file = images.files.get(id)?.reg;
+  if (file === undefined) {
+    throw new CkptError(EXIT.image, action(images.set), [{
+      object: `files.img, id ${id}`,
+      why: "it is no regular file",
+    }]);
+  }
+  return file;
+}
