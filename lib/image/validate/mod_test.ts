@@ -30,6 +30,20 @@ Deno.test("the minimal image has nothing wrong", () =>
     validateImageSet(await readImageSet(directory));
   }));
 
+/** An epoll as descriptor 3 that watches another one. */
+function watch(image: MinimalImage, tfd: number) {
+  const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
+  const target = { id: 0, tfd, events: 1, data: 0n };
+  const epfd = { id: 5, flags: 0, fown, tfd: [target] };
+  image.files.push({ type: fd_types.EVENTPOLL, id: 5, epfd });
+  image.fdinfo.push({ id: 5, flags: 0, type: fd_types.EVENTPOLL, fd: 3 });
+}
+
+Deno.test("an epoll that watches an open descriptor is fine", () =>
+  inImage((image) => watch(image, 2), async (directory) => {
+    validateImageSet(await readImageSet(directory));
+  }));
+
 const stranger = { ...minimalImage().files[1], id: 9 };
 
 /** What is changed, and how the complaint begins: file, entry and field. */
@@ -270,6 +284,7 @@ const DAMAGES: [(image: MinimalImage) => void, string][] = [
   ],
   [(i) => i.fdinfo[1].id = 77, "fdinfo-2.img, entry 1, field id"],
   [(i) => i.fdinfo[1].flags = 2, "fdinfo-2.img, entry 1, field flags"],
+  [(i) => watch(i, 99), "files.img, field epfd.tfd: epoll 5 watches 1"],
   [(i) => i.fs.cwd_id = 77, "fs-4242.img, entry 0, field cwd_id"],
   [(i) => i.fs.root_id = 77, "fs-4242.img, entry 0, field root_id"],
   [(i) => i.fs.umask = 0o1000, "fs-4242.img, entry 0, field umask"],
