@@ -2,7 +2,7 @@
  * What cannot be saved yet is refused before the program is touched: exit code 3, every reason at once. Whoever adds
  * a kind takes it out of the list here and gives it a program of its own.
  */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { assertUnchanged, type Program, Scope } from "./harness.ts";
 
@@ -93,13 +93,18 @@ function held(program: Program): string[] {
     .map((line) => line.split(" ")[1]);
 }
 
+/** How a message names a descriptor: with its number and, in brackets, what it leads to. */
+function named(fd: string, program: Program): RegExp {
+  return new RegExp(`descriptor ${fd} \\(.*\\) of task ${program.pid}\\b`);
+}
+
 for (const kind of DESCRIPTORS) {
   Deno.test(`a program that holds a ${kind} is refused by its descriptor and unharmed`, async () => {
     await using scope = new Scope();
     const program = await scope.start("holds", kind);
     const message = await refused(scope, program, true);
     for (const fd of held(program)) {
-      assertMatch(message, new RegExp(`descriptor ${fd} of task`));
+      assertMatch(message, named(fd, program));
     }
   });
 }
@@ -126,7 +131,7 @@ Deno.test("all reasons are named at once", async () => {
   const program = await scope.start("holds", ...kinds);
   const message = await refused(scope, program, true);
   for (const fd of held(program)) {
-    assertStringIncludes(message, `descriptor ${fd} of task`);
+    assertMatch(message, named(fd, program));
   }
   assertMatch(message, /child/);
   assertMatch(message, OTHERS["memfd-mapping"]);
@@ -140,10 +145,7 @@ Deno.test("check names the same reasons without stopping the program", async () 
   const answer = await scope.ckpt("check", `${program.pid}`);
   assertEquals(answer.code, EXIT.refused, answer.stderr);
   for (const fd of held(program)) {
-    assertStringIncludes(
-      answer.stdout + answer.stderr,
-      `descriptor ${fd} of task`,
-    );
+    assertMatch(answer.stdout + answer.stderr, named(fd, program));
   }
   assertEquals(switches(program), before);
   assertEquals(await program.verify(), "ok");
@@ -170,5 +172,23 @@ Deno.test("waits_epoll: threads in epoll_wait are refused and do not notice", as
     scope.path("images"),
   );
   assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("a terminal that the program made itself is refused with --shell-job, too", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("holds", "pty");
+  const answer = await scope.ckpt(
+    "dump",
+    "-j",
+    "-t",
+    `${program.pid}`,
+    "-D",
+    scope.path("images"),
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  for (const fd of held(program)) {
+    assertMatch(answer.stderr, named(fd, program));
+  }
   assertEquals(await program.verify(), "ok");
 });

@@ -38,7 +38,7 @@ Deno.test("a pipe of the outside is refused with the options that would allow it
     scope.path("images"),
   );
   assertEquals(answer.code, EXIT.refused);
-  assertStringIncludes(answer.stderr, `descriptor 1 of task ${program.pid}`);
+  assertStringIncludes(answer.stderr, `descriptor 1 (${pipe})`);
   assertStringIncludes(answer.stderr, `--external ${pipe}`);
   assertStringIncludes(answer.stderr, "--inherit-fd");
   Deno.writeTextFileSync(`${program.work}/go`, "");
