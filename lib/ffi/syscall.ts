@@ -56,6 +56,7 @@ export const NR = {
   rt_sigqueueinfo: 129,
   sigaltstack: 131,
   personality: 135,
+  setpriority: 141,
   prctl: 157,
   arch_prctl: 158,
   chroot: 161,

@@ -214,7 +214,7 @@ Deno.test("an expiry among others of its number is queued like them", () => {
   assertEquals(task.status.shdPnd, 0n);
 });
 
-Deno.test("a timer on the CPU clock of another thread is told from one of the leader's", () => {
+Deno.test("a timer on the CPU clock of the leader is not taken for another thread's", () => {
   using task = new AgentTask();
   restore(task, [timer(1, { clock_id: -2 >>> 0, vsec: 100n })]);
   const timers = readTimers(task.pid);

@@ -145,6 +145,17 @@ export function parseCoredumpFilter(text: string): number {
   return Number.parseInt(text, 16);
 }
 
+/** What CRIU's format has no field for. */
+export type ProcessExtension = Pick<
+  ckpt_task_entry,
+  | "personality"
+  | "coredump_filter"
+  | "thp_disable_flags"
+  | "mdwe"
+  | "memory_merge"
+  | "xcomp_permissions"
+>;
+
 /** The fields of three messages. */
 export interface DumpedProcess {
   task: Pick<
@@ -165,7 +176,7 @@ export function dumpProcess(
   readings: ProcessReadings,
 ): DumpedProcess {
   const { personality, oomScoreAdj, loginuid, coredumpFilter } = readings;
-  const extension: DumpedProcess["extension"] = {};
+  const extension: ProcessExtension = {};
   if (personality !== 0) extension.personality = personality;
   if (
     coredumpFilter !== undefined && coredumpFilter !== DEFAULT_COREDUMP_FILTER
@@ -240,7 +251,7 @@ export function restoreProcess(
   { task, mm, extension, umask }: {
     task: task_core_entry;
     mm: mm_entry;
-    extension: ckpt_task_entry | undefined;
+    extension: ProcessExtension | undefined;
     /** fs_entry.umask; undefined: left as it is. */
     umask: number | undefined;
   },

@@ -24,6 +24,8 @@ const SCHED_DEADLINE = 6;
 /** The greatest policy there is: SCHED_EXT. */
 const LAST_POLICY = 7;
 
+const PRIO_PROCESS = 0;
+
 const FLAG_RESET_ON_FORK = 1n;
 const FLAG_UTIL_CLAMP_MIN = 0x20n;
 const FLAG_UTIL_CLAMP_MAX = 0x40n;
@@ -80,7 +82,10 @@ export function schedulingProblems(
   }];
 }
 
-/** The part of a thread's scheduling that CRIU's format has. */
+/**
+ * The part of a thread's scheduling that CRIU's format has. sched_getattr(2)
+ * tells no nice value of a real-time thread; `nice` of /proc/TID/stat does.
+ */
 export function dumpScheduling(
   scheduling: Scheduling,
 ): Pick<thread_core_entry, "sched_policy" | "sched_nice" | "sched_prio"> {
@@ -196,6 +201,14 @@ export function restoreScheduling(
     "sched_setattr",
     [0, program.bytes(new Uint8Array(view.buffer)), 0],
     "setting the scheduling policy, priority and nice value",
+  );
+
+  // Only SCHED_OTHER and SCHED_BATCH take the nice value above; the others
+  // keep it for the day their policy changes.
+  program.call(
+    "setpriority",
+    [PRIO_PROCESS, 0, sched_nice],
+    `setting the nice value ${sched_nice}`,
   );
 
   // A new agent has inherited the processors of ckpt, which may be fewer.
