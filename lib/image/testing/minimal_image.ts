@@ -5,24 +5,30 @@
 
 import { encodeImage } from "../framing.ts";
 import { ImageWriter } from "../image_writer.ts";
-import { type Content, type ImageKind, imageName } from "../kinds.ts";
-import type {
-  core_entry,
-  file_entry,
-  fs_entry,
-  inventory_entry,
-  mm_entry,
-  pstree_entry,
-  siginfo_entry,
-  task_kobj_ids_entry,
-  timens_entry,
-  vma_entry,
+import {
+  type Content,
+  type ImageKind,
+  imageName,
+  type Pagemap,
+} from "../kinds.ts";
+import { PAGE_SIZE } from "../pagemap.ts";
+import {
+  type core_entry,
+  core_entry_march,
+  fd_types,
+  type fdinfo_entry,
+  type file_entry,
+  type fs_entry,
+  type inventory_entry,
+  lsmtype,
+  type mm_entry,
+  type pstree_entry,
+  type seccomp_entry,
+  type siginfo_entry,
+  type task_kobj_ids_entry,
+  type timens_entry,
+  type vma_entry,
 } from "../schema.gen.ts";
-import { core_entry_march, fd_types, lsmtype } from "../schema.gen.ts";
-import type { fdinfo_entry, seccomp_entry } from "../schema.gen.ts";
-import type { Pagemap } from "../kinds.ts";
-
-export const PAGE_SIZE = 4096;
 
 /** Every file of the image; tests change values in place before writing it. */
 export interface MinimalImage {
