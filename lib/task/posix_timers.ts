@@ -36,7 +36,6 @@ const CLOCK_REALTIME_ALARM = 8;
 const CLOCK_BOOTTIME_ALARM = 9;
 const CLOCK_TAI = 11;
 
-/** Clocks that run whether the program runs or not. */
 const WALL_CLOCKS: readonly number[] = [
   CLOCK_REALTIME,
   CLOCK_MONOTONIC,
@@ -57,6 +56,11 @@ const LAST_SIGNAL = 64;
 const MOST_SECONDS = 2n ** 63n / SECOND;
 /** Ids that can be reached by creating and deleting one timer after another. */
 const MOST_COUNTED_ID = 20_000;
+
+/** Whether a clock runs on while the program does not. */
+export function isWallClock(clock: number): boolean {
+  return WALL_CLOCKS.includes(clock);
+}
 
 /**
  * What a negative clock id means (include/linux/posix-timers.h): the inverted
@@ -98,9 +102,7 @@ export interface TimerOwner {
 function clockProblem(clock: number, owner: TimerOwner): string | undefined {
   const cpu = cpuClock(clock);
   if (cpu === undefined) {
-    return WALL_CLOCKS.includes(clock)
-      ? undefined
-      : `clock ${clock} is not known`;
+    return isWallClock(clock) ? undefined : `clock ${clock} is not known`;
   }
   if (cpu.ofDescriptor) return "its clock is that of a device";
   if (cpu.pid === 0) return undefined;
@@ -478,7 +480,7 @@ function startOf(
   const { si_signo, it_sigev_notify, overrun } = timer;
   const clock = timer.clock_id | 0;
   if (
-    interval === 0n || value > interval || !WALL_CLOCKS.includes(clock) ||
+    interval === 0n || value > interval || !isWallClock(clock) ||
     it_sigev_notify === SIGEV_NONE || si_signo === SIGKILL ||
     si_signo === SIGSTOP
   ) {
