@@ -1,0 +1,152 @@
+/**
+ * Exchanges images with CRIU: `make interop CRIU=path CRIT=command`.
+ *
+ * For each program: crit reads every image that ckpt writes; CRIU restores what ckpt dumped; ckpt restores what CRIU
+ * dumped; and the program verifies itself. What CRIU cannot do with images of its own is no fault of the exchange:
+ * CRIU to CRIU comes first and is the measure.
+ */
+import { CKPT, type Program, run, Scope } from "../harness.ts";
+
+const CRIU = Deno.env.get("CRIU") ?? "criu";
+const CRIT = (Deno.env.get("CRIT") ?? "crit").split(" ");
+
+const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
+  "mem_private",
+  "mem_files",
+  "mem_advice",
+  "mem_growth",
+  "identity",
+  "registers",
+  "fpu",
+  "threads",
+  "syscalls",
+  "rseq",
+  "robust",
+  "sched",
+  "signals_pending",
+  "signal_actions",
+  "in_handler",
+  "itimers",
+  "posix_timers",
+  "creds",
+  "thread_creds",
+  "seccomp_filter",
+  "seccomp_process",
+  "seccomp_strict",
+  "prctls",
+  "personality",
+  "limits",
+  "membarrier",
+  "files_regular",
+  "files_devices",
+  "directories",
+];
+
+/** "ok", or in one line what went wrong. */
+type Outcome = string;
+
+function firstLines(text: string): string {
+  return text.trim().split("\n").slice(-3).join(" | ").slice(0, 300);
+}
+
+async function act(
+  tool: string,
+  action: "dump" | "restore",
+  program: Program,
+  images: string,
+): Promise<Outcome> {
+  const log = `${action}-by-${tool === CKPT ? "ckpt" : "criu"}.log`;
+  const args = action === "dump"
+    ? ["dump", "-t", `${program.pid}`, "-D", images, "-v4", "-o", log]
+    : ["restore", "-d", "-D", images, "-v4", "-o", log];
+  const answer = await run(tool, args);
+  if (answer.code !== 0) {
+    let text = answer.stderr;
+    try {
+      text += Deno.readTextFileSync(`${images}/${log}`);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+    const errors = text.split("\n").filter((line) => /error/i.test(line));
+    return `${action} exits with ${answer.code}: ${
+      firstLines(errors.join("\n") || text)
+    }`;
+  }
+  if (action === "dump") await program.ended();
+  else program.restored();
+  return "ok";
+}
+
+/** One program dumped by one tool and restored by another; `look` sees the images in between. */
+async function exchange(
+  name: string,
+  from: string,
+  to: string,
+  look: (images: string) => Promise<Outcome> = () => Promise.resolve("ok"),
+): Promise<Outcome> {
+  await using scope = new Scope();
+  const program = await scope.start(name);
+  const images = scope.path("images");
+  for (
+    const step of [
+      () => act(from, "dump", program, images),
+      () => look(images),
+      () => act(to, "restore", program, images),
+      async () => firstLines(await program.verify()),
+    ]
+  ) {
+    const outcome = await step();
+    if (outcome !== "ok") return outcome;
+  }
+  return "ok";
+}
+
+/** crit decodes every image but the page bytes. */
+async function decode(images: string): Promise<Outcome> {
+  for (const entry of Deno.readDirSync(images)) {
+    if (!entry.name.endsWith(".img") || entry.name.startsWith("pages-")) {
+      continue;
+    }
+    const [command, ...args] = CRIT;
+    const answer = await run(command, [
+      ...args,
+      "decode",
+      "-i",
+      `${images}/${entry.name}`,
+    ]);
+    if (answer.code !== 0) {
+      return `crit cannot read ${entry.name}: ${firstLines(answer.stderr)}`;
+    }
+    JSON.parse(answer.stdout);
+  }
+  return "ok";
+}
+
+let failures = 0;
+let measured = 0;
+for (const name of PROGRAMS) {
+  const measure = await exchange(name, CRIU, CRIU);
+  if (measure === "ok") measured++;
+  for (
+    const [what, outcome] of [
+      ["ckpt to CRIU", await exchange(name, CKPT, CRIU, decode)],
+      ["CRIU to ckpt", await exchange(name, CRIU, CKPT)],
+    ]
+  ) {
+    const expected = measure === "ok";
+    const unread = outcome.startsWith("crit cannot");
+    if (outcome !== "ok" && (expected || unread)) failures++;
+    const verdict = outcome === "ok"
+      ? "ok"
+      : expected || unread
+      ? `FAILED: ${outcome}`
+      : `as CRIU alone, which fails (${measure}): ${outcome}`;
+    console.log(`${name}, ${what}: ${verdict}`);
+  }
+}
+if (measured === 0) {
+  console.log(`${CRIU} cannot dump and restore any of the programs`);
+  failures++;
+}
+console.log(failures === 0 ? "all is well" : `${failures} failed`);
+Deno.exit(failures === 0 ? 0 : 1);
