@@ -465,8 +465,12 @@ type Start =
  * so that the overrun depends only on how exactly a sleep ends.
  */
 const DELIVERY_DELAY = 20n * MILLISECOND;
-/** A sleep ends no later than this, or an overrun is counted one too high. */
-const LATEST_WAKEUP = 4n * MILLISECOND;
+/**
+ * A sleep ends no later than this on a busy host, or an overrun is counted one
+ * too high. A timer that has less time left gets this much, at most half of
+ * its interval.
+ */
+const LATEST_WAKEUP = 50n * MILLISECOND;
 
 function startOf(
   timer: posix_timer_entry,
