@@ -22,6 +22,13 @@ const PTRACE_O_TRACECLONE = 1n << 3n;
 const PTRACE_O_EXITKILL = 1n << 20n;
 const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
 
+/**
+ * A program that was just dumped keeps its pid until its parent takes its exit
+ * status, which is a matter of milliseconds.
+ */
+const ZOMBIE_PATIENCE_MS = 2000;
+const ZOMBIE_POLL_MS = 5;
+
 const SIGKILL = 9n;
 /** Where c/agent/agent.ld links the agent when it is started as a program. */
 const AGENT_START = 0x10000n;
@@ -80,7 +87,15 @@ export class AgentProcess implements Disposable {
         PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL |
           suspend,
       );
-    const pid = start(PTRACE_O_SUSPEND_SECCOMP);
+    let pid = start(PTRACE_O_SUSPEND_SECCOMP);
+    const deadline = performance.now() + ZOMBIE_PATIENCE_MS;
+    while (
+      pid === BigInt(-EEXIST) && isZombie(options.pid) &&
+      performance.now() < deadline
+    ) {
+      pause(ZOMBIE_POLL_MS);
+      pid = start(PTRACE_O_SUSPEND_SECCOMP);
+    }
     close(reading);
     if (pid < 0n) {
       close(lifeline);
@@ -152,14 +167,14 @@ export class AgentProcess implements Disposable {
   }
 
   /** Runs a program whose calls queue signals or arm timers; see libckpt. */
-  step(thread: AgentThread, program: Program, address: bigint): void {
+  step(thread: AgentThread, program: Program, address: bigint): Outcome {
     this.memory.write(address, program.encode(address, YIELD.noSuchCall));
     this.point(thread, address);
     checked(
       library("restore").ckpt_agent_step(thread.tid),
       `restoring task ${this.pid}`,
     );
-    this.outcome(program, address);
+    return this.outcome(program, address);
   }
 
   /** @throws CkptError when an operation of the program failed */
@@ -231,6 +246,21 @@ function takeEnd(tid: number): void {
   }
 }
 
+function isZombie(pid: number): boolean {
+  try {
+    return /^State:\s+Z/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
+  } catch {
+    // Gone by now: the pid is free.
+    return true;
+  }
+}
+
+/** Sleeps without giving way to other JavaScript. */
+function pause(milliseconds: number): void {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  Atomics.wait(cell, 0, 0, milliseconds);
+}
+
 function startError(wanted: number, result: bigint): CkptError {
   if (result !== BigInt(-EEXIST)) {
     return nativeError(
@@ -244,7 +274,9 @@ function startError(wanted: number, result: bigint): CkptError {
   let holder = "";
   try {
     const name = Deno.readTextFileSync(`/proc/${wanted}/comm`).trimEnd();
-    holder = ` by "${name}"`;
+    holder = isZombie(wanted)
+      ? ` by "${name}", which has ended but whose parent did not take notice`
+      : ` by "${name}"`;
   } catch {
     // A pid may also be taken as the id of a group or session.
   }

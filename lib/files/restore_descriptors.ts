@@ -127,12 +127,11 @@ function restoreState(
   }
 }
 
-/** Root and working directory (chroot(2), fchdir(2)) and the umask. */
+/** Root and working directory (chroot(2), fchdir(2)). */
 export function restoreDirectories(
   program: Program,
   cwd: reg_file_entry,
   root: reg_file_entry,
-  umask: number | undefined,
 ): void {
   const fd = program.call(
     "openat",
@@ -153,7 +152,4 @@ export function restoreDirectories(
   }
   program.call("fchdir", [fd], `changing to the directory ${cwd.name}`);
   program.call("close", [fd], "closing the working directory");
-  if (umask !== undefined) {
-    program.call("umask", [umask], "setting the umask");
-  }
 }

@@ -82,9 +82,12 @@ export function rebuildMemory(program: Program, input: RebuildInput): void {
   mapAnonymous(program, real, written, input);
   mapSharedMemory(program, real, input);
   mapFiles(program, real, written, input);
-  fill(program, input.pages, input.pagesFd, 0n, "memory");
+  const vdso = real.find(isVdso);
+  fill(program, input.pages, input.pagesFd, 0n, "memory", vdso);
   for (const vma of real) {
-    if (written.has(vma) && (vma.prot & PROT.write) === 0) {
+    if (
+      written.has(vma) && vma !== vdso && (vma.prot & PROT.write) === 0
+    ) {
       program.call(
         "mprotect",
         [vma.start, vma.end - vma.start, vma.prot],
@@ -331,27 +334,48 @@ function mapSharedMemory(
   }
 }
 
-/** Reads stored pages to their places; `base` is added to their addresses. */
+/**
+ * Reads stored pages to their places; `base` is added to their addresses.
+ *
+ * @param except an area whose pages the kernel provides
+ */
 function fill(
   program: Program,
   pages: readonly pagemap_entry[],
   fd: number,
   base: bigint,
   what: string,
+  except?: vma_entry,
 ): void {
   let offset = 0n;
   for (const entry of pages) {
     if ((pageFlags(entry) & PAGE_FLAGS.PRESENT) === 0) continue;
-    const { vaddr } = entry;
-    const length = BigInt(pageCount(entry) * PAGE_SIZE);
-    program.call(
-      "pread64",
-      [fd, base + vaddr, length, offset],
-      `filling ${what} at ${(base + vaddr).toString(16)}`,
-      { whole: true },
-    );
-    offset += length;
+    const start = entry.vaddr;
+    const end = start + BigInt(pageCount(entry) * PAGE_SIZE);
+    for (const part of without(start, end, except)) {
+      const address = base + part.start;
+      program.call(
+        "pread64",
+        [fd, address, part.end - part.start, offset + part.start - start],
+        `filling ${what} at ${address.toString(16)}`,
+        { whole: true },
+      );
+    }
+    offset += end - start;
   }
+}
+
+/** What is left of a range when an area is taken out. */
+function without(
+  start: bigint,
+  end: bigint,
+  area: { start: bigint; end: bigint } | undefined,
+): { start: bigint; end: bigint }[] {
+  if (area === undefined || area.end <= start || end <= area.start) {
+    return [{ start, end }];
+  }
+  return [{ start, end: area.start }, { start: area.end, end }]
+    .filter((part) => part.start < part.end);
 }
 
 const MADV_HUGEPAGE = 14n;
