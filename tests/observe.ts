@@ -9,9 +9,12 @@
  * - State: a thread that sleeps now may run the moment after; a stopped or traced thread is kept apart, as it matters;
  * - the kernel's internal task flags of `stat`;
  * - inode numbers of things without a name (shared anonymous memory): the kernel numbers them anew;
+ * - the number of the audit session, which the kernel counts up whenever a login uid is set;
  * - the number of the autogroup (its nice value is compared);
  * - `syscall` of threads that run, and of the main thread, which waits in a loop. A blocked call may turn into
  *   restart_syscall, as it does after any stop.
+ * - the border between private anonymous areas that are alike: the kernel keeps two apart that were moved together by
+ *   mremap, and makes one of them when they are mapped anew;
  * - VmFlags `sd` (soft-dirty), the trace that any memory tracking leaves.
  */
 
@@ -26,6 +29,9 @@ const STAT_FIELDS = [
   ...[1, 2, 4, 5, 6, 7, 8, 18, 19, 20, 21, 23, 25, 26, 27, 28, 31, 32, 33, 34],
   ...[38, 40, 41, 45, 46, 47, 48, 49, 50, 51],
 ];
+
+/** What /proc/PID/sessionid says of a task without one: (u32)-1. */
+const NO_AUDIT_SESSION = "4294967295";
 
 const RESTART_SYSCALL = "219";
 
@@ -59,25 +65,52 @@ function link(path: string): string[] {
   }
 }
 
-function maps(pid: number): string[] {
-  return lines(`/proc/${pid}/maps`).map((line) =>
-    line.replace(
-      /^(\S+ \S+ \S+) \S+ \d+( +\/dev\/zero \(deleted\))$/,
-      "$1 -- --$2",
-    )
-  );
+interface Area {
+  start: string;
+  end: string;
+  /** Permissions, offset, device, inode and path. */
+  what: string;
+  flags: string;
 }
 
-function memoryFlags(pid: number): string[] {
-  let area = "";
-  const flags: string[] = [];
+function areas(pid: number): Area[] {
+  const found: Area[] = [];
   for (const line of lines(`/proc/${pid}/smaps`)) {
-    if (/^[0-9a-f]+-/.test(line)) area = line.split(" ")[0];
-    if (line.startsWith("VmFlags:")) {
-      flags.push(`${area} ${line.slice(8).replace(/ sd\b/, "").trim()}`);
+    const header = /^([0-9a-f]+)-([0-9a-f]+) (.*)$/.exec(line);
+    if (header) {
+      const [, start, end, what] = header;
+      found.push({
+        start,
+        end,
+        what: what.trim().replace(
+          /^(\S+ \S+) \S+ \d+( +\/dev\/zero \(deleted\))$/,
+          "$1 -- --$2",
+        ),
+        flags: "",
+      });
+    } else if (line.startsWith("VmFlags:")) {
+      found[found.length - 1].flags = line.slice(8).replace(/ sd\b/, "").trim();
     }
   }
-  return flags;
+  return found;
+}
+
+/** Neighbours without a file and alike in everything, as one area. */
+function merged(all: readonly Area[]): Area[] {
+  const result: Area[] = [];
+  for (const area of all) {
+    const last = result.at(-1);
+    if (
+      last !== undefined && last.end === area.start &&
+      last.what === area.what && last.flags === area.flags &&
+      area.what.endsWith(" 00000000 00:00 0")
+    ) {
+      last.end = area.end;
+    } else {
+      result.push({ ...area });
+    }
+  }
+  return result;
 }
 
 function stat(path: string): string[] {
@@ -114,8 +147,15 @@ function systemCall(path: string): string[] {
 export function observe(pid: number): Observation {
   const proc = `/proc/${pid}`;
   const seen: Observation = new Map();
-  seen.set("maps", maps(pid));
-  seen.set("VmFlags", memoryFlags(pid));
+  const memory = merged(areas(pid));
+  seen.set(
+    "maps",
+    memory.map(({ start, end, what }) => `${start}-${end} ${what}`),
+  );
+  seen.set(
+    "VmFlags",
+    memory.map(({ start, end, flags }) => `${start}-${end} ${flags}`),
+  );
   seen.set("status", status(`${proc}/status`));
   seen.set("stat", stat(`${proc}/stat`));
   for (
@@ -140,6 +180,9 @@ export function observe(pid: number): Observation {
     ]
   ) {
     seen.set(name, lines(`${proc}/${name}`));
+  }
+  if (seen.get("sessionid")?.[0] !== NO_AUDIT_SESSION) {
+    seen.set("sessionid", ["(set)"]);
   }
   seen.set("auxv", bytes(`${proc}/auxv`));
   seen.set("autogroup", [

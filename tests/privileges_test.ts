@@ -10,6 +10,7 @@ survives("seccomp_filter", "chains of seccomp filters of single threads");
 survives("seccomp_process", "seccomp filters of an unprivileged process");
 survives("seccomp_strict", "threads in seccomp strict mode");
 survives("prctls", "properties set by prctl");
+survives("death_signal", "parent-death signals that would be noticed");
 survives("personality", "personality bits");
 survives("limits", "resource limits, umask, OOM score and dump filter");
 survives("membarrier", "membarrier registrations");

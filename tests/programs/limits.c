@@ -3,7 +3,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-static const char *const files[] = {"oom_score_adj", "coredump_filter", "loginuid", "sessionid", "timerslack_ns"};
+static const char *const files[] = {"oom_score_adj", "coredump_filter", "loginuid", "timerslack_ns"};
 enum { FILES = sizeof(files) / sizeof(files[0]) };
 
 static void put(const char *path, const char *text) {
