@@ -52,11 +52,6 @@ static int64_t clone_agent(uint64_t args, uint64_t size, uint64_t child_program)
 	return ret;
 }
 
-static void copy(uint8_t *to, const uint8_t *from, uint64_t length)
-{
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length) : : "memory");
-}
-
 static int64_t whole(int64_t nr, uint64_t *a)
 {
 	uint64_t done = 0;
@@ -98,8 +93,8 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 		return 0;
 	case AGENT_CLONE:
 		return clone_agent(a[0], a[1], a[2]);
-	case AGENT_COPY:
-		copy((uint8_t *)a[1], (uint8_t *)a[0], a[2]);
+	case AGENT_FLAGS:
+		__asm__ volatile("pushfq\n\tor %0, (%%rsp)\n\tpopfq" : : "r"(a[0]) : "cc", "memory");
 		return 0;
 	}
 	if (op->flags & OP_WHOLE)

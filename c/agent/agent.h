@@ -33,8 +33,8 @@ enum {
 	AGENT_STORE = 0x10000,
 	/* args: address of clone_args, its size, child's program: clone a task that runs another program. */
 	AGENT_CLONE = 0x10001,
-	/* args: from, to, length: copy memory. */
-	AGENT_COPY = 0x10002,
+	/* args: bits: set these bits of the flags register; ptrace cannot set all that a program can. */
+	AGENT_FLAGS = 0x10002,
 };
 
 struct agent_op {

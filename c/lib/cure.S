@@ -6,6 +6,8 @@
  *   +0   syscall        the tracer's first call in the task (mmap of the agent) is made here
  *   +2   rax = address of the agent's memory, or -errno: unmap it, put everything back
  *
+ * System call user dispatch, which is off while we work, is switched on again by the last call.
+ *
  * It uses no memory but its own read-only bytes, no flags after restoring them, and no vector registers.
  * While signals are unblocked the stack pointer is the task's own, so that a handler finds its stack.
  */
@@ -27,6 +29,13 @@ cure_begin:
 	mov $0, %edx
 	mov $8, %r10d
 	mov $14, %eax			/* rt_sigprocmask */
+	syscall
+	mov $59, %edi			/* PR_SET_SYSCALL_USER_DISPATCH */
+	mov slot_dispatch_mode(%rip), %rsi
+	mov slot_dispatch_offset(%rip), %rdx
+	mov slot_dispatch_length(%rip), %r10
+	mov slot_dispatch_selector(%rip), %r8
+	mov $157, %eax			/* prctl */
 	syscall
 	mov slot_r15(%rip), %r15
 	mov slot_r14(%rip), %r14
@@ -67,5 +76,9 @@ slot_rcx: .quad 0
 slot_rdx: .quad 0
 slot_rsi: .quad 0
 slot_rdi: .quad 0
+slot_dispatch_mode: .quad 0
+slot_dispatch_selector: .quad 0
+slot_dispatch_offset: .quad 0
+slot_dispatch_length: .quad 0
 cure_end:
 	.section .note.GNU-stack, "", @progbits

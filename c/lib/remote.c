@@ -20,12 +20,21 @@
 #include "../agent/agent.h"
 #include "ckpt.h"
 
+/* linux/ptrace.h of 6.4 and later. */
+#define SET_SYSCALL_USER_DISPATCH_CONFIG 0x4210
+
 extern const uint8_t cure_begin[], cure_end[], cure_slots[];
+
+/* Syscall user dispatch (struct ptrace_sud_config); mode 0: off. */
+struct dispatch {
+	uint64_t mode, selector, offset, length;
+};
 
 /* The order of the slots in cure.S. */
 struct cure_slots {
 	uint64_t area_length, mask, flags, rsp, rip;
 	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+	struct dispatch dispatch;
 };
 
 /* The largest cure, so that a cave can be chosen before: two fit the tail of any known vdso. */
@@ -44,6 +53,7 @@ struct host {
 	uint64_t cure_rip;
 	uint64_t cure_rax;
 	struct user_regs_struct regs;
+	struct dispatch dispatch;
 };
 
 static int64_t write_memory(const struct host *host, uint64_t address, const void *data, size_t length)
@@ -60,6 +70,7 @@ static int64_t write_cure(const struct host *host, uint64_t area_length)
 		area_length, host->signal_mask, r->eflags, r->rsp, host->cure_rip,
 		r->r15, r->r14, r->r13, r->r12, r->rbp, r->rbx, r->r11, r->r10, r->r9, r->r8,
 		host->cure_rax, r->rcx, r->rdx, r->rsi, r->rdi,
+		host->dispatch,
 	};
 	uint8_t cure[512];
 	size_t size = cure_end - cure_begin;
@@ -130,12 +141,23 @@ static int64_t call_at_cave(const struct host *host, int64_t nr, const uint64_t 
 	return ret;
 }
 
+/* Dispatch would turn our calls into signals for the program. */
+static int64_t set_dispatch(const struct host *host, const struct dispatch *dispatch)
+{
+	if (!host->dispatch.mode)
+		return 0;
+	if (ptrace(SET_SYSCALL_USER_DISPATCH_CONFIG, host->tid, sizeof(*dispatch), dispatch) < 0)
+		return fail(CAUSE_DISPATCH, host->tid, 0, -errno);
+	return 0;
+}
+
 static int64_t put_back(const struct host *host)
 {
 	int64_t mask = set_signal_mask(host->tid, host->signal_mask);
 	int64_t regs = set_registers(host->tid, &host->regs);
+	int64_t dispatch = set_dispatch(host, &host->dispatch);
 
-	return mask ? mask : regs;
+	return mask ? mask : regs ? regs : dispatch;
 }
 
 /*
@@ -147,6 +169,8 @@ EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
 	const uint64_t args[6] = { 0, length, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
 	int64_t area = 0, ret = write_cure(host, length);
 
+	if (!ret)
+		ret = set_dispatch(host, &(struct dispatch){ 0 });
 	if (ret < 0)
 		return ret;
 	ret = call_at_cave(host, SYS_mmap, args, &area);
@@ -211,6 +235,8 @@ EXPORT int64_t ckpt_inject(const struct host *host, struct call *calls, uint64_t
 {
 	int64_t ret = write_cure(host, 0);
 
+	if (!ret)
+		ret = set_dispatch(host, &(struct dispatch){ 0 });
 	if (ret < 0)
 		return ret;
 	for (uint64_t i = 0; i < count && !ret; i++)

@@ -22,12 +22,20 @@ import {
 } from "../proc/read.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import type {
+  posix_timer_entry,
   sa_entry,
   siginfo_entry,
   task_timers_entry,
 } from "../image/schema.gen.ts";
 import { askHeapEnd } from "../mm/memory_map.ts";
 import { askIntervalTimers } from "../task/interval_timers.ts";
+import {
+  countableExpiries,
+  type CountedExpiry,
+  countExpiries,
+  returnExpiries,
+  withOverruns,
+} from "../task/pending_expiries.ts";
 import { readPendingSignals } from "../task/pending_signals.ts";
 import {
   askPosixTimers,
@@ -63,6 +71,7 @@ export interface CollectedThread extends StoppedThread {
   readonly answers: ThreadAnswers;
   readonly readings: ThreadReadings;
   readonly filters: readonly Filter[];
+  readonly nice: number;
 }
 
 export interface Collected {
@@ -114,15 +123,28 @@ export function collect(
   const questions = threadQuestions();
   const stride = (questions.scratchLength + 15) & ~15;
   const scratchAt = (program.size + 63) & ~63;
-  const room = scratchAt + stride * others.length;
+  // The programs that count expiries come later: one timer takes 1.5 KiB.
+  const room = Math.max(
+    scratchAt + stride * others.length,
+    survey.timers.length * 1536 + 4096,
+  );
 
   const cave = findCave(memory, caveCandidates(survey.mappings));
   const answers: ThreadAnswers[] = [];
   let outcome;
   let lockFuture: number;
+  let posixAnswers;
+  let expiries: CountedExpiry[];
+  const pending = readPendingSignals(pid, true, leader.status.shdPnd);
   {
     using remote = RemoteTask.enter(leader.host, memory, cave, room);
     outcome = remote.run(program);
+    posixAnswers = posix(outcome);
+    refuse(pid, posixAnswers.reasons);
+    expiries = countPendingExpiries(
+      remote,
+      countableExpiries(posixAnswers.timers, pending, leader.pending, pid),
+    );
     lockFuture = lockOfNewAreas(pid, remote.area);
     const scratch = remote.room + BigInt(scratchAt);
     const results = others.map(({ host }, i) =>
@@ -137,24 +159,15 @@ export function collect(
       );
     }
   }
-  const posixAnswers = posix(outcome);
-  refuse(pid, posixAnswers.reasons);
   const all = [leaderAnswers(outcome), ...answers];
   const signalActions = actions(outcome);
   return {
     threads: stopped.map((thread, i) => ({
       ...thread,
       ...imageOf(thread, signalActions, memory),
+      ...readThread(thread),
+      pending: withOverruns(thread.pending, expiries),
       answers: all[i],
-      readings: {
-        tid: thread.tid,
-        timerSlackNs: readTimerslackNs(thread.tid),
-        ioPriority: readIoPriority(thread.tid),
-        taskFlags: readStat(thread.tid).flags,
-      },
-      filters: thread.status.seccomp === SECCOMP_MODE_FILTER
-        ? readFilters(thread.tid, thread.status.speculationStoreBypass)
-        : [],
     })),
     process: process(outcome),
     readings: {
@@ -167,8 +180,27 @@ export function collect(
     auxv: readAuxv(pid),
     actions: signalActions,
     timers: { ...intervals(outcome), posix: posixAnswers.timers },
-    pending: readPendingSignals(pid, true, leader.status.shdPnd),
+    pending: withOverruns(pending, expiries),
     lockFuture,
+  };
+}
+
+/** What /proc and ptrace tell of a thread. */
+function readThread(
+  { tid, status }: StoppedThread,
+): Pick<CollectedThread, "readings" | "nice" | "filters"> {
+  const { flags, nice } = readStat(tid);
+  return {
+    readings: {
+      tid,
+      timerSlackNs: readTimerslackNs(tid),
+      ioPriority: readIoPriority(tid),
+      taskFlags: flags,
+    },
+    nice,
+    filters: status.seccomp === SECCOMP_MODE_FILTER
+      ? readFilters(tid, status.speculationStoreBypass)
+      : [],
   };
 }
 
@@ -185,6 +217,21 @@ function refuse(pid: number, reasons: readonly Reason[]): void {
   if (reasons.length > 0) {
     throw new CkptError(EXIT.refused, `dumping task ${pid}`, reasons);
   }
+}
+
+/** How often timers expired again while their signal waits. */
+function countPendingExpiries(
+  remote: RemoteTask,
+  timers: readonly posix_timer_entry[],
+): CountedExpiry[] {
+  if (timers.length === 0) return [];
+  const program = new Program();
+  const read = countExpiries(program, timers);
+  const counted = read(remote.run(program));
+  const undo = new Program();
+  returnExpiries(undo, counted);
+  if (undo.operationCount > 0) remote.run(undo);
+  return counted;
 }
 
 /** Executable private areas, the vdso first. */

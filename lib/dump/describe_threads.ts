@@ -36,7 +36,8 @@ export function describeThread(
     thread_core: {
       futex_rla: state.robustList,
       futex_rla_len: state.robustLength,
-      ...dumpScheduling(state.scheduling),
+      // sched_getattr(2) does not tell the nice value of real-time threads.
+      ...dumpScheduling({ ...state.scheduling, nice: thread.nice }),
       blk_sigset: process === undefined ? state.signalMask : undefined,
       sas: answers.alternateStack,
       pdeath_sig: answers.parentDeathSignal || undefined,

@@ -38,6 +38,7 @@ import {
   refuseImpossible,
   type Survey,
   surveyProcess,
+  surveyRunning,
 } from "./survey.ts";
 
 const CLOCK_MONOTONIC = 1;
@@ -60,7 +61,11 @@ export async function dump(
   requireCapabilities(action);
   refuseImpossible(pid, action);
   report.log(3, `looking at task ${pid}`);
-  refuseFor(surveyProcess(pid, options).reasons, pid);
+  const running = surveyRunning(pid, options);
+  if (running === undefined) {
+    report.log(3, `task ${pid} changes too fast to be judged while it runs`);
+  }
+  refuseFor(running?.reasons ?? [], pid);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
@@ -234,6 +239,16 @@ export async function check(
   if (pid === undefined) return { reasons: missing, neededOptions: [] };
   refuseRoot(options.root, `checking task ${pid}`);
   refuseImpossible(pid, `checking task ${pid}`);
-  const { reasons, neededOptions } = surveyProcess(pid, options);
+  const survey = surveyRunning(pid, options);
+  if (survey === undefined) {
+    throw new CkptError(EXIT.failed, `checking task ${pid}`, [{
+      object: `task ${pid}`,
+      why:
+        "its threads, descriptors or mappings change too fast to be looked " +
+        "at while it runs",
+      remedy: "ckpt dump looks at it when it is stopped",
+    }]);
+  }
+  const { reasons, neededOptions } = survey;
   return { pid, reasons: [...missing, ...reasons], neededOptions };
 }

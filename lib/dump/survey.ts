@@ -57,6 +57,32 @@ export interface Survey {
 
 export type SurveyOptions = Pick<DumpOptions, "shellJob" | "external">;
 
+/** How often a program is looked at that changes while we look. */
+const TRIES = 5;
+
+/**
+ * Surveys a program that runs. Descriptors, threads and mappings may go away
+ * between two looks, so it is tried again.
+ *
+ * @returns undefined when it never stood still for long enough
+ */
+export function surveyRunning(
+  pid: number,
+  options: SurveyOptions,
+): Survey | undefined {
+  for (let i = 0; i < TRIES; i++) {
+    try {
+      return surveyProcess(pid, options);
+    } catch (error) {
+      const vanished = error instanceof SyscallError ||
+        error instanceof CkptError && error.exit === EXIT.gone;
+      if (!vanished) throw error;
+      readStat(pid); // throws when it is the process itself that is gone
+    }
+  }
+  return undefined;
+}
+
 /** PF_KTHREAD of the kernel's include/linux/sched.h. */
 const PF_KTHREAD = 0x200000;
 

@@ -74,6 +74,7 @@ function readStoppedThread(
       signalMask: state.signalMask,
       cureRip: resumed.cureRip,
       cureRax: resumed.cureRax,
+      dispatch: state.dispatch,
     },
     pending: readPendingSignals(tid, false, status.sigPnd),
     criticalSection: section,

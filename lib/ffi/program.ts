@@ -23,7 +23,7 @@ const FLAG_WHOLE = 2;
 export const AGENT_CALLS = {
   store: 0x10000,
   clone: 0x10001,
-  copy: 0x10002,
+  flags: 0x10002,
 } as const;
 
 /** What an operation returned, once the program has run. */

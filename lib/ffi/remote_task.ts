@@ -10,6 +10,7 @@ import { library } from "./library.ts";
 import { NR } from "./syscall.ts";
 import { type Outcome, type Program, YIELD } from "./program.ts";
 import type { TaskMemory } from "./task_memory.ts";
+import type { SyscallUserDispatch } from "./thread_state.ts";
 
 /** How a thread is to be put back. */
 export interface Host {
@@ -20,6 +21,8 @@ export interface Host {
   /** Where and with what in rax it goes on if ckpt dies. */
   cureRip: bigint;
   cureRax: bigint;
+  /** System call user dispatch, which is off while the thread is ours. */
+  dispatch: SyscallUserDispatch;
 }
 
 /** Unused bytes of an executable page of the task, where the cures go. */
@@ -84,7 +87,7 @@ function encodeHost(
   memory: TaskMemory,
   cave: bigint,
 ): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(40 + 216);
+  const out = new Uint8Array(40 + 216 + 32);
   const view = new DataView(out.buffer);
   view.setInt32(0, host.tid, true);
   view.setInt32(4, memory.fd, true);
@@ -93,6 +96,10 @@ function encodeHost(
   view.setBigUint64(24, host.cureRip, true);
   view.setBigUint64(32, host.cureRax, true);
   out.set(new Uint8Array(host.registers.buffer), 40);
+  const { mode, selector, offset, length } = host.dispatch;
+  [mode, selector, offset, length].forEach((word, i) =>
+    view.setBigUint64(256 + i * 8, word, true)
+  );
   return out;
 }
 

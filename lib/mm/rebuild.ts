@@ -22,7 +22,10 @@ import { MAP } from "./vma.ts";
 
 const AT_FDCWD = -100;
 const ARCH_MAP_VDSO_64 = 0x2003;
+const MADV_DONTNEED = 4;
 const MADV_GUARD_INSTALL = 102;
+const MREMAP_MAYMOVE = 1;
+const MREMAP_FIXED = 2;
 const MLOCK_ONFAULT = 1;
 const PR_SET_VMA = 0x53564d41;
 const PR_SET_VMA_ANON_NAME = 0;
@@ -86,7 +89,8 @@ export function rebuildMemory(program: Program, input: RebuildInput): void {
   fill(program, input.pages, input.pagesFd, 0n, "memory", vdso);
   for (const vma of real) {
     if (
-      written.has(vma) && vma !== vdso && (vma.prot & PROT.write) === 0
+      written.has(vma) && vma !== vdso &&
+      vma.prot !== (vma.prot | PROT.read | PROT.write)
     ) {
       program.call(
         "mprotect",
@@ -186,20 +190,72 @@ function mapAnonymous(
   written: ReadonlySet<vma_entry>,
   input: RebuildInput,
 ): void {
+  let previous: vma_entry | undefined;
   for (const vma of vmas) {
     if (
       (vma.status & VMA_STATUS.ANON_PRIVATE) === 0 || isVdso(vma) || isVvar(vma)
     ) continue;
-    mmap(
-      program,
-      vma,
-      written.has(vma) ? vma.prot | PROT.read | PROT.write : vma.prot,
-      vma.flags & ~MAP.locked,
-      -1,
-      0n,
-      `mapping ${nameOf(vma, input)}`,
-    );
+    const prot = written.has(vma)
+      ? vma.prot | PROT.read | PROT.write
+      : vma.prot;
+    if (previous !== undefined && wouldMerge(previous, vma)) {
+      mapApart(program, vma, prot, input);
+    } else {
+      mmap(
+        program,
+        vma,
+        prot,
+        vma.flags & ~MAP.locked,
+        -1,
+        0n,
+        `mapping ${nameOf(vma, input)}`,
+      );
+    }
+    previous = vma;
     adviseHugePages(program, vma);
+  }
+}
+
+/** Neighbours that are alike: the kernel would make one area of them. */
+function wouldMerge(a: vma_entry, b: vma_entry): boolean {
+  return a.end === b.start && a.prot === b.prot && a.flags === b.flags &&
+    a.madv === b.madv;
+}
+
+/**
+ * Maps an area that was apart from its neighbour although they are alike,
+ * because it had been moved there: the kernel keeps the page offset of memory
+ * that is in use when it moves it (copy_vma in mm/vma.c), and merges only what
+ * follows on. So it is mapped elsewhere, used, and moved.
+ */
+function mapApart(
+  program: Program,
+  vma: vma_entry,
+  prot: number,
+  input: RebuildInput,
+): void {
+  const start = BigInt(input.agent.end);
+  const length = vma.end - vma.start;
+  const purpose = `mapping ${nameOf(vma, input)}`;
+  const writable = prot | PROT.read | PROT.write;
+  mmap(
+    program,
+    { start, end: start + length },
+    writable,
+    vma.flags & ~(MAP.locked | MAP.growsdown),
+    -1,
+    0n,
+    purpose,
+  );
+  program.call("store", [start, 0, 8], purpose);
+  program.call(
+    "mremap",
+    [start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, vma.start],
+    purpose,
+  );
+  program.call("madvise", [vma.start, PAGE_SIZE, MADV_DONTNEED], purpose);
+  if (prot !== writable) {
+    program.call("mprotect", [vma.start, length, prot], purpose);
   }
 }
 

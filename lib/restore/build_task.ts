@@ -106,11 +106,13 @@ function enterHole(process: AgentProcess, images: TaskImages): AgentLayout {
   const own = readMaps(process.pid);
   const stack = own.find(({ path }) => path === "[stack]")!;
   const length = roomForAgent(images);
-  // Behind the agent, shared memory is put together.
-  const largest = images.shared.reduce(
-    (most, { size }) => Math.max(most, Number(size)),
-    0,
-  );
+  // Behind the agent, shared memory and areas that move are put together.
+  const largest = [
+    ...images.shared.map(({ size }) => Number(size)),
+    ...images.mm.vmas.filter(({ status }) =>
+      (status & VMA_STATUS.ANON_PRIVATE) !== 0
+    ).map(({ start, end }) => Number(end - start)),
+  ].reduce((most, size) => Math.max(most, size), 0);
   const start = findHole(
     [
       ...own,

@@ -24,6 +24,7 @@ import {
 } from "../task/pending_signals.ts";
 import { clockNow, restorePosixTimers } from "../task/posix_timers.ts";
 import { restoreDumpable, restoreProcess } from "../task/process_attributes.ts";
+import { restoreFlags } from "../task/registers.ts";
 import { restoreResourceLimits } from "../task/resource_limits.ts";
 import { restoreRseq } from "../task/rseq.ts";
 import { restoreScheduling } from "../task/scheduling.ts";
@@ -242,6 +243,7 @@ function restoreThread(
   // The kernel clears it when credentials change.
   program.call("prctl", PR_SET_PDEATHSIG_OFF, "clearing the agent's own");
   restoreParentDeathSignal(program, thread);
+  restoreFlags(program, core.thread_info!.gpregs);
 }
 
 /**

@@ -2,6 +2,7 @@
  * General registers: the kernel's struct user_regs_struct (regset NT_PRSTATUS
  * as ptrace gives it) and the image's user_x86_regs_entry.
  */
+import type { Program } from "../ffi/program.ts";
 import { CkptError, EXIT } from "../error.ts";
 import {
   type user_x86_regs_entry,
@@ -124,4 +125,17 @@ function refused(action: string, tid: number): CkptError {
     object: `thread ${tid}`,
     why: "it executes 32-bit code, of which ckpt knows no registers",
   }]);
+}
+
+/** The ID flag (CPUID may be used); ptrace leaves it as it is. */
+const EFLAGS_ID = 1n << 21n;
+
+/** What of the flags only the thread itself can set. */
+export function restoreFlags(
+  program: Program,
+  { flags }: user_x86_regs_entry,
+): void {
+  if ((flags & EFLAGS_ID) !== 0n) {
+    program.call("flags", [EFLAGS_ID], "setting the ID flag");
+  }
 }
