@@ -354,8 +354,9 @@ export class Program {
   }
 }
 
-/** The bytes of every regular file below a directory, to be written back into the same files later. */
+/** The directories and the bytes of the files below a directory, to be put back later. */
 export class Files {
+  readonly #directories: string[] = [];
   readonly #bytes = new Map<string, Uint8Array<ArrayBuffer>>();
 
   constructor(directory: string) {
@@ -363,7 +364,9 @@ export class Files {
       const path = `${directory}/${entry.name}`;
       if (entry.isFile) this.#bytes.set(path, Deno.readFileSync(path));
       if (entry.isDirectory) {
-        for (const [name, bytes] of new Files(path).#bytes) {
+        const below = new Files(path);
+        this.#directories.push(path, ...below.#directories);
+        for (const [name, bytes] of below.#bytes) {
           this.#bytes.set(name, bytes);
         }
       }
@@ -372,6 +375,9 @@ export class Files {
 
   /** Puts the bytes back; files that are still there stay the same files. */
   putBack(): void {
+    for (const path of this.#directories) {
+      Deno.mkdirSync(path, { recursive: true });
+    }
     for (const [path, bytes] of this.#bytes) {
       const file = Deno.openSync(path, {
         write: true,

@@ -1,5 +1,6 @@
 /** Programs that nobody wrote for these tests: python3 with threads, bash, SQLite in the middle of a transaction. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
 import {
   assertSuccess,
   dump,
@@ -11,19 +12,24 @@ import {
 
 const SCRIPTS = new URL("programs/", import.meta.url).pathname;
 
-/** Name of the test: interpreter and script. */
-const PROGRAMS: Record<string, [string, string]> = {
+/** Name of the test: interpreter, script, and what the script gets besides its directory. */
+const PROGRAMS: Record<string, [string, string, ...string[]]> = {
   "python3 with threads": ["/usr/bin/python3", "counter.py"],
   "bash": ["/bin/bash", "loop.sh"],
-  "sqlite3 in a transaction": ["/usr/bin/python3", "transaction.py"],
+  "sqlite3 in a transaction": [
+    "/usr/bin/python3",
+    "transaction.py",
+    "unix-dotfile",
+  ],
 };
 
 async function start(scope: Scope, name: string): Promise<Program> {
-  const [command, script] = PROGRAMS[name];
+  const [command, script, ...args] = PROGRAMS[name];
   const work = scope.path("work");
   const program = await scope.startCommand(work, command, [
     `${SCRIPTS}${script}`,
     work,
+    ...args,
   ]);
   await program.ready();
   return program;
@@ -66,3 +72,24 @@ for (const name of Object.keys(PROGRAMS)) {
     assertEquals(await program.verify(), "ok");
   });
 }
+
+Deno.test("sqlite3 with record locks is refused in a transaction, and commits it", async () => {
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const program = await scope.startCommand(work, "/usr/bin/python3", [
+    `${SCRIPTS}transaction.py`,
+    work,
+    "unix",
+  ]);
+  await program.ready();
+  const answer = await scope.ckpt(
+    "dump",
+    "-t",
+    `${program.pid}`,
+    "-D",
+    scope.path("images"),
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertMatch(answer.stderr, /lock/);
+  assertEquals(await program.verify(), "ok");
+});

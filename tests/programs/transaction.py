@@ -1,12 +1,16 @@
-"""SQLite in the middle of a transaction: pages in memory, a journal on disk, locks held. transaction.py WORK_DIRECTORY"""
+"""SQLite in the middle of a transaction: pages in memory, a journal on disk, locks held.
+
+transaction.py WORK_DIRECTORY VFS, where VFS is "unix" (record locks) or "unix-dotfile" (a lock file)
+"""
 import os
 import sqlite3
 import sys
 import time
 
 work = sys.argv[1]
+name = f"file:{work}/database?vfs={sys.argv[2]}"
 errors = []
-database = sqlite3.connect(f"{work}/database", isolation_level=None, timeout=1)
+database = sqlite3.connect(name, uri=True, isolation_level=None, timeout=1)
 # a small cache, so that part of the transaction has already been written to the file
 database.execute("PRAGMA cache_size = 5")
 database.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, text TEXT)")
@@ -31,7 +35,7 @@ while not os.path.exists(f"{work}/go"):
 # nobody else may write: the locks are still held
 other_pid = os.fork()
 if other_pid == 0:
-    other = sqlite3.connect(f"{work}/database", isolation_level=None, timeout=0)
+    other = sqlite3.connect(name, uri=True, isolation_level=None, timeout=0)
     try:
         other.execute("BEGIN IMMEDIATE")
         os._exit(1)
@@ -46,7 +50,7 @@ database.execute("DELETE FROM numbers WHERE n % 2")
 database.execute("ROLLBACK TO more")
 database.execute("COMMIT")
 database.close()
-database = sqlite3.connect(f"{work}/database")
+database = sqlite3.connect(name, uri=True)
 expect("integrity", "ok", database.execute("PRAGMA integrity_check").fetchone()[0])
 expect("rows after the commit", (2000, 1000), database.execute("SELECT count(*), sum(text LIKE 'changed%') FROM numbers").fetchone())
 with open(f"{work}/result.new", "w") as result:
