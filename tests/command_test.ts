@@ -12,7 +12,8 @@ import {
 } from "./harness.ts";
 import { kill } from "./libc.ts";
 
-const SIGUSR1 = 10;
+const SIGKILL = 9;
+const SIGUSR2 = 12;
 const SIGTERM = 15;
 const SIGSTOP = 19;
 const SIGCONT = 18;
@@ -70,8 +71,8 @@ Deno.test("a restore that waits passes signals on to the program", async () => {
       throw error;
     }
   });
-  kill(waiting.pid, SIGUSR1);
-  await until("the program has seen SIGUSR1", () => {
+  kill(waiting.pid, SIGUSR2);
+  await until("the program has seen SIGUSR2", () => {
     const status = Deno.readTextFileSync(`/proc/${program.pid}/status`);
     return /^(SigPnd|ShdPnd):\t0*[1-9a-f]/m.test(status) ? undefined : true;
   });
@@ -176,7 +177,7 @@ time.sleep(60)`,
     stdout: "piped",
   }).spawn();
   scope.defer(async () => {
-    tracer.kill("SIGKILL");
+    kill(tracer.pid, SIGKILL);
     await tracer.stdout.cancel();
     await tracer.status;
   });
@@ -241,7 +242,7 @@ Deno.test("ckpt needs neither its place nor many descriptors for a dump and a re
   Deno.copyFileSync(CKPT, copy);
   const poor = (...args: string[]) =>
     scope.bash(
-      `cd / && ulimit -n 64 && exec env -i "$0" "$@"`,
+      `cd / && ulimit -Sn 64 && exec env -i "$0" "$@"`,
       copy,
       ...args,
     );

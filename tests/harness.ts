@@ -259,8 +259,9 @@ export class Scope implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const program of this.#programs) await program.kill();
+    // a tracer goes first: what it traces cannot be reaped before
     for (const undo of this.#later.reverse()) await undo();
+    for (const program of this.#programs) await program.kill();
     Deno.removeSync(this.directory, { recursive: true });
   }
 }
