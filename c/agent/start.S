@@ -6,6 +6,20 @@ agent_entry:
 	call agent_run
 	ud2
 
+
+/*
+ * Offset 16: makes the memory behind this page writable (rdi, rsi, rdx: arguments of mprotect), leaves the result
+ * in r12, and hands control to the tracer. Without one, goes to the cure at rbx.
+ */
+	.balign 16
+	mov $10, %eax
+	syscall
+	mov %rax, %r12
+	mov $0x7fff0001, %eax		/* AGENT_YIELD_NR */
+	syscall
+	lea agent_entry(%rip), %rax
+	jmp *%rbx
+
 /*
  * Start of the agent as a program of its own, on restore: wait for the tracer. Descriptor 0 is a pipe whose
  * other end only ckpt holds: end of file means that ckpt is gone before it traced us.

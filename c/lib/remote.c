@@ -160,51 +160,35 @@ static int64_t put_back(const struct host *host)
 	return mask ? mask : regs ? regs : dispatch;
 }
 
-/*
- * Maps `length` bytes of memory for the agent into a stopped task, copies the agent to its beginning, and
- * returns its address. The task stays inside until ckpt_agent_leave.
- */
-EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
+/* Enters the agent with these registers; returns when it hands control back, with its registers then. */
+static int64_t run_to_yield(const struct host *host, struct user_regs_struct *regs)
 {
-	const uint64_t args[6] = { 0, length, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
-	int64_t area = 0, ret = write_cure(host, length);
+	int64_t ret = set_registers(host->tid, regs);
 
-	if (!ret)
-		ret = set_dispatch(host, &(struct dispatch){ 0 });
-	if (ret < 0)
-		return ret;
-	ret = call_at_cave(host, SYS_mmap, args, &area);
-	if (ret < 0 || (area < 0 && area >= -4095)) {
-		put_back(host);
-		return ret < 0 ? ret : fail(CAUSE_MAP_AGENT, host->tid, length, area);
+	for (;;) {
+		if (!ret)
+			ret = next_call_stop(host->tid); /* entry */
+		if (!ret)
+			ret = get_registers(host->tid, regs);
+		if (!ret)
+			ret = next_call_stop(host->tid); /* exit */
+		if (ret < 0)
+			return ret;
+		if (regs->orig_rax == AGENT_YIELD_NR)
+			return 0;
 	}
-	ret = write_memory(host, area, agent_blob, agent_blob_end - agent_blob);
-	return ret < 0 ? ret : area;
 }
 
 /* Lets the agent execute the program at `program`, which ends in the call that does not exist. */
 EXPORT int64_t ckpt_agent_run(const struct host *host, uint64_t area, uint64_t program, uint64_t stack)
 {
 	struct user_regs_struct regs = host->regs;
-	int64_t ret;
 
 	regs.rip = area;
 	regs.rdi = program;
 	regs.rsp = stack;
 	regs.orig_rax = -1;
-	ret = set_registers(host->tid, &regs);
-	for (;;) {
-		if (!ret)
-			ret = next_call_stop(host->tid); /* entry */
-		if (!ret)
-			ret = get_registers(host->tid, &regs);
-		if (!ret)
-			ret = next_call_stop(host->tid); /* exit */
-		if (ret < 0)
-			return ret;
-		if (regs.orig_rax == AGENT_YIELD_NR)
-			return 0;
-	}
+	return run_to_yield(host, &regs);
 }
 
 /* Takes the agent out: the cure itself unmaps it, under our eyes, then the task gets its registers back. */
@@ -222,6 +206,56 @@ EXPORT int64_t ckpt_agent_leave(const struct host *host, uint64_t area)
 	if (!ret)
 		ret = next_call_stop(host->tid);
 	return put_back(host) ? : ret;
+}
+
+#define AGENT_PROTECT 16 /* offset in start.S */
+#define CODE 4096
+
+/* Makes all but the agent's code writable: done by the agent, so that the cure still finds its memory. */
+static int64_t protect(const struct host *host, uint64_t area, uint64_t length)
+{
+	struct user_regs_struct regs = host->regs;
+	int64_t ret;
+
+	regs.rip = area + AGENT_PROTECT;
+	regs.rbx = host->cave + 2;
+	regs.rdi = area + CODE;
+	regs.rsi = length - CODE;
+	regs.rdx = PROT_READ | PROT_WRITE;
+	regs.orig_rax = -1;
+	ret = run_to_yield(host, &regs);
+	if (ret < 0)
+		return ret;
+	return (int64_t)regs.r12 < 0 ? fail(CAUSE_MAP_AGENT, host->tid, length, regs.r12) : 0;
+}
+
+/*
+ * Maps `length` bytes of memory for the agent into a stopped task, copies the agent to its beginning, and
+ * returns its address. The task stays inside until ckpt_agent_leave.
+ */
+EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
+{
+	/* Never writable and executable at once, which a program may have forbidden itself (PR_SET_MDWE). */
+	const uint64_t map[6] = { 0, length, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
+	int64_t area = 0, ret = write_cure(host, length);
+
+	if (!ret)
+		ret = set_dispatch(host, &(struct dispatch){ 0 });
+	if (ret < 0)
+		return ret;
+	ret = call_at_cave(host, SYS_mmap, map, &area);
+	if (ret < 0 || (area < 0 && area >= -4095)) {
+		put_back(host);
+		return ret < 0 ? ret : fail(CAUSE_MAP_AGENT, host->tid, length, area);
+	}
+	ret = write_memory(host, area, agent_blob, agent_blob_end - agent_blob);
+	if (!ret)
+		ret = protect(host, area, length);
+	if (ret < 0) {
+		ckpt_agent_leave(host, area);
+		return ret;
+	}
+	return area;
 }
 
 struct call {

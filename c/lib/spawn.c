@@ -21,6 +21,9 @@
 #include "ckpt.h"
 
 struct child {
+	/* Set: the child makes this grandchild and ends, so that the agent is nobody's child that may end. */
+	struct clone_args *grandchild;
+	int64_t pid; /* of the agent */
 	int32_t elf_fd;
 	int32_t lifeline_fd; /* becomes descriptor 0 */
 	const int32_t *keep; /* descriptors that stay open under their own number */
@@ -33,7 +36,7 @@ struct child {
  * Runs in the memory of its parent, which sleeps meanwhile: raw system calls only. Undoes what the embedding
  * runtime left: SIGPIPE ignored, a raised descriptor limit, open descriptors.
  */
-static int run_child(void *arg)
+static int become_agent(void *arg)
 {
 	struct child *child = arg;
 	char *const argv[] = { (char *)"ckpt-agent", NULL };
@@ -60,8 +63,8 @@ static int run_child(void *arg)
 	return 0;
 }
 
-/* clone3(2) through a trampoline: the child starts on its own stack and calls run_child. */
-static int64_t clone_child(struct clone_args *args, struct child *child)
+/* clone3(2) through a trampoline: the child starts on its own stack and calls `run`. */
+static int64_t clone_child(struct clone_args *args, int (*run)(void *), struct child *child)
 {
 	int64_t ret;
 
@@ -74,47 +77,73 @@ static int64_t clone_child(struct clone_args *args, struct child *child)
 			 "ud2\n"
 			 "1:"
 			 : "=a"(ret)
-			 : "0"(SYS_clone3), "D"(args), "S"(sizeof(*args)), "b"(child),
-			   "d"(run_child)
+			 : "0"(SYS_clone3), "D"(args), "S"(sizeof(*args)), "b"(child), "d"(run)
 			 : "rcx", "r11", "memory");
 	return ret;
 }
 
+static int make_grandchild(void *arg)
+{
+	struct child *child = arg;
+
+	child->pid = clone_child(child->grandchild, become_agent, child);
+	raw_call(SYS_exit, 0, 0, 0, 0, 0, 0);
+	return 0;
+}
+
 #define CHILD_STACK 65536
 
+/* Whose child the agent is. */
+enum parent {
+	PARENT_US = 0,      /* ckpt, which waits for it */
+	PARENT_OURS = 1,    /* the parent of ckpt */
+	PARENT_NOBODY = 2,  /* whoever takes orphans: ckpt goes away, and may not take the agent's death signal along */
+};
+
 /*
- * Starts the agent with pid `pid` (0: any). `keep` are descriptors for it to use, `lifeline_fd` the reading end of
- * a pipe. All signals are blocked in it. `sibling`: its parent is our parent. Traces it with `options` and stops it.
- * Returns its pid; -EEXIST: the pid is taken.
+ * Starts the agent with pid `pid`. `keep` are descriptors for it to use, `lifeline_fd` the reading end of a pipe.
+ * All signals are blocked in it. Traces it with `options` and stops it. Returns its pid; -EEXIST: the pid is taken.
  */
-EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t sibling, int32_t lifeline_fd, const int32_t *keep,
+EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t parent, int32_t lifeline_fd, const int32_t *keep,
 				uint64_t keep_count, uint64_t nofile_soft, uint64_t nofile_hard, uint64_t options)
 {
 	pid_t wanted = pid;
-	struct child child = { .lifeline_fd = lifeline_fd, .keep = keep, .keep_count = keep_count,
-			       .nofile = { nofile_soft, nofile_hard } };
-	struct clone_args args = {
-		.flags = CLONE_VM | CLONE_VFORK | (sibling ? CLONE_PARENT : 0),
-		.exit_signal = sibling ? 0 : SIGCHLD,
+	struct clone_args agent = {
+		.flags = CLONE_VM | CLONE_VFORK | (parent == PARENT_OURS ? CLONE_PARENT : 0),
+		.exit_signal = parent == PARENT_OURS ? 0 : SIGCHLD,
 		.stack_size = CHILD_STACK,
-		.set_tid = pid ? (uint64_t)&wanted : 0,
-		.set_tid_size = pid ? 1 : 0,
+		.set_tid = (uint64_t)&wanted,
+		.set_tid_size = 1,
 	};
+	struct clone_args between = { .flags = CLONE_VM | CLONE_VFORK, .stack_size = CHILD_STACK };
+	struct child child = { .lifeline_fd = lifeline_fd, .keep = keep, .keep_count = keep_count,
+			       .nofile = { nofile_soft, nofile_hard }, .grandchild = &agent };
 	uint64_t all = ~0ULL, before;
 	size_t size = agent_elf_end - agent_elf;
 	int status;
 	int64_t ret;
+	uint8_t *stacks;
 
 	child.elf_fd = memfd_create("ckpt-agent", MFD_CLOEXEC);
 	if (child.elf_fd < 0)
 		return fail(CAUSE_START_AGENT, pid, 0, -errno);
-	args.stack = (uint64_t)mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if ((void *)args.stack == MAP_FAILED || write(child.elf_fd, agent_elf, size) != (ssize_t)size) {
+	stacks = mmap(NULL, 2 * CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	agent.stack = (uint64_t)stacks;
+	between.stack = (uint64_t)stacks + CHILD_STACK;
+	if (stacks == MAP_FAILED || write(child.elf_fd, agent_elf, size) != (ssize_t)size) {
 		ret = fail(CAUSE_START_AGENT, pid, 0, -errno);
 		goto out;
 	}
 	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
-	ret = clone_child(&args, &child);
+	if (parent == PARENT_NOBODY) {
+		ret = clone_child(&between, make_grandchild, &child);
+		if (ret > 0) {
+			wait_task(ret, &status, WAIT_FOREVER);
+			ret = child.pid;
+		}
+	} else {
+		ret = clone_child(&agent, become_agent, &child);
+	}
 	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
 	if (ret < 0) {
 		fail(CAUSE_START_AGENT, pid, 0, ret);
@@ -122,7 +151,8 @@ EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t sibling, int32_t lifeline_f
 	}
 	pid = ret;
 	if (child.error) {
-		wait_task(pid, &status, WAIT_FOREVER);
+		if (parent == PARENT_US)
+			wait_task(pid, &status, WAIT_FOREVER);
 		ret = fail(CAUSE_START_AGENT, pid, 1, child.error);
 		goto out;
 	}
@@ -135,8 +165,8 @@ EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t sibling, int32_t lifeline_f
 	if (!ret)
 		ret = WIFSTOPPED(status) ? pid : fail(CAUSE_GONE, pid, status, -ESRCH);
 out:
-	if ((void *)args.stack != MAP_FAILED)
-		munmap((void *)args.stack, CHILD_STACK);
+	if (stacks != MAP_FAILED)
+		munmap(stacks, 2 * CHILD_STACK);
 	close(child.elf_fd);
 	return ret;
 }

@@ -291,7 +291,8 @@ function threadsApart(pid: number): Reason[] {
     for (const type of ["files", "fs"] as const) {
       try {
         if (
-          syscall("kcmp", BigInt(pid), BigInt(tid), KCMP[type]) !== 0n
+          syscall("kcmp", BigInt(pid), BigInt(tid), KCMP[type]) !== 0n &&
+          !isEnding(tid)
         ) {
           reasons.push({
             object: `thread ${tid} of task ${pid}`,
@@ -307,6 +308,12 @@ function threadsApart(pid: number): Reason[] {
     }
   }
   return reasons;
+}
+
+/** A thread that ends gives its descriptors and directories away first. */
+function isEnding(tid: number): boolean {
+  const PF_EXITING = 0x4;
+  return (readStat(tid).flags & PF_EXITING) !== 0;
 }
 
 /** Mapped files whose path leads to another file, or to none. */

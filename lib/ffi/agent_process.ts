@@ -39,10 +39,13 @@ export interface AgentThread {
   readonly stack: bigint;
 }
 
+/** enum parent of c/lib/spawn.c. */
+const PARENTS = { ckpt: 0, parentOfCkpt: 1, nobody: 2 } as const;
+
 export interface StartOptions {
   pid: number;
-  /** Make it a child of ckpt's parent. */
-  sibling: boolean;
+  /** Whose child it is: ckpt's, ckpt's parent's, or that of nobody. */
+  parent: keyof typeof PARENTS;
   /** Descriptors of ckpt that it keeps, under the same numbers. */
   keep: readonly number[];
   /** RLIMIT_NOFILE to start with: soft, hard. */
@@ -78,7 +81,7 @@ export class AgentProcess implements Disposable {
     const start = (suspend: bigint) =>
       library("restore").ckpt_start_agent(
         options.pid,
-        options.sibling ? 1 : 0,
+        PARENTS[options.parent],
         reading,
         new Uint8Array(keep.buffer),
         BigInt(keep.length),

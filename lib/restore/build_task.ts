@@ -68,7 +68,11 @@ export async function buildTask(
     const nofile = plan.limits[RLIMIT_NOFILE].hard;
     using process = AgentProcess.start({
       pid: images.pid,
-      sibling: options.sibling,
+      parent: options.sibling
+        ? "parentOfCkpt"
+        : options.detached
+        ? "nobody"
+        : "ckpt",
       keep: [pagesFd, ...sharedFds, ...givenFds],
       openFiles: [nofile, nofile],
     });
