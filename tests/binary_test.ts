@@ -6,7 +6,7 @@
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { VERSION } from "../lib/cli/version.ts";
+import { VERSION } from "../lib/version.ts";
 import { CKPT } from "./harness.ts";
 
 async function answer(command: string, options: Deno.CommandOptions) {

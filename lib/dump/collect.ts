@@ -3,7 +3,7 @@
  * here costs stop time: the answers are only gathered, and described later.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { Program } from "../ffi/program.ts";
+import { type Outcome, Program } from "../ffi/program.ts";
 import {
   type CaveCandidate,
   findCave,
@@ -119,6 +119,7 @@ export function collect(
   const posix = askPosixTimers(program, survey.timers, (tid) => tid);
   const heapEnd = askHeapEnd(program);
   const process = askProcess(program);
+  const ldt = askSegments(program);
   const leaderAnswers = askThread(program);
   const questions = threadQuestions();
   const stride = (questions.scratchLength + 15) & ~15;
@@ -140,7 +141,7 @@ export function collect(
     using remote = RemoteTask.enter(leader.host, memory, cave, room);
     outcome = remote.run(program);
     posixAnswers = posix(outcome);
-    refuse(pid, posixAnswers.reasons);
+    refuse(pid, [...posixAnswers.reasons, ...ldt(outcome, pid)]);
     expiries = countPendingExpiries(
       remote,
       countableExpiries(posixAnswers.timers, pending, leader.pending, pid),
@@ -217,6 +218,26 @@ function refuse(pid: number, reasons: readonly Reason[]): void {
   if (reasons.length > 0) {
     throw new CkptError(EXIT.refused, `dumping task ${pid}`, reasons);
   }
+}
+
+/** Asks for segments of the process's own (modify_ldt(2)): not supported. */
+function askSegments(
+  program: Program,
+): (outcome: Outcome, pid: number) => Reason[] {
+  const READ = 0;
+  const entry = program.reserve(8);
+  const bytes = program.call(
+    "modify_ldt",
+    [READ, entry, entry.length],
+    "reading the local descriptor table",
+    { mayFail: true }, // a kernel without such tables
+  );
+  return (outcome, pid) =>
+    outcome.result(bytes) <= 0n ? [] : [{
+      object: `task ${pid}`,
+      why: "it has segments of its own (a local descriptor table, LDT), " +
+        "which are not supported",
+    }];
 }
 
 /** How often timers expired again while their signal waits. */

@@ -182,7 +182,10 @@ export function surveyProcess(
   const mappings = readSmaps(pid);
   const vmas = planVmas(pid, mappings);
   reasons.push(...vmas.reasons, ...mappedFilesThatMislead(pid, vmas));
-  const descriptors = planDescriptors(pid, options);
+  const descriptors = planDescriptors(pid, {
+    ...options,
+    controllingTerminal: stat.ttyNr,
+  });
   reasons.push(...descriptors.reasons);
   for (const option of descriptors.neededOptions) needed.add(option);
 

@@ -57,6 +57,7 @@ export const NR = {
   sigaltstack: 131,
   personality: 135,
   setpriority: 141,
+  modify_ldt: 154,
   prctl: 157,
   arch_prctl: 158,
   chroot: 161,

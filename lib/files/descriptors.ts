@@ -50,6 +50,8 @@ export interface DescriptorPlan {
 
 export interface DescriptorOptions {
   shellJob: boolean;
+  /** Device of the process's controlling terminal (tty_nr of stat); 0: none. */
+  controllingTerminal: number;
   /** As given by --external. */
   external: readonly string[];
 }
@@ -224,13 +226,39 @@ export function terminalKey(status: FileStatus): string {
   return `tty[${status.rdev.toString(16)}:${status.dev.toString(16)}]`;
 }
 
+/** /dev/ptmx, and /dev/tty. */
+const PTY_MASTER = { major: 5, minor: 2 };
+const OWN_TERMINAL = { major: 5, minor: 0 };
+
 function classifyTerminal(
   status: FileStatus,
   options: DescriptorOptions,
 ): Verdict {
-  if (options.shellJob || options.external.includes(terminalKey(status))) {
+  if (options.external.includes(terminalKey(status))) {
     return { kind: "terminal" };
   }
+  const is = ({ major, minor }: { major: number; minor: number }) => {
+    const numbers = deviceNumbers(status.rdev);
+    return numbers.major === major && numbers.minor === minor;
+  };
+  if (is(PTY_MASTER)) {
+    return {
+      why: "a terminal that the program makes itself (pty master) is " +
+        "not supported yet",
+    };
+  }
+  const controlling = is(OWN_TERMINAL) ||
+    is(deviceNumbers(BigInt(options.controllingTerminal)));
+  if (!controlling && options.shellJob) {
+    return {
+      why: "it is another terminal than the one that controls the program, " +
+        "which is not supported yet",
+      remedy: `if the outside gives it again at restore: --external ${
+        terminalKey(status)
+      }, and then ckpt restore --inherit-fd fd[N]:${terminalKey(status)}`,
+    };
+  }
+  if (options.shellJob) return { kind: "terminal" };
   return {
     why: "it is a terminal that belongs to the outside",
     remedy: "give --shell-job, and restore on the terminal the program " +

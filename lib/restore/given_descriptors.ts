@@ -18,8 +18,6 @@ export interface Given {
   readonly reasons: readonly Reason[];
 }
 
-const F_GETFD = 1n;
-
 /** Finds a descriptor for every file that needs one. */
 export function chooseGiven(
   images: TaskImages,
@@ -36,10 +34,12 @@ export function chooseGiven(
     const inherited = options.inheritFd.find(({ key }) => keys.includes(key));
     if (inherited !== undefined) {
       used.add(inherited.fd);
-      byFile.set(id, { fd: inherited.fd, reopen: false });
+      if (isOpen(inherited.fd)) {
+        byFile.set(id, { fd: duplicate(inherited.fd), reopen: false });
+      }
     } else if (file.type === fd_types.TTY) {
-      const fd = options.shellJob ? ownTerminal() : undefined;
-      if (fd === undefined) {
+      const own = options.shellJob ? ownTerminal(file.tty!.flags) : undefined;
+      if (own === undefined) {
         reasons.push({
           object: `the terminal of the program (${keys[0]})`,
           why: options.shellJob
@@ -52,7 +52,7 @@ export function chooseGiven(
             }`,
         });
       } else {
-        byFile.set(id, { fd, reopen: true });
+        byFile.set(id, { ...own, fd: duplicate(own.fd) });
       }
     } else if (file.type === fd_types.PIPE) {
       reasons.push({
@@ -105,11 +105,32 @@ function keysOf(
   }
 }
 
-/** The number of the first standard stream that is a terminal. */
-function ownTerminal(): number | undefined {
+const F_GETFD = 1n;
+const F_GETFL = 3n;
+const F_DUPFD_CLOEXEC = 1030n;
+/** The agent's own descriptors come below. */
+const FIRST_DUPLICATE = 3n;
+
+/**
+ * A standard stream that is a terminal: one with the same flags, to be shared
+ * as programs of a shell share it, or else any, to be opened anew.
+ */
+function ownTerminal(
+  flags: number,
+): { fd: number; reopen: boolean } | undefined {
   const streams = [Deno.stdin, Deno.stdout, Deno.stderr];
-  const fd = streams.findIndex((stream) => stream.isTerminal());
-  return fd < 0 ? undefined : fd;
+  const fds = [0, 1, 2].filter((fd) => streams[fd].isTerminal());
+  const alike = fds.find((fd) =>
+    Number(syscall("fcntl", BigInt(fd), F_GETFL)) === flags
+  );
+  if (alike !== undefined) return { fd: alike, reopen: false };
+  return fds.length === 0 ? undefined : { fd: fds[0], reopen: true };
+}
+
+function duplicate(fd: number): number {
+  return Number(
+    syscall("fcntl", BigInt(fd), F_DUPFD_CLOEXEC, FIRST_DUPLICATE),
+  );
 }
 
 function isOpen(fd: number): boolean {
@@ -122,9 +143,16 @@ function isOpen(fd: number): boolean {
   }
 }
 
-/** Closes what was given, so that ckpt does not hold the program's pipes. */
-export function releaseGiven({ byFile }: Given): void {
-  for (const fd of new Set([...byFile.values()].map(({ fd }) => fd))) {
+/**
+ * Closes the duplicates, and what --inherit-fd named, so that ckpt does not
+ * hold the program's pipes open.
+ */
+export function releaseGiven(
+  { byFile }: Given,
+  { inheritFd }: RestoreOptions,
+): void {
+  for (const { fd } of byFile.values()) close(fd);
+  for (const fd of new Set(inheritFd.map(({ fd }) => fd))) {
     if (fd > 2) close(fd);
   }
 }

@@ -52,7 +52,7 @@ export async function restore(
 
   const planned = performance.now();
   const pid = await buildTask(images, plan, given, options, report);
-  releaseGiven(given);
+  releaseGiven(given, options);
   const finished = performance.now();
   const figures = {
     pages_compared: 0n,
