@@ -324,10 +324,15 @@ export class Program {
   async verify(): Promise<string> {
     Deno.writeTextFileSync(`${this.work}/go`, "");
     const ending = await this.ended();
-    const result = this.#read("result") ?? "no result\n";
+    const result = this.result();
     return result === "ok\n" && ending === "exit 0"
       ? "ok"
       : `${result}${ending}\n${Deno.readTextFileSync(this.log)}`;
+  }
+
+  /** What the program has written about itself, before it ended or as it does. */
+  result(): string {
+    return this.#read("result") ?? "no result\n";
   }
 
   /** Waits until the program has ended and its pid is free. */

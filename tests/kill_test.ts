@@ -32,7 +32,9 @@ async function countsOn(program: Program, when: string): Promise<void> {
   const before = rounds(program);
   await until(`every thread counts on ${when}`, () => {
     const ending = program.poll();
-    assertEquals(ending, undefined, `the program ended ${when}`);
+    if (ending !== undefined) {
+      throw new Error(`${ending} ${when}: ${program.result()}`);
+    }
     return rounds(program).every((count, i) => count > before[i])
       ? true
       : undefined;

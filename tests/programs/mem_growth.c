@@ -12,9 +12,11 @@ __attribute__((noinline)) static unsigned deep(int levels) {
   return below + 1;
 }
 
+static atomic_int tid;
 static void *thread(void *result) {
   unsigned char local[4096];
   check_fill(local, sizeof(local), 77);
+  atomic_store(&tid, check_tid());
   check_wait_go();
   unsigned char expected[4096];
   check_fill(expected, sizeof(expected), 77);
@@ -44,6 +46,7 @@ int main(int argc, char **argv) {
   pthread_t id;
   unsigned thread_depth = 0;
   MUST0(pthread_create(&id, NULL, thread, &thread_depth));
+  while (!atomic_load(&tid)) check_sleep_ms(1);
   char *before_break = sbrk(0);
 
   check_ready();

@@ -187,14 +187,14 @@ int main(int argc, char **argv) {
   check_ready();
 
   __atomic_store_n(&leave_spin, 1, __ATOMIC_SEQ_CST);
-  __atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
-  long woken = syscall(SYS_futex, &word, FUTEX_WAKE, 1, NULL, NULL, 0);
-  for (int i = 0; i < 3; i++) MUST0(pthread_join(threads[i], NULL));
+  for (int i = 0; i < 2; i++) MUST0(pthread_join(threads[i], NULL));
+  /* more than once, for the call may be about to be restarted */
+  do syscall(SYS_futex, &word, FUTEX_WAKE, 1, NULL, NULL, 0), check_sleep_ms(1);
+  while (pthread_tryjoin_np(threads[2], NULL) == EBUSY);
   for (int i = 0; i < 15; i++) CHECK_EQ("%s of a running thread", user.in[i], user.out[i], names[i]);
   CHECK_EQ("rsp of a running thread", user.stack, user.stack_out);
   CHECK_EQ("flags of a running thread", flags.flags_in, flags.flags_out);
   for (int i = 0; i < 16; i++) CHECK_EQ("word %d of the red zone", 0x1122334455667701u + i, flags.red[i], i + 1);
-  CHECK_EQ("threads waiting in futex", 1, woken);
   CHECK_EQ("value of futex", 0, futex_result);
   static const int kept[] = {1, 6, 11, 12, 13, 14};
   for (int i = 0; i < 6; i++)

@@ -8,7 +8,9 @@
 #include <sys/wait.h>
 #include <grp.h>
 
+static atomic_int tid;
 static void *run(void *result) {
+  atomic_store(&tid, check_tid());
   check_wait_go();
   *(int *)result = syscall(SYS_mount, "x", "/x", "tmpfs", 0, NULL) == -1 ? errno : 0;
   return NULL;
@@ -22,6 +24,7 @@ int main(int argc, char **argv) {
   pthread_t id;
   int answer = -1;
   MUST0(pthread_create(&id, NULL, run, &answer));
+  while (!atomic_load(&tid)) check_sleep_ms(1);
   MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
   /* everything that a restore would have to call afterwards is forbidden, on pain of death: ptrace, prctl, clone3 … */
   static const int deadly[] = {SYS_ptrace, SYS_setresuid, SYS_capset, SYS_rt_sigaction, SYS_mremap, SYS_setsid,
