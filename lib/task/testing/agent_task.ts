@@ -3,14 +3,29 @@ import { AgentProcess } from "../../ffi/agent_process.ts";
 import type { Outcome, Program } from "../../ffi/program.ts";
 import { parseStatus, type Status } from "../../proc/status.ts";
 
+/** A pid that nothing has: the agent has to be told which one to take. */
+export function freePid(): number {
+  const most = Number(Deno.readTextFileSync("/proc/sys/kernel/pid_max"));
+  for (;;) {
+    // The upper half: the kernel comes there last.
+    const pid = Math.floor(most * (1 + Math.random()) / 2);
+    try {
+      Deno.statSync(`/proc/${pid}`);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return pid;
+      throw error;
+    }
+  }
+}
+
 export class AgentTask implements Disposable {
   readonly #process: AgentProcess;
   readonly #stack: bigint;
 
   constructor() {
     this.#process = AgentProcess.start({
-      pid: 0,
-      sibling: false,
+      pid: freePid(),
+      parent: "ckpt",
       keep: [],
       openFiles: [1024n, 1024n],
     });
