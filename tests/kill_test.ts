@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import {
   assertSuccess,
   dump,
+  Files,
   LONG,
   type Program,
   restore,
@@ -139,9 +140,12 @@ Deno.test(`nothing is left when ckpt is killed at ${RESTORES} moments of a resto
   const program = await scope.start("busy");
   const images = scope.path("images");
   await dump(scope, program, images);
+  // each restored program writes its file: the next one must find it as the images expect it
+  const files = new Files(program.work);
   const mounts = Deno.readTextFileSync("/proc/self/mountinfo");
   const known = children();
   const whole = await median(async () => {
+    files.putBack();
     await restore(scope, program, images);
     await program.kill();
   });
@@ -151,12 +155,13 @@ Deno.test(`nothing is left when ckpt is killed at ${RESTORES} moments of a resto
     const when = `after a kill at ${delay.toFixed(2)} of ${
       whole.toFixed(2)
     } ms`;
+    files.putBack();
+    const start = rounds(program);
     const restoring = scope.spawnCkpt("restore", "-d", "-D", images);
     await sleep(delay);
     kill(restoring.pid, SIGKILL);
     if ((await restoring.status).signal === "SIGKILL") killed++;
     // a kill after the moment in which all resume leaves a whole program, which counts on; any other leaves nothing
-    const start = rounds(program);
     program.restored();
     await until(`nothing is left, or all of it runs, ${when}`, () => {
       if (strangers(known).length === 0) return true;
@@ -173,6 +178,7 @@ Deno.test(`nothing is left when ckpt is killed at ${RESTORES} moments of a resto
     `only ${killed} of ${RESTORES} restores were killed`,
   );
   assertEquals(Deno.readTextFileSync("/proc/self/mountinfo"), mounts);
+  files.putBack();
   await restore(scope, program, images);
   await countsOn(program, "after the last restore");
   assertEquals(await program.verify(), "ok");
