@@ -388,9 +388,12 @@ export class Files {
       const file = Deno.openSync(path, {
         write: true,
         create: true,
-        truncate: true,
       });
+      // not emptied first: some filesystems then wait for the disk when the file is closed
       file.writeSync(bytes);
+      if (file.statSync().size !== bytes.length) {
+        file.truncateSync(bytes.length);
+      }
       file.close();
     }
   }
