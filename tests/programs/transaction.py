@@ -14,7 +14,10 @@ database = sqlite3.connect(name, uri=True, isolation_level=None, timeout=1)
 # a small cache, so that part of the transaction has already been written to the file
 database.execute("PRAGMA cache_size = 5")
 database.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, text TEXT)")
+# one transaction for all of them: each would wait for the disk by itself
+database.execute("BEGIN")
 database.executemany("INSERT INTO numbers VALUES (?, ?)", ((n, "x" * 100) for n in range(1000)))
+database.execute("COMMIT")
 database.execute("BEGIN IMMEDIATE")
 database.execute("UPDATE numbers SET text = 'changed' || n")
 database.executemany("INSERT INTO numbers VALUES (?, ?)", ((n, "new") for n in range(1000, 2000)))
