@@ -35,6 +35,8 @@ enum {
 	AGENT_CLONE = 0x10001,
 	/* args: bits: set these bits of the flags register; ptrace cannot set all that a program can. */
 	AGENT_FLAGS = 0x10002,
+	/* args: clone(2) flags: a copy of the process that never runs: stopped while it is traced, else it ends. */
+	AGENT_SNAPSHOT = 0x10003,
 };
 
 struct agent_op {

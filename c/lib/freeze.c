@@ -136,6 +136,38 @@ undo:
 	return ret;
 }
 
+/* Seizes and stops one thread; the others run on. Returns 0; -ESRCH when it is gone. */
+EXPORT int64_t ckpt_stop_thread(int32_t tid, uint64_t options, int32_t timeout_ms)
+{
+	int64_t ret;
+
+	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
+		return fail(CAUSE_SEIZE, tid, 0, -errno);
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
+		return fail(CAUSE_INTERRUPT, tid, 0, -errno);
+	ret = wait_interrupted(tid, timeout_ms);
+	if (ret < 0)
+		ckpt_detach(&tid, 1);
+	return ret < 0 ? ret : ret == 1 ? 0 : fail(CAUSE_GONE, tid, 0, -ESRCH);
+}
+
+/*
+ * Takes over a snapshot that was just made by a traced task: it is traced from its birth, and stops before it
+ * runs. From here on it ends with us.
+ */
+EXPORT int64_t ckpt_adopt_snapshot(int32_t pid)
+{
+	int64_t ret = wait_interrupted(pid, WAIT_FOREVER);
+
+	if (ret < 0)
+		return ret;
+	if (ret == 0)
+		return fail(CAUSE_GONE, pid, 0, -ESRCH);
+	if (ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_EXITKILL) < 0)
+		return fail(CAUSE_RESUME, pid, 0, -errno);
+	return 0;
+}
+
 /*
  * Ends a frozen process without letting it run: SIGKILL reaches it in its stop. Then waits until it is gone, so
  * that its pid can be used again (its parent may still have to take its exit status).

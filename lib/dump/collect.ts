@@ -4,12 +4,15 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
+import { FrozenProcess } from "../ffi/frozen_process.ts";
 import {
   type CaveCandidate,
   findCave,
+  injectAlone,
   RemoteTask,
 } from "../ffi/remote_task.ts";
-import type { TaskMemory } from "../ffi/task_memory.ts";
+import { Snapshot } from "../ffi/snapshot.ts";
+import { TaskMemory } from "../ffi/task_memory.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
 import { PROT } from "../proc/maps.ts";
 import {
@@ -17,7 +20,9 @@ import {
   readLoginuid,
   readOomScoreAdj,
   readPersonality,
+  readSmaps,
   readStat,
+  readStatus,
   readTimerslackNs,
 } from "../proc/read.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
@@ -39,6 +44,7 @@ import {
 import { readPendingSignals } from "../task/pending_signals.ts";
 import {
   askPosixTimers,
+  type PosixTimerAnswers,
   timersThatCannotBeSaved,
 } from "../task/posix_timers.ts";
 import {
@@ -57,7 +63,7 @@ import {
   threadQuestions,
   type ThreadReadings,
 } from "../task/thread_attributes.ts";
-import type { Survey } from "./survey.ts";
+import type { Sighting } from "./survey.ts";
 import {
   readStoppedThreads,
   registersForImage,
@@ -92,97 +98,174 @@ const SECCOMP_MODE_FILTER = 2;
 const MCL_FUTURE = 2;
 const MCL_ONFAULT = 4;
 
+/** The questions to a process, which can be written before it is stopped. */
+export interface Questions {
+  readonly program: Program;
+  /** Whom they are for: the timers of the process. */
+  readonly timers: string;
+  readonly actions: (outcome: Outcome) => sa_entry[];
+  readonly intervals: ReturnType<typeof askIntervalTimers>;
+  readonly posix: ReturnType<typeof askPosixTimers>;
+  readonly heapEnd: (outcome: Outcome) => bigint;
+  readonly process: (outcome: Outcome) => ProcessAnswers;
+  readonly segments: (outcome: Outcome, pid: number) => Reason[];
+  readonly leader: (outcome: Outcome) => ThreadAnswers;
+}
+
+export function prepareQuestions({ timers }: Sighting): Questions {
+  const program = new Program();
+  return {
+    program,
+    timers: keyOfTimers(timers),
+    actions: askSignalActions(program),
+    intervals: askIntervalTimers(program),
+    posix: askPosixTimers(program, timers, (tid) => tid),
+    heapEnd: askHeapEnd(program),
+    process: askProcess(program),
+    segments: askSegments(program),
+    leader: askThread(program),
+  };
+}
+
+function keyOfTimers(timers: Sighting["timers"]): string {
+  return timers.map(({ id, clockId, target }) => [id, clockId, target])
+    .join(" ");
+}
+
+/** The answers as they came; nothing of them is read yet. */
+export interface Interview {
+  readonly questions: Questions;
+  readonly outcome: Outcome;
+  readonly threads: readonly InterviewedThread[];
+  /** Of the threads but the leader, in order. */
+  readonly answers: readonly { results: bigint[]; scratch: DataView }[];
+  readonly posix: PosixTimerAnswers;
+  readonly expiries: readonly CountedExpiry[];
+  readonly pending: siginfo_entry[];
+  readonly auxv: readonly AuxvEntry[];
+  readonly readings: ProcessReadings;
+  readonly lockFuture: number;
+  /** Made when asked for and possible. */
+  readonly snapshot: Snapshot | undefined;
+}
+
+type InterviewedThread =
+  & StoppedThread
+  & Pick<CollectedThread, "readings" | "nice" | "filters">;
+
 /**
+ * Asks everything of a process that stands still; all that costs stop time.
+ *
  * @param tids all threads, stopped, the leader first
- * @throws CkptError refused, when an answer is something that cannot be saved;
- * the threads are as they were
+ * @param prepared questions for this process as it was seen before
+ * @param wantSnapshot make a copy of its memory by fork
+ * @throws CkptError; the threads are as they were
  */
-export function collect(
-  survey: Survey,
+export function interview(
+  seen: Sighting,
   tids: Int32Array<ArrayBuffer>,
   memory: TaskMemory,
-): Collected {
-  const { pid } = survey;
+  prepared: Questions | undefined,
+  wantSnapshot: boolean,
+): Interview {
+  const { pid } = seen;
   const stopped = readStoppedThreads(tids, memory);
-  const reasons: Reason[] = [
-    ...timersThatCannotBeSaved(survey.timers, { pid, tids: [...tids] }),
-    ...stopped.flatMap(({ tid, state }) =>
-      schedulingProblems(state.scheduling, tid)
-    ),
-  ];
-  refuse(pid, reasons);
   const [leader, ...others] = stopped;
-
-  const program = new Program();
-  const actions = askSignalActions(program);
-  const intervals = askIntervalTimers(program);
-  const posix = askPosixTimers(program, survey.timers, (tid) => tid);
-  const heapEnd = askHeapEnd(program);
-  const process = askProcess(program);
-  const ldt = askSegments(program);
-  const leaderAnswers = askThread(program);
-  const questions = threadQuestions();
-  const stride = (questions.scratchLength + 15) & ~15;
-  const scratchAt = (program.size + 63) & ~63;
-  // The programs that count expiries come later: one timer takes 1.5 KiB.
+  const questions = prepared?.timers === keyOfTimers(seen.timers)
+    ? prepared
+    : prepareQuestions(seen);
+  const threadly = threadQuestions();
+  const stride = (threadly.scratchLength + 15) & ~15;
+  const scratchAt = (questions.program.size + 63) & ~63;
   const room = Math.max(
     scratchAt + stride * others.length,
-    survey.timers.length * 1536 + 4096,
+    seen.timers.length * ROOM_TO_COUNT_EXPIRY + 4096,
   );
-
-  const cave = findCave(memory, caveCandidates(survey.mappings));
-  const answers: ThreadAnswers[] = [];
-  let outcome;
-  let lockFuture: number;
-  let posixAnswers;
-  let expiries: CountedExpiry[];
   const pending = readPendingSignals(pid, true, leader.status.shdPnd);
-  {
-    using remote = RemoteTask.enter(leader.host, memory, cave, room);
-    outcome = remote.run(program);
-    posixAnswers = posix(outcome);
-    refuse(pid, [...posixAnswers.reasons, ...ldt(outcome, pid)]);
-    expiries = countPendingExpiries(
-      remote,
-      countableExpiries(posixAnswers.timers, pending, leader.pending, pid),
-    );
-    lockFuture = lockOfNewAreas(pid, remote.area);
-    const scratch = remote.room + BigInt(scratchAt);
-    const results = others.map(({ host }, i) =>
-      remote.inject(host, questions.calls(scratch + BigInt(i * stride)))
-    );
-    if (others.length > 0) {
-      const bytes = memory.read(scratch, stride * others.length);
-      answers.push(
-        ...results.map((result, i) =>
-          questions.read(result, new DataView(bytes.buffer, i * stride, stride))
-        ),
-      );
-    }
-  }
-  const all = [leaderAnswers(outcome), ...answers];
-  const signalActions = actions(outcome);
+  const cave = findCave(memory, caveCandidates(seen.mappings));
+
+  using remote = RemoteTask.enter(leader.host, memory, cave, room);
+  const outcome = remote.run(questions.program);
+  const posix = questions.posix(outcome);
+  refuse(pid, [...posix.reasons, ...questions.segments(outcome, pid)]);
+  const scratch = remote.room + BigInt(scratchAt);
+  const results = others.map(({ host }, i) =>
+    remote.inject(host, threadly.calls(scratch + BigInt(i * stride)))
+  );
+  const bytes = memory.read(scratch, stride * others.length);
+  const expiries = countPendingExpiries(
+    remote,
+    countableExpiries(posix.timers, pending, leader.pending, pid),
+  );
+  takeDeadSnapshots(remote, seen.deadSnapshots);
   return {
-    threads: stopped.map((thread, i) => ({
-      ...thread,
-      ...imageOf(thread, signalActions, memory),
-      ...readThread(thread),
-      pending: withOverruns(thread.pending, expiries),
-      answers: all[i],
+    questions,
+    outcome,
+    threads: stopped.map((thread) => ({ ...thread, ...readThread(thread) })),
+    answers: results.map((result, i) => ({
+      results: result,
+      scratch: new DataView(bytes.buffer, i * stride, stride),
     })),
-    process: process(outcome),
+    posix,
+    expiries,
+    pending,
+    auxv: readAuxv(pid),
     readings: {
       personality: readPersonality(pid),
       oomScoreAdj: readOomScoreAdj(pid),
       loginuid: readLoginuid(pid),
       coredumpFilter: readCoredumpFilter(pid),
     },
-    heapEnd: heapEnd(outcome),
-    auxv: readAuxv(pid),
-    actions: signalActions,
-    timers: { ...intervals(outcome), posix: posixAnswers.timers },
-    pending: withOverruns(pending, expiries),
-    lockFuture,
+    lockFuture: lockOfNewAreas(pid, remote.area, seen),
+    snapshot: wantSnapshot ? Snapshot.take(remote) : undefined,
+  };
+}
+
+/** What a program takes that counts the expiries of one timer. */
+const ROOM_TO_COUNT_EXPIRY = 1536;
+
+/** Reads the answers. @throws CkptError refused, for what cannot be saved */
+export function conclude(seen: Sighting, asked: Interview): Collected {
+  const { pid } = seen;
+  const { questions, outcome, expiries } = asked;
+  refuse(pid, [
+    ...timersThatCannotBeSaved(seen.timers, {
+      pid,
+      tids: asked.threads.map(({ tid }) => tid),
+    }),
+    ...asked.threads.flatMap(({ tid, state }) =>
+      schedulingProblems(state.scheduling, tid)
+    ),
+  ]);
+  const actions = questions.actions(outcome);
+  const answers = [
+    questions.leader(outcome),
+    ...asked.answers.map(({ results, scratch }) =>
+      threadQuestions().read(results, scratch)
+    ),
+  ];
+  return {
+    threads: asked.threads.map((thread, i) => {
+      const { image, unknown } = registersForImage(thread, actions);
+      return {
+        ...thread,
+        imageRegisters: image,
+        unknownCall: unknown,
+        pending: withOverruns(thread.pending, expiries),
+        answers: answers[i],
+      };
+    }),
+    process: questions.process(outcome),
+    readings: asked.readings,
+    heapEnd: questions.heapEnd(outcome),
+    auxv: asked.auxv,
+    actions,
+    timers: {
+      ...questions.intervals(outcome),
+      posix: asked.posix.timers,
+    },
+    pending: withOverruns(asked.pending, expiries),
+    lockFuture: asked.lockFuture,
   };
 }
 
@@ -203,15 +286,6 @@ function readThread(
       ? readFilters(tid, status.speculationStoreBypass)
       : [],
   };
-}
-
-function imageOf(
-  thread: StoppedThread,
-  actions: readonly sa_entry[],
-  memory: TaskMemory,
-): Pick<CollectedThread, "imageRegisters" | "unknownCall"> {
-  const { image, unknown } = registersForImage(thread, actions, memory);
-  return { imageRegisters: image, unknownCall: unknown };
 }
 
 function refuse(pid: number, reasons: readonly Reason[]): void {
@@ -269,19 +343,53 @@ function caveCandidates(mappings: readonly SmapsMapping[]): CaveCandidate[] {
  * Whether new areas are locked in memory (mlockall(2), MCL_FUTURE): the kernel
  * tells nobody, but the agent's memory is such an area.
  */
-function lockOfNewAreas(pid: number, area: bigint): number {
-  const flags = vmFlagsOf(pid, area);
-  if (!flags.has("lo")) return 0;
+function lockOfNewAreas(pid: number, area: bigint, seen: Sighting): number {
+  // The sum of locked memory has grown by it; only then look closer.
+  const { vmLocked } = readStatus(pid);
+  if (vmLocked === seen.status.vmLocked) return 0;
+  const flags = readSmaps(pid).find(({ start }) => start === Number(area))
+    ?.vmFlags;
+  if (!flags?.has("lo")) return 0;
   return flags.has("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
 }
 
-function vmFlagsOf(pid: number, address: bigint): ReadonlySet<string> {
-  const text = Deno.readTextFileSync(`/proc/${pid}/smaps`);
-  const at = text.indexOf(`\n${address.toString(16)}-`);
-  const line = text.indexOf("\nVmFlags:", at);
-  const end = text.indexOf("\n", line + 1);
-  return new Set(text.slice(line + 9, end).trim().split(" "));
+/** Takes the zombies of copies that were made for earlier dumps. */
+function takeDeadSnapshots(
+  remote: RemoteTask,
+  pids: readonly number[],
+): void {
+  if (pids.length === 0) return;
+  const program = new Program();
+  for (const pid of pids) {
+    program.call(
+      "wait4",
+      [pid, 0, WNOHANG | WALL, 0],
+      `taking the end of the copy ${pid}`,
+      { mayFail: true },
+    );
+  }
+  remote.run(program);
 }
+
+const WNOHANG = 1;
+const WALL = 0x40000000;
+
+/**
+ * Lets a process take the zombie of a copy of its own. Its leader is stopped
+ * for a moment; the other threads run.
+ */
+export function takeSnapshotZombie(pid: number, snapshot: number): void {
+  using _frozen = FrozenProcess.freezeThread(pid, ZOMBIE_TIMEOUT_MS);
+  using memory = TaskMemory.open(pid);
+  const [leader] = readStoppedThreads(Int32Array.of(pid), memory);
+  const cave = findCave(memory, caveCandidates(readSmaps(pid)));
+  injectAlone(leader.host, memory, cave, [{
+    name: "wait4",
+    args: [BigInt(snapshot), 0n, BigInt(WNOHANG | WALL), 0n],
+  }]);
+}
+
+const ZOMBIE_TIMEOUT_MS = 1000;
 
 function readCoredumpFilter(pid: number): number | undefined {
   try {

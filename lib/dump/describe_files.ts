@@ -14,7 +14,7 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
-import type { Survey, UsedFile } from "./survey.ts";
+import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
 
 export interface DescribedFiles {
   table: FileTable;
@@ -24,17 +24,13 @@ export interface DescribedFiles {
   fs: fs_entry;
 }
 
-/**
- * Gives every file its entry, and every mapping the id of its file (as
- * `shmid`).
- *
- * @param statusOf what map_files says about the file of a mapping
- */
-export function describeFiles(
-  survey: Survey,
-  statusOf: (vma: Vma) => FileStatus,
-): DescribedFiles {
+/** Gives every file its entry, and every mapping the id of its file (`shmid`). */
+export function describeFiles(survey: Survey): DescribedFiles {
   const table = new FileTable();
+  const statuses = new Map(
+    survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
+  );
+  const statusOf = (vma: Vma) => statuses.get(mappedFileKey(vma))!;
   const exeId = addUsed(table, survey.exe);
   for (const vma of survey.vmas.vmas) {
     if (vma.path !== undefined) {

@@ -4,40 +4,42 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { FrozenProcess } from "../ffi/frozen_process.ts";
-import {
-  close,
-  type FileStatus,
-  O,
-  open,
-  stat,
-  syscall,
-} from "../ffi/syscall.ts";
+import type { Snapshot } from "../ffi/snapshot.ts";
+import { syscall } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
-import { copyTaskPages, PageCounters } from "../mm/page_copy.ts";
-import type { Vma } from "../mm/vma.ts";
+import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability } from "../proc/read.ts";
 import type { Report } from "../report.ts";
-import { readOwnScheduling } from "../task/scheduling.ts";
 import { clockNow } from "../task/posix_timers.ts";
+import { readOwnScheduling } from "../task/scheduling.ts";
 import { VERSION } from "../version.ts";
-import { collect } from "./collect.ts";
+import {
+  conclude,
+  type Interview,
+  interview,
+  prepareQuestions,
+  type Questions,
+  takeSnapshotZombie,
+} from "./collect.ts";
 import { type Described, TASK_PAGES_ID, writeImages } from "./describe.ts";
 import { describeFiles } from "./describe_files.ts";
+import { EarlyPages, savePages } from "./memory.ts";
 import type {
   CheckOptions,
   CheckResult,
   DumpOptions,
   DumpResult,
 } from "./options.ts";
-import { saveSharedMemory } from "./shared_memory.ts";
+import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
+  judge,
+  lookAtProcess,
   refuseFor,
   refuseImpossible,
-  type Survey,
-  surveyProcess,
+  type Sighting,
   surveyRunning,
 } from "./survey.ts";
 
@@ -65,24 +67,64 @@ export async function dump(
   if (running === undefined) {
     report.log(3, `task ${pid} changes too fast to be judged while it runs`);
   }
-  refuseFor(running?.reasons ?? [], pid);
+  refuseFor(running?.survey.reasons ?? [], pid);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
+  const prepared = running === undefined
+    ? undefined
+    : prepareQuestions(running.seen);
   const counters = new PageCounters();
-  const started = performance.now();
+  const clock = new Stopwatch();
   const frozen = FrozenProcess.freeze(pid, options.timeoutSeconds * 1000);
   using _thawed = frozen;
-  const stopped = performance.now();
-  report.log(3, `stopped ${frozen.tids.length} threads of task ${pid}`);
-  const described = await collectAll(frozen, options, writer, report, counters);
-  const copied = performance.now();
+  clock.lap("freezing");
+  const still = await whileStopped(
+    frozen,
+    options,
+    prepared,
+    writer,
+    counters,
+  );
+  using _snapshot = still.asked.snapshot;
+  using _early = still.early;
+  const { snapshot } = still.asked;
+  if (options.leaveRunning && snapshot !== undefined) frozen.thaw();
+  clock.lap("interview");
+  report.log(
+    3,
+    snapshot === undefined
+      ? `task ${pid} stays stopped while its memory is copied`
+      : `task ${pid} went on after ${clock.total().toFixed(1)} ms`,
+  );
+  const survey = judge(still.seen, options);
+  refuseFor(survey.reasons, pid);
+  const collected = conclude(still.seen, still.asked);
+  for (const { tid, unknownCall } of collected.threads) {
+    if (unknownCall) {
+      report.log(
+        2,
+        `thread ${tid} was in a system call that the kernel had interrupted ` +
+          "before, which nobody can name any more: it will see EINTR",
+      );
+    }
+  }
+  const pages = await saveMemory(still, writer, report, counters);
   if (options.leaveRunning) frozen.thaw();
-  const thawed = performance.now();
-  report.log(3, `writing the images of task ${pid}`);
-  const inventory = writeImages(writer, described);
+  clock.lap("memory");
   report.signal.throwIfAborted();
+  report.log(3, `writing the images of task ${pid}`);
+  const inventory = writeImages(writer, {
+    survey,
+    collected,
+    files: describeFiles(survey),
+    pages,
+    shared: still.shared,
+    clocks: still.clocks,
+    own: readOwnScheduling(),
+  });
+  if (snapshot !== undefined) endSnapshot(pid, snapshot, report);
   const bytes = await writer.commit(inventory, VERSION);
   if (options.leaveStopped) {
     syscall("kill", BigInt(pid), SIGSTOP);
@@ -90,14 +132,17 @@ export async function dump(
   } else if (!options.leaveRunning) {
     frozen.kill();
   }
-  const end = performance.now();
+  clock.lap("writing");
+  const { freezing, interview: asking, memory, writing } = clock.laps;
   const figures = {
-    freezing_time: micros(stopped - started),
+    freezing_time: micros(freezing),
     frozen_time: micros(
-      (options.leaveRunning ? thawed : end) - started,
+      freezing + asking +
+        (snapshot === undefined ? memory : 0) +
+        (options.leaveRunning ? 0 : writing),
     ),
-    memdump_time: micros(copied - stopped),
-    memwrite_time: micros(end - thawed),
+    memdump_time: micros(memory),
+    memwrite_time: micros(writing),
     pages_scanned: counters.scanned,
     pages_skipped_parent: 0n,
     pages_written: counters.written,
@@ -112,79 +157,122 @@ export async function dump(
   return { pid, imagesDirectory: options.imagesDirectory };
 }
 
+/** Times of the steps of a dump, in milliseconds. */
+class Stopwatch {
+  readonly #start = performance.now();
+  #last = this.#start;
+  readonly laps: Record<string, number> = {};
+
+  lap(name: string): void {
+    const now = performance.now();
+    this.laps[name] = now - this.#last;
+    this.#last = now;
+  }
+
+  total(): number {
+    return performance.now() - this.#start;
+  }
+}
+
 function micros(milliseconds: number): number {
   return Math.round(milliseconds * 1000);
 }
 
-/** All that happens while the process stands still. */
-async function collectAll(
+/** What was learnt while the process stood still. */
+interface Still {
+  seen: Sighting;
+  asked: Interview;
+  /** Pages that a snapshot does not have; undefined without a snapshot. */
+  early: EarlyPages | undefined;
+  shared: SharedContent[];
+  clocks: Described["clocks"];
+}
+
+/**
+ * All that has to happen while the process stands still. Without a snapshot it
+ * has to stay so while its memory is copied, too.
+ */
+async function whileStopped(
   frozen: FrozenProcess,
   options: DumpOptions,
+  prepared: Questions | undefined,
   writer: ImageWriter,
-  report: Report,
   counters: PageCounters,
-): Promise<Described> {
+): Promise<Still> {
   const { pid } = frozen;
-  const survey = surveyProcess(pid, options);
-  refuseFor(survey.reasons, pid);
+  const seen = lookAtProcess(pid);
   using memory = TaskMemory.open(pid);
-  const collected = collect(survey, frozen.tids, memory);
-  const clocks = {
-    monotonic: clockNow(CLOCK_MONOTONIC),
-    boottime: clockNow(CLOCK_BOOTTIME),
-  };
-  const out = open(
-    writer.createRaw(pagesName(TASK_PAGES_ID)),
-    O.WRONLY,
+  const asked = interview(
+    seen,
+    frozen.tids,
+    memory,
+    prepared,
+    options.leaveRunning,
   );
-  const total = BigInt(survey.stat.rss);
-  const shown = setInterval(() => {
-    report.progress("saving memory (pages)", counters.scanned, total);
-  }, PROGRESS_MS);
   try {
-    const pages = await copyTaskPages(
-      pid,
-      survey.vmas.vmas,
-      out,
-      counters,
-    );
-    const shared = await saveSharedMemory(
-      pid,
-      survey.vmas.vmas,
-      TASK_PAGES_ID + 1,
-      writer,
-      counters,
-    );
-    report.signal.throwIfAborted();
-    return {
-      survey,
-      collected,
-      files: describeFiles(survey, statusReader(survey)),
-      pages,
-      shared,
-      clocks,
-      own: readOwnScheduling(),
+    const clocks = {
+      monotonic: clockNow(CLOCK_MONOTONIC),
+      boottime: clockNow(CLOCK_BOOTTIME),
     };
-  } finally {
-    clearInterval(shown);
-    close(out);
+    const { vmas } = seen.vmas;
+    return {
+      seen,
+      asked,
+      early: asked.snapshot === undefined
+        ? undefined
+        : await EarlyPages.read(pid, vmas, counters),
+      shared: await saveSharedMemory(
+        pid,
+        vmas,
+        TASK_PAGES_ID + 1,
+        writer,
+        counters,
+      ),
+      clocks,
+    };
+  } catch (error) {
+    asked.snapshot?.end();
+    throw error;
   }
 }
 
 const PROGRESS_MS = 100;
 
-/** What map_files says about the file of a mapping; each file once. */
-function statusReader({ pid }: Survey): (vma: Vma) => FileStatus {
-  const known = new Map<string, FileStatus>();
-  return ({ path, inode, link }) => {
-    const key = `${inode} ${path}`;
-    let status = known.get(key);
-    if (status === undefined) {
-      status = stat(`/proc/${pid}/map_files/${link}`);
-      known.set(key, status);
-    }
-    return status;
-  };
+async function saveMemory(
+  { seen, asked, early }: Still,
+  writer: ImageWriter,
+  report: Report,
+  counters: PageCounters,
+): Promise<StoredPages> {
+  const total = BigInt(seen.stat.rss);
+  const shown = setInterval(() => {
+    report.progress("saving memory (pages)", counters.scanned, total);
+  }, PROGRESS_MS);
+  try {
+    return await savePages(
+      asked.snapshot?.pid ?? seen.pid,
+      seen.vmas.vmas,
+      early,
+      writer.createRaw(pagesName(TASK_PAGES_ID)),
+      counters,
+    );
+  } finally {
+    clearInterval(shown);
+  }
+}
+
+/** The process has to take the zombie of its copy; if not, nothing is lost. */
+function endSnapshot(pid: number, snapshot: Snapshot, report: Report): void {
+  snapshot.end();
+  try {
+    takeSnapshotZombie(pid, snapshot.pid);
+  } catch (error) {
+    if (!(error instanceof CkptError)) throw error;
+    report.log(
+      2,
+      `the copy of task ${pid} stays as a zombie: ${error.message}`,
+    );
+  }
 }
 
 function refuseRoot(root: string | undefined, action: string): void {
@@ -249,6 +337,6 @@ export async function check(
       remedy: "ckpt dump looks at it when it is stopped",
     }]);
   }
-  const { reasons, neededOptions } = survey;
+  const { reasons, neededOptions } = survey.survey;
   return { pid, reasons: [...missing, ...reasons], neededOptions };
 }

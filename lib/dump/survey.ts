@@ -12,9 +12,14 @@ import {
   syscall,
   SyscallError,
 } from "../ffi/syscall.ts";
-import { type DescriptorPlan, planDescriptors } from "../files/descriptors.ts";
+import {
+  type DescriptorPlan,
+  lookAtDescriptors,
+  planDescriptors,
+  type SeenDescriptor,
+} from "../files/descriptors.ts";
 import { whyPathMisleads } from "../files/file_table.ts";
-import { planVmas, type VmaPlan } from "../mm/vma.ts";
+import { planVmas, type Vma, type VmaPlan } from "../mm/vma.ts";
 import { textOfBytes } from "../proc/bytes.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
@@ -38,20 +43,37 @@ export interface UsedFile {
   status: FileStatus;
 }
 
-export interface Survey {
+/** What was seen of a process at one moment; nothing is judged yet. */
+export interface Sighting {
   readonly pid: number;
   readonly stat: Stat;
   readonly status: Status;
   readonly mappings: readonly SmapsMapping[];
   readonly vmas: VmaPlan;
-  readonly descriptors: DescriptorPlan;
+  readonly descriptors: readonly SeenDescriptor[];
   readonly exe: UsedFile;
   readonly cwd: UsedFile;
   readonly root: UsedFile;
   readonly limits: readonly Limit[];
   readonly timers: readonly PosixTimer[];
-  /** Why it cannot be saved; empty when it can. */
+  /** Children that are alive, or whose end the process can see. */
+  readonly children: readonly number[];
+  /** Dead copies of the process that a killed ckpt left behind. */
+  readonly deadSnapshots: readonly number[];
+  /** Mapped files by path and inode, each with one of its areas. */
+  readonly mappedFiles: readonly MappedFile[];
+  /** What cannot be told from the rest, only asked while it stands still. */
   readonly reasons: readonly Reason[];
+}
+
+export interface MappedFile {
+  readonly vma: Vma;
+  /** As /proc/PID/map_files leads to it; undefined when that was refused. */
+  readonly status: FileStatus | undefined;
+}
+
+export interface Survey extends Omit<Sighting, "descriptors"> {
+  readonly descriptors: DescriptorPlan;
   readonly neededOptions: readonly string[];
 }
 
@@ -69,10 +91,11 @@ const TRIES = 5;
 export function surveyRunning(
   pid: number,
   options: SurveyOptions,
-): Survey | undefined {
+): { seen: Sighting; survey: Survey } | undefined {
   for (let i = 0; i < TRIES; i++) {
     try {
-      return surveyProcess(pid, options);
+      const seen = lookAtProcess(pid);
+      return { seen, survey: judge(seen, options) };
     } catch (error) {
       const vanished = error instanceof SyscallError ||
         error instanceof CkptError && error.exit === EXIT.gone;
@@ -115,15 +138,60 @@ export function refuseImpossible(pid: number, action: string): void {
 }
 
 /**
- * @throws CkptError when the process is gone or may not be looked at; what
- * cannot be saved is returned as reasons, all of them
+ * Reads everything that /proc tells. Short, because the process may stand
+ * still for it.
  */
-export function surveyProcess(
-  pid: number,
-  options: SurveyOptions,
-): Survey {
+export function lookAtProcess(pid: number): Sighting {
   const stat = readStat(pid);
-  const status = readStatus(pid);
+  const mappings = readSmaps(pid);
+  const vmas = planVmas(pid, mappings);
+  const deadSnapshots: number[] = [];
+  const children = readChildren(pid).filter((child) => {
+    const dead = isDeadSnapshot(child);
+    if (dead) deadSnapshots.push(child);
+    return !dead;
+  });
+  return {
+    pid,
+    stat,
+    status: readStatus(pid),
+    mappings,
+    vmas,
+    descriptors: lookAtDescriptors(pid),
+    exe: usedFile(pid, "exe"),
+    cwd: usedFile(pid, "cwd"),
+    root: usedFile(pid, "root"),
+    limits: readLimits(pid),
+    timers: readTimers(pid),
+    children,
+    deadSnapshots,
+    mappedFiles: lookAtMappedFiles(pid, vmas),
+    reasons: [
+      ...otherNamespaces(pid),
+      ...sharedWithParent(pid, stat.ppid),
+      ...threadsApart(pid),
+    ],
+  };
+}
+
+/**
+ * A zombie that sends no signal to its parent: only a copy that ckpt makes for
+ * a dump is like this, or a task made by clone(2) without one, which a program
+ * waits for with __WALL or not at all.
+ */
+function isDeadSnapshot(child: number): boolean {
+  try {
+    const { state, exitSignal, comm } = readStat(child);
+    return state === "Z" && exitSignal === 0 && comm !== "";
+  } catch (error) {
+    if (error instanceof CkptError && error.exit === EXIT.gone) return true;
+    throw error;
+  }
+}
+
+/** Finds every reason why a process cannot be saved. */
+export function judge(seen: Sighting, options: SurveyOptions): Survey {
+  const { pid, stat, status, children, vmas } = seen;
   const reasons: Reason[] = [];
   const needed = new Set<string>();
   const object = `task ${pid}`;
@@ -143,7 +211,6 @@ export function surveyProcess(
       `let it go on: kill -CONT ${pid}`,
     );
   }
-  const children = readChildren(pid);
   if (children.length > 0) {
     add(
       `it has child processes (${children.join(", ")}); process trees are ` +
@@ -160,17 +227,12 @@ export function surveyProcess(
   if (status.x86ThreadFeatures?.includes("shstk")) {
     add("it uses a shadow stack, which is not supported yet");
   }
-  reasons.push(...otherNamespaces(pid), ...sharedWithParent(pid, stat.ppid));
-  reasons.push(...threadsApart(pid));
-
-  const exe = usedFile(pid, "exe");
-  const cwd = usedFile(pid, "cwd");
-  const root = usedFile(pid, "root");
+  reasons.push(...seen.reasons);
   for (
     const [what, { path, status }] of [
-      ["the program file", exe],
-      ["the working directory", cwd],
-      ["the root directory", root],
+      ["the program file", seen.exe],
+      ["the working directory", seen.cwd],
+      ["the root directory", seen.root],
     ] as const
   ) {
     const why = whyPathMisleads(path, status);
@@ -178,32 +240,14 @@ export function surveyProcess(
       reasons.push({ object: `${what} ${path} of task ${pid}`, why });
     }
   }
-
-  const mappings = readSmaps(pid);
-  const vmas = planVmas(pid, mappings);
-  reasons.push(...vmas.reasons, ...mappedFilesThatMislead(pid, vmas));
-  const descriptors = planDescriptors(pid, {
+  reasons.push(...vmas.reasons, ...mappedFilesThatMislead(seen));
+  const descriptors = planDescriptors(pid, seen.descriptors, {
     ...options,
     controllingTerminal: stat.ttyNr,
   });
   reasons.push(...descriptors.reasons);
   for (const option of descriptors.neededOptions) needed.add(option);
-
-  return {
-    pid,
-    stat,
-    status,
-    mappings,
-    vmas,
-    descriptors,
-    exe,
-    cwd,
-    root,
-    limits: readLimits(pid),
-    timers: readTimers(pid),
-    reasons,
-    neededOptions: [...needed],
-  };
+  return { ...seen, descriptors, reasons, neededOptions: [...needed] };
 }
 
 function usedFile(pid: number, name: string): UsedFile {
@@ -319,36 +363,48 @@ function isEnding(tid: number): boolean {
   return (readStat(tid).flags & PF_EXITING) !== 0;
 }
 
-/** Mapped files whose path leads to another file, or to none. */
-function mappedFilesThatMislead(pid: number, plan: VmaPlan): Reason[] {
-  const reasons: Reason[] = [];
+/** Each mapped file once. */
+function lookAtMappedFiles(pid: number, plan: VmaPlan): MappedFile[] {
   const seen = new Set<string>();
-  for (const { path, link, entry, inode } of plan.vmas) {
-    if (path === undefined) continue;
-    const key = `${inode} ${path}`;
+  const files: MappedFile[] = [];
+  for (const vma of plan.vmas) {
+    if (vma.path === undefined) continue;
+    const key = mappedFileKey(vma);
     if (seen.has(key)) continue;
     seen.add(key);
-    const object = `mapping ${entry.start.toString(16)} of ${path} in ` +
-      `task ${pid}`;
     try {
-      const why = whyPathMisleads(
-        path,
-        stat(`/proc/${pid}/map_files/${link}`),
-      );
-      if (why !== undefined) reasons.push({ object, why });
+      const status = stat(`/proc/${pid}/map_files/${vma.link}`);
+      files.push({ vma, status });
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // The program changes its mappings while we look: seen again when it
-      // stands still.
-      if (error.errno === EPERM) {
-        reasons.push({
-          object,
-          why: error.message,
-          remedy: "ckpt needs the capability CAP_CHECKPOINT_RESTORE or " +
-            "CAP_SYS_ADMIN in the first user namespace",
-        });
-      }
+      // EPERM; or the program changes its mappings while we look.
+      if (error.errno === EPERM) files.push({ vma, status: undefined });
     }
+  }
+  return files;
+}
+
+export function mappedFileKey({ inode, path }: Vma): string {
+  return `${inode} ${path}`;
+}
+
+/** Mapped files whose path leads to another file, or to none. */
+function mappedFilesThatMislead({ pid, mappedFiles }: Sighting): Reason[] {
+  const reasons: Reason[] = [];
+  for (const { vma: { path, entry }, status } of mappedFiles) {
+    const object = `mapping ${entry.start.toString(16)} of ${path} in ` +
+      `task ${pid}`;
+    if (status === undefined) {
+      reasons.push({
+        object,
+        why: "the kernel does not say which file it is (map_files)",
+        remedy: "ckpt needs the capability CAP_CHECKPOINT_RESTORE or " +
+          "CAP_SYS_ADMIN in the first user namespace",
+      });
+      continue;
+    }
+    const why = whyPathMisleads(path!, status);
+    if (why !== undefined) reasons.push({ object, why });
   }
   return reasons;
 }

@@ -30,6 +30,8 @@ export interface StoppedThread {
   readonly status: Status;
   /** As it stopped, outside any restartable sequence. */
   readonly registers: BigUint64Array<ArrayBuffer>;
+  /** The code in front of where it stopped; empty unless it is in a call. */
+  readonly code: Uint8Array;
   /** How to put it back here. */
   readonly host: Host;
   readonly pending: siginfo_entry[];
@@ -58,16 +60,18 @@ function readStoppedThread(
   // image, not about how the thread goes on here: the kernel does that itself.
   const ready = (status.sigPnd | status.shdPnd) & status.sigCgt &
     ~state.signalMask;
+  let code: Uint8Array = new Uint8Array();
   const resumed = resumedCall(
     registers,
     ready === 0n ? "none" : "restarts",
-    () => codeBefore(registers[REGISTER.rip], memory),
+    () => code = codeBefore(registers[REGISTER.rip], memory),
   );
   return {
     tid,
     state,
     status,
     registers,
+    code,
     host: {
       tid,
       registers: resumed.live,
@@ -88,9 +92,8 @@ function readStoppedThread(
  * @param actions of the process, from {@link askSignalActions}
  */
 export function registersForImage(
-  { registers, status, state }: StoppedThread,
+  { registers, status, state, code }: StoppedThread,
   actions: readonly sa_entry[],
-  memory: TaskMemory,
 ): ResumedCall {
   const handler = handlerToCome(
     {
@@ -103,11 +106,7 @@ export function registersForImage(
       return { handler: sigaction, flags };
     },
   );
-  return resumedCall(
-    registers,
-    handler,
-    () => codeBefore(registers[REGISTER.rip], memory),
-  );
+  return resumedCall(registers, handler, () => code);
 }
 
 /** The code in front of an address, as much of it as can be read. */

@@ -48,6 +48,8 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
 
 export const ENOENT = 2;
 export const ESRCH = 3;
+export const EINTR = 4;
+export const ECHILD = 10;
 export const EACCES = 13;
 export const EPERM = 1;
 export const EEXIST = 17;

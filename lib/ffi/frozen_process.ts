@@ -61,6 +61,20 @@ export class FrozenProcess implements Disposable {
     }]);
   }
 
+  /**
+   * Stops one thread of a process; the others run on.
+   *
+   * @throws CkptError when it does not stop in time, or is gone
+   */
+  static freezeThread(tid: number, timeoutMs: number): FrozenProcess {
+    const stop = (options: bigint) =>
+      library("dump").ckpt_stop_thread(tid, options, timeoutMs);
+    let result = stop(PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
+    if (result === BigInt(-EPERM)) result = stop(PTRACE_O_TRACESYSGOOD);
+    checked(result, `stopping thread ${tid}`);
+    return new FrozenProcess(tid, Int32Array.of(tid));
+  }
+
   get #bytes(): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.tids.buffer);
   }

@@ -24,6 +24,7 @@ export const AGENT_CALLS = {
   store: 0x10000,
   clone: 0x10001,
   flags: 0x10002,
+  snapshot: 0x10003,
 } as const;
 
 /** What an operation returned, once the program has run. */

@@ -103,6 +103,51 @@ function encodeHost(
   return out;
 }
 
+/** A system call for a thread to make. */
+export interface InjectedCall {
+  name: keyof typeof NR;
+  args: readonly bigint[];
+}
+
+function inject(
+  host: Host,
+  memory: TaskMemory,
+  cave: bigint,
+  calls: readonly InjectedCall[],
+): bigint[] {
+  const words = new BigUint64Array(calls.length * 8);
+  calls.forEach(({ name, args }, i) => {
+    words[i * 8] = BigInt(NR[name]);
+    args.forEach((argument, k) => words[i * 8 + 1 + k] = argument);
+  });
+  checked(
+    library("dump").ckpt_inject(
+      encodeHost(host, memory, cave),
+      new Uint8Array(words.buffer),
+      BigInt(calls.length),
+    ),
+    `asking thread ${host.tid}`,
+  );
+  return calls.map((_, i) => BigInt.asIntN(64, words[i * 8 + 7]));
+}
+
+/**
+ * Makes system calls in one stopped thread, without an agent, and wipes the
+ * cave.
+ *
+ * @returns what each call returned, negative: -errno
+ */
+export function injectAlone(
+  host: Host,
+  memory: TaskMemory,
+  cave: Cave,
+  calls: readonly InjectedCall[],
+): bigint[] {
+  const results = inject(host, memory, cave.thread, calls);
+  memory.write(cave.leader, new Uint8Array(cave.length));
+  return results;
+}
+
 const AGENT_ROOM = 4096;
 const STACK_ROOM = 4096;
 
@@ -190,22 +235,9 @@ export class RemoteTask implements Disposable {
    */
   inject(
     host: Host,
-    calls: readonly { name: keyof typeof NR; args: readonly bigint[] }[],
+    calls: readonly InjectedCall[],
   ): bigint[] {
-    const words = new BigUint64Array(calls.length * 8);
-    calls.forEach(({ name, args }, i) => {
-      words[i * 8] = BigInt(NR[name]);
-      args.forEach((argument, k) => words[i * 8 + 1 + k] = argument);
-    });
-    checked(
-      library("dump").ckpt_inject(
-        encodeHost(host, this.memory, this.cave.thread),
-        new Uint8Array(words.buffer),
-        BigInt(calls.length),
-      ),
-      `asking thread ${host.tid}`,
-    );
-    return calls.map((_, i) => BigInt.asIntN(64, words[i * 8 + 7]));
+    return inject(host, this.memory, this.cave.thread, calls);
   }
 
   /** Takes the agent out of the task and wipes the cave. */

@@ -28,6 +28,7 @@ export const NR = {
   madvise: 28,
   dup: 32,
   dup2: 33,
+  sendfile: 40,
   getitimer: 36,
   setitimer: 38,
   getpid: 39,

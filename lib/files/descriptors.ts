@@ -85,59 +85,77 @@ const NAMELESS: readonly (readonly [prefix: string, what: string])[] = [
   ["cgroup:[", "a namespace"],
 ];
 
+/** What the kernel tells of one descriptor. */
+export interface SeenDescriptor {
+  readonly fd: number;
+  readonly link: string;
+  readonly info: FdInfo;
+  readonly status: FileStatus;
+  readonly owner: fown_entry;
+  /** A lower number that stands for the same open file description. */
+  readonly sameAs: number | undefined;
+}
+
 /**
  * Looks at every descriptor.
  *
- * @throws CkptError when the process is gone
+ * @throws CkptError or SyscallError when one is closed meanwhile
  */
-export function planDescriptors(
-  pid: number,
-  options: DescriptorOptions,
-): DescriptorPlan {
-  const reasons: Reason[] = [];
-  const needed = new Set<string>();
-  const seen = new Map<string, Descriptor[]>();
-  const descriptors: Descriptor[] = [];
+export function lookAtDescriptors(pid: number): SeenDescriptor[] {
+  const alike = new Map<string, number[]>();
   const pidfd = Number(syscall("pidfd_open", BigInt(pid)));
   try {
-    for (const fd of listDescriptors(pid)) {
+    return listDescriptors(pid).map((fd) => {
       const info = readFdInfo(pid, fd);
       const path = `/proc/${pid}/fd/${fd}`;
       const link = textOfBytes(readLink(path));
       const status = stat(path);
-      const verdict = classify(link, info, status, options);
-      if ("why" in verdict) {
-        if (verdict.option !== undefined) needed.add(verdict.option);
-        reasons.push({
-          object: `descriptor ${fd} (${link}) of task ${pid}`,
-          why: verdict.why,
-          remedy: verdict.remedy,
-        });
-        continue;
-      }
       const flags = info.flags & ~O.CLOEXEC;
       const key = `${link} ${flags} ${info.pos} ${status.ino}`;
-      const alike = seen.get(key) ?? [];
-      const same = alike.find((other) => sameDescription(pid, other.fd, fd));
-      const descriptor = {
-        fd,
-        closeOnExec: (info.flags & O.CLOEXEC) !== 0,
-        description: same?.description ?? {
-          kind: verdict.kind,
-          link,
-          flags,
-          pos: info.pos,
-          owner: ownerOf(pidfd, fd, flags),
-          status,
-          mountId: info.mntId,
-        },
-      };
-      alike.push(descriptor);
-      seen.set(key, alike);
-      descriptors.push(descriptor);
-    }
+      const others = alike.get(key) ?? [];
+      const sameAs = others.find((other) => sameDescription(pid, other, fd));
+      if (sameAs === undefined) alike.set(key, [...others, fd]);
+      const owner = sameAs === undefined ? ownerOf(pidfd, fd, flags) : NO_OWNER;
+      return { fd, link, info, status, owner, sameAs };
+    });
   } finally {
     close(pidfd);
+  }
+}
+
+/** Decides for every descriptor how it is saved. */
+export function planDescriptors(
+  pid: number,
+  seen: readonly SeenDescriptor[],
+  options: DescriptorOptions,
+): DescriptorPlan {
+  const reasons: Reason[] = [];
+  const needed = new Set<string>();
+  const descriptors: Descriptor[] = [];
+  const descriptions = new Map<number, Description>();
+  for (const { fd, link, info, status, owner, sameAs } of seen) {
+    const verdict = classify(link, info, status, options);
+    if ("why" in verdict) {
+      if (verdict.option !== undefined) needed.add(verdict.option);
+      reasons.push({
+        object: `descriptor ${fd} (${link}) of task ${pid}`,
+        why: verdict.why,
+        remedy: verdict.remedy,
+      });
+      continue;
+    }
+    const description = descriptions.get(sameAs ?? fd) ?? {
+      kind: verdict.kind,
+      link,
+      flags: info.flags & ~O.CLOEXEC,
+      pos: info.pos,
+      owner,
+      status,
+      mountId: info.mntId,
+    };
+    descriptions.set(fd, description);
+    const closeOnExec = (info.flags & O.CLOEXEC) !== 0;
+    descriptors.push({ fd, closeOnExec, description });
   }
   return { descriptors, reasons, neededOptions: [...needed] };
 }

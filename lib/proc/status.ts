@@ -50,6 +50,8 @@ export interface Status {
   readonly vmSize: number | undefined;
   readonly vmRss: number | undefined;
   readonly vmSwap: number | undefined;
+  /** Bytes locked by mlock(2) and the like. */
+  readonly vmLocked: number | undefined;
   /** A core dump is being written. */
   readonly coreDumping: boolean | undefined;
   /** False after PR_SET_THP_DISABLE; since 5.0. */
@@ -147,6 +149,7 @@ export function parseStatus(text: string, source = "status"): Status {
     vmSize: optional("VmSize", kilobytes),
     vmRss: optional("VmRSS", kilobytes),
     vmSwap: optional("VmSwap", kilobytes),
+    vmLocked: optional("VmLck", kilobytes),
     coreDumping: optional("CoreDumping", zeroOrOne),
     thpEnabled: optional("THP_enabled", zeroOrOne),
     threads: count(required("Threads")),

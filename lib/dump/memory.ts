@@ -1,0 +1,114 @@
+/**
+ * Getting the memory into the page image. A program that is to go on is copied
+ * by fork first and goes on at once; the rest is read while it is stopped.
+ */
+import { addressOf, close, O, open, syscall } from "../ffi/syscall.ts";
+import {
+  copyTaskPages,
+  type PageCounters,
+  type StoredPages,
+} from "../mm/page_copy.ts";
+import { PAGE_SIZE, pageCount } from "../image/pagemap.ts";
+import type { Vma } from "../mm/vma.ts";
+
+const MADV_DONTFORK = 10n;
+const MADV_WIPEONFORK = 18n;
+
+/** Areas that a copy made by fork does not have, or has empty. */
+export function isLeftOutOfFork({ entry }: Vma): boolean {
+  const advice = entry.madv ?? 0n;
+  return ((advice >> MADV_DONTFORK | advice >> MADV_WIPEONFORK) & 1n) !== 0n;
+}
+
+/** Pages that had to be read while the process stood still, for each area. */
+export class EarlyPages implements Disposable {
+  readonly #areas = new Map<bigint, { pages: StoredPages; offset: bigint }>();
+  #fd: number | undefined;
+  #length = 0n;
+
+  /** Copies what {@link isLeftOutOfFork} into memory of ckpt's own. */
+  static async read(
+    pid: number,
+    vmas: readonly Vma[],
+    counters: PageCounters,
+  ): Promise<EarlyPages> {
+    const early = new EarlyPages();
+    const name = new TextEncoder().encode("ckpt-pages\0");
+    for (const vma of vmas) {
+      if (!isLeftOutOfFork(vma) || vma.content === "none") continue;
+      early.#fd ??= Number(memfd(name));
+      const pages = await copyTaskPages(pid, [vma], early.#fd, counters);
+      early.#areas.set(vma.entry.start, { pages, offset: early.#length });
+      early.#length += lengthOf(pages);
+    }
+    return early;
+  }
+
+  /** Whether an area is among them. */
+  has({ entry }: Vma): boolean {
+    return this.#areas.has(entry.start);
+  }
+
+  /** Appends the pages of one area to the page image. */
+  append({ entry }: Vma, out: number): StoredPages {
+    const { pages, offset } = this.#areas.get(entry.start)!;
+    let left = lengthOf(pages);
+    syscall("lseek", BigInt(this.#fd!), offset, 0n);
+    while (left > 0n) {
+      left -= syscall("sendfile", BigInt(out), BigInt(this.#fd!), 0n, left);
+    }
+    return pages;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd !== undefined) close(this.#fd);
+  }
+}
+
+function memfd(name: Uint8Array<ArrayBuffer>): bigint {
+  const MFD_CLOEXEC = 1n;
+  return syscall("memfd_create", addressOf(name), MFD_CLOEXEC);
+}
+
+function lengthOf({ entries }: StoredPages): bigint {
+  return entries.reduce(
+    (sum, entry) => sum + BigInt(pageCount(entry) * PAGE_SIZE),
+    0n,
+  );
+}
+
+/**
+ * Writes the page image of a process in the order of its areas.
+ *
+ * @param source the process, stopped, or a snapshot of it
+ */
+export async function savePages(
+  source: number,
+  vmas: readonly Vma[],
+  early: EarlyPages | undefined,
+  path: string,
+  counters: PageCounters,
+): Promise<StoredPages> {
+  const all: StoredPages = { entries: [], guards: [] };
+  const add = ({ entries, guards }: StoredPages) => {
+    for (const entry of entries) all.entries.push(entry);
+    for (const guard of guards) all.guards.push(guard);
+  };
+  const out = open(path, O.WRONLY);
+  try {
+    let run: Vma[] = [];
+    for (const vma of vmas) {
+      if (early?.has(vma)) {
+        add(await copyTaskPages(source, run, out, counters));
+        run = [];
+        add(early.append(vma, out));
+      } else {
+        run.push(vma);
+      }
+    }
+    add(await copyTaskPages(source, run, out, counters));
+  } finally {
+    close(out);
+  }
+  return all;
+}

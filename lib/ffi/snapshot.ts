@@ -1,0 +1,79 @@
+/**
+ * A copy of a process at one moment, made by fork(2) in the process itself: it
+ * never runs, and its pages are copied on write. So the process can go on at
+ * once while its memory is read from the copy.
+ *
+ * The copy shares the descriptor table: what the process closes is closed. It
+ * has no exit signal, so that the process is not told of its end; only its
+ * zombie stays, which the process has to take (wait4(2), __WALL).
+ */
+import { checked } from "./cause.ts";
+import { ECHILD, EINTR } from "./errno.ts";
+import { library } from "./library.ts";
+import { Program } from "./program.ts";
+import type { RemoteTask } from "./remote_task.ts";
+import { addressOf, syscall, SyscallError } from "./syscall.ts";
+import { TaskMemory } from "./task_memory.ts";
+
+const CLONE_FS = 0x200;
+const CLONE_FILES = 0x400;
+const CLONE_PTRACE = 0x2000;
+const SIGKILL = 9n;
+const WALL = 0x40000000n;
+
+export class Snapshot implements Disposable {
+  #ended = false;
+
+  private constructor(readonly pid: number) {}
+
+  /**
+   * Lets the process that `remote` is in copy itself.
+   *
+   * @returns undefined when the kernel does not allow another process or so
+   * much memory: the process is as before
+   */
+  static take(remote: RemoteTask): Snapshot | undefined {
+    const program = new Program();
+    const made = program.call(
+      "snapshot",
+      [CLONE_FS | CLONE_FILES | CLONE_PTRACE],
+      "copying the process",
+      { mayFail: true },
+    );
+    const pid = Number(remote.run(program).result(made));
+    if (pid <= 0) return undefined;
+    checked(
+      library("dump").ckpt_adopt_snapshot(pid),
+      `copying task ${remote.memory.pid}`,
+    );
+    const snapshot = new Snapshot(pid);
+    // The cure is in the copy, too.
+    using memory = TaskMemory.open(pid);
+    memory.write(remote.cave.leader, new Uint8Array(remote.cave.length));
+    return snapshot;
+  }
+
+  /** Ends the copy. Its zombie is left to the process. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    const status = new Int32Array(2);
+    const bytes = new Uint8Array(status.buffer);
+    syscall("kill", BigInt(this.pid), SIGKILL);
+    for (;;) {
+      try {
+        syscall("wait4", BigInt(this.pid), addressOf(bytes), WALL);
+        const STOPPED = 0x7f;
+        if ((status[0] & 0xff) !== STOPPED) return;
+      } catch (error) {
+        if (!(error instanceof SyscallError)) throw error;
+        if (error.errno === ECHILD) return;
+        if (error.errno !== EINTR) throw error;
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.end();
+  }
+}
