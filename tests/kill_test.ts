@@ -126,7 +126,10 @@ Deno.test(`a program goes on unharmed when ckpt is killed at ${DUMPS} moments of
       return left.length === 0 && strangers(known).length === 0
         ? true
         : undefined;
-    }).catch(() => assertEquals(left, [], when));
+    }).catch(() => {
+      assertEquals(left, [], when);
+      assertEquals(strangers(known), [], `processes of ckpt left ${when}`);
+    });
     await countsOn(program, when);
     Deno.removeSync(images, { recursive: true });
   }
