@@ -196,7 +196,7 @@ export class AddressSpace {
             assert(!page.object.content.has(page.pgoff), "filled twice");
             page.object.content.set(page.pgoff, from);
           } else {
-            assertEquals(page.content, undefined, "a page is filled twice");
+            assert(page.content === undefined, "a page is filled twice");
             page.content = from;
           }
         });
