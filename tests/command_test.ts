@@ -13,6 +13,7 @@ import {
 import { kill } from "./libc.ts";
 
 const SIGKILL = 9;
+const SIGUSR1 = 10;
 const SIGUSR2 = 12;
 const SIGTERM = 15;
 const SIGSTOP = 19;
@@ -71,8 +72,9 @@ Deno.test("a restore that waits passes signals on to the program", async () => {
       throw error;
     }
   });
+  kill(waiting.pid, SIGUSR1);
   kill(waiting.pid, SIGUSR2);
-  await until("the program has seen SIGUSR2", () => {
+  await until("the program has seen both", () => {
     const status = Deno.readTextFileSync(`/proc/${program.pid}/status`);
     return /^(SigPnd|ShdPnd):\t0*[1-9a-f]/m.test(status) ? undefined : true;
   });
@@ -80,7 +82,7 @@ Deno.test("a restore that waits passes signals on to the program", async () => {
   await new Promise((done) => setTimeout(done, 100));
   kill(waiting.pid, SIGTERM);
   const output = await waiting.output();
-  assertEquals(output.code, 41, new TextDecoder().decode(output.stderr));
+  assertEquals(output.code, 43, new TextDecoder().decode(output.stderr));
 });
 
 Deno.test("a pid file holds the pid and is relative to the work directory", async () => {

@@ -2,7 +2,7 @@
  * What has to be known before the first process exists: what this host gives a
  * new task, whether the image fits that, and how much room the agent needs.
  */
-import { CkptError, type Reason } from "../error.ts";
+import { CkptError, EXIT, type Reason } from "../error.ts";
 import { pageCount } from "../image/pagemap.ts";
 import {
   hasCapability,
@@ -116,6 +116,7 @@ export function planTask(
       }
     }));
   }
+  reasons.push(...takenThreadIds(images));
   const ownSession = tree.sid === pid;
   if (!ownSession && !options.shellJob) {
     reasons.push({
@@ -136,6 +137,29 @@ export function planTask(
       0n,
     ),
   };
+}
+
+/**
+ * Thread ids that others have. The pid itself is left to the moment of the
+ * start: a program that was just dumped may not be quite gone.
+ */
+function takenThreadIds({ pid, threads }: TaskImages): Reason[] {
+  return threads.slice(1).flatMap(({ tid }): Reason[] => {
+    let holder;
+    try {
+      holder = readStatus(tid);
+    } catch (error) {
+      if (error instanceof CkptError && error.exit === EXIT.gone) return [];
+      throw error;
+    }
+    if (holder.tgid === pid) return []; // ends together with the pid
+    return [{
+      object: `thread id ${tid}`,
+      why: `it is taken by "${holder.name}" (process ${holder.tgid})`,
+      remedy: "end that process, or restore in a new pid namespace: " +
+        "unshare --pid --fork --mount-proc ckpt restore ...",
+    }];
+  });
 }
 
 function reasonsOf(check: () => void): readonly Reason[] {

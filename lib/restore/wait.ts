@@ -1,5 +1,6 @@
 /** Waits for a restored program, and passes signals on to it meanwhile. */
 import { library } from "../ffi/library.ts";
+import { packedStart } from "../ffi/library_path.ts";
 import { addressOf, NR, syscall } from "../ffi/syscall.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
@@ -31,6 +32,36 @@ const OF_TERMINAL: ReadonlySet<Deno.Signal> = new Set<Deno.Signal>([
   "SIGWINCH",
 ]);
 
+const SIGUSR1 = 10n;
+
+/**
+ * SIGUSR1 is blocked in ckpt (tools/pack/stub.c), so it is taken off the queue
+ * where it waits. Goes on beside JavaScript until ckpt ends.
+ */
+async function passOnUsr1(pid: number): Promise<void> {
+  const mask = new Uint8Array(
+    new BigUint64Array([1n << (SIGUSR1 - 1n)]).buffer,
+  );
+  const MASK_BYTES = 8n;
+  for (;;) {
+    const signal = await library("waiting").syscall_beside(
+      BigInt(NR.rt_sigtimedwait),
+      addressOf(mask),
+      0n,
+      0n,
+      MASK_BYTES,
+      0n,
+      0n,
+    );
+    if (signal !== SIGUSR1) continue;
+    try {
+      syscall("kill", BigInt(pid), SIGUSR1);
+    } catch {
+      return; // it ended at this very moment
+    }
+  }
+}
+
 /**
  * @param pid a child of ckpt
  * @returns how it ended: an exit status or the number of a signal
@@ -50,6 +81,7 @@ export async function waitForTask(
       // It ended at this very moment.
     }
   }, PASSED_ON);
+  if (packedStart(Deno.mainModule) !== undefined) passOnUsr1(pid);
   const status = new Int32Array(2);
   try {
     await library("waiting").syscall_beside(

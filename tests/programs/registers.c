@@ -173,8 +173,8 @@ int main(int argc, char **argv) {
   }
   /* a value that looks like an interrupted system call must not be taken for one */
   user.in[0] = (uint64_t)-512;
-  /* AC, DF, OF, SF, ZF, AF, PF, CF and the two bits that are always set; no tracer can set ID */
-  flags.flags_in = 0x40000 | 0x400 | 0x800 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x202;
+  /* ID, which no tracer can set, AC, DF, OF, SF, ZF, AF, PF, CF and the two bits that are always set */
+  flags.flags_in = 0x200000 | 0x40000 | 0x400 | 0x800 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x202;
   pthread_t threads[3];
   MUST0(pthread_create(&threads[0], NULL, run_spin, NULL));
   MUST0(pthread_create(&threads[1], NULL, run_flags, NULL));

@@ -1,0 +1,329 @@
+import { assert, assertEquals } from "@std/assert";
+import { ChildProgram } from "../ffi/testing/child_program.ts";
+import { O, stat } from "../ffi/syscall.ts";
+import { NO_OWNER } from "./file_table.ts";
+import {
+  type DescriptorOptions,
+  type DescriptorPlan,
+  lookAtDescriptors,
+  planDescriptors,
+  terminalKey,
+} from "./descriptors.ts";
+
+const OPTIONS: DescriptorOptions = {
+  shellJob: false,
+  controllingTerminal: 0,
+  external: [],
+};
+
+function plan(
+  pid: number,
+  options: Partial<DescriptorOptions> = {},
+): DescriptorPlan {
+  return planDescriptors(pid, lookAtDescriptors(pid), {
+    ...OPTIONS,
+    ...options,
+  });
+}
+
+/** The plan for a script that opens descriptors. */
+async function planFor(
+  script: string,
+): Promise<{ plan: DescriptorPlan; pid: number }> {
+  await using child = await ChildProgram.start(script);
+  return { plan: plan(child.pid), pid: child.pid };
+}
+
+Deno.test("descriptors are told with position, flags and close-on-exec", async () => {
+  const path = await Deno.makeTempFile();
+  try {
+    const { plan } = await planFor(`
+fd = os.open(${JSON.stringify(path)}, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK)
+os.write(fd, b"12345")
+os.dup2(fd, 9, True)
+os.dup2(fd, 7, False)
+again = os.open(${JSON.stringify(path)}, os.O_RDONLY)
+os.dup2(os.open("/", os.O_PATH | os.O_DIRECTORY), 20)
+ready()
+`);
+    assertEquals(plan.reasons, []);
+    assertEquals(plan.neededOptions, []);
+    const of = (fd: number) =>
+      plan.descriptors.find((descriptor) => descriptor.fd === fd)!;
+    assertEquals(plan.descriptors.map(({ fd }) => fd).sort((a, b) => a - b), [
+      ...[0, 1, 2, 3, 4, 5, 7, 9, 20],
+    ]);
+    const { description } = of(3);
+    assertEquals(description.kind, "named");
+    assertEquals(description.link, path);
+    assertEquals(
+      description.flags & ~O.LARGEFILE,
+      O.RDWR | O.APPEND | O.NONBLOCK,
+    );
+    assertEquals(description.pos, 5n);
+    assertEquals(description.owner, NO_OWNER);
+    assertEquals(description.status.size, 5n);
+    // dup gives the same description, another open another one.
+    assert(of(7).description === description);
+    assert(of(9).description === description);
+    assert(of(4).description !== description);
+    assert(of(0).description === of(2).description);
+    assertEquals([3, 7, 9].map((fd) => of(fd).closeOnExec), [
+      true,
+      true,
+      false,
+    ]);
+    assertEquals(of(20).description.flags & O.PATH, O.PATH);
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("descriptions that look alike are still told apart", async () => {
+  const { plan } = await planFor(`
+for i in range(6):
+    os.open("/dev/null", os.O_RDWR)
+os.dup2(4, 6)
+ready()
+`);
+  const own = plan.descriptors.filter(({ fd }) => fd >= 3);
+  assertEquals(own.length, 6);
+  const descriptions = own.map(({ description }) => description);
+  assertEquals(new Set(descriptions).size, 5);
+  assert(
+    own.find(({ fd }) => fd === 4)!.description ===
+      own.find(({ fd }) => fd === 6)!.description,
+  );
+});
+
+Deno.test("the owner of a file and its signal are told", async () => {
+  const { plan, pid } = await planFor(`
+fd = os.open("/dev/null", os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(fd, 10, 12)
+ready()
+`);
+  const { description } = plan.descriptors.find(({ fd }) => fd === 3)!;
+  assertEquals(description.owner, {
+    uid: 0,
+    euid: 0,
+    signum: 12,
+    pid_type: 1,
+    pid,
+  });
+});
+
+const REFUSED: readonly [what: string, script: string, why: RegExp][] = [
+  ["a socket", "a = socket.socket()", /^a socket is not/],
+  ["a Unix socket", "a = socket.socketpair()", /^a socket is not/],
+  ["an eventfd", "libc.eventfd(0, 0)", /^an eventfd is not/],
+  ["an epoll instance", "a = select.epoll()", /^an epoll instance is not/],
+  ["a timerfd", "libc.timerfd_create(1, 0)", /^a timerfd is not/],
+  ["a signalfd", "libc.signalfd(-1, bytes(128), 0)", /^a signalfd is not/],
+  ["a pidfd", "os.pidfd_open(os.getpid())", /^a pidfd is not/],
+  ["an inotify instance", "libc.inotify_init()", /^an inotify instance is/],
+  ["a memfd", `os.memfd_create("x")`, /^a memfd is not/],
+  [
+    "a namespace",
+    `os.open("/proc/self/ns/net", os.O_RDONLY)`,
+    /^a namespace is not/,
+  ],
+  ["a pipe", "a = os.pipe()", /^a pipe is not supported yet, unless/],
+  [
+    "a named pipe",
+    `os.mkfifo(path); os.open(path, os.O_RDWR)`,
+    /^a named pipe \(fifo\) is not/,
+  ],
+  [
+    "a file without a name",
+    `os.open(path, os.O_RDWR | os.O_CREAT); os.unlink(path)`,
+    /^the file was deleted while in use/,
+  ],
+  [
+    "a file whose name was removed, but not another name of it",
+    `os.open(path, os.O_RDWR | os.O_CREAT); os.link(path, path + "2")
+os.unlink(path)`,
+    /^its path leads nowhere/,
+  ],
+  [
+    "a file that was replaced",
+    `os.open(path, os.O_RDWR | os.O_CREAT); open(path + "2", "w").close()
+os.rename(path + "2", path)`,
+    /^the file was deleted while in use/,
+  ],
+  [
+    "a file with a lock",
+    `a = os.open(path, os.O_RDWR | os.O_CREAT); fcntl.flock(a, 2)`,
+    /^it holds a file lock/,
+  ],
+  [
+    "a file with a range locked",
+    `a = os.open(path, os.O_RDWR | os.O_CREAT); fcntl.lockf(a, 2)`,
+    /^it holds a file lock/,
+  ],
+  [
+    "a terminal of its own",
+    "import pty; a = pty.openpty()",
+    /^a terminal that the program makes itself/,
+  ],
+];
+
+for (const [what, script, why] of REFUSED) {
+  Deno.test(`refused: ${what}`, async () => {
+    const directory = await Deno.makeTempDir();
+    try {
+      const { plan } = await planFor(
+        `path = ${JSON.stringify(`${directory}/file`)}\n${script}\nready()\n`,
+      );
+      assert(plan.reasons.length > 0, "it is not refused");
+      const [{ object, why: told }] = plan.reasons;
+      assert(why.test(told), told);
+      assert(/^descriptor \d+ \(.+\) of task \d+$/.test(object), object);
+      assertEquals(plan.descriptors.map(({ fd }) => fd), [0, 1, 2]);
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  });
+}
+
+Deno.test({
+  name: "a device that is not of memory is refused by its numbers",
+  ignore: !exists("/dev/fuse"),
+  async fn() {
+    const { plan } = await planFor(`os.open("/dev/fuse", os.O_RDWR)\nready()`);
+    assertEquals(plan.reasons.map(({ why }) => why), [
+      "the device 10:229 is not supported",
+    ]);
+  },
+});
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+Deno.test("memory devices and renamed files are found by their paths", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const { plan } = await planFor(`
+for name in ["null", "zero", "full", "random", "urandom"]:
+    os.open("/dev/" + name, os.O_RDONLY)
+path = ${JSON.stringify(directory)} + "/a"
+os.open(path, os.O_RDWR | os.O_CREAT)
+os.rename(path, path + "\\n(deleted) \\u00e9")
+ready()
+`);
+    assertEquals(plan.reasons, []);
+    assertEquals(
+      plan.descriptors.slice(-1)[0].description.link,
+      `${directory}/a\n(deleted) é`,
+    );
+    assertEquals(plan.descriptors.length, 3 + 5 + 1);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("a pipe that leads outside is saved when it is named", async () => {
+  await using child = await ChildProgram.start(`
+a, b = os.pipe()
+os.close(a)
+ready(os.readlink("/proc/self/fd/%d" % b))
+`);
+  const link = child.answer as string;
+  const refused = plan(child.pid);
+  assertEquals(refused.neededOptions, [`--external ${link}`]);
+  const { remedy } = refused.reasons[0];
+  assert(remedy !== undefined && remedy.includes(`--external ${link}`));
+  for (const key of [link, link.replace(":", "")]) {
+    const { reasons, descriptors } = plan(child.pid, { external: [key] });
+    assertEquals(reasons, []);
+    assertEquals(descriptors.slice(-1)[0].description.kind, "pipe");
+  }
+});
+
+Deno.test("a file that is named as external needs no path", async () => {
+  const path = await Deno.makeTempFile();
+  await using child = await ChildProgram.start(`
+a = os.open(${JSON.stringify(path)}, os.O_RDWR)
+os.unlink(${JSON.stringify(path)})
+info = open("/proc/self/fdinfo/%d" % a).read()
+mount = [line.split()[1] for line in info.splitlines() if line.startswith("mnt_id")]
+ready([int(mount[0]), os.fstat(a).st_ino])
+`);
+  const [mount, inode] = child.answer as [number, number];
+  const key = `file[${mount.toString(16)}:${inode}]`;
+  assertEquals(plan(child.pid).reasons.length, 1);
+  assertEquals(plan(child.pid, { external: [`${key}1`] }).reasons.length, 1);
+  const { reasons, descriptors } = plan(child.pid, { external: [key] });
+  assertEquals(reasons, []);
+  assertEquals(descriptors.slice(-1)[0].description.kind, "external");
+});
+
+/** A pty whose slave the child has open as descriptor 3, and nobody controls. */
+const TERMINAL = `
+import pty
+master, slave = pty.openpty()
+keeper = os.fork()
+if keeper == 0:
+    os.close(report)
+    while True:
+        signal.pause()
+os.dup2(slave, 200)
+os.close(master)
+os.close(slave)
+os.dup2(200, 3)
+os.close(200)
+ready([keeper, os.fstat(3).st_rdev, os.fstat(3).st_dev])
+`;
+
+Deno.test("a terminal is saved as the outside's, when it is the program's own or named", async () => {
+  await using child = await ChildProgram.start(TERMINAL);
+  const [keeper, rdev, dev] = child.answer as [number, number, number];
+  try {
+    const told = (options: Partial<DescriptorOptions>) => {
+      const { reasons, neededOptions, descriptors } = plan(child.pid, options);
+      return {
+        why: reasons.map(({ why }) => why),
+        neededOptions,
+        kinds: descriptors.slice(3).map(({ description }) => description.kind),
+      };
+    };
+    assertEquals(told({}), {
+      why: ["it is a terminal that belongs to the outside"],
+      neededOptions: ["--shell-job"],
+      kinds: [],
+    });
+    assertEquals(told({ shellJob: true, controllingTerminal: rdev }), {
+      why: [],
+      neededOptions: [],
+      kinds: ["terminal"],
+    });
+    assertEquals(told({ shellJob: true, controllingTerminal: rdev + 1 }), {
+      why: [
+        "it is another terminal than the one that controls the program, " +
+        "which is not supported yet",
+      ],
+      neededOptions: [],
+      kinds: [],
+    });
+    const key = `tty[${rdev.toString(16)}:${dev.toString(16)}]`;
+    assertEquals(told({ external: [key] }), {
+      why: [],
+      neededOptions: [],
+      kinds: ["terminal"],
+    });
+  } finally {
+    Deno.kill(keeper, "SIGKILL");
+  }
+});
+
+Deno.test("the key of a terminal has its device and its file system", () => {
+  const status = stat("/dev/null");
+  assertEquals(terminalKey(status), `tty[103:${status.dev.toString(16)}]`);
+});
