@@ -238,15 +238,15 @@ export function pread(
   return done;
 }
 
-/** pwrite(2) of all of `buffer`. */
+/** pwrite(2) until all of `buffer` is written or none is taken; the bytes written. */
 export function pwrite(
   fd: number,
   buffer: Uint8Array<ArrayBuffer>,
   offset: bigint,
-): void {
+): number {
   let done = 0;
   while (done < buffer.length) {
-    done += Number(
+    const n = Number(
       syscallBuffer1(
         "pwrite64",
         BigInt(fd),
@@ -255,7 +255,10 @@ export function pwrite(
         offset + BigInt(done),
       ),
     );
+    if (n === 0) break;
+    done += n;
   }
+  return done;
 }
 
 /** What identifies a file, and what decides how it is saved. */

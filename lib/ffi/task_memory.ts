@@ -1,6 +1,6 @@
 /** The memory of another task, through /proc/PID/mem (proc_pid_mem(5)). */
 import { CkptError, EXIT } from "../error.ts";
-import { describeErrno, EACCES, EPERM } from "./errno.ts";
+import { describeErrno, EACCES, EPERM, ESRCH } from "./errno.ts";
 import { close, O, open, pread, pwrite, SyscallError } from "./syscall.ts";
 
 /** Reads and writes regardless of the pages' protection. */
@@ -33,7 +33,7 @@ export class TaskMemory implements Disposable {
   read(address: bigint, length: number): Uint8Array<ArrayBuffer> {
     const buffer = new Uint8Array(length);
     this.#access("reading", address, () => {
-      if (pread(this.fd, buffer, address) !== length) throw this.#short();
+      if (pread(this.fd, buffer, address) < length) throw noMemory("pread64");
     });
     return buffer;
   }
@@ -44,11 +44,11 @@ export class TaskMemory implements Disposable {
 
   /** @throws CkptError when not all of it can be written */
   write(address: bigint, bytes: Uint8Array<ArrayBuffer>): void {
-    this.#access("writing", address, () => pwrite(this.fd, bytes, address));
-  }
-
-  #short(): SyscallError {
-    return new SyscallError("pread64", 5);
+    this.#access("writing", address, () => {
+      if (pwrite(this.fd, bytes, address) < bytes.length) {
+        throw noMemory("pwrite64");
+      }
+    });
   }
 
   #access(doing: string, address: bigint, access: () => void): void {
@@ -57,7 +57,7 @@ export class TaskMemory implements Disposable {
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       throw new CkptError(
-        EXIT.failed,
+        error.errno === ESRCH ? EXIT.gone : EXIT.failed,
         `${doing} the memory of task ${this.pid}`,
         [{
           object: `address 0x${address.toString(16)}`,
@@ -71,4 +71,12 @@ export class TaskMemory implements Disposable {
   [Symbol.dispose](): void {
     close(this.fd);
   }
+}
+
+/**
+ * No bytes are moved only when the task has no memory any more, because it
+ * ended (mem_rw in fs/proc/base.c); an address without memory is an error.
+ */
+function noMemory(call: string): SyscallError {
+  return new SyscallError(call, ESRCH);
 }

@@ -1,12 +1,15 @@
 /**
  * A program of the test's own: a Python script that gets itself into some
  * state, tells that it is there, and waits. Its standard streams are /dev/null
- * and it has no other descriptor but those it opens.
+ * and it has no other descriptor but those it opens. It is nobody's child, for a
+ * tracer that takes the end of a child of Deno's leaves Deno waiting for it.
  */
 
 const PROLOGUE = `
 import ctypes, fcntl, json, mmap, os, select, signal, socket, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)
+if os.fork():
+    os._exit(0)
 report = os.dup2(1, 100, False)
 os.closerange(3, report)
 os.closerange(report + 1, 1024)
@@ -15,7 +18,7 @@ for stream in range(3):
     os.dup2(null, stream)
 os.close(null)
 def ready(answer=None):
-    os.write(report, json.dumps(answer).encode())
+    os.write(report, json.dumps([os.getpid(), answer]).encode())
     os.close(report)
 `;
 
@@ -33,7 +36,6 @@ export class ChildProgram implements AsyncDisposable {
     readonly pid: number,
     /** What the script handed to `ready`. */
     readonly answer: unknown,
-    readonly ended: Promise<unknown>,
   ) {}
 
   /**
@@ -53,11 +55,11 @@ export class ChildProgram implements AsyncDisposable {
       stdout: "piped",
       stderr: "inherit",
     }).spawn();
-    // A test may take the end itself, as a tracer: then nobody knows it.
-    const ended = child.status.catch(() => undefined);
     const text = await new Response(child.stdout).text();
+    await child.status;
     if (text === "") throw new Error("the script ended before it was ready");
-    const program = new ChildProgram(child.pid, JSON.parse(text), ended);
+    const [pid, answer] = JSON.parse(text);
+    const program = new ChildProgram(pid, answer);
     await program.#waits();
     return program;
   }
@@ -80,12 +82,15 @@ export class ChildProgram implements AsyncDisposable {
     }
   }
 
+  /** Ends it, and waits until its threads are gone; another takes its zombie. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       Deno.kill(this.pid, "SIGKILL");
+      while ([...Deno.readDirSync(`/proc/${this.pid}/fd`)].length > 0) {
+        await new Promise((done) => setTimeout(done, 1));
+      }
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
-    await this.ended;
   }
 }
