@@ -57,8 +57,6 @@ export class AgentProcess implements Disposable {
   #agent = AGENT_START;
   #released = false;
   readonly #lifeline: number;
-  /** Threads it cloned; the tracer has to take their ends. */
-  readonly #threads: number[] = [];
 
   private constructor(
     readonly pid: number,
@@ -164,7 +162,6 @@ export class AgentProcess implements Disposable {
       ),
       `restoring task ${this.pid}`,
     );
-    this.#threads.push(...born.subarray(0, Number(count)));
     this.outcome(program, address);
     return born.subarray(0, Number(count));
   }
@@ -225,7 +222,19 @@ export class AgentProcess implements Disposable {
       return; // it is gone already
     }
     // The leader's end is told last, when those of all threads are taken.
-    for (const tid of [...this.#threads, this.pid]) takeEnd(tid);
+    for (const tid of threadsOf(this.pid)) takeEnd(tid);
+    takeEnd(this.pid);
+  }
+}
+
+/** All threads but the leader, also those that have ended. */
+function threadsOf(pid: number): number[] {
+  try {
+    return [...Deno.readDirSync(`/proc/${pid}/task`)]
+      .map(({ name }) => Number(name)).filter((tid) => tid !== pid);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
   }
 }
 
