@@ -101,7 +101,7 @@ enum parent {
 };
 
 /*
- * Starts the agent with pid `pid`. `keep` are descriptors for it to use, `lifeline_fd` the reading end of a pipe.
+ * Starts the agent with pid `pid` (0: any). `keep` are descriptors for it to use, `lifeline_fd` the reading end of a pipe.
  * All signals are blocked in it. Traces it with `options` and stops it. Returns its pid; -EEXIST: the pid is taken.
  */
 EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t parent, int32_t lifeline_fd, const int32_t *keep,
@@ -112,8 +112,8 @@ EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t parent, int32_t lifeline_fd
 		.flags = CLONE_VM | CLONE_VFORK | (parent == PARENT_OURS ? CLONE_PARENT : 0),
 		.exit_signal = parent == PARENT_OURS ? 0 : SIGCHLD,
 		.stack_size = CHILD_STACK,
-		.set_tid = (uint64_t)&wanted,
-		.set_tid_size = 1,
+		.set_tid = pid ? (uint64_t)&wanted : 0,
+		.set_tid_size = pid ? 1 : 0,
 	};
 	struct clone_args between = { .flags = CLONE_VM | CLONE_VFORK, .stack_size = CHILD_STACK };
 	struct child child = { .lifeline_fd = lifeline_fd, .keep = keep, .keep_count = keep_count,

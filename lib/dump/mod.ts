@@ -33,6 +33,7 @@ import type {
   DumpOptions,
   DumpResult,
 } from "./options.ts";
+import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
   judge,
@@ -76,6 +77,7 @@ export async function dump(
     ? undefined
     : prepareQuestions(running.seen);
   const counters = new PageCounters();
+  rehearse(options.leaveRunning, report);
   const clock = new Stopwatch();
   const frozen = FrozenProcess.freeze(pid, options.timeoutSeconds * 1000);
   using _thawed = frozen;
@@ -237,6 +239,8 @@ async function whileStopped(
 }
 
 const PROGRESS_MS = 100;
+/** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
+const PAGES_WORTH_PROGRESS = 16384;
 
 async function saveMemory(
   { seen, asked, early }: Still,
@@ -244,8 +248,8 @@ async function saveMemory(
   report: Report,
   counters: PageCounters,
 ): Promise<StoredPages> {
-  const total = BigInt(seen.stat.rss);
-  const shown = setInterval(() => {
+  const total = seen.stat.rss;
+  const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
     report.progress("saving memory (pages)", counters.scanned, total);
   }, PROGRESS_MS);
   try {

@@ -43,6 +43,7 @@ export interface AgentThread {
 const PARENTS = { ckpt: 0, parentOfCkpt: 1, nobody: 2 } as const;
 
 export interface StartOptions {
+  /** The pid it gets; 0: any. */
   pid: number;
   /** Whose child it is: ckpt's, ckpt's parent's, or that of nobody. */
   parent: keyof typeof PARENTS;
@@ -77,7 +78,7 @@ export class AgentProcess implements Disposable {
     const [reading, lifeline] = ends;
     const keep = Int32Array.from(options.keep);
     const start = (suspend: bigint) =>
-      library("restore").ckpt_start_agent(
+      library("start").ckpt_start_agent(
         options.pid,
         PARENTS[options.parent],
         reading,

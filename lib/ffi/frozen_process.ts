@@ -1,7 +1,7 @@
 /** A process all of whose threads are stopped by ptrace, as a scope. */
 import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
-import { ENOBUFS, EPERM } from "./errno.ts";
+import { ENOBUFS, EPERM, ETIMEDOUT } from "./errno.ts";
 import { library } from "./library.ts";
 
 const PTRACE_O_TRACESYSGOOD = 1n;
@@ -10,6 +10,18 @@ const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
 const FIRST_ROOM = 256;
 /** Linux allows no more pids than this (PID_MAX_LIMIT). */
 const MOST_THREADS = 4 * 1024 * 1024;
+
+function remedyFor(result: bigint): string | undefined {
+  switch (result) {
+    case BigInt(-EPERM):
+      return "a task can be traced by one program at a time, and only with " +
+        "the capability CAP_SYS_PTRACE";
+    case BigInt(-ETIMEDOUT):
+      return "it is blocked in the kernel; --timeout gives it more time";
+    default:
+      return undefined;
+  }
+}
 
 export class FrozenProcess implements Disposable {
   #over = false;
@@ -46,13 +58,7 @@ export class FrozenProcess implements Disposable {
         count = freeze();
       }
       if (count === BigInt(-ENOBUFS)) continue;
-      checked(
-        count,
-        action,
-        "a task can be traced by one program at a time and only with " +
-          "CAP_SYS_PTRACE; if it is blocked in the kernel, --timeout gives " +
-          "it more time",
-      );
+      checked(count, action, remedyFor(count));
       return new FrozenProcess(pid, tids.slice(0, Number(count)));
     }
     throw new CkptError(EXIT.failed, action, [{

@@ -101,10 +101,13 @@ async function exchange(
   return "ok";
 }
 
-/** crit decodes every image but the page bytes. */
+/** crit decodes every image of CRIU's format; it cannot know ckpt's own. */
 async function decode(images: string): Promise<Outcome> {
   for (const entry of Deno.readDirSync(images)) {
-    if (!entry.name.endsWith(".img") || entry.name.startsWith("pages-")) {
+    if (
+      !entry.name.endsWith(".img") || entry.name.startsWith("pages-") ||
+      entry.name.startsWith("ckpt-")
+    ) {
       continue;
     }
     const [command, ...args] = CRIT;
