@@ -285,7 +285,7 @@ Deno.test("a task that is killed meanwhile is told as gone", async () => {
 });
 
 Deno.test("a task that kills itself is told as gone", async () => {
-  await using child = await ChildProgram.start("ready()");
+  await using child = await ChildProgram.start(THREADS);
   const error = assertThrows(
     () =>
       stop(child.pid, ({ threads, memory, cave, pid }) => {
