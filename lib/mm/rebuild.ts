@@ -218,8 +218,9 @@ function mapAnonymous(
 
 /** Neighbours that are alike: the kernel would make one area of them. */
 function wouldMerge(a: vma_entry, b: vma_entry): boolean {
+  // A grow-down area cannot be moved; it keeps its guard gap anyway.
   return a.end === b.start && a.prot === b.prot && a.flags === b.flags &&
-    a.madv === b.madv;
+    a.madv === b.madv && (b.flags & MAP.growsdown) === 0;
 }
 
 /**
@@ -242,7 +243,7 @@ function mapApart(
     program,
     { start, end: start + length },
     writable,
-    vma.flags & ~(MAP.locked | MAP.growsdown),
+    vma.flags & ~MAP.locked,
     -1,
     0n,
     purpose,

@@ -84,6 +84,7 @@ Deno.test("status gives every field", () => {
     vmSize: 10716 * 1024,
     vmRss: 1448 * 1024,
     vmSwap: 8 * 1024,
+    vmLocked: 0,
     coreDumping: false,
     thpEnabled: true,
     threads: 2,

@@ -15,8 +15,8 @@ import {
 } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { fd_types, type reg_file_entry } from "../image/schema.gen.ts";
-import { PAGE_SIZE, pageCount } from "../image/pagemap.ts";
-import { VMA_STATUS } from "../image/vma_status.ts";
+import { PAGE_SIZE, pageCount, pageFlags } from "../image/pagemap.ts";
+import { PAGE_FLAGS, VMA_STATUS } from "../image/vma_status.ts";
 import { bytesOfText } from "../proc/bytes.ts";
 import { readMaps } from "../proc/read.ts";
 import { pagesPath, type TaskImages } from "./task_images.ts";
@@ -123,6 +123,7 @@ function storedPages(
 ): Uint8Array | undefined {
   let offset = 0n;
   for (const entry of images.pagemap.entries) {
+    if ((pageFlags(entry) & PAGE_FLAGS.PRESENT) === 0) continue;
     const length = BigInt(pageCount(entry) * PAGE_SIZE);
     if (entry.vaddr <= start && end <= entry.vaddr + length) {
       const fd = open(pagesPath(images.set, images.pagemap), O.RDONLY);

@@ -107,7 +107,8 @@ Deno.test("a packed program sees the environment as it was given", () =>
       NODE_OPTIONS: "",
       Z: "",
     };
-    for (const env of [{}, { A: "1" }, full]) {
+    const all: Record<string, string>[] = [{}, { A: "1" }, full];
+    for (const env of all) {
       assertEquals((await ask(path, { clearEnv: true, env })).env, env);
     }
   }));

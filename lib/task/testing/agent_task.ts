@@ -57,6 +57,10 @@ export class AgentTask implements Disposable {
     return this.#process.outcome(program, this.#stack);
   }
 
+  read(address: bigint, length: number): DataView {
+    return new DataView(this.#process.memory.read(address, length).buffer);
+  }
+
   write(address: bigint, bytes: Uint8Array<ArrayBuffer>): void {
     this.#process.memory.write(address, bytes);
   }
