@@ -348,7 +348,7 @@ function mapSharedMemory(
         0n,
         purpose,
       );
-      fill(program, object.pages, object.pagesFd, first.start, "shared memory");
+      fillObject(program, object, first.start);
       if (first.prot !== (PROT.read | PROT.write)) {
         program.call(
           "mprotect",
@@ -369,7 +369,7 @@ function mapSharedMemory(
       0n,
       purpose,
     );
-    fill(program, object.pages, object.pagesFd, start, "shared memory");
+    fillObject(program, object, start);
     const fd = openPath(
       program,
       `/proc/self/map_files/${start.toString(16)}-${whole.end.toString(16)}`,
@@ -391,10 +391,20 @@ function mapSharedMemory(
   }
 }
 
+/** Of an object only what an area shows is mapped; the rest has no place. */
+function fillObject(
+  program: Program,
+  { pages, pagesFd, size }: SharedMemory,
+  base: bigint,
+): void {
+  const behind = { start: size, end: 1n << 63n };
+  fill(program, pages, pagesFd, base, "shared memory", behind);
+}
+
 /**
  * Reads stored pages to their places; `base` is added to their addresses.
  *
- * @param except an area whose pages the kernel provides
+ * @param except a range that is not to be filled, such as that of the vdso
  */
 function fill(
   program: Program,
@@ -402,7 +412,7 @@ function fill(
   fd: number,
   base: bigint,
   what: string,
-  except?: vma_entry,
+  except?: { start: bigint; end: bigint },
 ): void {
   let offset = 0n;
   for (const entry of pages) {
