@@ -193,9 +193,11 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
 
   // Deno has no class and no code for ESRCH and EINVAL. A zombie answers each
   // file in its own way: an empty text, ESRCH, ENOENT, or EINVAL (mountinfo).
+  const { message } = error;
+  const denied = error instanceof Deno.errors.PermissionDenied;
   const notFound = error instanceof Deno.errors.NotFound;
-  const noSuchProcess = error.message.includes("(os error 3)");
-  const invalid = error.message.includes("(os error 22)");
+  const noSuchProcess = message.includes("(os error 3)");
+  const invalid = message.includes("(os error 22)");
   if (notFound || noSuchProcess || invalid) {
     const state = stateOf(pid);
     if (state === undefined) {
@@ -237,7 +239,7 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
         "CONFIG_PROC_CHILDREN and CONFIG_PROC_PAGE_MONITOR",
     );
   }
-  if (error instanceof Deno.errors.PermissionDenied) {
+  if (denied) {
     return fail(
       EXIT.permission,
       `task ${pid}`,
@@ -246,7 +248,7 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
         "in the user namespace of the task",
     );
   }
-  return fail(EXIT.failed, path, error.message);
+  return fail(EXIT.failed, path, message);
 }
 
 /** The letter of the task's state, undefined when there is no such task. */
