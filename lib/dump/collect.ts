@@ -100,7 +100,10 @@ const MCL_ONFAULT = 4;
 
 /** The questions to a process, which can be written before it is stopped. */
 export interface Questions {
+  /** What only the process itself knows. */
   readonly program: Program;
+  /** What a copy of it made by fork(2) knows, too. */
+  readonly inherited: Program;
   /** Whom they are for: the timers of the process. */
   readonly timers: string;
   readonly actions: (outcome: Outcome) => sa_entry[];
@@ -114,13 +117,15 @@ export interface Questions {
 
 export function prepareQuestions({ timers }: Sighting): Questions {
   const program = new Program();
+  const inherited = new Program();
   return {
     program,
+    inherited,
     timers: keyOfTimers(timers),
-    actions: askSignalActions(program),
+    actions: askSignalActions(inherited),
     intervals: askIntervalTimers(program),
     posix: askPosixTimers(program, timers, (tid) => tid),
-    heapEnd: askHeapEnd(program),
+    heapEnd: askHeapEnd(inherited),
     process: askProcess(program),
     segments: askSegments(program),
     leader: askThread(program),
@@ -136,6 +141,8 @@ function keyOfTimers(timers: Sighting["timers"]): string {
 export interface Interview {
   readonly questions: Questions;
   readonly outcome: Outcome;
+  /** Undefined: the snapshot has still to be asked. */
+  readonly inherited: Outcome | undefined;
   readonly threads: readonly InterviewedThread[];
   /** Of the threads but the leader, in order. */
   readonly answers: readonly { results: bigint[]; scratch: DataView }[];
@@ -178,6 +185,7 @@ export function interview(
   const stride = (threadly.scratchLength + 15) & ~15;
   const scratchAt = (questions.program.size + 63) & ~63;
   const room = Math.max(
+    questions.inherited.size,
     scratchAt + stride * others.length,
     seen.timers.length * ROOM_TO_COUNT_EXPIRY + 4096,
   );
@@ -198,9 +206,13 @@ export function interview(
     countableExpiries(posix.timers, pending, leader.pending, pid),
   );
   takeDeadSnapshots(remote, seen.deadSnapshots);
+  const snapshot = wantSnapshot ? Snapshot.take(remote) : undefined;
   return {
     questions,
     outcome,
+    inherited: snapshot === undefined
+      ? remote.run(questions.inherited)
+      : undefined,
     threads: stopped.map((thread) => ({ ...thread, ...readThread(thread) })),
     answers: results.map((result, i) => ({
       results: result,
@@ -217,7 +229,7 @@ export function interview(
       coredumpFilter: readCoredumpFilter(pid),
     },
     lockFuture: lockOfNewAreas(pid, remote.area, seen),
-    snapshot: wantSnapshot ? Snapshot.take(remote) : undefined,
+    snapshot,
   };
 }
 
@@ -237,7 +249,9 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
       schedulingProblems(state.scheduling, tid)
     ),
   ]);
-  const actions = questions.actions(outcome);
+  const inherited = asked.inherited ??
+    asked.snapshot!.run(questions.inherited);
+  const actions = questions.actions(inherited);
   const answers = [
     questions.leader(outcome),
     ...asked.answers.map(({ results, scratch }) =>
@@ -257,7 +271,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
     }),
     process: questions.process(outcome),
     readings: asked.readings,
-    heapEnd: questions.heapEnd(outcome),
+    heapEnd: questions.heapEnd(inherited),
     auxv: asked.auxv,
     actions,
     timers: {

@@ -36,6 +36,7 @@ import type {
 import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
+  confirmAreas,
   judge,
   lookAtProcess,
   refuseFor,
@@ -77,7 +78,8 @@ export async function dump(
     ? undefined
     : prepareQuestions(running.seen);
   const counters = new PageCounters();
-  rehearse(options.leaveRunning, report);
+  // A program that is to end anyway does not mind how long it stands still.
+  if (options.leaveRunning) rehearse(report);
   const clock = new Stopwatch();
   const frozen = FrozenProcess.freeze(pid, options.timeoutSeconds * 1000);
   using _thawed = frozen;
@@ -85,6 +87,7 @@ export async function dump(
   const still = await whileStopped(
     frozen,
     options,
+    running?.seen,
     prepared,
     writer,
     counters,
@@ -102,6 +105,7 @@ export async function dump(
   );
   const survey = judge(still.seen, options);
   refuseFor(survey.reasons, pid);
+  if (snapshot !== undefined) confirmAreas(still.seen, snapshot.pid);
   const collected = conclude(still.seen, still.asked);
   for (const { tid, unknownCall } of collected.threads) {
     if (unknownCall) {
@@ -197,12 +201,13 @@ interface Still {
 async function whileStopped(
   frozen: FrozenProcess,
   options: DumpOptions,
+  before: Sighting | undefined,
   prepared: Questions | undefined,
   writer: ImageWriter,
   counters: PageCounters,
 ): Promise<Still> {
   const { pid } = frozen;
-  const seen = lookAtProcess(pid);
+  const seen = lookAtProcess(pid, options.leaveRunning ? before : undefined);
   using memory = TaskMemory.open(pid);
   const asked = interview(
     seen,
@@ -261,7 +266,8 @@ async function saveMemory(
       counters,
     );
   } finally {
-    clearInterval(shown);
+    // Even naming it costs 8 ms the first time.
+    if (shown !== undefined) clearInterval(shown);
   }
 }
 

@@ -10,8 +10,7 @@ import type { Report } from "../report.ts";
 import { interview } from "./collect.ts";
 import { lookAtProcess } from "./survey.ts";
 
-/** @param leaveRunning as the dump that follows */
-export function rehearse(leaveRunning: boolean, report: Report): void {
+export function rehearse(report: Report): void {
   library("pages");
   try {
     const OPEN_FILES = 64n;
@@ -26,7 +25,7 @@ export function rehearse(leaveRunning: boolean, report: Report): void {
       Int32Array.of(process.pid),
       process.memory,
       undefined,
-      leaveRunning,
+      true,
     ).snapshot;
     snapshot?.end();
   } catch (error) {

@@ -19,7 +19,12 @@ import {
   type SeenDescriptor,
 } from "../files/descriptors.ts";
 import { whyPathMisleads } from "../files/file_table.ts";
-import { planVmas, type Vma, type VmaPlan } from "../mm/vma.ts";
+import {
+  describeMapping,
+  planVmas,
+  type Vma,
+  type VmaPlan,
+} from "../mm/vma.ts";
 import { textOfBytes } from "../proc/bytes.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
@@ -48,6 +53,8 @@ export interface Sighting {
   readonly pid: number;
   readonly stat: Stat;
   readonly status: Status;
+  /** /proc/PID/maps as it was read. */
+  readonly maps: Uint8Array;
   readonly mappings: readonly SmapsMapping[];
   readonly vmas: VmaPlan;
   readonly descriptors: readonly SeenDescriptor[];
@@ -140,11 +147,19 @@ export function refuseImpossible(pid: number, action: string): void {
 /**
  * Reads everything that /proc tells. Short, because the process may stand
  * still for it.
+ *
+ * @param before an earlier look, whose areas are taken where they are still the
+ * same: the flags of areas are only in smaps, for which the kernel walks all
+ * pages (150 ms for a GiB). To be confirmed by {@link confirmAreas}.
  */
-export function lookAtProcess(pid: number): Sighting {
+export function lookAtProcess(pid: number, before?: Sighting): Sighting {
   const stat = readStat(pid);
-  const mappings = readSmaps(pid);
-  const vmas = planVmas(pid, mappings);
+  const status = readStatus(pid);
+  const maps = readMapsBytes(pid);
+  const same = before !== undefined &&
+    status.vmLocked === before.status.vmLocked && equal(maps, before.maps);
+  const mappings = same ? before.mappings : readSmaps(pid);
+  const vmas = same ? before.vmas : planVmas(pid, mappings);
   const deadSnapshots: number[] = [];
   const children = readChildren(pid).filter((child) => {
     const dead = isDeadSnapshot(child);
@@ -154,7 +169,8 @@ export function lookAtProcess(pid: number): Sighting {
   return {
     pid,
     stat,
-    status: readStatus(pid),
+    status,
+    maps,
     mappings,
     vmas,
     descriptors: lookAtDescriptors(pid),
@@ -172,6 +188,49 @@ export function lookAtProcess(pid: number): Sighting {
       ...threadsApart(pid),
     ],
   };
+}
+
+function readMapsBytes(pid: number): Uint8Array {
+  try {
+    return Deno.readFileSync(`/proc/${pid}/maps`);
+  } catch (error) {
+    readStat(pid); // tells better when the process is gone
+    throw error;
+  }
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+/** VmFlags that a copy made by fork has not, or not for the same reason. */
+const FLAGS_NOT_COPIED: ReadonlySet<string> = new Set(["lo", "lf", "sd"]);
+
+/**
+ * Makes sure that areas had the flags that an earlier look gave them, by those
+ * of the copy that was made when the process stood still. Only a change of
+ * advice (madvise(2)) between the two looks can differ.
+ *
+ * @throws CkptError naming the area
+ */
+export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
+  const copied = new Map(
+    readSmaps(copy).map(({ start, vmFlags }) => [start, vmFlags]),
+  );
+  const plain = (flags: ReadonlySet<string>) =>
+    [...flags].filter((flag) => !FLAGS_NOT_COPIED.has(flag)).join(" ");
+  for (const mapping of mappings) {
+    const flags = copied.get(mapping.start);
+    const left = mapping.vmFlags.has("dc");
+    if (flags === undefined ? left : plain(flags) === plain(mapping.vmFlags)) {
+      continue;
+    }
+    throw new CkptError(EXIT.failed, `dumping task ${pid}`, [{
+      object: describeMapping(pid, mapping),
+      why: "the program changed it (madvise) at the moment of the dump",
+      remedy: "dump again",
+    }]);
+  }
 }
 
 /**

@@ -78,7 +78,7 @@ export class AgentProcess implements Disposable {
     const [reading, lifeline] = ends;
     const keep = Int32Array.from(options.keep);
     const start = (suspend: bigint) =>
-      library("start").ckpt_start_agent(
+      library("agent").ckpt_start_agent(
         options.pid,
         PARENTS[options.parent],
         reading,
@@ -124,7 +124,7 @@ export class AgentProcess implements Disposable {
 
   point(thread: AgentThread, address: bigint): void {
     checked(
-      library("restore").ckpt_agent_point(
+      library("agent").ckpt_agent_point(
         thread.tid,
         this.#agent,
         address,
@@ -136,7 +136,7 @@ export class AgentProcess implements Disposable {
 
   resume(thread: AgentThread): void {
     checked(
-      library("restore").ckpt_resume(thread.tid),
+      library("agent").ckpt_resume(thread.tid),
       `resuming thread ${thread.tid}`,
     );
   }
@@ -156,7 +156,7 @@ export class AgentProcess implements Disposable {
   ): Int32Array {
     const born = new Int32Array(Math.max(room, 1));
     const count = checked(
-      library("restore").ckpt_agent_wait(
+      library("agent").ckpt_agent_wait(
         thread.tid,
         new Uint8Array(born.buffer),
         BigInt(room),

@@ -65,21 +65,21 @@ const pages = {
   ckpt_free: { parameters: ["u64"], result: "void" },
 } as const;
 
-const start = {
+const agent = {
   ckpt_start_agent: {
     parameters: ["i32", "i32", "i32", "buffer", "u64", "u64", "u64", "u64"],
     result: "i64",
   },
-} as const;
-
-const restore = {
-  ckpt_write_agent: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_agent_point: {
     parameters: ["i32", "u64", "u64", "u64"],
     result: "i64",
   },
   ckpt_resume: { parameters: ["i32"], result: "i64" },
   ckpt_agent_wait: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+} as const;
+
+const restore = {
+  ckpt_write_agent: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_agent_step: { parameters: ["i32"], result: "i64" },
   ckpt_call_at: {
     parameters: ["i32", "u64", "i64", "u64", "u64"],
@@ -105,7 +105,7 @@ const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
 } as const;
 
-const GROUPS = { base, dump, pages, start, restore, waiting, cpu };
+const GROUPS = { base, dump, pages, agent, restore, waiting, cpu };
 type Groups = typeof GROUPS;
 export type Library<G extends keyof Groups> = Deno.DynamicLibrary<
   Groups[G]

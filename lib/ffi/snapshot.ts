@@ -7,10 +7,11 @@
  * has no exit signal, so that the process is not told of its end; only its
  * zombie stays, which the process has to take (wait4(2), __WALL).
  */
+import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
-import { ECHILD, EINTR } from "./errno.ts";
+import { describeErrno, ECHILD, EINTR } from "./errno.ts";
 import { library } from "./library.ts";
-import { Program } from "./program.ts";
+import { type Outcome, Program, YIELD } from "./program.ts";
 import type { RemoteTask } from "./remote_task.ts";
 import { addressOf, syscall, SyscallError } from "./syscall.ts";
 import { TaskMemory } from "./task_memory.ts";
@@ -24,7 +25,13 @@ const WALL = 0x40000000n;
 export class Snapshot implements Disposable {
   #ended = false;
 
-  private constructor(readonly pid: number) {}
+  private constructor(
+    readonly pid: number,
+    readonly memory: TaskMemory,
+    /** The agent's code and room in the copy: where they were when it was made. */
+    readonly agent: bigint,
+    readonly room: bigint,
+  ) {}
 
   /**
    * Lets the process that `remote` is in copy itself.
@@ -46,17 +53,45 @@ export class Snapshot implements Disposable {
       library("dump").ckpt_adopt_snapshot(pid),
       `copying task ${remote.memory.pid}`,
     );
-    const snapshot = new Snapshot(pid);
+    const memory = TaskMemory.open(pid);
     // The cure is in the copy, too.
-    using memory = TaskMemory.open(pid);
     memory.write(remote.cave.leader, new Uint8Array(remote.cave.length));
-    return snapshot;
+    return new Snapshot(pid, memory, remote.area, remote.room);
+  }
+
+  /**
+   * Runs a program in the copy, at full speed: what the process would answer,
+   * but without stopping it.
+   *
+   * @throws CkptError naming the operation that failed
+   */
+  run(program: Program): Outcome {
+    const action = `asking the copy of a task, ${this.pid}`;
+    this.memory.write(this.room, program.encode(this.room, YIELD.stop));
+    const agent = library("agent");
+    checked(
+      agent.ckpt_agent_point(this.pid, this.agent, this.room, this.room - 64n),
+      action,
+    );
+    checked(agent.ckpt_resume(this.pid), action);
+    checked(agent.ckpt_agent_wait(this.pid, new Uint8Array(4), 0n), action);
+    const outcome = program.outcome(
+      this.memory.read(this.room, program.size),
+    );
+    if (outcome.failure !== undefined) {
+      throw new CkptError(EXIT.failed, action, [{
+        object: outcome.failure.purpose,
+        why: describeErrno(outcome.failure.errno),
+      }]);
+    }
+    return outcome;
   }
 
   /** Ends the copy. Its zombie is left to the process. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.memory[Symbol.dispose]();
     const status = new Int32Array(2);
     const bytes = new Uint8Array(status.buffer);
     syscall("kill", BigInt(this.pid), SIGKILL);
