@@ -214,17 +214,24 @@ const FLAGS_NOT_COPIED: ReadonlySet<string> = new Set(["lo", "lf", "sd"]);
  * @throws CkptError naming the area
  */
 export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
-  const copied = new Map(
-    readSmaps(copy).map(({ start, vmFlags }) => [start, vmFlags]),
-  );
+  const copied = readSmaps(copy);
   const plain = (flags: ReadonlySet<string>) =>
     [...flags].filter((flag) => !FLAGS_NOT_COPIED.has(flag)).join(" ");
+  let at = 0;
   for (const mapping of mappings) {
-    const flags = copied.get(mapping.start);
-    const left = mapping.vmFlags.has("dc");
-    if (flags === undefined ? left : plain(flags) === plain(mapping.vmFlags)) {
-      continue;
+    while (at < copied.length && copied[at].end <= mapping.start) at++;
+    // The agent's memory is in the copy, too, and may have grown together with
+    // an area beside it; and parts of an area may differ by now.
+    const parts: SmapsMapping[] = [];
+    for (let i = at; i < copied.length; i++) {
+      if (copied[i].start >= mapping.end) break;
+      parts.push(copied[i]);
     }
+    const flags = plain(mapping.vmFlags);
+    if (
+      mapping.vmFlags.has("dc") ? parts.length === 0 : parts.length > 0 &&
+        parts.every((part) => plain(part.vmFlags) === flags)
+    ) continue;
     throw new CkptError(EXIT.failed, `dumping task ${pid}`, [{
       object: describeMapping(pid, mapping),
       why: "the program changed it (madvise) at the moment of the dump",
