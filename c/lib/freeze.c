@@ -42,8 +42,10 @@ static int64_t wait_interrupted(int32_t tid, int timeout_ms)
 			return ret;
 		if (!WIFSTOPPED(status))
 			return 0;
-		if (STATUS_EVENT(status) == PTRACE_EVENT_STOP)
+		if (STATUS_EVENT(status) == PTRACE_EVENT_STOP) {
+			mend_interrupted_call(tid);
 			return 1;
+		}
 		if (ptrace(PTRACE_CONT, tid, 0, WSTOPSIG(status)) < 0 && errno != ESRCH)
 			return fail(CAUSE_RESUME, tid, 0, -errno);
 	}
@@ -75,6 +77,8 @@ static int64_t list_new(int32_t pid, const int32_t *tids, uint64_t count, int32_
 	return n;
 }
 
+#define UNDO_TIMEOUT_MS 100
+
 /*
  * Seizes and stops every thread of `pid`, also those born meanwhile; the leader is tids[0]. `options` are
  * PTRACE_O_*. Returns the number of threads; on failure all run on as if nothing had happened.
@@ -84,6 +88,7 @@ EXPORT int64_t ckpt_freeze(int32_t pid, int32_t *tids, uint64_t room, uint64_t o
 {
 	uint64_t count = 0;
 	int64_t found, ret;
+	struct cause cause;
 
 	do {
 		uint64_t first = count;
@@ -97,9 +102,12 @@ EXPORT int64_t ckpt_freeze(int32_t pid, int32_t *tids, uint64_t room, uint64_t o
 			int32_t tid = tids[first + i];
 
 			if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0) {
-				if (errno == ESRCH && tid != pid)
+				int error = errno;
+
+				/* A thread that ends meanwhile cannot be seized: ESRCH, or EPERM when it is a zombie. */
+				if (tid != pid && (error == ESRCH || has_ended(tid)))
 					continue;
-				ret = fail(CAUSE_SEIZE, tid, 0, -errno);
+				ret = fail(CAUSE_SEIZE, tid, 0, -error);
 				goto undo;
 			}
 			tids[count++] = tid;
@@ -132,8 +140,12 @@ EXPORT int64_t ckpt_freeze(int32_t pid, int32_t *tids, uint64_t room, uint64_t o
 		}
 	return count;
 undo:
-	ckpt_detach(tids, count);
-	return ret;
+	ckpt_cause(&cause);
+	/* A thread that has not stopped yet cannot be let go. */
+	for (uint64_t i = 0; i < count; i++)
+		if (ptrace(PTRACE_DETACH, tids[i], 0, 0) < 0 && wait_interrupted(tids[i], UNDO_TIMEOUT_MS) == 1)
+			ptrace(PTRACE_DETACH, tids[i], 0, 0);
+	return fail(cause.step, cause.tid, cause.value, ret);
 }
 
 /* Seizes and stops one thread; the others run on. Returns 0; -ESRCH when it is gone. */

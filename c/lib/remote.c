@@ -80,6 +80,19 @@ static int64_t write_cure(const struct host *host, uint64_t area_length)
 	return write_memory(host, host->cave, cure, size);
 }
 
+/* The calls made in a task are quick; a task that does not come back is held by a cgroup freezer, or starved. */
+#define STOP_TIMEOUT_MS 10000
+
+/* Stops a task that did not reach its next stop, so that it can be put back. */
+static int64_t stop_again(pid_t tid)
+{
+	int status;
+
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+		wait_task(tid, &status, STOP_TIMEOUT_MS);
+	return fail(CAUSE_AGENT_STOP, tid, 0, -ETIMEDOUT);
+}
+
 /* Resumes until the next system call stop, on entry or on exit. */
 static int64_t next_call_stop(int32_t tid)
 {
@@ -91,7 +104,9 @@ static int64_t next_call_stop(int32_t tid)
 
 		if (ptrace(PTRACE_SYSCALL, tid, 0, signal) < 0)
 			return fail(CAUSE_RESUME, tid, 0, -errno);
-		ret = wait_task(tid, &status, WAIT_FOREVER);
+		ret = wait_task(tid, &status, STOP_TIMEOUT_MS);
+		if (ret == -ETIMEDOUT)
+			return stop_again(tid);
 		if (ret < 0)
 			return ret;
 		if (!WIFSTOPPED(status))

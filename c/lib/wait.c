@@ -25,8 +25,7 @@ static int64_t now_ns(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-/* Whether the task has ended although wait4 does not say so yet. */
-static int has_ended(pid_t tid)
+int has_ended(pid_t tid)
 {
 	char path[32], text[512], *state;
 	ssize_t n;

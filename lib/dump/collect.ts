@@ -9,6 +9,7 @@ import {
   type CaveCandidate,
   findCave,
   injectAlone,
+  isInsideAgent,
   RemoteTask,
 } from "../ffi/remote_task.ts";
 import { Snapshot } from "../ffi/snapshot.ts";
@@ -53,6 +54,7 @@ import {
   type ProcessAnswers,
   type ProcessReadings,
 } from "../task/process_attributes.ts";
+import { REGISTER } from "../task/registers.ts";
 import { schedulingProblems } from "../task/scheduling.ts";
 import { type Filter, readFilters } from "../task/seccomp.ts";
 import { askSignalActions } from "../task/signal_actions.ts";
@@ -164,6 +166,7 @@ type InterviewedThread =
  * Asks everything of a process that stands still; all that costs stop time.
  *
  * @param tids all threads, stopped, the leader first
+ * @param suspendsSeccomp whether their seccomp filters let our calls pass
  * @param prepared questions for this process as it was seen before
  * @param wantSnapshot make a copy of its memory by fork
  * @throws CkptError; the threads are as they were
@@ -171,12 +174,15 @@ type InterviewedThread =
 export function interview(
   seen: Sighting,
   tids: Int32Array<ArrayBuffer>,
+  suspendsSeccomp: boolean,
   memory: TaskMemory,
   prepared: Questions | undefined,
   wantSnapshot: boolean,
 ): Interview {
   const { pid } = seen;
   const stopped = readStoppedThreads(tids, memory);
+  if (!suspendsSeccomp) refuse(pid, filtersInTheWay(stopped));
+  refuse(pid, insideOldAgent(stopped, memory));
   const [leader, ...others] = stopped;
   const questions = prepared?.timers === keyOfTimers(seen.timers)
     ? prepared
@@ -231,6 +237,32 @@ export function interview(
     lockFuture: lockOfNewAreas(pid, remote.area, seen),
     snapshot,
   };
+}
+
+/** Our calls in a thread with a filter could end the program. */
+function filtersInTheWay(threads: readonly StoppedThread[]): Reason[] {
+  return threads.filter(({ status }) => (status.seccomp ?? 0) !== 0).map((
+    { tid },
+  ) => ({
+    object: `thread ${tid}`,
+    why: "it has seccomp filters, which ckpt is not allowed to suspend here",
+    remedy: "run ckpt with CAP_SYS_ADMIN in the first user namespace, and " +
+      "without seccomp filters of its own",
+  }));
+}
+
+/** A ckpt that was killed a moment ago: the task is just putting itself back. */
+function insideOldAgent(
+  threads: readonly StoppedThread[],
+  memory: TaskMemory,
+): Reason[] {
+  return threads.filter(({ registers }) =>
+    isInsideAgent(memory, registers[REGISTER.rip])
+  ).map(({ tid }) => ({
+    object: `thread ${tid}`,
+    why: "a ckpt that was killed left it, and it has not put itself back yet",
+    remedy: "dump again in a moment",
+  }));
 }
 
 /** What a program takes that counts the expiries of one timer. */

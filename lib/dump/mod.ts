@@ -212,6 +212,7 @@ async function whileStopped(
   const asked = interview(
     seen,
     frozen.tids,
+    frozen.suspendsSeccomp,
     memory,
     prepared,
     options.leaveRunning,

@@ -23,6 +23,7 @@ export function rehearse(report: Report): void {
     using snapshot = interview(
       lookAtProcess(process.pid),
       Int32Array.of(process.pid),
+      true,
       process.memory,
       undefined,
       true,

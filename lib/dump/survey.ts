@@ -40,6 +40,7 @@ import type { Limit } from "../proc/limits.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { PosixTimer } from "../proc/timers.ts";
+import { frozenCgroup } from "./frozen_cgroup.ts";
 import type { DumpOptions } from "./options.ts";
 
 /** A file the process uses without a descriptor. */
@@ -275,6 +276,13 @@ export function judge(seen: Sighting, options: SurveyOptions): Survey {
     add(
       "it is stopped by a signal, which is not supported yet",
       `let it go on: kill -CONT ${pid}`,
+    );
+  }
+  const cgroup = frozenCgroup(pid);
+  if (cgroup !== undefined) {
+    add(
+      `it is frozen by its cgroup ${cgroup}, which is not supported yet`,
+      `let it go on: echo 0 > ${cgroup}/cgroup.freeze`,
     );
   }
   if (children.length > 0) {

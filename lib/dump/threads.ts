@@ -74,7 +74,7 @@ function readStoppedThread(
     code,
     host: {
       tid,
-      registers: resumed.live,
+      registers,
       signalMask: state.signalMask,
       cureRip: resumed.cureRip,
       cureRax: resumed.cureRax,

@@ -30,6 +30,8 @@ export class FrozenProcess implements Disposable {
     readonly pid: number,
     /** All threads, the leader first. */
     readonly tids: Int32Array<ArrayBuffer>,
+    /** Whether seccomp does not apply to calls made in them meanwhile. */
+    readonly suspendsSeccomp: boolean,
   ) {}
 
   /**
@@ -52,14 +54,19 @@ export class FrozenProcess implements Disposable {
         );
       let count = freeze();
       if (count === BigInt(-EPERM) && options !== PTRACE_O_TRACESYSGOOD) {
-        // Suspending seccomp needs CAP_SYS_ADMIN in the first user namespace;
-        // a task without filters does not need it.
+        // Suspending seccomp needs CAP_SYS_ADMIN in the first user namespace,
+        // and a tracer without filters of its own. The caller has to see to it
+        // that the task has none.
         options = PTRACE_O_TRACESYSGOOD;
         count = freeze();
       }
       if (count === BigInt(-ENOBUFS)) continue;
       checked(count, action, remedyFor(count));
-      return new FrozenProcess(pid, tids.slice(0, Number(count)));
+      return new FrozenProcess(
+        pid,
+        tids.slice(0, Number(count)),
+        options !== PTRACE_O_TRACESYSGOOD,
+      );
     }
     throw new CkptError(EXIT.failed, action, [{
       object: `task ${pid}`,
@@ -75,10 +82,12 @@ export class FrozenProcess implements Disposable {
   static freezeThread(tid: number, timeoutMs: number): FrozenProcess {
     const stop = (options: bigint) =>
       library("dump").ckpt_stop_thread(tid, options, timeoutMs);
-    let result = stop(PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
-    if (result === BigInt(-EPERM)) result = stop(PTRACE_O_TRACESYSGOOD);
+    const suspending = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
+    let result = stop(suspending);
+    const suspends = result !== BigInt(-EPERM);
+    if (!suspends) result = stop(PTRACE_O_TRACESYSGOOD);
     checked(result, `stopping thread ${tid}`);
-    return new FrozenProcess(tid, Int32Array.of(tid));
+    return new FrozenProcess(tid, Int32Array.of(tid), suspends);
   }
 
   get #bytes(): Uint8Array<ArrayBuffer> {

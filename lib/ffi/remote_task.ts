@@ -77,8 +77,40 @@ export function findCave(
 
 /** A cure that a killed ckpt left behind: never run again, may be replaced. */
 function isOldCure(bytes: Uint8Array): boolean {
-  const SYSCALL = [0x0f, 0x05, 0x48, 0x89, 0xc7];
-  return SYSCALL.every((byte, i) => bytes[i] === byte);
+  return CURE_BEGIN.every((byte, i) => bytes[i] === byte);
+}
+
+/** How a cure begins: syscall; mov %rax, %rdi (c/lib/cure.S). */
+const CURE_BEGIN = [0x0f, 0x05, 0x48, 0x89, 0xc7];
+
+/** How agent.bin begins, and where the cure does (c/agent/start.S). */
+const AGENT_BEGIN = [0x31, 0xed, 0xe8];
+const PAGE_MASK = ~4095n;
+
+/**
+ * Whether an address is in the code of an agent, or in a cure: then a ckpt
+ * that was killed left the thread there.
+ */
+export function isInsideAgent(memory: TaskMemory, address: bigint): boolean {
+  const begins = (at: bigint, bytes: readonly number[]) => {
+    const found = memory.read(at, bytes.length);
+    return bytes.every((byte, i) => found[i] === byte);
+  };
+  try {
+    const page = address & PAGE_MASK;
+    if (begins(page, AGENT_BEGIN)) return true;
+    const end = page + 4096n;
+    const size = BigInt(cureSize());
+    return [1n, 2n].some((n) => {
+      const start = end - n * size;
+      return address >= start && address < start + size &&
+        begins(start, CURE_BEGIN);
+    });
+  } catch (error) {
+    // An address that cannot be read is in no code at all.
+    if (error instanceof CkptError && error.exit !== EXIT.gone) return false;
+    throw error;
+  }
 }
 
 /** struct host of c/lib/remote.c. */

@@ -69,7 +69,7 @@ export class ImageWriter implements Disposable {
         throw new CkptError(EXIT.usage, action(directory), [{
           object: directory,
           why: "holds another image",
-          remedy: "name another directory, or ask to replace the image",
+          remedy: "name another directory, or replace it with --replace",
         }]);
       }
       const lock = lockPartial(directory);

@@ -27,40 +27,6 @@ const INSTRUCTION_LENGTH = 2n;
 /** How many bytes in front of rip help to know a call. */
 export const CODE_LENGTH = 24;
 
-/**
- * Calls that the kernel ends with EINTR at any stop, even when no handler runs
- * (signal(7), "Interruption of system calls and library functions by stop
- * signals"). Each has done nothing by then, so it can begin again. The socket
- * calls are among them when the socket has a timeout (sock_intr_errno in
- * include/net/sock.h), which includes read and write.
- *
- * io_uring_enter: io_run_task_work_sig in io_uring/io_uring.c; EINTR is
- * returned only when nothing was submitted. io_getevents: fs/aio.c.
- */
-const ENDED_BY_ANY_STOP = new Set([
-  0n, // read
-  1n, // write
-  19n, // readv
-  20n, // writev
-  42n, // connect
-  43n, // accept
-  44n, // sendto
-  45n, // recvfrom
-  46n, // sendmsg
-  47n, // recvmsg
-  65n, // semop
-  128n, // rt_sigtimedwait
-  208n, // io_getevents
-  220n, // semtimedop
-  232n, // epoll_wait
-  281n, // epoll_pwait
-  288n, // accept4
-  299n, // recvmmsg
-  307n, // sendmmsg
-  426n, // io_uring_enter
-  441n, // epoll_pwait2
-]);
-
 /** Calls that go on by restart_syscall(2), which lets the number be lost. */
 const CALL = { poll: 7n, nanosleep: 35n, futex: 202n, clockNanosleep: 230n };
 
@@ -117,11 +83,6 @@ export function handlerToCome(
 export interface ResumedCall {
   /** Registers for the image. */
   image: BigUint64Array<ArrayBuffer>;
-  /**
-   * Registers to put back when the thread goes on here; what was given when
-   * nothing needs to change.
-   */
-  live: BigUint64Array<ArrayBuffer>;
   /** Where, and with what in rax, it goes on if ckpt dies. */
   cureRip: bigint;
   cureRax: bigint;
@@ -145,7 +106,6 @@ export function resumedCall(
 ): ResumedCall {
   const untouched: ResumedCall = {
     image: registers,
-    live: registers,
     cureRip: registers[REGISTER.rip],
     cureRax: registers[REGISTER.rax],
     unknown: false,
@@ -153,9 +113,9 @@ export function resumedCall(
   const number = registers[REGISTER.origRax];
   if (BigInt.asIntN(64, number) < 0n) return untouched;
   const error = BigInt.asIntN(64, registers[REGISTER.rax]);
-  if (error !== EINTR && (error > ERESTARTSYS || error < -516n)) {
-    return untouched;
-  }
+  // Calls that any stop ends with EINTR were mended when the thread stopped
+  // (c/lib/interrupted_call.c): they look like ERESTARTNOHAND.
+  if (error > ERESTARTSYS || error < -516n) return untouched;
 
   const before = code();
   const is32 = endsWith(before, 0xcd, 0x80);
@@ -164,19 +124,6 @@ export function resumedCall(
   const ended = () => goingOnAt(registers, registers[REGISTER.rip], EINTR);
 
   switch (error) {
-    case EINTR: {
-      if (handler !== "none" || is32 || !ENDED_BY_ANY_STOP.has(number)) {
-        return untouched;
-      }
-      const image = again(number);
-      return {
-        ...untouched,
-        image,
-        live: image,
-        cureRip: rip,
-        cureRax: number,
-      };
-    }
     case ERESTARTSYS:
     case ERESTARTNOINTR:
     case ERESTARTNOHAND: {

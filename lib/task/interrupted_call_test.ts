@@ -36,7 +36,7 @@ function resumed(
   code: number[] = [...NO_BYTES, ...SYSCALL],
 ) {
   const before = registers.slice();
-  const { image, live, cureRip, cureRax, unknown } = resumedCall(
+  const { image, cureRip, cureRax, unknown } = resumedCall(
     registers,
     handler,
     () => Uint8Array.from(code),
@@ -45,9 +45,6 @@ function resumed(
   return {
     image: [image[REGISTER.rip], BigInt.asIntN(64, image[REGISTER.rax])],
     inCall: image[REGISTER.origRax] !== NO_CALL,
-    live: live === registers
-      ? "unchanged"
-      : [live[REGISTER.rip], live[REGISTER.rax], live[REGISTER.origRax]],
     cure: [cureRip, cureRax],
     unknown,
   };
@@ -62,7 +59,6 @@ for (const error of [-512n, -513n, -514n]) {
     assertEquals(resumed(stoppedIn(SELECT, error)), {
       image: [AGAIN, SELECT],
       inCall: false,
-      live: "unchanged",
       cure: [AGAIN, SELECT],
       unknown: false,
     });
@@ -93,39 +89,9 @@ Deno.test("a call with a timeout begins again; the cure lets the kernel go on wi
   assertEquals(resumed(stoppedIn(POLL, -516n)), {
     image: [AGAIN, POLL],
     inCall: false,
-    live: "unchanged",
     cure: [AGAIN, 219n],
     unknown: false,
   });
-});
-
-Deno.test("a call that the kernel ends at any stop begins again, here too", () => {
-  assertEquals(resumed(stoppedIn(EPOLL_WAIT, -4n)), {
-    image: [AGAIN, EPOLL_WAIT],
-    inCall: false,
-    live: [AGAIN, EPOLL_WAIT, NO_CALL],
-    cure: [AGAIN, EPOLL_WAIT],
-    unknown: false,
-  });
-});
-
-Deno.test("EINTR stays when a handler is to come, and for calls that may have done something", () => {
-  const CLOSE = 3n;
-  for (
-    const [call, handler] of [
-      [EPOLL_WAIT, "restarts"],
-      [EPOLL_WAIT, "interrupts"],
-      [CLOSE, "none"],
-    ] as const
-  ) {
-    assertEquals(resumed(stoppedIn(call, -4n), handler), {
-      image: [RIP, -4n],
-      inCall: true,
-      live: "unchanged",
-      cure: [RIP, BigInt.asUintN(64, -4n)],
-      unknown: false,
-    });
-  }
 });
 
 Deno.test("a thread outside of calls, or in one that is done, is left alone, and its code is not read", () => {
@@ -143,7 +109,6 @@ Deno.test("a thread outside of calls, or in one that is done, is left alone, and
       throw new Error("read");
     });
     assertStrictEquals(result.image, registers);
-    assertStrictEquals(result.live, registers);
     assertEquals(result.cureRip, RIP);
     assertEquals(result.cureRax, registers[REGISTER.rax]);
   }
@@ -257,8 +222,8 @@ for (const [what, pending, shared, blocked, expected] of TO_COME) {
 
 Deno.test("a call interrupted twice that nothing tells ends with EINTR, and that is said", () => {
   const registers = stoppedIn(219n, -516n, { rdx: 0n });
-  const { image, unknown, live } = resumed(registers);
-  assertEquals([image, unknown, live], [[RIP, -4n], true, "unchanged"]);
+  const { image, unknown } = resumed(registers);
+  assertEquals([image, unknown], [[RIP, -4n], true]);
 });
 
 Deno.test("sleep(1), stopped twice, is known as the sleep it is, and sleeps on", async () => {

@@ -178,7 +178,8 @@ static long memfd_of(const char *name, const char *start, u64 size) {
  */
 #define ADDED(X)                                                            \
   X("HOME", "/proc/none") X("DENO_DIR", "/proc/none")                       \
-  X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")
+  X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")           \
+  X("DENO_LOG", "off")
 
 #define QUOTED(name, value) "'" name "',"
 #define LOADER                                                              \
