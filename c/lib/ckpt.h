@@ -40,6 +40,7 @@ enum cause_step {
 	CAUSE_START_AGENT = 22,
 	CAUSE_READ_CONTENT = 23,
 	CAUSE_SIGINFO = 24,
+	CAUSE_IO_PORTS = 25,
 };
 
 struct cause {

@@ -66,6 +66,7 @@ _Static_assert(offsetof(struct thread_state, xsave) == 496, "layout is shared wi
 static int64_t read_thread(int32_t tid, struct thread_state *out, uint64_t xsave_room)
 {
 	struct iovec iov = { out->xsave, xsave_room };
+	uint32_t port;
 	void *head;
 	size_t length;
 	int64_t ret;
@@ -77,6 +78,10 @@ static int64_t read_thread(int32_t tid, struct thread_state *out, uint64_t xsave
 	if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &iov) < 0)
 		return fail(CAUSE_FPU, tid, 0, -errno);
 	out->xsave_length = iov.iov_len;
+	/* ioperm(2), iopl(2): has a regset only when it is in use (ioperm_get in arch/x86/kernel/ptrace.c). */
+	iov = (struct iovec){ &port, sizeof(port) };
+	if (ptrace(PTRACE_GETREGSET, tid, NT_386_IOPERM, &iov) == 0 && iov.iov_len)
+		return fail(CAUSE_IO_PORTS, tid, 0, -EOPNOTSUPP);
 	if (ptrace(PTRACE_GETSIGMASK, tid, 8, &out->signal_mask) < 0)
 		return fail(CAUSE_SIGNAL_MASK, tid, 0, -errno);
 	/* Kernels before 5.13 lack the request: then rseq cannot be in use unknown to us only if the kernel has none. */

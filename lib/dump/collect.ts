@@ -16,8 +16,10 @@ import { Snapshot } from "../ffi/snapshot.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
 import { PROT } from "../proc/maps.ts";
+import type { CgroupMembership } from "../proc/cgroup.ts";
 import {
   readAuxv,
+  readCgroup,
   readLoginuid,
   readOomScoreAdj,
   readPersonality,
@@ -28,12 +30,14 @@ import {
 } from "../proc/read.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import type {
+  ckpt_cgroup_entry,
   posix_timer_entry,
   sa_entry,
   siginfo_entry,
   task_timers_entry,
 } from "../image/schema.gen.ts";
 import { askHeapEnd } from "../mm/memory_map.ts";
+import { dumpCgroups } from "../task/cgroups.ts";
 import { askIntervalTimers } from "../task/interval_timers.ts";
 import {
   countableExpiries,
@@ -61,6 +65,7 @@ import { askSignalActions } from "../task/signal_actions.ts";
 import {
   askThread,
   readIoPriority,
+  threadAnswerProblems,
   type ThreadAnswers,
   threadQuestions,
   type ThreadReadings,
@@ -94,6 +99,7 @@ export interface Collected {
   readonly pending: siginfo_entry[];
   /** mlockall(2) flags for areas to come; 0: none. */
   readonly lockFuture: number;
+  readonly cgroups: ckpt_cgroup_entry[];
 }
 
 const SECCOMP_MODE_FILTER = 2;
@@ -154,6 +160,7 @@ export interface Interview {
   readonly auxv: readonly AuxvEntry[];
   readonly readings: ProcessReadings;
   readonly lockFuture: number;
+  readonly cgroups: readonly CgroupMembership[];
   /** Made when asked for and possible. */
   readonly snapshot: Snapshot | undefined;
 }
@@ -235,6 +242,7 @@ export function interview(
       coredumpFilter: readCoredumpFilter(pid),
     },
     lockFuture: lockOfNewAreas(pid, remote.area, seen),
+    cgroups: readCgroup(pid),
     snapshot,
   };
 }
@@ -290,6 +298,12 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
       threadQuestions().read(results, scratch)
     ),
   ];
+  refuse(
+    pid,
+    answers.flatMap((answer, i) =>
+      threadAnswerProblems(answer, asked.threads[i].tid)
+    ),
+  );
   return {
     threads: asked.threads.map((thread, i) => {
       const { image, unknown } = registersForImage(thread, actions);
@@ -312,6 +326,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
     },
     pending: withOverruns(asked.pending, expiries),
     lockFuture: asked.lockFuture,
+    cgroups: dumpCgroups(asked.cgroups, readCgroup(Deno.pid)),
   };
 }
 

@@ -193,7 +193,7 @@ function guardAreas({ guards }: StoredPages): vma_entry[] {
 function writeExtension(
   writer: ImageWriter,
   { survey, collected, own }: Described,
-  process: Omit<ckpt_task_entry, "threads" | "areas">,
+  process: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">,
 ): Feature[] {
   const features = new Set<Feature>();
   if (process.personality !== undefined) features.add("ckpt:personality");
@@ -232,9 +232,10 @@ function writeExtension(
     lock_future: collected.lockFuture || undefined,
     threads,
     areas,
+    cgroups: collected.cgroups,
   };
   if (
-    threads.length > 0 || areas.length > 0 ||
+    threads.length > 0 || areas.length > 0 || collected.cgroups.length > 0 ||
     Object.values(process).some(isSaid) || collected.lockFuture !== 0
   ) {
     writer.write("ckpt-task", survey.pid, extension);

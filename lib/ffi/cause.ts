@@ -3,7 +3,7 @@
  * enum cause_step in c/lib/ckpt.h.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
-import { describeErrno, EPERM, ESRCH, ETIMEDOUT } from "./errno.ts";
+import { describeErrno, EOPNOTSUPP, EPERM, ESRCH, ETIMEDOUT } from "./errno.ts";
 import { library } from "./library.ts";
 
 const STEPS: Record<number, string> = {
@@ -31,6 +31,7 @@ const STEPS: Record<number, string> = {
   22: "starting a task",
   23: "reading shared memory",
   24: "reading pending signals",
+  25: "it may use I/O ports (ioperm), which cannot be saved",
 };
 
 /** The last failure of libckpt.so. */
@@ -62,6 +63,8 @@ function exitCodeOf(errno: number): ExitCode {
       return EXIT.permission;
     case ETIMEDOUT:
       return EXIT.interrupted;
+    case EOPNOTSUPP:
+      return EXIT.refused;
     default:
       return EXIT.failed;
   }

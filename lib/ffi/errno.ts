@@ -55,6 +55,7 @@ export const EPERM = 1;
 export const EEXIST = 17;
 export const EINVAL = 22;
 export const ENOSPC = 28;
+export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ETIMEDOUT = 110;
 

@@ -76,6 +76,7 @@ export const NR = {
   tgkill: 234,
   ioprio_set: 251,
   ioprio_get: 252,
+  get_mempolicy: 239,
   openat: 257,
   unlinkat: 263,
   readlinkat: 267,

@@ -287,6 +287,11 @@ export interface ckpt_area_entry {
   name?: string | undefined;
 }
 
+export interface ckpt_cgroup_entry {
+  controllers: string;
+  path: string;
+}
+
 export interface ckpt_task_entry {
   personality?: number | undefined;
   threads: ckpt_thread_entry[];
@@ -297,6 +302,7 @@ export interface ckpt_task_entry {
   xcomp_permissions?: bigint | undefined;
   lock_future?: number | undefined;
   areas: ckpt_area_entry[];
+  cgroups: ckpt_cgroup_entry[];
 }
 
 export interface ckpt_thread_entry {
@@ -1401,6 +1407,7 @@ export interface Messages {
   cgroup_perms: cgroup_perms;
   cgroup_prop_entry: cgroup_prop_entry;
   ckpt_area_entry: ckpt_area_entry;
+  ckpt_cgroup_entry: ckpt_cgroup_entry;
   ckpt_task_entry: ckpt_task_entry;
   ckpt_thread_entry: ckpt_thread_entry;
   core_entry: core_entry;
@@ -1551,7 +1558,8 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_perms: "1!uint32 mode,2!uint32 uid,3!uint32 gid",
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
-  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas",
+  ckpt_cgroup_entry: "1!string controllers,2!string path",
+  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   core_entry: "1!#core_entry_march mtype,2?@thread_info_x86 thread_info,3?@task_core_entry tc,4?@task_kobj_ids_entry ids,5?@thread_core_entry thread_core",
   cpuinfo_entry: "1*@cpuinfo_x86_entry x86_entry",

@@ -13,9 +13,10 @@ import { PAGE_SIZE } from "../image/pagemap.ts";
 import { findHole } from "../mm/hole.ts";
 import { MAP } from "../mm/vma.ts";
 import { PROT } from "../proc/maps.ts";
-import { readMaps } from "../proc/read.ts";
+import { readMaps, readMountInfo } from "../proc/read.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
 import type { Report } from "../report.ts";
+import { restoreCgroups } from "../task/cgroups.ts";
 import { rawFpu } from "../task/fpu.ts";
 import { rawRegisters } from "../task/registers.ts";
 import { syscallUserDispatch } from "../task/thread_attributes.ts";
@@ -88,6 +89,13 @@ export async function buildTask(
       services,
       report,
     );
+    const { cgroups } = images.extension;
+    if (cgroups.length > 0) {
+      const mounts = readMountInfo(Deno.pid);
+      for (const problem of restoreCgroups(process.pid, cgroups, mounts)) {
+        report.log(2, problem);
+      }
+    }
     using pidfile = writePidfile(options.pidfile, process.pid);
     report.signal.throwIfAborted();
     if (options.leaveStopped) syscall("kill", BigInt(process.pid), SIGSTOP);

@@ -160,7 +160,11 @@ export function readTaskImages(set: ImageSet): TaskImages {
     pagemap: set.require("pagemap", pid),
     shared: [...shared.values()],
     seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
-    extension: set.read("ckpt-task", pid) ?? { threads: [], areas: [] },
+    extension: set.read("ckpt-task", pid) ?? {
+      threads: [],
+      areas: [],
+      cgroups: [],
+    },
   };
 }
 

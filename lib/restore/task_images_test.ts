@@ -72,7 +72,7 @@ Deno.test("the smallest image is read, with and without a manifest", async () =>
       assertEquals([...images.files.keys()], [1, 2, 3, 4]);
       assertEquals(images.shared, []);
       assertEquals(images.seccomp, { seccomp_filters: [] });
-      assertEquals(images.extension, { threads: [], areas: [] });
+      assertEquals(images.extension, { threads: [], areas: [], cgroups: [] });
       assertEquals(
         pagesPath(images.set, images.pagemap),
         `${directory}/pages-1.img`,

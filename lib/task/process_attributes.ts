@@ -168,7 +168,7 @@ export interface DumpedProcess {
   >;
   mm: Pick<mm_entry, "dumpable" | "thp_disabled">;
   /** Only what is not the default. */
-  extension: Omit<ckpt_task_entry, "threads" | "areas">;
+  extension: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">;
 }
 
 export function dumpProcess(

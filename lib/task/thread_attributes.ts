@@ -75,7 +75,8 @@ interface Question {
 const TID_ADDRESS: Scratch = { scratch: 32 };
 const DEATH_SIGNAL: Scratch = { scratch: 40 };
 const TSC_MODE: Scratch = { scratch: 44 };
-const SCRATCH_BYTES = 48;
+const MEMORY_POLICY: Scratch = { scratch: 48 };
+const SCRATCH_BYTES = 64;
 
 /** Results are looked up by the position in this list. */
 const QUESTIONS: readonly Question[] = [
@@ -108,6 +109,12 @@ const QUESTIONS: readonly Question[] = [
     about: "the speculation control",
     mayFail: true,
   })),
+  {
+    name: "get_mempolicy",
+    args: [MEMORY_POLICY, 0, 0, 0, 0],
+    about: "the memory policy",
+    mayFail: true, // a kernel without NUMA
+  },
 ];
 const SECUREBITS = 4;
 const CPUID = 5;
@@ -129,6 +136,8 @@ export interface ThreadAnswers {
   readonly machineCheckKill: number;
   /** PR_SPEC_* of each misfeature; undefined where the kernel knows none. */
   readonly speculation: readonly (number | undefined)[];
+  /** MPOL_* of set_mempolicy(2), with its flags; 0: the default. */
+  readonly memoryPolicy: number;
 }
 
 /** System calls for a thread to make, and what their results mean. */
@@ -218,7 +227,20 @@ function readAnswers(
       const state = results[FIRST_SPECULATION + i];
       return state < 0n ? undefined : Number(state);
     }),
+    memoryPolicy: scratch.getInt32(MEMORY_POLICY.scratch, true),
   };
+}
+
+/** What of the answers cannot be saved. */
+export function threadAnswerProblems(
+  { memoryPolicy }: ThreadAnswers,
+  tid: number,
+): Reason[] {
+  return memoryPolicy === 0 ? [] : [{
+    object: `thread ${tid}`,
+    why: "it has a memory policy of its own (set_mempolicy), which is not " +
+      "supported yet",
+  }];
 }
 
 /** What is read of a thread from the outside. */
