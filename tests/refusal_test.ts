@@ -46,6 +46,7 @@ const OTHERS: Record<string, RegExp> = {
 const INSIDE: Record<string, RegExp> = {
   "aio": /aio|asynchronous/i,
   "ldt": /LDT|local descriptor table/i,
+  "memory-policy": /memory policy/,
 };
 
 /** How often the sleeping thread of `holds` was scheduled: unchanged means that nothing ever stopped it. */

@@ -165,9 +165,9 @@ EXPORT int64_t ckpt_stop_thread(int32_t tid, uint64_t options, int32_t timeout_m
 
 /*
  * Takes over a snapshot that was just made by a traced task: it is traced from its birth, and stops before it
- * runs. From here on it ends with us.
+ * runs. `options` are PTRACE_O_*; with PTRACE_O_EXITKILL it ends with us.
  */
-EXPORT int64_t ckpt_adopt_snapshot(int32_t pid)
+EXPORT int64_t ckpt_adopt_snapshot(int32_t pid, uint64_t options)
 {
 	int64_t ret = wait_interrupted(pid, WAIT_FOREVER);
 
@@ -175,7 +175,7 @@ EXPORT int64_t ckpt_adopt_snapshot(int32_t pid)
 		return ret;
 	if (ret == 0)
 		return fail(CAUSE_GONE, pid, 0, -ESRCH);
-	if (ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_EXITKILL) < 0)
+	if (ptrace(PTRACE_SETOPTIONS, pid, 0, options) < 0)
 		return fail(CAUSE_RESUME, pid, 0, -errno);
 	return 0;
 }

@@ -219,7 +219,9 @@ export function interview(
     countableExpiries(posix.timers, pending, leader.pending, pid),
   );
   takeDeadSnapshots(remote, seen.deadSnapshots);
-  const snapshot = wantSnapshot ? Snapshot.take(remote) : undefined;
+  const snapshot = wantSnapshot
+    ? Snapshot.take(remote, suspendsSeccomp)
+    : undefined;
   return {
     questions,
     outcome,

@@ -5,8 +5,13 @@
 import { CkptError, EXIT } from "../error.ts";
 import { checked, nativeError } from "./cause.ts";
 import { describeErrno, EEXIST, EPERM } from "./errno.ts";
+import {
+  PTRACE_O_EXITKILL,
+  PTRACE_O_SUSPEND_SECCOMP,
+} from "./frozen_process.ts";
 import { library } from "./library.ts";
 import { type Outcome, type Program, YIELD } from "./program.ts";
+import { AGENT_START } from "./remote_task.ts";
 import {
   addressOf,
   close,
@@ -19,8 +24,6 @@ import { TaskMemory } from "./task_memory.ts";
 
 const PTRACE_O_TRACESYSGOOD = 1n;
 const PTRACE_O_TRACECLONE = 1n << 3n;
-const PTRACE_O_EXITKILL = 1n << 20n;
-const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
 
 /**
  * A program that was just dumped keeps its pid until its parent takes its exit
@@ -30,8 +33,6 @@ const ZOMBIE_PATIENCE_MS = 2000;
 const ZOMBIE_POLL_MS = 5;
 
 const SIGKILL = 9n;
-/** Where c/agent/agent.ld links the agent when it is started as a program. */
-const AGENT_START = 0x10000n;
 
 /** A stopped thread of the process, in the agent. */
 export interface AgentThread {

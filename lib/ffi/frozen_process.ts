@@ -5,7 +5,8 @@ import { ENOBUFS, EPERM, ETIMEDOUT } from "./errno.ts";
 import { library } from "./library.ts";
 
 const PTRACE_O_TRACESYSGOOD = 1n;
-const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
+export const PTRACE_O_EXITKILL = 1n << 20n;
+export const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
 
 const FIRST_ROOM = 256;
 /** Linux allows no more pids than this (PID_MAX_LIMIT). */

@@ -47,7 +47,7 @@ const dump = {
   },
   ckpt_agent_leave: { parameters: ["buffer", "u64"], result: "i64" },
   ckpt_stop_thread: { parameters: ["i32", "u64", "i32"], result: "i64" },
-  ckpt_adopt_snapshot: { parameters: ["i32"], result: "i64" },
+  ckpt_adopt_snapshot: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_inject: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;
 

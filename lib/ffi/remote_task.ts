@@ -85,6 +85,8 @@ const CURE_BEGIN = [0x0f, 0x05, 0x48, 0x89, 0xc7];
 
 /** How agent.bin begins, and where the cure does (c/agent/start.S). */
 const AGENT_BEGIN = [0x31, 0xed, 0xe8];
+/** Where c/agent/agent.ld links it as a program of its own. */
+export const AGENT_START = 0x10000n;
 const PAGE_MASK = ~4095n;
 
 /**
@@ -98,7 +100,7 @@ export function isInsideAgent(memory: TaskMemory, address: bigint): boolean {
   };
   try {
     const page = address & PAGE_MASK;
-    if (begins(page, AGENT_BEGIN)) return true;
+    if (page !== AGENT_START && begins(page, AGENT_BEGIN)) return true;
     const end = page + 4096n;
     const size = BigInt(cureSize());
     return [1n, 2n].some((n) => {

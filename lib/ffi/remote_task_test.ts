@@ -310,7 +310,7 @@ ready(ctypes.addressof(ctypes.c_char.from_buffer(area)))
   const before = observeState(pid);
   const { snapshot, cave } = stop(pid, ({ threads, memory, cave }) => {
     using remote = RemoteTask.enter(threads[0].host, memory, cave, ROOM);
-    const snapshot = Snapshot.take(remote);
+    const snapshot = Snapshot.take(remote, true);
     assert(snapshot !== undefined);
     return { snapshot, cave };
   });

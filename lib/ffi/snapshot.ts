@@ -10,6 +10,10 @@
 import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
 import { describeErrno, ECHILD, EINTR } from "./errno.ts";
+import {
+  PTRACE_O_EXITKILL,
+  PTRACE_O_SUSPEND_SECCOMP,
+} from "./frozen_process.ts";
 import { library } from "./library.ts";
 import { type Outcome, Program, YIELD } from "./program.ts";
 import type { RemoteTask } from "./remote_task.ts";
@@ -36,10 +40,14 @@ export class Snapshot implements Disposable {
   /**
    * Lets the process that `remote` is in copy itself.
    *
+   * @param suspendsSeccomp whether the process's filters let our calls pass
    * @returns undefined when the kernel does not allow another process or so
    * much memory: the process is as before
    */
-  static take(remote: RemoteTask): Snapshot | undefined {
+  static take(
+    remote: RemoteTask,
+    suspendsSeccomp: boolean,
+  ): Snapshot | undefined {
     const program = new Program();
     const made = program.call(
       "snapshot",
@@ -49,8 +57,10 @@ export class Snapshot implements Disposable {
     );
     const pid = Number(remote.run(program).result(made));
     if (pid <= 0) return undefined;
+    const options = PTRACE_O_EXITKILL |
+      (suspendsSeccomp ? PTRACE_O_SUSPEND_SECCOMP : 0n);
     checked(
-      library("dump").ckpt_adopt_snapshot(pid),
+      library("dump").ckpt_adopt_snapshot(pid, options),
       `copying task ${remote.memory.pid}`,
     );
     const memory = TaskMemory.open(pid);

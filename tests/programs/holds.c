@@ -138,6 +138,9 @@ static void build(const char *kind) {
   } else if (!strcmp(kind, "aio")) {
     aio_context_t context = 0;
     MUST(syscall(SYS_io_setup, 4, &context));
+  } else if (!strcmp(kind, "memory-policy")) {
+    unsigned long nodes = 1;
+    MUST(syscall(SYS_set_mempolicy, 2 /* MPOL_BIND */, &nodes, 65));
   } else if (!strcmp(kind, "ldt")) {
     struct user_desc entry = {.entry_number = 3, .base_addr = 0x1000, .limit = 0xfff, .seg_32bit = 1, .limit_in_pages = 1};
     MUST(syscall(SYS_modify_ldt, 1, &entry, sizeof(entry)));
