@@ -5,6 +5,7 @@
  * The tracer enters at offset 0 with rdi = program and rsp = a stack of the agent's own.
  */
 #include "agent.h"
+#include "raw_call.h"
 
 #define NR_GETPID 39
 #define NR_GETTID 186
@@ -17,20 +18,6 @@
 #define NR_PWRITE64 18
 #define SIGSTOP 19
 #define ENODATA 61
-
-static inline int64_t call6(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
-{
-	register uint64_t r10 __asm__("r10") = d;
-	register uint64_t r8 __asm__("r8") = e;
-	register uint64_t r9 __asm__("r9") = f;
-	int64_t ret;
-
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
 
 void agent_run(struct agent_program *program);
 
@@ -58,7 +45,7 @@ static int64_t whole(int64_t nr, uint64_t *a)
 	uint64_t done = 0;
 
 	while (done < a[2]) {
-		int64_t n = call6(nr, a[0], a[1] + done, a[2] - done, a[3] + done, 0, 0);
+		int64_t n = raw_call(nr, a[0], a[1] + done, a[2] - done, a[3] + done, 0, 0);
 
 		if (n == 0)
 			return -ENODATA;
@@ -95,10 +82,10 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 	case AGENT_CLONE:
 		return clone_agent(a[0], a[1], a[2]);
 	case AGENT_SNAPSHOT: {
-		int64_t pid = call6(NR_CLONE, a[0], 0, 0, 0, 0, 0);
+		int64_t pid = raw_call(NR_CLONE, a[0], 0, 0, 0, 0, 0);
 
 		while (pid == 0)
-			call6(NR_EXIT_GROUP, 0, 0, 0, 0, 0, 0);
+			raw_call(NR_EXIT_GROUP, 0, 0, 0, 0, 0, 0);
 		return pid;
 	}
 	case AGENT_FLAGS:
@@ -107,21 +94,21 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 	}
 	if (op->flags & OP_WHOLE)
 		return whole(op->nr, a);
-	return call6(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return raw_call(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 __attribute__((noreturn)) static void leave(struct agent_program *program)
 {
 	if (program->yield == YIELD_STOP)
-		call6(NR_TGKILL, call6(NR_GETPID, 0, 0, 0, 0, 0, 0), call6(NR_GETTID, 0, 0, 0, 0, 0, 0), SIGSTOP,
+		raw_call(NR_TGKILL, raw_call(NR_GETPID, 0, 0, 0, 0, 0, 0), raw_call(NR_GETTID, 0, 0, 0, 0, 0, 0), SIGSTOP,
 		      0, 0, 0);
 	else
-		call6(AGENT_YIELD_NR, 0, 0, 0, 0, 0, 0);
+		raw_call(AGENT_YIELD_NR, 0, 0, 0, 0, 0, 0);
 	/* Nobody set our registers at the stop: the tracer is gone. */
 	if (program->cure)
 		__asm__ volatile("lea agent_entry(%%rip), %%rax\n\tjmp *%0" : : "r"(program->cure) : "rax");
 	for (;;)
-		call6(NR_EXIT_GROUP, 1, 0, 0, 0, 0, 0);
+		raw_call(NR_EXIT_GROUP, 1, 0, 0, 0, 0, 0);
 }
 
 void agent_run(struct agent_program *program)

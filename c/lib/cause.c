@@ -1,4 +1,5 @@
 /* The last failure, for the caller to tell; and the raw system call. One call fails at a time: one record is enough. */
+#include "../agent/raw_call.h"
 #include "ckpt.h"
 
 static struct cause last;
@@ -18,18 +19,4 @@ EXPORT void ckpt_cause(struct cause *out)
 EXPORT int64_t ckpt_syscall(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
 {
 	return raw_call(nr, a, b, c, d, e, f);
-}
-
-int64_t raw_call(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
-{
-	register uint64_t r10 __asm__("r10") = d;
-	register uint64_t r8 __asm__("r8") = e;
-	register uint64_t r9 __asm__("r9") = f;
-	int64_t ret;
-
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
 }

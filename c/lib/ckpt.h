@@ -55,9 +55,6 @@ int64_t fail(enum cause_step step, pid_t tid, int64_t value, int64_t error);
 /* The last one; for a caller that goes on working before it returns. */
 void ckpt_cause(struct cause *out);
 
-/* Raw system call: -errno instead of errno, so that it may run in a vfork child. */
-int64_t raw_call(int64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f);
-
 /* wait.c: the only place that waits for a task. */
 #define WAIT_FOREVER (-1)
 int64_t wait_task(pid_t tid, int *status, int timeout_ms);

@@ -1,11 +1,16 @@
 /*
  * Page content: which pages of a task hold something of its own, and copying them into a page image. Runs beside
- * JavaScript (no ptrace here). Bytes go from the task through one buffer that stays in the CPU's cache.
+ * JavaScript (no ptrace here). Bytes go from the task through a buffer that stays in the CPU's cache.
+ *
+ * A task's pages are found first, then copied by any number of workers at once. Each takes the next piece, reads it,
+ * and sees which of its pages are to be stored; then, in the order of the pieces, it is told where they go in the
+ * image, and writes them while others read.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/types.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,32 +61,29 @@ struct counters {
 	uint64_t written; /* pages stored */
 };
 
-struct page_copy {
-	int pid, out_fd, memory_fd;
-	struct counters *counters;
-	struct range *ranges;
+struct ranges {
+	struct range *list;
 	uint64_t count, room;
-	uint8_t *buffer;
 };
 
-static int64_t add_range(struct page_copy *copy, uint64_t start, uint64_t end, uint64_t flags)
+static int64_t add_range(struct ranges *ranges, uint64_t start, uint64_t end, uint64_t flags)
 {
-	struct range *last = copy->count ? &copy->ranges[copy->count - 1] : NULL;
+	struct range *last = ranges->count ? &ranges->list[ranges->count - 1] : NULL;
 
 	if (last && last->end == start && last->flags == flags) {
 		last->end = end;
 		return 0;
 	}
-	if (copy->count == copy->room) {
-		uint64_t room = copy->room ? copy->room * 2 : 1024;
-		struct range *more = realloc(copy->ranges, room * sizeof(*more));
+	if (ranges->count == ranges->room) {
+		uint64_t room = ranges->room ? ranges->room * 2 : 1024;
+		struct range *more = realloc(ranges->list, room * sizeof(*more));
 
 		if (!more)
-			return fail(CAUSE_OUT_OF_MEMORY, copy->pid, 0, -ENOMEM);
-		copy->ranges = more;
-		copy->room = room;
+			return fail(CAUSE_OUT_OF_MEMORY, 0, 0, -ENOMEM);
+		ranges->list = more;
+		ranges->room = room;
 	}
-	copy->ranges[copy->count++] = (struct range){ start, end, flags };
+	ranges->list[ranges->count++] = (struct range){ start, end, flags };
 	return 0;
 }
 
@@ -94,82 +96,91 @@ static int is_zero_page(const uint8_t *page)
 	return !memcmp(page, page + 8, PAGE - 8);
 }
 
-static int64_t write_all(struct page_copy *copy, const uint8_t *from, uint64_t length)
+static int64_t write_at(int fd, const uint8_t *from, uint64_t length, uint64_t offset)
 {
 	while (length) {
-		ssize_t n = write(copy->out_fd, from, length);
+		ssize_t n = pwrite(fd, from, length, offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return fail(CAUSE_WRITE_IMAGE, copy->pid, length, n ? -errno : -ENOSPC);
+			return fail(CAUSE_WRITE_IMAGE, 0, length, n ? -errno : -ENOSPC);
 		from += n;
+		offset += n;
 		length -= n;
 	}
 	return 0;
 }
 
-/* Stores what is in the buffer, which came from `start`; pages of zeros are left out where that is the default. */
-static int64_t store(struct page_copy *copy, uint64_t start, uint64_t length, uint64_t flags)
+/* Pages of a piece that are to be stored, as offsets in its buffer. */
+struct run {
+	uint64_t begin, end;
+};
+
+#define MOST_RUNS (BUFFER / PAGE)
+
+/* Pages of zeros are left out where that is the default. Returns the number of runs; their bytes are added up. */
+static int find_runs(const uint8_t *buffer, uint64_t length, uint64_t flags, struct run *runs, uint64_t *bytes)
 {
 	uint64_t at = 0;
+	int count = 0;
 
+	*bytes = 0;
 	while (at < length) {
 		uint64_t begin;
-		int64_t ret;
 
-		while (at < length && flags & AREA_ZERO_IS_DEFAULT && is_zero_page(copy->buffer + at))
+		while (at < length && flags & AREA_ZERO_IS_DEFAULT && is_zero_page(buffer + at))
 			at += PAGE;
 		begin = at;
-		while (at < length && !(flags & AREA_ZERO_IS_DEFAULT && is_zero_page(copy->buffer + at)))
+		while (at < length && !(flags & AREA_ZERO_IS_DEFAULT && is_zero_page(buffer + at)))
 			at += PAGE;
 		if (begin == at)
 			break;
-		ret = write_all(copy, copy->buffer + begin, at - begin);
-		if (!ret)
-			ret = add_range(copy, start + begin, start + at, 0);
-		if (ret)
-			return ret;
-		__atomic_add_fetch(&copy->counters->written, (at - begin) / PAGE, __ATOMIC_RELAXED);
+		runs[count++] = (struct run){ begin, at };
+		*bytes += at - begin;
 	}
-	return 0;
+	return count;
 }
 
-static int64_t read_task(struct page_copy *copy, uint64_t start, uint64_t length)
+static int64_t write_runs(int fd, const uint8_t *buffer, const struct run *runs, int count, uint64_t offset)
 {
-	struct iovec local = { copy->buffer, length }, remote = { (void *)start, length };
+	int64_t ret = 0;
 
-	if (process_vm_readv(copy->pid, &local, 1, &remote, 1, 0) == (ssize_t)length)
+	for (int i = 0; i < count && !ret; i++) {
+		ret = write_at(fd, buffer + runs[i].begin, runs[i].end - runs[i].begin, offset);
+		offset += runs[i].end - runs[i].begin;
+	}
+	return ret;
+}
+
+static int64_t add_runs(struct ranges *stored, const struct run *runs, int count, uint64_t start)
+{
+	int64_t ret = 0;
+
+	for (int i = 0; i < count && !ret; i++)
+		ret = add_range(stored, start + runs[i].begin, start + runs[i].end, 0);
+	return ret;
+}
+
+static int64_t read_task(int pid, int memory_fd, uint8_t *buffer, uint64_t start, uint64_t length)
+{
+	struct iovec local = { buffer, length }, remote = { (void *)start, length };
+
+	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)length)
 		return 0;
 	/* Memory without read permission: /proc/PID/mem may read it all the same (proc_pid_mem(5)). */
 	for (uint64_t done = 0; done < length;) {
-		ssize_t n = pread(copy->memory_fd, copy->buffer + done, length - done, start + done);
+		ssize_t n = pread(memory_fd, buffer + done, length - done, start + done);
 
 		if (n <= 0)
-			return fail(CAUSE_READ_MEMORY, copy->pid, start + done, n ? -errno : -EIO);
+			return fail(CAUSE_READ_MEMORY, pid, start + done, n ? -errno : -EIO);
 		done += n;
 	}
 	return 0;
 }
 
-static int64_t copy_range(struct page_copy *copy, uint64_t start, uint64_t end, uint64_t flags)
-{
-	__atomic_add_fetch(&copy->counters->scanned, (end - start) / PAGE, __ATOMIC_RELAXED);
-	while (start < end) {
-		uint64_t length = end - start < BUFFER ? end - start : BUFFER;
-		int64_t ret = read_task(copy, start, length);
-
-		if (!ret)
-			ret = store(copy, start, length, flags);
-		if (ret)
-			return ret;
-		start += length;
-	}
-	return 0;
-}
-
 /* Kernels before 6.7: /proc/PID/pagemap, 8 bytes a page (Documentation/admin-guide/mm/pagemap.rst). */
-static int64_t copy_area_by_pagemap(struct page_copy *copy, int pagemap, const struct area *area)
+static int64_t find_by_pagemap(struct ranges *found, int pid, int pagemap, const struct area *area)
 {
 	uint64_t entries[512];
 	uint64_t begin = 0;
@@ -179,7 +190,7 @@ static int64_t copy_area_by_pagemap(struct page_copy *copy, int pagemap, const s
 		uint64_t pages = (area->end - at) / PAGE < 512 ? (area->end - at) / PAGE : 512;
 
 		if (pread(pagemap, entries, pages * 8, at / PAGE * 8) != (ssize_t)(pages * 8))
-			return fail(CAUSE_PAGEMAP, copy->pid, at, errno ? -errno : -EIO);
+			return fail(CAUSE_PAGEMAP, pid, at, errno ? -errno : -EIO);
 		for (uint64_t i = 0; i < pages && !ret; i++, at += PAGE) {
 			/* bit 63 present, 62 swapped, 61 page of a file or shared memory */
 			int ours = entries[i] >> 62 && !(entries[i] >> 61 & 1);
@@ -187,13 +198,13 @@ static int64_t copy_area_by_pagemap(struct page_copy *copy, int pagemap, const s
 			if (ours && !begin)
 				begin = at;
 			if (!ours && begin) {
-				ret = copy_range(copy, begin, at, area->flags);
+				ret = add_range(found, begin, at, area->flags);
 				begin = 0;
 			}
 		}
 	}
 	if (begin && !ret)
-		ret = copy_range(copy, begin, area->end, area->flags);
+		ret = add_range(found, begin, area->end, area->flags);
 	return ret;
 }
 
@@ -204,7 +215,7 @@ static int64_t scan(int pagemap, struct pm_scan_arg *arg)
 	return n < 0 ? -errno : n;
 }
 
-static int64_t copy_area(struct page_copy *copy, int pagemap, const struct area *area)
+static int64_t find_in_area(struct ranges *found, int pid, int pagemap, const struct area *area)
 {
 	struct page_region regions[512];
 	uint64_t at = area->start;
@@ -212,7 +223,7 @@ static int64_t copy_area(struct page_copy *copy, int pagemap, const struct area 
 	uint64_t guard = IS_GUARD;
 
 	if (area->flags & AREA_WHOLE)
-		return copy_range(copy, area->start, area->end, 0);
+		return add_range(found, area->start, area->end, 0);
 	while (at < area->end) {
 		struct pm_scan_arg arg = {
 			.size = sizeof(arg), .start = at, .end = area->end,
@@ -232,13 +243,12 @@ static int64_t copy_area(struct page_copy *copy, int pagemap, const struct area 
 			n = scan(pagemap, &arg);
 		}
 		if (n == -ENOTTY)
-			return copy_area_by_pagemap(copy, pagemap, area);
+			return find_by_pagemap(found, pid, pagemap, area);
 		if (n < 0)
-			return fail(CAUSE_PAGEMAP, copy->pid, at, n);
+			return fail(CAUSE_PAGEMAP, pid, at, n);
 		for (int64_t i = 0; i < n; i++) {
-			int64_t ret = regions[i].categories & guard ?
-				add_range(copy, regions[i].start, regions[i].end, RANGE_GUARD) :
-				copy_range(copy, regions[i].start, regions[i].end, area->flags);
+			uint64_t flags = regions[i].categories & guard ? RANGE_GUARD : area->flags;
+			int64_t ret = add_range(found, regions[i].start, regions[i].end, flags);
 
 			if (ret)
 				return ret;
@@ -261,58 +271,157 @@ static int64_t open_proc(int pid, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-static int64_t finish(struct page_copy *copy, int64_t ret, struct range **out)
-{
-	free(copy->buffer);
-	if (ret < 0) {
-		free(copy->ranges);
-		return ret;
-	}
-	*out = copy->ranges;
-	return copy->count;
-}
-
-static int64_t begin(struct page_copy *copy)
-{
-	copy->buffer = aligned_alloc(PAGE, BUFFER);
-	return copy->buffer ? 0 : fail(CAUSE_OUT_OF_MEMORY, copy->pid, 0, -ENOMEM);
-}
+/* A copy of a task's pages. */
+struct task_copy {
+	int pid, out_fd, memory_fd;
+	struct counters *counters;
+	struct ranges found, stored;
+	char lock;
+	/* The next piece to take: its range, where in it, and its number. */
+	uint64_t range, at, number;
+	uint64_t turn;   /* the number of the piece that is told next where it goes */
+	uint64_t offset; /* where in the image that is */
+	int64_t error;
+};
 
 /*
- * Appends the pages of `areas` (ascending, private memory of `pid`) that hold something of its own to `out_fd`.
- * Stores a list of ranges, in order: stored ones (flags 0) follow each other in the file; RANGE_GUARD ones have no
- * content. Returns their number; the list is given back with ckpt_free.
+ * Finds the pages of `areas` (ascending, private memory of `pid`) that hold something of its own, to be appended to
+ * `out_fd`, which is at `offset`. Stores the copy to be made; returns how many pages there are to read.
  */
-EXPORT int64_t ckpt_copy_task_pages(int32_t pid, const struct area *areas, uint64_t count, int32_t out_fd,
-				    struct counters *counters, struct range **out)
+EXPORT int64_t ckpt_find_task_pages(int32_t pid, const struct area *areas, uint64_t count, int32_t out_fd,
+				    uint64_t offset, struct counters *counters, struct task_copy **out)
 {
-	struct page_copy copy = { .pid = pid, .out_fd = out_fd, .counters = counters };
-	int64_t ret = begin(&copy), pagemap = -1;
+	struct task_copy *copy = calloc(1, sizeof(*copy));
+	int64_t pages = 0, ret = 0, pagemap;
 
-	if (!ret) {
-		copy.memory_fd = open_proc(pid, "mem");
-		pagemap = open_proc(pid, "pagemap");
-		if (copy.memory_fd < 0 || pagemap < 0)
-			ret = fail(CAUSE_PAGEMAP, pid, 0, copy.memory_fd < 0 ? copy.memory_fd : pagemap);
-		for (uint64_t i = 0; i < count && !ret; i++)
-			ret = copy_area(&copy, pagemap, &areas[i]);
-		if (pagemap >= 0)
-			close(pagemap);
-		if (copy.memory_fd >= 0)
-			close(copy.memory_fd);
+	if (!copy)
+		return fail(CAUSE_OUT_OF_MEMORY, pid, 0, -ENOMEM);
+	copy->pid = pid;
+	copy->out_fd = out_fd;
+	copy->offset = offset;
+	copy->counters = counters;
+	copy->memory_fd = open_proc(pid, "mem");
+	pagemap = open_proc(pid, "pagemap");
+	if (copy->memory_fd < 0 || pagemap < 0)
+		ret = fail(CAUSE_PAGEMAP, pid, 0, copy->memory_fd < 0 ? copy->memory_fd : pagemap);
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = find_in_area(&copy->found, pid, pagemap, &areas[i]);
+	if (pagemap >= 0)
+		close(pagemap);
+	for (uint64_t i = 0; i < copy->found.count; i++)
+		if (copy->found.list[i].flags != RANGE_GUARD)
+			pages += (copy->found.list[i].end - copy->found.list[i].start) / PAGE;
+	copy->at = copy->found.count ? copy->found.list[0].start : 0;
+	copy->error = ret;
+	*out = copy;
+	return ret < 0 ? ret : pages;
+}
+
+struct piece {
+	uint64_t start, length, flags, number;
+};
+
+/* Takes the next piece; returns 0 when there is none. */
+static int take_piece(struct task_copy *copy, struct piece *piece)
+{
+	int found = 0;
+
+	while (__atomic_test_and_set(&copy->lock, __ATOMIC_ACQUIRE))
+		sched_yield();
+	if (copy->range < copy->found.count && !copy->error) {
+		const struct range *range = &copy->found.list[copy->range];
+		uint64_t left = range->end - copy->at;
+
+		piece->start = copy->at;
+		piece->flags = range->flags;
+		piece->length = range->flags == RANGE_GUARD || left < BUFFER ? left : BUFFER;
+		piece->number = copy->number++;
+		copy->at += piece->length;
+		if (copy->at == range->end && ++copy->range < copy->found.count)
+			copy->at = copy->found.list[copy->range].start;
+		found = 1;
 	}
-	return finish(&copy, ret, out);
+	__atomic_clear(&copy->lock, __ATOMIC_RELEASE);
+	return found;
+}
+
+static int64_t copy_piece(struct task_copy *copy, const struct piece *piece, uint8_t *buffer)
+{
+	struct run runs[MOST_RUNS];
+	uint64_t bytes = 0, offset = 0;
+	int64_t ret = 0;
+	int count = 0;
+
+	if (piece->flags != RANGE_GUARD) {
+		ret = read_task(copy->pid, copy->memory_fd, buffer, piece->start, piece->length);
+		if (!ret)
+			count = find_runs(buffer, piece->length, piece->flags, runs, &bytes);
+	}
+	while (__atomic_load_n(&copy->turn, __ATOMIC_ACQUIRE) != piece->number)
+		sched_yield();
+	if (!ret)
+		ret = piece->flags == RANGE_GUARD ?
+			add_range(&copy->stored, piece->start, piece->start + piece->length, RANGE_GUARD) :
+			add_runs(&copy->stored, runs, count, piece->start);
+	offset = copy->offset;
+	copy->offset += bytes;
+	__atomic_store_n(&copy->turn, piece->number + 1, __ATOMIC_RELEASE);
+	if (!ret)
+		ret = write_runs(copy->out_fd, buffer, runs, count, offset);
+	if (piece->flags != RANGE_GUARD)
+		__atomic_add_fetch(&copy->counters->scanned, piece->length / PAGE, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&copy->counters->written, bytes / PAGE, __ATOMIC_RELAXED);
+	return ret;
+}
+
+/* Copies pieces until none is left. May run several times at once for one copy. */
+EXPORT int64_t ckpt_copy_pieces(struct task_copy *copy)
+{
+	uint8_t *buffer = aligned_alloc(PAGE, BUFFER);
+	struct piece piece;
+	int64_t ret = buffer ? 0 : fail(CAUSE_OUT_OF_MEMORY, copy->pid, 0, -ENOMEM);
+
+	while (!ret && take_piece(copy, &piece)) {
+		ret = copy_piece(copy, &piece, buffer);
+		if (ret)
+			copy->error = ret;
+	}
+	free(buffer);
+	return ret;
 }
 
 /*
- * The same for an object of shared memory, read through a descriptor: its data segments (lseek(2), SEEK_DATA) as
- * ranges of offsets.
+ * Ends a copy when no worker is at it any more. Stores the list of ranges, in order: stored ones (flags 0) follow
+ * each other in the file; RANGE_GUARD ones have no content. Returns their number; the list is given back with
+ * ckpt_free.
+ */
+EXPORT int64_t ckpt_end_task_copy(struct task_copy *copy, struct range **out)
+{
+	int64_t ret = copy->error ? copy->error : (int64_t)copy->stored.count;
+
+	if (copy->memory_fd >= 0)
+		close(copy->memory_fd);
+	if (ret < 0)
+		free(copy->stored.list);
+	else
+		*out = copy->stored.list;
+	free(copy->found.list);
+	free(copy);
+	return ret;
+}
+
+/*
+ * Appends the content of an object of shared memory, read through a descriptor, to `out_fd`: its data segments
+ * (lseek(2), SEEK_DATA) as ranges of offsets. Stores a list as ckpt_end_task_copy does.
  */
 EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_fd, struct counters *counters,
 				      struct range **out)
 {
-	struct page_copy copy = { .out_fd = out_fd, .counters = counters };
-	int64_t ret = begin(&copy);
+	struct ranges stored = { 0 };
+	struct run runs[MOST_RUNS];
+	uint64_t offset = 0;
+	uint8_t *buffer = aligned_alloc(PAGE, BUFFER);
+	int64_t ret = buffer ? 0 : fail(CAUSE_OUT_OF_MEMORY, 0, 0, -ENOMEM);
 	off_t data = 0;
 
 	while (!ret && (data = lseek(in_fd, data, SEEK_DATA)) >= 0 && (uint64_t)data < size) {
@@ -325,22 +434,35 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 		data &= ~(PAGE - 1);
 		while (data < hole && !ret) {
 			uint64_t length = (uint64_t)(hole - data) < BUFFER ? (uint64_t)(hole - data) : BUFFER;
-			ssize_t n = pread(in_fd, copy.buffer, length, data);
+			ssize_t n = pread(in_fd, buffer, length, data);
+			uint64_t bytes;
+			int count;
 
 			if (n <= 0) {
 				ret = fail(CAUSE_READ_CONTENT, 0, data, n ? -errno : -EIO);
 				break;
 			}
 			length = (n + PAGE - 1) & ~(PAGE - 1);
-			memset(copy.buffer + n, 0, length - n);
+			memset(buffer + n, 0, length - n);
+			count = find_runs(buffer, length, AREA_ZERO_IS_DEFAULT, runs, &bytes);
+			ret = add_runs(&stored, runs, count, data);
+			if (!ret)
+				ret = write_runs(out_fd, buffer, runs, count, offset);
+			offset += bytes;
 			__atomic_add_fetch(&counters->scanned, length / PAGE, __ATOMIC_RELAXED);
-			ret = store(&copy, data, length, AREA_ZERO_IS_DEFAULT);
+			__atomic_add_fetch(&counters->written, bytes / PAGE, __ATOMIC_RELAXED);
 			data += length;
 		}
 	}
 	if (!ret && data < 0 && errno != ENXIO)
 		ret = fail(CAUSE_READ_CONTENT, 0, 0, -errno);
-	return finish(&copy, ret, out);
+	free(buffer);
+	if (ret < 0) {
+		free(stored.list);
+		return ret;
+	}
+	*out = stored.list;
+	return stored.count;
 }
 
 EXPORT void ckpt_free(void *list)

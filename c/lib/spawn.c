@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "../agent/agent.h"
+#include "../agent/raw_call.h"
 #include "ckpt.h"
 
 struct child {

@@ -37,7 +37,13 @@ export class EarlyPages implements Disposable {
     for (const vma of vmas) {
       if (!isLeftOutOfFork(vma) || vma.content === "none") continue;
       early.#fd ??= Number(memfd(name));
-      const pages = await copyTaskPages(pid, [vma], early.#fd, counters);
+      const pages = await copyTaskPages(
+        pid,
+        [vma],
+        early.#fd,
+        early.#length,
+        counters,
+      );
       early.#areas.set(vma.entry.start, { pages, offset: early.#length });
       early.#length += lengthOf(pages);
     }
@@ -49,11 +55,12 @@ export class EarlyPages implements Disposable {
     return this.#areas.has(entry.start);
   }
 
-  /** Appends the pages of one area to the page image. */
-  append({ entry }: Vma, out: number): StoredPages {
+  /** Writes the pages of one area to the page image, from `at` on. */
+  append({ entry }: Vma, out: number, at: bigint): StoredPages {
     const { pages, offset } = this.#areas.get(entry.start)!;
     let left = lengthOf(pages);
     syscall("lseek", BigInt(this.#fd!), offset, 0n);
+    syscall("lseek", BigInt(out), at, 0n);
     while (left > 0n) {
       left -= syscall("sendfile", BigInt(out), BigInt(this.#fd!), 0n, left);
     }
@@ -90,23 +97,25 @@ export async function savePages(
   counters: PageCounters,
 ): Promise<StoredPages> {
   const all: StoredPages = { entries: [], guards: [] };
-  const add = ({ entries, guards }: StoredPages) => {
-    for (const entry of entries) all.entries.push(entry);
-    for (const guard of guards) all.guards.push(guard);
+  let offset = 0n;
+  const add = (stored: StoredPages) => {
+    for (const entry of stored.entries) all.entries.push(entry);
+    for (const guard of stored.guards) all.guards.push(guard);
+    offset += lengthOf(stored);
   };
   const out = open(path, O.WRONLY);
   try {
     let run: Vma[] = [];
     for (const vma of vmas) {
       if (early?.has(vma)) {
-        add(await copyTaskPages(source, run, out, counters));
+        add(await copyTaskPages(source, run, out, offset, counters));
         run = [];
-        add(early.append(vma, out));
+        add(early.append(vma, out, offset));
       } else {
         run.push(vma);
       }
     }
-    add(await copyTaskPages(source, run, out, counters));
+    add(await copyTaskPages(source, run, out, offset, counters));
   } finally {
     close(out);
   }

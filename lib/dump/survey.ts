@@ -25,7 +25,7 @@ import {
   type Vma,
   type VmaPlan,
 } from "../mm/vma.ts";
-import { textOfBytes } from "../proc/bytes.ts";
+import { decodeText } from "../ffi/text.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
@@ -327,7 +327,7 @@ export function judge(seen: Sighting, options: SurveyOptions): Survey {
 function usedFile(pid: number, name: string): UsedFile {
   const link = `/proc/${pid}/${name}`;
   try {
-    return { path: textOfBytes(readLink(link)), status: stat(link) };
+    return { path: decodeText(readLink(link)), status: stat(link) };
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     throw new CkptError(
@@ -358,14 +358,14 @@ function otherNamespaces(pid: number): Reason[] {
   for (const name of NAMESPACES) {
     let own: string;
     try {
-      own = textOfBytes(readLink(`/proc/self/ns/${name}`));
+      own = decodeText(readLink(`/proc/self/ns/${name}`));
     } catch (error) {
       // A kernel without this kind; or pid_for_children of a namespace in
       // which no process was made yet.
       if (error instanceof SyscallError) continue;
       throw error;
     }
-    const theirs = textOfBytes(readLink(`/proc/${pid}/ns/${name}`));
+    const theirs = decodeText(readLink(`/proc/${pid}/ns/${name}`));
     if (theirs !== own) {
       reasons.push({
         object: `task ${pid}`,

@@ -52,11 +52,12 @@ const dump = {
 } as const;
 
 const pages = {
-  ckpt_copy_task_pages: {
-    parameters: ["i32", "buffer", "u64", "i32", "buffer", "buffer"],
+  ckpt_find_task_pages: {
+    parameters: ["i32", "buffer", "u64", "i32", "u64", "buffer", "buffer"],
     result: "i64",
-    nonblocking: true,
   },
+  ckpt_copy_pieces: { parameters: ["u64"], result: "i64", nonblocking: true },
+  ckpt_end_task_copy: { parameters: ["u64", "buffer"], result: "i64" },
   ckpt_copy_object_pages: {
     parameters: ["i32", "u64", "i32", "buffer", "buffer"],
     result: "i64",

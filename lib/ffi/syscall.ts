@@ -222,21 +222,7 @@ export function pread(
   buffer: Uint8Array<ArrayBuffer>,
   offset: bigint,
 ): number {
-  let done = 0;
-  while (done < buffer.length) {
-    const n = Number(
-      syscallBuffer1(
-        "pread64",
-        BigInt(fd),
-        done === 0 ? buffer : buffer.subarray(done),
-        BigInt(buffer.length - done),
-        offset + BigInt(done),
-      ),
-    );
-    if (n === 0) break;
-    done += n;
-  }
-  return done;
+  return transfer("pread64", fd, buffer, offset);
 }
 
 /** pwrite(2) until all of `buffer` is written or none is taken; the bytes written. */
@@ -245,11 +231,20 @@ export function pwrite(
   buffer: Uint8Array<ArrayBuffer>,
   offset: bigint,
 ): number {
+  return transfer("pwrite64", fd, buffer, offset);
+}
+
+function transfer(
+  call: "pread64" | "pwrite64",
+  fd: number,
+  buffer: Uint8Array<ArrayBuffer>,
+  offset: bigint,
+): number {
   let done = 0;
   while (done < buffer.length) {
     const n = Number(
       syscallBuffer1(
-        "pwrite64",
+        call,
         BigInt(fd),
         done === 0 ? buffer : buffer.subarray(done),
         BigInt(buffer.length - done),

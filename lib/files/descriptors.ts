@@ -14,7 +14,7 @@ import {
   syscall,
 } from "../ffi/syscall.ts";
 import type { fown_entry } from "../image/schema.gen.ts";
-import { textOfBytes } from "../proc/bytes.ts";
+import { decodeText } from "../ffi/text.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
 import { NO_OWNER, whyPathMisleads } from "./file_table.ts";
@@ -108,7 +108,7 @@ export function lookAtDescriptors(pid: number): SeenDescriptor[] {
     return listDescriptors(pid).map((fd) => {
       const info = readFdInfo(pid, fd);
       const path = `/proc/${pid}/fd/${fd}`;
-      const link = textOfBytes(readLink(path));
+      const link = decodeText(readLink(path));
       const status = stat(path);
       const flags = info.flags & ~O.CLOEXEC;
       const key = `${link} ${flags} ${info.pos} ${status.ino}`;

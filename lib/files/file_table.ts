@@ -7,7 +7,7 @@ import {
   type file_entry,
   type fown_entry,
 } from "../image/schema.gen.ts";
-import { bytesOfText } from "../proc/bytes.ts";
+import { encodeText } from "../ffi/text.ts";
 import {
   type FileStatus,
   lstat,
@@ -96,7 +96,7 @@ export function whyPathMisleads(
 ): string | undefined {
   let found: FileStatus;
   try {
-    found = lstat(bytesOfText(path));
+    found = lstat(encodeText(path));
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     return status.nlink === 0n

@@ -11,7 +11,7 @@ import {
   type fown_entry,
   type reg_file_entry,
 } from "../image/schema.gen.ts";
-import { bytesOfText } from "../proc/bytes.ts";
+import { encodeText } from "../ffi/text.ts";
 import { DescriptorNumbers } from "./descriptor_numbers.ts";
 import { FD_CLOEXEC } from "./descriptors.ts";
 import { restoreOwner } from "./owner.ts";
@@ -66,7 +66,7 @@ export function restoreDescriptors(
       "openat",
       [
         AT_FDCWD,
-        program.text(bytesOfText(source)),
+        program.text(encodeText(source)),
         (flags & ~ACTING_FLAGS) | O.NOCTTY | cloexec,
         0,
       ],
@@ -137,7 +137,7 @@ export function restoreDirectories(
     "openat",
     [
       AT_FDCWD,
-      program.text(bytesOfText(cwd.name)),
+      program.text(encodeText(cwd.name)),
       O.PATH | O.DIRECTORY | O.CLOEXEC,
       0,
     ],
@@ -146,7 +146,7 @@ export function restoreDirectories(
   if (root.name !== "/") {
     program.call(
       "chroot",
-      [program.text(bytesOfText(root.name))],
+      [program.text(encodeText(root.name))],
       `changing the root directory to ${root.name}`,
     );
   }

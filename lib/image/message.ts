@@ -9,7 +9,7 @@
 import { LIMITS } from "./limits.ts";
 import { Halves, type Reader, type Writer } from "./protobuf.ts";
 import { type Messages, SCHEMA } from "./schema.gen.ts";
-import { decodeText, encodeText } from "./text.ts";
+import { decodeText, encodeText } from "../ffi/text.ts";
 
 export type MessageName = keyof Messages;
 

@@ -57,8 +57,11 @@ function areasToCopy(vmas: readonly Vma[]): BigUint64Array<ArrayBuffer> {
   return words;
 }
 
+/** Below this a second worker costs more than it helps. */
+const PAGES_WORTH_TWO = 2048n;
+
 /**
- * Appends the pages of a task's private memory to `fd`.
+ * Writes the pages of a task's private memory to `fd`, from `offset` on.
  *
  * @throws CkptError when memory cannot be read or the image not be written
  */
@@ -66,21 +69,37 @@ export async function copyTaskPages(
   pid: number,
   vmas: readonly Vma[],
   fd: number,
+  offset: bigint,
   counters: PageCounters,
 ): Promise<StoredPages> {
+  const action = `saving the memory of task ${pid}`;
   const areas = areasToCopy(vmas);
-  return await collect(
-    `saving the memory of task ${pid}`,
-    (out) =>
-      library("pages").ckpt_copy_task_pages(
-        pid,
-        new Uint8Array(areas.buffer),
-        BigInt(areas.length / 3),
-        fd,
-        counters.buffer,
-        out,
-      ),
+  const native = library("pages");
+  const copy = new BigUint64Array(1);
+  const pages = native.ckpt_find_task_pages(
+    pid,
+    new Uint8Array(areas.buffer),
+    BigInt(areas.length / 3),
+    fd,
+    offset,
+    counters.buffer,
+    new Uint8Array(copy.buffer),
   );
+  // A second worker reads while the first writes; more do not help, because
+  // writes to one file wait for each other.
+  const workers = pages < PAGES_WORTH_TWO ? 1 : 2;
+  if (copy[0] === 0n) throw nativeError(pages, action);
+  if (pages >= 0n) {
+    await Promise.all(
+      Array.from({ length: workers }, () => native.ckpt_copy_pieces(copy[0])),
+    );
+  }
+  const list = new BigUint64Array(1);
+  const count = native.ckpt_end_task_copy(
+    copy[0],
+    new Uint8Array(list.buffer),
+  );
+  return takeList(count, list[0], action);
 }
 
 /**
@@ -94,30 +113,28 @@ export async function copyObjectPages(
   fd: number,
   counters: PageCounters,
 ): Promise<StoredPages> {
-  return await collect(
-    "saving shared memory",
-    (out) =>
-      library("pages").ckpt_copy_object_pages(
-        object,
-        size,
-        fd,
-        counters.buffer,
-        out,
-      ),
+  const list = new BigUint64Array(1);
+  const count = await library("pages").ckpt_copy_object_pages(
+    object,
+    size,
+    fd,
+    counters.buffer,
+    new Uint8Array(list.buffer),
   );
+  return takeList(count, list[0], "saving shared memory");
 }
 
-async function collect(
+/** Reads a list of ranges that native code made, and gives it back. */
+function takeList(
+  count: bigint,
+  list: bigint,
   action: string,
-  copy: (out: Uint8Array<ArrayBuffer>) => Promise<bigint>,
-): Promise<StoredPages> {
-  const list = new BigUint64Array(1);
-  const count = await copy(new Uint8Array(list.buffer));
+): StoredPages {
   if (count < 0n) throw nativeError(count, action);
   const entries: pagemap_entry[] = [];
   const guards: { start: bigint; end: bigint }[] = [];
   if (count > 0n) {
-    const pointer = Deno.UnsafePointer.create(list[0])!;
+    const pointer = Deno.UnsafePointer.create(list)!;
     const words = new BigUint64Array(
       Deno.UnsafePointerView.getArrayBuffer(pointer, Number(count) * 24),
     );
@@ -136,6 +153,6 @@ async function collect(
       });
     }
   }
-  library("pages").ckpt_free(list[0]);
+  library("pages").ckpt_free(list);
   return { entries, guards };
 }

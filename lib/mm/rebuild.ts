@@ -14,7 +14,7 @@ import type {
   vma_entry,
 } from "../image/schema.gen.ts";
 import { PROT } from "../proc/maps.ts";
-import { bytesOfText } from "../proc/bytes.ts";
+import { encodeText } from "../ffi/text.ts";
 import type { AddressRange } from "./hole.ts";
 import { isPrivate, PAGE_FLAGS, VMA_STATUS } from "../image/vma_status.ts";
 import { PAGE_SIZE, pageCount, pageFlags } from "../image/pagemap.ts";
@@ -309,7 +309,7 @@ function openMode(vma: vma_entry): number {
 function openPath(program: Program, path: string, flags: number): Result {
   return program.call(
     "openat",
-    [AT_FDCWD, program.text(bytesOfText(path)), flags | O.CLOEXEC, 0],
+    [AT_FDCWD, program.text(encodeText(path)), flags | O.CLOEXEC, 0],
     `opening ${path}`,
   );
 }
@@ -490,7 +490,7 @@ function advise(
         PR_SET_VMA_ANON_NAME,
         vma.start,
         length,
-        program.text(bytesOfText(name)),
+        program.text(encodeText(name)),
       ],
       `naming ${nameOf(vma, input)}`,
     );

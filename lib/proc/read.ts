@@ -12,7 +12,7 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { type AuxvEntry, parseAuxv } from "./auxv.ts";
-import { textOfBytes } from "./bytes.ts";
+import { decodeText } from "../ffi/text.ts";
 import { type CapabilityName, maskHasCapability } from "./capability.ts";
 import { type CgroupMembership, parseCgroup } from "./cgroup.ts";
 import { parseCmdline, parseComm } from "./cmdline.ts";
@@ -94,7 +94,7 @@ export function readOomScoreAdj(pid: number): number {
 export function readLoginuid(pid: number): number | undefined {
   const path = pathOf(pid, "loginuid");
   try {
-    return parseLoginuid(textOfBytes(Deno.readFileSync(path)), path);
+    return parseLoginuid(decodeText(Deno.readFileSync(path)), path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound && stateOf(pid) !== undefined) {
       return undefined;
@@ -156,7 +156,7 @@ function readWith<T>(
   parse: (text: string, source: string) => T,
 ): T {
   const path = pathOf(pid, file);
-  return parse(textOfBytes(readBytes(pid, path)), path);
+  return parse(decodeText(readBytes(pid, path)), path);
 }
 
 function readBytes(pid: number, path: string): Uint8Array {
@@ -255,7 +255,7 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
 function stateOf(pid: number): string | undefined {
   const path = pathOf(pid, "stat");
   try {
-    return parseStat(textOfBytes(Deno.readFileSync(path)), path).state;
+    return parseStat(decodeText(Deno.readFileSync(path)), path).state;
   } catch {
     return undefined;
   }

@@ -17,7 +17,7 @@ import { TaskMemory } from "../ffi/task_memory.ts";
 import { fd_types, type reg_file_entry } from "../image/schema.gen.ts";
 import { PAGE_SIZE, pageCount, pageFlags } from "../image/pagemap.ts";
 import { PAGE_FLAGS, VMA_STATUS } from "../image/vma_status.ts";
-import { bytesOfText } from "../proc/bytes.ts";
+import { encodeText } from "../ffi/text.ts";
 import { readMaps } from "../proc/read.ts";
 import { pagesPath, type TaskImages } from "./task_images.ts";
 
@@ -46,7 +46,7 @@ function whyChanged(
       remedy: `give it: --inherit-fd fd[N]:${file.name}`,
     };
   }
-  const path = bytesOfText(file.name);
+  const path = encodeText(file.name);
   let found: FileStatus;
   try {
     found = (file.flags & O.NOFOLLOW) !== 0 ? lstat(path) : stat(path);

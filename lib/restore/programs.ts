@@ -13,7 +13,7 @@ import {
 import type { AddressRange } from "../mm/hole.ts";
 import { restoreMemoryMap } from "../mm/memory_map.ts";
 import { rebuildMemory, unmapAllBut } from "../mm/rebuild.ts";
-import { bytesOfText } from "../proc/bytes.ts";
+import { encodeText } from "../ffi/text.ts";
 import { restoreAlternateStack } from "../task/alternate_stack.ts";
 import { restoreCredentials } from "../task/credentials.ts";
 import { restoreFpuPermission } from "../task/fpu.ts";
@@ -95,7 +95,7 @@ export function mainProgram(
   const exe = regularFile(images, mm.exe_file_id);
   const exeFd = program.call(
     "openat",
-    [AT_FDCWD, program.text(bytesOfText(exe.name)), O.RDONLY | O.CLOEXEC, 0],
+    [AT_FDCWD, program.text(encodeText(exe.name)), O.RDONLY | O.CLOEXEC, 0],
     `opening the program file ${exe.name}`,
   );
   restoreMemoryMap(program, mm, exeFd);

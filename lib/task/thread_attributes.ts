@@ -15,7 +15,7 @@ import type {
   thread_core_entry,
   thread_sas_entry,
 } from "../image/schema.gen.ts";
-import { encodeText } from "../image/text.ts";
+import { encodeText } from "../ffi/text.ts";
 import {
   ALTERNATE_STACK_BYTES,
   parseAlternateStack,

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { decodeText, encodeText } from "./text.ts";
-import { seededRandom } from "./testing/random.ts";
+import { seededRandom } from "../image/testing/random.ts";
 
 Deno.test("any bytes survive as text", () => {
   const random = seededRandom(5);
