@@ -390,6 +390,12 @@ EXPORT int64_t ckpt_copy_pieces(struct task_copy *copy)
 	return ret;
 }
 
+/* Lets the workers of a copy stop after the pieces they are at. */
+EXPORT void ckpt_cancel_copy(struct task_copy *copy)
+{
+	copy->error = -ECANCELED;
+}
+
 /*
  * Ends a copy when no worker is at it any more. Stores the list of ranges, in order: stored ones (flags 0) follow
  * each other in the file; RANGE_GUARD ones have no content. Returns their number; the list is given back with

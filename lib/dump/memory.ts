@@ -88,6 +88,7 @@ function lengthOf({ entries }: StoredPages): bigint {
  * Writes the page image of a process in the order of its areas.
  *
  * @param source the process, stopped, or a snapshot of it
+ * @param signal ends it early; its reason is thrown then
  */
 export async function savePages(
   source: number,
@@ -95,6 +96,7 @@ export async function savePages(
   early: EarlyPages | undefined,
   path: string,
   counters: PageCounters,
+  signal: AbortSignal,
 ): Promise<StoredPages> {
   const all: StoredPages = { entries: [], guards: [] };
   let offset = 0n;
@@ -108,14 +110,14 @@ export async function savePages(
     let run: Vma[] = [];
     for (const vma of vmas) {
       if (early?.has(vma)) {
-        add(await copyTaskPages(source, run, out, offset, counters));
+        add(await copyTaskPages(source, run, out, offset, counters, signal));
         run = [];
         add(early.append(vma, out, offset));
       } else {
         run.push(vma);
       }
     }
-    add(await copyTaskPages(source, run, out, offset, counters));
+    add(await copyTaskPages(source, run, out, offset, counters, signal));
   } finally {
     close(out);
   }

@@ -92,9 +92,11 @@ export async function dump(
     writer,
     counters,
   );
-  using _snapshot = still.asked.snapshot;
-  using _early = still.early;
   const { snapshot } = still.asked;
+  using copy = snapshot === undefined
+    ? undefined
+    : new CopyInUse(pid, snapshot, report);
+  using _early = still.early;
   if (options.leaveRunning && snapshot !== undefined) frozen.thaw();
   clock.lap("interview");
   report.log(
@@ -130,7 +132,7 @@ export async function dump(
     clocks: still.clocks,
     own: readOwnScheduling(),
   });
-  if (snapshot !== undefined) endSnapshot(pid, snapshot, report);
+  copy?.end();
   const bytes = await writer.commit(inventory, VERSION);
   if (options.leaveStopped) {
     syscall("kill", BigInt(pid), SIGSTOP);
@@ -265,6 +267,7 @@ async function saveMemory(
       early,
       writer.createRaw(pagesName(TASK_PAGES_ID)),
       counters,
+      report.signal,
     );
   } finally {
     // Even naming it costs 8 ms the first time.
@@ -272,17 +275,34 @@ async function saveMemory(
   }
 }
 
-/** The process has to take the zombie of its copy; if not, nothing is lost. */
-function endSnapshot(pid: number, snapshot: Snapshot, report: Report): void {
-  snapshot.end();
-  try {
-    takeSnapshotZombie(pid, snapshot.pid);
-  } catch (error) {
-    if (!(error instanceof CkptError)) throw error;
-    report.log(
-      2,
-      `the copy of task ${pid} stays as a zombie: ${error.message}`,
-    );
+/** A snapshot until it is no longer needed, however the dump ends. */
+class CopyInUse implements Disposable {
+  #ended = false;
+
+  constructor(
+    readonly pid: number,
+    readonly snapshot: Snapshot,
+    readonly report: Report,
+  ) {}
+
+  /** The process has to take the zombie of its copy; if not, nothing is lost. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.snapshot.end();
+    try {
+      takeSnapshotZombie(this.pid, this.snapshot.pid);
+    } catch (error) {
+      if (!(error instanceof CkptError)) throw error;
+      this.report.log(
+        2,
+        `the copy of task ${this.pid} stays as a zombie: ${error.message}`,
+      );
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.end();
   }
 }
 

@@ -63,6 +63,7 @@ const PAGES_WORTH_TWO = 2048n;
 /**
  * Writes the pages of a task's private memory to `fd`, from `offset` on.
  *
+ * @param signal ends it early; its reason is thrown then
  * @throws CkptError when memory cannot be read or the image not be written
  */
 export async function copyTaskPages(
@@ -71,6 +72,7 @@ export async function copyTaskPages(
   fd: number,
   offset: bigint,
   counters: PageCounters,
+  signal?: AbortSignal,
 ): Promise<StoredPages> {
   const action = `saving the memory of task ${pid}`;
   const areas = areasToCopy(vmas);
@@ -89,16 +91,20 @@ export async function copyTaskPages(
   // writes to one file wait for each other.
   const workers = pages < PAGES_WORTH_TWO ? 1 : 2;
   if (copy[0] === 0n) throw nativeError(pages, action);
+  const cancel = () => native.ckpt_cancel_copy(copy[0]);
   if (pages >= 0n) {
+    signal?.addEventListener("abort", cancel);
     await Promise.all(
       Array.from({ length: workers }, () => native.ckpt_copy_pieces(copy[0])),
     );
+    signal?.removeEventListener("abort", cancel);
   }
   const list = new BigUint64Array(1);
   const count = native.ckpt_end_task_copy(
     copy[0],
     new Uint8Array(list.buffer),
   );
+  if (count < 0n) signal?.throwIfAborted();
   return takeList(count, list[0], action);
 }
 

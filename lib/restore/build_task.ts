@@ -97,6 +97,7 @@ export async function buildTask(
       }
     }
     using pidfile = writePidfile(options.pidfile, process.pid);
+    await report.letSignalsIn();
     report.signal.throwIfAborted();
     if (options.leaveStopped) syscall("kill", BigInt(process.pid), SIGSTOP);
     process.release(tids);
@@ -267,6 +268,9 @@ async function become(
   report.signal.throwIfAborted();
   process.resume(leader);
   process.wait(leader, main, mainAddress, others.length);
+  // Filling memory may have taken long, and nothing was heard meanwhile.
+  await report.letSignalsIn();
+  report.signal.throwIfAborted();
 
   for (const thread of others) process.resume(thread);
   others.forEach((thread, i) => {
