@@ -53,17 +53,29 @@ PYTHON
 
 say "1. A python3 program with five threads, which counts into a log"
 : >"$directory/log"
-setsid python3 "$directory/counter.py" "$directory/log" \
-  </dev/null >/dev/null 2>&1 &
+# Without what a terminal or an editor may have left open in this shell.
+(
+  for descriptor in /proc/"$BASHPID"/fd/*; do
+    number=${descriptor##*/}
+    [ "$number" -le 2 ] || eval "exec $number>&-"
+  done
+  exec setsid python3 "$directory/counter.py" "$directory/log" \
+    </dev/null >/dev/null 2>&1
+) &
 pid=$!
 grow 5
 echo "pid $pid, $(ls "/proc/$pid/task" | wc -l) threads; $(last)"
 
 say "2. ckpt dump --tree $pid --images-dir images"
 mkdir "$directory/images"
-"$ckpt" dump --tree "$pid" --images-dir "$directory/images"
-# It was our child: take its exit status, so that its pid is free again.
-wait "$pid" 2>/dev/null || true
+failed=
+{
+  "$ckpt" dump --tree "$pid" --images-dir "$directory/images" 2>&1 || failed=yes
+  # It was our child: take its exit status, so that its pid is free again. The
+  # shell would tell of its end on standard error.
+  [ -n "$failed" ] || wait "$pid" || true
+} 2>/dev/null
+[ -z "$failed" ] || exit 1
 if [ -e "/proc/$pid" ]; then
   echo "pid $pid is still there" >&2
   exit 1
