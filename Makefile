@@ -115,10 +115,13 @@ $(BUILD)/agent.bin: $(BUILD)/agent.linked
 
 TYPESCRIPT := main.ts $(shell find lib -name '*.ts' -not -name '*_test.ts')
 
+VERSION := $(shell sed -n 's/^export const VERSION = "\(.*\)";/\1/p' lib/version.ts)
+
 $(BUILD)/pack/stub.bin: tools/pack/stub.c tools/pack/stub.ld Makefile \
-  tools/check_native.sh
+  tools/check_native.sh lib/version.ts
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -MMD -MP,$(AGENT_CFLAGS)) -c \
+	$(CC) $(filter-out -MMD -MP,$(AGENT_CFLAGS)) \
+	  -DCKPT_VERSION='"$(VERSION)"' -c \
 	  -o $(BUILD)/pack/stub.o $<
 	$(CC) -nostdlib -static -Wl,-T,tools/pack/stub.ld -Wl,--emit-relocs \
 	  -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--fatal-warnings \

@@ -181,6 +181,10 @@ static long memfd_of(const char *name, const char *start, u64 size) {
   X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")           \
   X("DENO_LOG", "off")
 
+/*
+ * The version is told without the program, whose 400 KB take as long to read as
+ * Deno to start: scripts ask for it.
+ */
 #define QUOTED(name, value) "'" name "',"
 #define LOADER                                                              \
   "data:text/javascript,"                                                   \
@@ -189,6 +193,8 @@ static long memfd_of(const char *name, const char *start, u64 size) {
   "for(const[n,v]of Object.entries(e.toObject()))"                          \
   "if(n.startsWith('" KEPT_PREFIX "'))"                                     \
   "e.delete(n),e.set(n.slice('" KEPT_PREFIX "'.length),v);"                 \
+  "if(Deno.args.length===1&&Deno.args[0]==='--version')"                    \
+  "console.log('ckpt " CKPT_VERSION "');else "                              \
   "(0,eval)(Deno.readTextFileSync('/proc/self/fd/"
 
 #define COUNT(...) +1
