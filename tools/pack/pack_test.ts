@@ -1,4 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { VERSION } from "../../lib/version.ts";
 import { pack } from "./pack.ts";
 
 const root = `${import.meta.dirname}/../..`;
@@ -79,10 +80,28 @@ async function ask(
 Deno.test("a packed program gets its arguments as given", () =>
   withProbe(async (path) => {
     const many = Array.from({ length: 5000 }, (_, i) => `argument-${i}`);
-    const lists = [[], ["--help"], ["--version"], ["--", "-A"], ["", "ö\n"]];
+    const lists = [
+      [],
+      ["--help"],
+      ["-V"],
+      ["dump", "--version"],
+      ["--", "-A"],
+      ["", "ö\n"],
+    ];
     for (const args of [...lists, many]) {
       assertEquals((await ask(path, { args })).args, args);
     }
+  }));
+
+Deno.test("the version is told without running the program", () =>
+  withProbe(async (path) => {
+    const { code, stdout } = await new Deno.Command(path, {
+      args: ["--version"],
+    }).output();
+    assertEquals([code, new TextDecoder().decode(stdout)], [
+      0,
+      `ckpt ${VERSION}\n`,
+    ]);
   }));
 
 Deno.test("a packed program finds its library and is named by its own path", () =>
