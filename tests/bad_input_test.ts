@@ -9,6 +9,9 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
+import { encodeImage } from "../lib/image/framing.ts";
+import { readImageSet } from "../lib/image/image_set.ts";
+import { core_entry_march } from "../lib/image/schema.gen.ts";
 import {
   assertSuccess,
   assertUnchanged,
@@ -139,6 +142,41 @@ Deno.test("a page file that is too short is refused", async () => {
   Deno.writeFileSync(path, whole);
   await restore(scope, program, images);
   assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("an image of an unknown version, or of another machine, is refused by that", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("busy");
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  // as an image of CRIU: without the manifest nothing tells of the changes
+  Deno.removeSync(`${images}/ckpt-manifest.json`);
+  const set = await readImageSet(images);
+  const core = set.require("core", program.pid);
+  for (
+    const [file, bytes, words] of [
+      [
+        "inventory.img",
+        encodeImage("inventory", { ...set.inventory, img_version: 9 }),
+        /img_version/,
+      ],
+      [
+        `core-${program.pid}.img`,
+        encodeImage("core", { ...core, mtype: core_entry_march.AARCH64 }),
+        /mtype/,
+      ],
+    ] as const
+  ) {
+    const path = `${images}/${file}`;
+    const whole = Deno.readFileSync(path);
+    Deno.writeFileSync(path, bytes);
+    const answer = await scope.ckpt("restore", "-d", "-D", images);
+    assertEquals(answer.code, EXIT.image, answer.stderr);
+    assertStringIncludes(answer.stderr, file);
+    assertMatch(answer.stderr, words);
+    Deno.writeFileSync(path, whole);
+  }
+  await restore(scope, program, images);
 });
 
 Deno.test("a directory without an image is refused, and so is none at all", async () => {
