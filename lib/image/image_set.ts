@@ -146,6 +146,13 @@ function listNames(directory: string): Set<string> {
       names.add(name);
     }
   } catch (error) {
+    if (error instanceof Deno.errors.NotFound) {
+      throw imageError(directory, [{
+        file: directory,
+        why: "there is no such directory",
+        remedy: "name the directory of a dump: -D DIR",
+      }], { cause: error });
+    }
     throw readError(directory, directory, error);
   }
   return names;

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { CkptError } from "../error.ts";
+import { CkptError, EXIT } from "../error.ts";
 import { encodeImage } from "./framing.ts";
 import { readImageSet } from "./image_set.ts";
 import { ImageWriter } from "./image_writer.ts";
@@ -170,5 +170,21 @@ Deno.test(
       encodeImage("inventory", { img_version: 0, pre_dump_mode: 1 }),
     );
     await assertRejects(() => readImageSet(directory), CkptError, "pre-dump");
+  }),
+);
+
+Deno.test(
+  "a directory that is missing is named, with what to do",
+  inDirectory(async (directory) => {
+    const error = await assertRejects(
+      () => readImageSet(`${directory}/missing`),
+      CkptError,
+      "there is no such directory",
+    );
+    assertEquals(error.exit, EXIT.image);
+    assertEquals(
+      error.reasons[0].remedy,
+      "name the directory of a dump: -D DIR",
+    );
   }),
 );
