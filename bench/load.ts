@@ -1,12 +1,16 @@
-/** The program that is dumped and restored (programs/load.c), seen through the page it shares. */
+/** The program that is dumped and restored (programs/load.c or family.c), seen through the page it shares. */
 
 import type { Host } from "./host.ts";
 
-/** What the program is made of. */
-export interface Size {
-  mebibytes: number;
+/** What is started, and who answers in it. */
+export interface Subject {
+  /** Its source in `programs`, and its arguments but the first, which is the page. */
+  program: "load" | "family";
+  args: number[];
+  /** Threads of its first process. */
   threads: number;
-  mappings: number;
+  /** Threads or processes that must answer a question. */
+  answers: number;
 }
 
 /** Order of the 64-bit words, as in `struct page` of programs/load.c. */
@@ -34,7 +38,7 @@ export class Load {
 
   private constructor(
     readonly pid: number,
-    readonly size: Size,
+    readonly subject: Subject,
     readonly page: string,
   ) {}
 
@@ -43,16 +47,16 @@ export class Load {
     host: Host,
     executable: string,
     directory: string,
-    size: Size,
+    subject: Subject,
   ): Promise<Load> {
     const page = `${directory}/page`;
     Deno.writeFileSync(page, new Uint8Array(PAGE_SIZE));
     const pid = await host.program(`${directory}/load.log`, [
       executable,
       page,
-      ...[size.mebibytes, size.threads, size.mappings].map(String),
+      ...subject.args.map(String),
     ]);
-    const load = new Load(pid, size, page);
+    const load = new Load(pid, subject, page);
     await load.#until("it is ready", (words) => words[WORD.ready] === 1n);
     await load.check();
     return load;
@@ -76,7 +80,7 @@ export class Load {
   }
 
   /**
-   * Has the program check every word of its memory and ask every thread.
+   * Has the program check every word of its memory and ask every thread or process.
    * @throws Error when it does not run, or anything is not as it should be
    */
   async check(): Promise<void> {
@@ -87,18 +91,30 @@ export class Load {
       (words) =>
         words[WORD.answer] === this.#question && words[WORD.loops] > before,
     );
-    const threads = Number(words[WORD.threads]);
+    const answers = Number(words[WORD.threads]);
     const kernel = [...Deno.readDirSync(`/proc/${this.pid}/task`)].length;
     if (
-      words[WORD.wrong] !== 0n || threads !== this.size.threads ||
-      kernel !== this.size.threads
+      words[WORD.wrong] !== 0n || answers !== this.subject.answers ||
+      kernel !== this.subject.threads
     ) {
       throw new Error(
         `program ${this.pid}: ${words[WORD.wrong]} words are wrong, ` +
-          `${threads} of ${this.size.threads} threads answered right, ` +
-          `the kernel has ${kernel}`,
+          `${answers} of ${this.subject.answers} answered right, ` +
+          `the kernel has ${kernel} threads of the first process`,
       );
     }
+  }
+
+  /** Memory that all its processes use, bytes: what several share is counted once (Pss of smaps_rollup). */
+  memory(): number {
+    const children = Deno.readTextFileSync(
+      `/proc/${this.pid}/task/${this.pid}/children`,
+    );
+    return [`${this.pid}`, ...children.split(" ").filter((pid) => pid !== "")]
+      .map((pid) => {
+        const text = Deno.readTextFileSync(`/proc/${pid}/smaps_rollup`);
+        return Number(/^Pss: +(\d+) kB$/m.exec(text)?.[1]) * 1024;
+      }).reduce((sum, bytes) => sum + bytes);
   }
 
   async #until(

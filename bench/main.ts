@@ -8,22 +8,46 @@
 
 import { compile } from "./compile.ts";
 import { Host } from "./host.ts";
-import { type Size } from "./load.ts";
+import { type Subject } from "./load.ts";
 import { type Bench, measure, type Sample, startUp } from "./measure.ts";
 import { summarize } from "./statistics.ts";
 import { type Block, FIGURES, render } from "./table.ts";
 import { type Tool, tools } from "./tools.ts";
 
-const PROGRAMS: (Size & { title: string })[] = [
-  { title: "10MiB, 1 thread", mebibytes: 10, threads: 1, mappings: 0 },
-  { title: "10MiB, 500 threads", mebibytes: 10, threads: 500, mappings: 0 },
-  {
-    title: "10MiB, 10000 mappings",
-    mebibytes: 10,
+/** Private memory, threads in all, further mappings. */
+function load(mebibytes: number, threads: number, mappings: number): Subject {
+  return {
+    program: "load",
+    args: [mebibytes, threads, mappings],
+    threads,
+    answers: threads,
+  };
+}
+
+/** Children, what each has written for itself, and what all have inherited. */
+function family(
+  children: number,
+  kibibytes: number,
+  sharedMebibytes: number,
+): Subject {
+  return {
+    program: "family",
+    args: [children, kibibytes, sharedMebibytes],
     threads: 1,
-    mappings: 10000,
-  },
-  { title: "1GiB, 1 thread", mebibytes: 1024, threads: 1, mappings: 0 },
+    answers: children + 1,
+  };
+}
+
+const PROGRAMS: { title: string; subject: Subject }[] = [
+  { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
+  { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
+  { title: "10MiB, 10000 mappings", subject: load(10, 1, 10000) },
+  { title: "1GiB, 1 thread", subject: load(1024, 1, 0) },
+  { title: "1 child of 1MiB", subject: family(1, 1024, 0) },
+  { title: "10 children of 1MiB", subject: family(10, 1024, 0) },
+  { title: "100 children of 1MiB", subject: family(100, 1024, 0) },
+  { title: "1000 children of 1MiB", subject: family(1000, 1024, 0) },
+  { title: "200MiB and 8 children", subject: family(8, 1024, 200) },
 ];
 const START_UP_REPETITIONS = 21;
 /** Always in memory: files of the benchmark that the programs map or write. */
@@ -95,7 +119,7 @@ async function block(
       const tool = all[at];
       if (failures.has(tool)) continue;
       try {
-        const sample = await measure(bench, tool, program);
+        const sample = await measure(bench, tool, program.subject);
         if (i > 0) samples[at].push(sample);
       } catch (error) {
         failures.set(tool, `${tool.name}: ${(error as Error).message}`);
@@ -178,7 +202,12 @@ const setting = {
 const blocks: Block[] = [];
 // Ends the programs and removes both directories, also when this is killed.
 await using host = await Host.start(compile("host"), [scratch, images]);
-const bench: Bench = { host, load: compile("load"), scratch, images };
+const bench: Bench = {
+  host,
+  programs: { load: compile("load"), family: compile("family") },
+  scratch,
+  images,
+};
 say(
   `${setting.processors} processors, Linux ${setting.kernel}, ` +
     `load ${setting.load.toFixed(2)}, images in ${setting.images}\n` +

@@ -1,7 +1,7 @@
 /** One repetition: a fresh program, dumped while it goes on, dumped and killed, restored, checked. */
 
 import type { Host, Run } from "./host.ts";
-import { Load, type Size, sleep } from "./load.ts";
+import { Load, sleep, type Subject } from "./load.ts";
 import { dump, restore, type Tool } from "./tools.ts";
 
 /** How long the program is watched without a dump, and let settle, milliseconds. */
@@ -25,12 +25,15 @@ export interface Sample {
   restoreWall: number;
   restorePeak: number;
   imageBytes: number;
+  /** Memory that all processes of the program use, before the dump and after the restore. */
+  memoryBefore: number;
+  memoryAfter: number;
 }
 
 export interface Bench {
   host: Host;
-  /** Executable of programs/load.c. */
-  load: string;
+  /** Executables by their names in `programs`. */
+  programs: Record<Subject["program"], string>;
   /** Directories: small files of the benchmark, always in memory; images. */
   scratch: string;
   images: string;
@@ -82,10 +85,15 @@ function imageBytes(directory: string): number {
 export async function measure(
   bench: Bench,
   tool: Tool,
-  size: Size,
+  subject: Subject,
 ): Promise<Sample> {
   const { host, images } = bench;
-  const load = await Load.start(host, bench.load, bench.scratch, size);
+  const load = await Load.start(
+    host,
+    bench.programs[subject.program],
+    bench.scratch,
+    subject,
+  );
   // Whether the pid is that of a child of the host at the moment.
   let lives = true;
   try {
@@ -108,6 +116,7 @@ export async function measure(
     Deno.removeSync(first, { recursive: true });
     await load.check();
 
+    const memoryBefore = load.memory();
     const second = `${images}/killed`;
     Deno.mkdirSync(second);
     const killed = await run(
@@ -127,6 +136,7 @@ export async function measure(
       restore(second),
     );
     lives = true;
+    const memoryAfter = load.memory();
     await load.check();
     return {
       quiet,
@@ -140,6 +150,8 @@ export async function measure(
       restoreWall: restored.wall,
       restorePeak: restored.peak,
       imageBytes: bytes,
+      memoryBefore,
+      memoryAfter,
     };
   } finally {
     if (lives) await host.kill(load.pid);

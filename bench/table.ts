@@ -34,6 +34,8 @@ export const FIGURES: {
   { key: "dumpRunningPeak", figure: "dump -R, peak memory", unit: "MiB" },
   { key: "restorePeak", figure: "restore -d, peak memory", unit: "MiB" },
   { key: "imageBytes", figure: "images", unit: "MiB" },
+  { key: "memoryBefore", figure: "program's memory before", unit: "MiB" },
+  { key: "memoryAfter", figure: "program's memory after", unit: "MiB" },
 ];
 
 const DIVISOR = { ms: 1, MiB: 2 ** 20, KiB: 2 ** 10 };

@@ -6,8 +6,13 @@
  */
 import { assertEquals } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { type Ending, kill, reap } from "./libc.ts";
-import { difference, type Observation, observe } from "./observe.ts";
+import { children, type Ending, kill, reap } from "./libc.ts";
+import {
+  difference,
+  type Observation,
+  observeTree,
+  treeOf,
+} from "./observe.ts";
 
 const HERE = new URL(".", import.meta.url).pathname;
 const REPOSITORY = new URL("..", import.meta.url).pathname;
@@ -58,9 +63,10 @@ function modified(path: string): number {
 export async function compile(name: string): Promise<string> {
   const source = `${HERE}programs/${name}.c`;
   const target = `${COMPILED}/${name}`;
+  const headers = ["check.h", "tree.h"];
   const newest = Math.max(
     modified(source),
-    modified(`${HERE}programs/check.h`),
+    ...headers.map((name) => modified(`${HERE}programs/${name}`)),
   );
   if (modified(target) > newest) return target;
   Deno.mkdirSync(COMPILED, { recursive: true });
@@ -123,11 +129,25 @@ export async function run(
   };
 }
 
+/** Session of a process, undefined where there is none (any more). */
+function session(pid: number): string | undefined {
+  try {
+    const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[3];
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+const OWN_SESSION = session(Deno.pid);
+
 /** A place of its own for one test. Use with `await using`. */
 export class Scope implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync({ prefix: "ckpt-test-" });
   readonly #programs: Program[] = [];
   readonly #later: (() => void | Promise<void>)[] = [];
+  readonly #known = children();
   #mountNamespace: number | undefined;
 
   constructor() {
@@ -258,15 +278,57 @@ export class Scope implements AsyncDisposable {
     return program;
   }
 
+  /**
+   * Processes that came to this one since the scope began because their parents died, zombies reaped and left out.
+   * Commands that the test itself started, in its own session, are none.
+   */
+  strangers(): number[] {
+    return children().filter((pid) =>
+      !this.#known.includes(pid) && session(pid) !== OWN_SESSION &&
+      reap(pid) === "running"
+    );
+  }
+
+  /** Waits until nothing that this scope started is left; fails with the pids when something stays. */
+  async gone(): Promise<void> {
+    await until(
+      "nothing is left",
+      () => this.strangers().length === 0 ? true : undefined,
+    ).catch(() => assertEquals(this.strangers(), [], "processes left"));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     // a tracer goes first: what it traces cannot be reaped before
     for (const undo of this.#later.reverse()) await undo();
     for (const program of this.#programs) await program.kill();
+    // what lost its parent came to this process; what ckpt left behind is for the tests to find before
+    await until("what was left is reaped", () => {
+      const left = this.strangers();
+      for (const pid of left) kill(pid, SIGKILL);
+      return left.length === 0 ? true : undefined;
+    });
+    for (const { id, creator } of sharedSegments()) {
+      if (this.#programs.some(({ pid }) => pid === creator)) {
+        await run("ipcrm", ["-m", id]);
+      }
+    }
     Deno.removeSync(this.directory, { recursive: true });
   }
 }
 
-/** A started program; the same object goes on to stand for it after a restore, for the pid is the same. */
+/** System V segments of the host that nobody is attached to; what a program leaves stays after its end. */
+function sharedSegments(): { id: string; creator: number }[] {
+  const [, ...lines] = Deno.readTextFileSync("/proc/sysvipc/shm").trim()
+    .split("\n");
+  return lines.map((line) => line.trim().split(/\s+/))
+    .filter((fields) => fields[6] === "0")
+    .map((fields) => ({ id: fields[1], creator: Number(fields[4]) }));
+}
+
+/**
+ * A started program, with all processes below it; the same object goes on to stand for it after a restore, for the
+ * pids are the same.
+ */
 export class Program {
   constructor(
     readonly pid: number,
@@ -317,13 +379,20 @@ export class Program {
   }
 
   observe(): Observation {
-    return observe(this.pid);
+    return observeTree(this.pid);
+  }
+
+  /** Pids of the program and of all processes below it, dead ones included. */
+  tree(): number[] {
+    return treeOf(this.pid);
   }
 
   /** Lets the program verify itself; returns its result and how it ended. */
   async verify(): Promise<string> {
+    const pids = this.tree();
     Deno.writeTextFileSync(`${this.work}/go`, "");
     const ending = await this.ended();
+    await allGone(pids);
     const result = this.result();
     return result === "ok\n" && ending === "exit 0"
       ? "ok"
@@ -342,22 +411,35 @@ export class Program {
     return ending;
   }
 
-  /** Takes back `go` and `result`, so that a restored copy can be asked once more. */
+  /** Takes back `go`, `result` and all reports, so that a restored copy can be asked once more. */
   forget(): void {
-    for (const name of ["go", "result"]) {
-      try {
+    for (const { name } of Deno.readDirSync(this.work)) {
+      if (/^(go|result|report-.*)$/.test(name)) {
         Deno.removeSync(`${this.work}/${name}`);
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
       }
     }
   }
 
+  /** Kills the program and everything below it. */
   async kill(): Promise<void> {
     if (reap(this.pid) !== "running") return;
-    kill(this.pid, SIGKILL);
+    const pids = this.tree();
+    for (const pid of pids) kill(pid, SIGKILL);
     await this.ended();
+    await allGone(pids);
   }
+}
+
+/** Waits until none of the pids is in use; reaps those that came to this process when their parents died. */
+export async function allGone(pids: readonly number[]): Promise<void> {
+  let left: number[] = [];
+  await until(`all of ${pids} are gone`, () => {
+    left = pids.filter((pid) => {
+      reap(pid);
+      return kill(pid, 0);
+    });
+    return left.length === 0 ? true : undefined;
+  }).catch(() => assertEquals(left, [], "processes that did not end"));
 }
 
 /** The directories and the bytes of the files below a directory, to be put back later. */
@@ -417,18 +499,20 @@ export function assertUnchanged(
   assertEquals(difference(before, after), [], what);
 }
 
-/** `ckpt dump` that ends the program; fails unless the program is gone and its pid free. */
+/** `ckpt dump` that ends the program; fails unless all of it is gone and its pids are free. */
 export async function dump(
   scope: Scope,
   program: Program,
   images: string,
   ...options: string[]
 ): Promise<void> {
+  const pids = program.tree();
   assertSuccess(
     await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images, ...options),
     "dump",
   );
   await program.ended();
+  await allGone(pids);
 }
 
 /** `ckpt restore -d`; fails unless a process has the pid again. */

@@ -1,33 +1,39 @@
 /**
- * Everything that /proc shows of a process and its threads, as text that can be compared.
+ * Everything that /proc shows of the processes of a tree and their threads, as text that can be compared.
  *
  * What is left out, because it cannot or need not be the same after a restore:
  * - times and counters: start time, CPU times, page faults, context switches, I/O counts, `sched` statistics;
  * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE): pages of files are read again when they are touched;
  * - the queued signals of SigQ, which the kernel counts for the user as a whole (the limit is compared);
  * - FDSize: the kernel's table may be larger or smaller than it was;
- * - State: a thread that sleeps now may run the moment after; a stopped or traced thread is kept apart, as it matters;
+ * - State: a thread that sleeps now may run the moment after; stopped, traced and dead ones are told apart;
  * - the kernel's internal task flags of `stat`;
- * - inode numbers of things without a name (shared anonymous memory): the kernel numbers them anew;
+ * - inode numbers of things without a name (shared anonymous memory, pipes): the kernel numbers them anew. They are
+ *   numbered here in the order in which the tree holds them, so that who shares what is compared;
+ * - the order of children, which nothing promises;
  * - the number of the audit session, which the kernel counts up whenever a login uid is set;
  * - the number of the autogroup (its nice value is compared);
  * - `syscall` of threads that run, and of the main thread, which waits in a loop. A blocked call may turn into
  *   restart_syscall, as it does after any stop.
+ * - of a dead process, everything that neither its parent's wait nor a signal to it could tell: masks, limits, ...;
  * - the border between private anonymous areas that are alike: the kernel keeps two apart that were moved together by
  *   mremap, and makes one of them when they are mapped anew;
  * - VmFlags `sd` (soft-dirty), the trace that any memory tracking leaves.
  */
 
-/** Lines by the name of what they describe: `status`, `task/12/status`, `fd/3`, `maps`. */
+/**
+ * Lines by the name of what they describe: `status`, `task/12/status`, `fd/3`, `maps`; for all processes but the
+ * first with the pid before it: `57/status`.
+ */
 export type Observation = Map<string, string[]>;
 
 const VOLATILE_STATUS =
   /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
 
-/** Fields of /proc/PID/stat that are compared, numbered as in proc(5). */
+/** Fields of /proc/PID/stat that are compared, numbered as in proc(5); 52 is how a dead or stopped one came to it. */
 const STAT_FIELDS = [
   ...[1, 2, 4, 5, 6, 7, 8, 18, 19, 20, 21, 23, 25, 26, 27, 28, 31, 32, 33, 34],
-  ...[38, 40, 41, 45, 46, 47, 48, 49, 50, 51],
+  ...[38, 40, 41, 45, 46, 47, 48, 49, 50, 51, 52],
 ];
 
 /** What /proc/PID/sessionid says of a task without one: (u32)-1. */
@@ -54,7 +60,20 @@ function lines(path: string): string[] {
 }
 
 function bytes(path: string): string[] {
-  return hexadecimal(Deno.readFileSync(path)).match(/.{1,32}/g) ?? [];
+  try {
+    return hexadecimal(Deno.readFileSync(path)).match(/.{1,32}/g) ?? [];
+  } catch (error) {
+    return [`(${error instanceof Error ? error.name : error})`];
+  }
+}
+
+/** Names in a directory; none where the process is dead and has given it up. */
+function names(path: string): string[] {
+  try {
+    return Array.from(Deno.readDirSync(path), ({ name }) => name);
+  } catch {
+    return [];
+  }
 }
 
 function link(path: string): string[] {
@@ -83,8 +102,8 @@ function areas(pid: number): Area[] {
         start,
         end,
         what: what.trim().replace(
-          /^(\S+ \S+) \S+ \d+( +\/dev\/zero \(deleted\))$/,
-          "$1 -- --$2",
+          /^(\S+ \S+) \S+ (\d+) +\/dev\/zero \(deleted\)$/,
+          "$1 shared memory inode $2",
         ),
         flags: "",
       });
@@ -113,7 +132,7 @@ function merged(all: readonly Area[]): Area[] {
   return result;
 }
 
-function stat(path: string): string[] {
+function stat(path: string, numbers = STAT_FIELDS): string[] {
   const line = lines(path)[0];
   const end = line.lastIndexOf(")");
   const fields = [
@@ -122,7 +141,17 @@ function stat(path: string): string[] {
     line.slice(line.indexOf("("), end + 1),
     ...line.slice(end + 2).split(" "),
   ];
-  return STAT_FIELDS.map((number) => `field ${number}: ${fields[number]}`);
+  return numbers.map((number) => `field ${number}: ${fields[number]}`);
+}
+
+/** What is left of a process that is a zombie, its last thread included. */
+const DEAD_STATUS = /^(Name|State|Tgid|Pid|PPid|Uid|Gid|NSpid|NSpgid|NSsid):/;
+const DEAD_STAT_FIELDS = [1, 2, 3, 4, 5, 6, 38, 52];
+
+/** True when no thread of the process lives any more. */
+function isDead(pid: number): boolean {
+  return /^State:\t[ZX]/m.test(lines(`/proc/${pid}/status`).join("\n")) &&
+    names(`/proc/${pid}/task`).length <= 1;
 }
 
 function status(path: string): string[] {
@@ -143,10 +172,88 @@ function systemCall(path: string): string[] {
   return [`${number} sp ${sp} pc ${pc}`];
 }
 
-/** Takes the picture. The program should be at rest: in check_ready(), or stopped. */
+/** Children of all threads of a process, zombies included, in ascending order. */
+export function childrenOf(pid: number): number[] {
+  return names(`/proc/${pid}/task`).flatMap((tid) => children(pid, tid))
+    .sort((a, b) => a - b);
+}
+
+function children(pid: number, tid: string): number[] {
+  return lines(`/proc/${pid}/task/${tid}/children`)[0].split(" ")
+    .filter((word) => /^\d+$/.test(word)).map(Number).sort((a, b) => a - b);
+}
+
+/** The process and all below it, parents before their children; without those that `counts` leaves out. */
+export function treeOf(
+  pid: number,
+  counts: (pid: number) => boolean = () => true,
+): number[] {
+  const found = [pid];
+  for (const parent of found) {
+    found.push(...childrenOf(parent).filter(counts));
+  }
+  return found;
+}
+
+/** Numbers what has no name by the order in which it is met. */
+class Numbers {
+  readonly #known = new Map<string, string>();
+
+  #number(inode: string): string {
+    const number = this.#known.get(inode) ?? `#${this.#known.size}`;
+    this.#known.set(inode, number);
+    return number;
+  }
+
+  /** The lines of one thing; those of a descriptor begin with what it leads to. */
+  renamed(lines: readonly string[]): string[] {
+    // /proc makes an inode whenever it likes
+    if (/^\/proc\/\d+(\/|$)/.test(lines[0])) {
+      return lines.map((line) => line.replace(/^ino:\t\d+/, "ino:\t(any)"));
+    }
+    const unnamed = /^(pipe|anon_inode|pidfd):/.test(lines[0]);
+    return lines.map((line) =>
+      line.replace(
+        /\b(shared memory inode |pipe:\[)(\d+)/,
+        (_, kind, inode) => kind + this.#number(inode),
+      ).replace(
+        /^ino:\t(\d+)/,
+        (all, inode) => unnamed ? `ino:\t${this.#number(inode)}` : all,
+      )
+    );
+  }
+}
+
+/** Takes the picture of a whole tree. It should be at rest: in check_ready(), stopped, or dead. */
+export function observeTree(
+  root: number,
+  counts?: (pid: number) => boolean,
+): Observation {
+  const seen: Observation = new Map();
+  const numbers = new Numbers();
+  for (const pid of treeOf(root, counts)) {
+    for (const [name, lines] of observe(pid)) {
+      seen.set(
+        pid === root ? name : `${pid}/${name}`,
+        numbers.renamed(lines),
+      );
+    }
+  }
+  return seen;
+}
+
+/** Takes the picture of one process. */
 export function observe(pid: number): Observation {
   const proc = `/proc/${pid}`;
   const seen: Observation = new Map();
+  if (isDead(pid)) {
+    seen.set(
+      "status",
+      lines(`${proc}/status`).filter((line) => DEAD_STATUS.test(line)),
+    );
+    seen.set("stat", stat(`${proc}/stat`, DEAD_STAT_FIELDS));
+    return seen;
+  }
   const memory = merged(areas(pid));
   seen.set(
     "maps",
@@ -191,28 +298,28 @@ export function observe(pid: number): Observation {
   for (const name of ["exe", "cwd", "root"]) {
     seen.set(name, link(`${proc}/${name}`));
   }
-  for (const entry of Deno.readDirSync(`${proc}/ns`)) {
-    seen.set(`ns/${entry.name}`, link(`${proc}/ns/${entry.name}`));
+  for (const name of names(`${proc}/ns`)) {
+    seen.set(`ns/${name}`, link(`${proc}/ns/${name}`));
   }
-  for (const entry of Deno.readDirSync(`${proc}/fd`)) {
-    seen.set(`fd/${entry.name}`, [
-      ...link(`${proc}/fd/${entry.name}`),
-      ...lines(`${proc}/fdinfo/${entry.name}`),
+  for (const name of names(`${proc}/fd`)) {
+    seen.set(`fd/${name}`, [
+      ...link(`${proc}/fd/${name}`),
+      ...lines(`${proc}/fdinfo/${name}`),
     ]);
   }
-  for (const entry of Deno.readDirSync(`${proc}/task`)) {
-    const task = `task/${entry.name}`;
+  for (const tid of names(`${proc}/task`)) {
+    const task = `task/${tid}`;
     seen.set(`${task}/status`, status(`${proc}/${task}/status`));
     seen.set(`${task}/stat`, stat(`${proc}/${task}/stat`));
     seen.set(`${task}/comm`, lines(`${proc}/${task}/comm`));
-    seen.set(`${task}/children`, lines(`${proc}/${task}/children`));
+    seen.set(`${task}/children`, [children(pid, tid).join(" ")]);
     seen.set(
       `${task}/sched`,
       lines(`${proc}/${task}/sched`).filter((line) =>
         /^(policy|prio|uclamp|ext)/.test(line)
       ),
     );
-    if (entry.name !== `${pid}`) {
+    if (tid !== `${pid}`) {
       seen.set(`${task}/syscall`, systemCall(`${proc}/${task}/syscall`));
     }
   }
@@ -235,7 +342,7 @@ export function difference(before: Observation, after: Observation): string[] {
   for (const name of new Set([...before.keys(), ...after.keys()])) {
     const a = before.get(name) ?? [];
     const b = after.get(name) ?? [];
-    if (name === "maps" || name === "VmFlags") {
+    if (/^(\d+\/)?(maps|VmFlags)$/.test(name)) {
       const before = new Set(a), after = new Set(b);
       found.push(
         ...a.filter((line) => !after.has(line)).map((line) =>

@@ -8,8 +8,6 @@ import { assertUnchanged, type Program, Scope } from "./harness.ts";
 
 /** Kinds of `holds` that show as descriptors. */
 const DESCRIPTORS = [
-  "pipe",
-  "fifo",
   "socketpair",
   "tcp",
   "netlink",
@@ -23,22 +21,22 @@ const DESCRIPTORS = [
   "pty",
   "io_uring",
   "userfaultfd",
-  "pidfd",
   "mqueue",
   "deleted-file",
   "replaced-file",
   "tmpfile",
   "lease",
   "flock",
+  "pidfd-of-outside",
 ];
 
 /** Kinds that are no descriptors, with what the message must speak of. */
 const OTHERS: Record<string, RegExp> = {
-  "child": /child/,
-  "zombie": /child|zombie/,
+  "child-in-pid-namespace": /pid namespace|namespace.*pid/,
+  "child-in-mount-namespace": /mount namespace|namespace.*mnt|mnt.*namespace/,
+  "traced-child": /traced/,
   "deleted-mapping": /mapped/,
   "memfd-mapping": /memfd/,
-  "shm": /SYSV|System V|shared memory/,
   "deleted-cwd": /working directory|cwd/,
 };
 
@@ -126,22 +124,44 @@ for (const [kind, words] of Object.entries(INSIDE)) {
   });
 }
 
+/** Pid of the child that a kind of `holds` has made. */
+function childOf(program: Program): number {
+  return Number(Deno.readTextFileSync(`${program.work}/child`));
+}
+
+Deno.test("a descriptor that a child holds is refused as the child's, and nobody was stopped", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("holds", "child-holds");
+  const message = await refused(scope, program, true);
+  assertMatch(
+    message,
+    new RegExp(
+      `descriptor \\d+ \\(socket:.*\\) of task ${childOf(program)}\\b`,
+    ),
+  );
+});
+
 Deno.test("all reasons are named at once", async () => {
   await using scope = new Scope();
-  const kinds = [...DESCRIPTORS, "child", "memfd-mapping", "deleted-cwd"];
+  const kinds = [
+    ...DESCRIPTORS,
+    "child-holds",
+    "memfd-mapping",
+    "deleted-cwd",
+  ];
   const program = await scope.start("holds", ...kinds);
   const message = await refused(scope, program, true);
   for (const fd of held(program)) {
     assertMatch(message, named(fd, program));
   }
-  assertMatch(message, /child/);
+  assertMatch(message, new RegExp(`of task ${childOf(program)}\\b`));
   assertMatch(message, OTHERS["memfd-mapping"]);
   assertMatch(message, OTHERS["deleted-cwd"]);
 });
 
 Deno.test("check names the same reasons without stopping the program", async () => {
   await using scope = new Scope();
-  const program = await scope.start("holds", "pipe", "eventfd", "memfd");
+  const program = await scope.start("holds", "socketpair", "eventfd", "memfd");
   const before = switches(program);
   const answer = await scope.ckpt("check", `${program.pid}`);
   assertEquals(answer.code, EXIT.refused, answer.stderr);

@@ -16,24 +16,26 @@ import {
  * Declares the tests of one program.
  * @param program its name in tests/programs
  * @param holds what state it holds; the subject of the tests' sentences
+ * @param args what the program gets besides its directory; it is part of the tests' names
  * @param expires its picture holds for seconds only, so that it is not compared once the original has ended
  */
 export function survives(
   program: string,
   holds: string,
-  { expires = false } = {},
+  { args = [], expires = false }: { args?: string[]; expires?: boolean } = {},
 ): void {
-  Deno.test(`${program}: ${holds} verify without a checkpoint`, async () => {
+  const name = [program, ...args].join(" ");
+  Deno.test(`${name}: ${holds} verify without a checkpoint`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program);
+    const started = await scope.start(program, ...args);
     // the observer itself must not see differences in a program at rest
     assertUnchanged(started.observe(), started.observe(), "at rest");
     assertEquals(await started.verify(), "ok");
   });
 
-  Deno.test(`${program}: ${holds} survive a dump and a restore`, async () => {
+  Deno.test(`${name}: ${holds} survive a dump and a restore`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program);
+    const started = await scope.start(program, ...args);
     const before = started.observe();
     await dump(scope, started, scope.path("images"));
     await restore(scope, started, scope.path("images"));
@@ -41,9 +43,9 @@ export function survives(
     assertEquals(await started.verify(), "ok");
   });
 
-  Deno.test(`${program}: ${holds} survive a second dump and restore`, async () => {
+  Deno.test(`${name}: ${holds} survive a second dump and restore`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program);
+    const started = await scope.start(program, ...args);
     const before = started.observe();
     for (const images of ["first", "second"]) {
       await dump(scope, started, scope.path(images));
@@ -53,9 +55,9 @@ export function survives(
     assertEquals(await started.verify(), "ok");
   });
 
-  Deno.test(`${program}: ${holds} are as before in a program left running`, async () => {
+  Deno.test(`${name}: ${holds} are as before in a program left running`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program);
+    const started = await scope.start(program, ...args);
     const before = started.observe();
     const files = new Files(scope.directory);
     const images = scope.path("images");

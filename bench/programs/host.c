@@ -19,7 +19,7 @@
  *   start LOG PROGRAM [ARGUMENT...]   pid PID
  *   run LOG PROGRAM [ARGUMENT...]     ran WALL_NS PEAK_KIB STATUS USER_US SYS_US
  *   reap PID                          ended STATUS
- *   kill PID                          ended STATUS
+ *   kill PID                          ended STATUS, as reap with all below it
  *   forget FILE                       forgot
  *
  * STATUS is that of wait(2); a command that hangs is killed. Any failure: "error WHAT: WHY". When its input
@@ -139,6 +139,23 @@ static void run(char **field) {
          usage.ru_stime.tv_sec * 1000000ull + usage.ru_stime.tv_usec);
 }
 
+/* Children are only ever ours: what we started, and what lost its parent. */
+static void end_all(void) {
+  char name[64];
+  snprintf(name, sizeof name, "/proc/self/task/%d/children", getpid());
+  for (;;) {
+    FILE *children = fopen(name, "r");
+    int pid, found = 0;
+    while (children && fscanf(children, "%d", &pid) == 1) {
+      kill(pid, SIGKILL);
+      waitpid(pid, NULL, 0);
+      found = 1;
+    }
+    if (children) fclose(children);
+    if (!found) return;
+  }
+}
+
 static void reap(const char *text, int signal) {
   pid_t pid = atoi(text);
   int status;
@@ -150,6 +167,8 @@ static void reap(const char *text, int signal) {
   } else if (waitpid(pid, &status, 0) < 0) {
     failed("waitpid");
   } else {
+    /* what it had below it came here */
+    end_all();
     printf("ended %d\n", status);
   }
 }
@@ -170,23 +189,6 @@ static void handle(char *line) {
     else printf("forgot\n");
   } else {
     printf("error %s: not a command\n", field[0]);
-  }
-}
-
-/* Children are only ever ours: what we started, and what lost its parent. */
-static void end_all(void) {
-  char name[64];
-  snprintf(name, sizeof name, "/proc/self/task/%d/children", getpid());
-  for (;;) {
-    FILE *children = fopen(name, "r");
-    int pid, found = 0;
-    while (children && fscanf(children, "%d", &pid) == 1) {
-      kill(pid, SIGKILL);
-      waitpid(pid, NULL, 0);
-      found = 1;
-    }
-    if (children) fclose(children);
-    if (!found) return;
   }
 }
 

@@ -16,6 +16,7 @@
 #define NR_WRITE 1
 #define NR_PREAD64 17
 #define NR_PWRITE64 18
+#define PAGE 4096
 #define SIGSTOP 19
 #define ENODATA 61
 
@@ -56,6 +57,40 @@ static int64_t whole(int64_t nr, uint64_t *a)
 	return done;
 }
 
+static int differs(const uint64_t *a, const uint64_t *b)
+{
+	for (int i = 0; i < PAGE / 8; i += 4)
+		if ((a[i] ^ b[i]) | (a[i + 1] ^ b[i + 1]) | (a[i + 2] ^ b[i + 2]) | (a[i + 3] ^ b[i + 3]))
+			return 1;
+	return 0;
+}
+
+static int64_t update(const uint64_t *a)
+{
+	int64_t stored = 0;
+
+	for (uint64_t done = 0; done < a[2];) {
+		uint64_t length = a[2] - done < a[5] ? a[2] - done : a[5];
+		uint64_t read[] = { a[0], a[4], length, a[3] + done };
+		int64_t n = whole(NR_PREAD64, read);
+
+		if (n < 0)
+			return n;
+		for (uint64_t at = 0; at < length; at += PAGE) {
+			uint64_t *to = (uint64_t *)(a[1] + done + at);
+			const uint64_t *from = (const uint64_t *)(a[4] + at);
+
+			if (!differs(to, from))
+				continue;
+			for (int i = 0; i < PAGE / 8; i++)
+				to[i] = from[i];
+			stored++;
+		}
+		done += length;
+	}
+	return stored;
+}
+
 static int64_t execute(struct agent_program *program, struct agent_op *op)
 {
 	uint64_t a[6];
@@ -88,6 +123,8 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 			raw_call(NR_EXIT_GROUP, 0, 0, 0, 0, 0, 0);
 		return pid;
 	}
+	case AGENT_UPDATE:
+		return update(a);
 	case AGENT_FLAGS:
 		__asm__ volatile("pushfq\n\tor %0, (%%rsp)\n\tpopfq" : : "r"(a[0]) : "cc", "memory");
 		return 0;
@@ -97,11 +134,18 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 	return raw_call(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
+static void signal_self(uint64_t signal)
+{
+	raw_call(NR_TGKILL, raw_call(NR_GETPID, 0, 0, 0, 0, 0, 0), raw_call(NR_GETTID, 0, 0, 0, 0, 0, 0), signal, 0, 0,
+		 0);
+}
+
 __attribute__((noreturn)) static void leave(struct agent_program *program)
 {
 	if (program->yield == YIELD_STOP)
-		raw_call(NR_TGKILL, raw_call(NR_GETPID, 0, 0, 0, 0, 0, 0), raw_call(NR_GETTID, 0, 0, 0, 0, 0, 0), SIGSTOP,
-		      0, 0, 0);
+		signal_self(SIGSTOP);
+	else if (program->yield >= YIELD_SIGNAL)
+		signal_self(program->yield - YIELD_SIGNAL);
 	else
 		raw_call(AGENT_YIELD_NR, 0, 0, 0, 0, 0, 0);
 	/* Nobody set our registers at the stop: the tracer is gone. */

@@ -37,6 +37,12 @@ enum {
 	AGENT_FLAGS = 0x10002,
 	/* args: clone(2) flags: a copy of the process that never runs: stopped while it is traced, else it ends. */
 	AGENT_SNAPSHOT = 0x10003,
+	/*
+	 * args: descriptor, address, length, offset, scratch, its size (all but the descriptor in whole pages): make memory
+	 * equal to a part of a file, but write only pages that differ, so that the others stay shared with a parent or
+	 * child. Returns how many were written.
+	 */
+	AGENT_UPDATE = 0x10004,
 };
 
 struct agent_op {
@@ -62,10 +68,13 @@ struct agent_program {
 /*
  * How the agent hands control to its tracer.
  * A system call that does not exist is seen by a tracer that uses PTRACE_SYSCALL; without a tracer the kernel
- * answers ENOSYS and the agent cures its host. SIGSTOP stops only once and touches no signal action (a
- * breakpoint does, when SIGTRAP is blocked or ignored), but is only safe where the task may die: on restore.
+ * answers ENOSYS and the agent cures its host. It costs two stops for every call of the program.
+ * A signal that its host ignores and does not block stops only a traced task (sig_ignored in kernel/signal.c);
+ * without a tracer nothing happens and the agent cures its host. YIELD_SIGNAL + its number; full speed.
+ * SIGSTOP stops only once and touches no signal action (a breakpoint does, when SIGTRAP is blocked or ignored), but
+ * is only safe where the task may die: on restore.
  */
-enum agent_yield { YIELD_NOSYS = 0, YIELD_STOP = 1 };
+enum agent_yield { YIELD_NOSYS = 0, YIELD_STOP = 1, YIELD_SIGNAL = 256 };
 
 #define AGENT_YIELD_NR 0x7fff0001L
 

@@ -9,13 +9,17 @@ agent_entry:
 
 /*
  * Offset 16: makes the memory behind this page writable (rdi, rsi, rdx: arguments of mprotect), leaves the result
- * in r12, and hands control to the tracer. Without one, goes to the cure at rbx.
+ * in r12, and hands control to the tracer by the call in ebp with the arguments r13, r14, r15 (enum agent_yield).
+ * Without a tracer, goes to the cure at rbx.
  */
 	.balign 16
 	mov $10, %eax
 	syscall
 	mov %rax, %r12
-	mov $0x7fff0001, %eax		/* AGENT_YIELD_NR */
+	mov %r13, %rdi
+	mov %r14, %rsi
+	mov %r15, %rdx
+	mov %ebp, %eax
 	syscall
 	lea agent_entry(%rip), %rax
 	jmp *%rbx

@@ -41,6 +41,8 @@ enum cause_step {
 	CAUSE_READ_CONTENT = 23,
 	CAUSE_SIGINFO = 24,
 	CAUSE_IO_PORTS = 25,
+	CAUSE_READ_IMAGE = 26,
+	CAUSE_START_GUARD = 27,
 };
 
 struct cause {

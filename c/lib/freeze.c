@@ -1,4 +1,4 @@
-/* Stopping all threads of a process with ptrace, and letting them go. */
+/* Stopping all threads of a process, or of a tree of processes, with ptrace, and letting them go. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -6,8 +6,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include "ckpt.h"
 
@@ -19,20 +21,12 @@ EXPORT int64_t ckpt_detach(const int32_t *tids, uint64_t count)
 	return 0;
 }
 
-static int known(const int32_t *tids, uint64_t count, int32_t tid)
-{
-	/* Lists come in the same order every time: the newest are at the end. */
-	for (uint64_t i = count; i-- > 0;)
-		if (tids[i] == tid)
-			return 1;
-	return 0;
-}
-
 /*
  * Waits until an interrupted thread stands in a stop that no signal caused. A signal that was on its way is
  * delivered first: its handler's frame is set up, nothing of it runs. Returns 1 stopped, 0 ended, -errno.
+ * `stop_signal` is the signal of the group stop (job control) that holds it, or 0; may be NULL.
  */
-static int64_t wait_interrupted(int32_t tid, int timeout_ms)
+static int64_t wait_interrupted(int32_t tid, int timeout_ms, int32_t *stop_signal)
 {
 	for (;;) {
 		int status;
@@ -43,6 +37,9 @@ static int64_t wait_interrupted(int32_t tid, int timeout_ms)
 		if (!WIFSTOPPED(status))
 			return 0;
 		if (STATUS_EVENT(status) == PTRACE_EVENT_STOP) {
+			/* ptrace(2), "Group-stop": SIGTRAP is the answer to PTRACE_INTERRUPT alone. */
+			if (stop_signal)
+				*stop_signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
 			mend_interrupted_call(tid);
 			return 1;
 		}
@@ -51,101 +48,261 @@ static int64_t wait_interrupted(int32_t tid, int timeout_ms)
 	}
 }
 
-static int64_t list_new(int32_t pid, const int32_t *tids, uint64_t count, int32_t *out, uint64_t room)
+enum stopping {
+	STOPPING_SEIZED = 0, /* asked to stop */
+	STOPPING_STOPPED = 1,
+	STOPPING_LATER = 2, /* stopped by job control in a frozen cgroup: cannot be seized before that is thawed */
+	STOPPING_ENDED = 3, /* not seen by the caller */
+};
+
+/* A thread that is to be stopped. lib/ffi/seized_tasks.ts has the same. */
+struct stopping_task {
+	int32_t pid, tid;
+	int32_t stopping;
+	int32_t stop_signal; /* of the group stop (job control) that holds it, or 0 */
+};
+
+#define SEIZE_CHILDREN 1     /* the whole tree */
+#define SEIZE_REFRIGERATED 2 /* while it is frozen by a cgroup of version 1 */
+
+/* The threads of all processes, as one list that grows; all by their thread id. */
+struct seizing {
+	struct stopping_task *tasks;
+	uint64_t count, room, options;
+	uint32_t flags;
+	uint8_t *known, *visited; /* bitmaps */
+	int32_t *queue;           /* processes to look at */
+	uint64_t queued, queue_room;
+};
+
+#define MOST_PIDS (4 * 1024 * 1024) /* PID_MAX_LIMIT of linux/threads.h */
+
+/* Sets a bit; returns whether it was set before. */
+static int mark(uint8_t *bitmap, int32_t id)
+{
+	int was = bitmap[id / 8] >> (id % 8) & 1;
+
+	bitmap[id / 8] |= 1 << (id % 8);
+	return was;
+}
+
+static int is_id(long id)
+{
+	return id > 0 && id < MOST_PIDS;
+}
+
+static int64_t queue_process(struct seizing *all, int32_t pid)
+{
+	if (mark(all->visited, pid))
+		return 0;
+	if (all->queued == all->queue_room) {
+		uint64_t room = all->queue_room * 2 + 64;
+		int32_t *queue = realloc(all->queue, room * sizeof(*queue));
+
+		if (!queue)
+			return fail(CAUSE_OUT_OF_MEMORY, pid, room, -ENOMEM);
+		all->queue = queue;
+		all->queue_room = room;
+	}
+	all->queue[all->queued++] = pid;
+	return 0;
+}
+
+/*
+ * Whether a frozen thread is, or may be, in a group stop. PTRACE_SEIZE waits until such a thread has moved to a stop
+ * of ptrace (JOBCTL_TRAPPING in kernel/ptrace.c), which in the refrigerator of version 1 it never does; and the state
+ * in /proc tells only that it is frozen. "0": a kernel that does not tell.
+ */
+static int may_be_in_group_stop(int32_t tid)
+{
+	char path[40], name[32] = "0";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/wchan", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t length = read(fd, name, sizeof(name) - 1);
+
+		if (length > 0)
+			name[length] = 0;
+		close(fd);
+	}
+	return !strcmp(name, "0") || !strcmp(name, "do_signal_stop");
+}
+
+/* Attaches and asks for a stop. 0: done, 1: the thread has ended. */
+static int64_t attach(int32_t tid, uint64_t options)
+{
+	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0) {
+		int error = errno;
+
+		/* One that ends cannot be seized: ESRCH, or EPERM when it is a zombie. */
+		return error == ESRCH || has_ended(tid) ? 1 : fail(CAUSE_SEIZE, tid, 0, -error);
+	}
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 && errno != ESRCH)
+		return fail(CAUSE_INTERRUPT, tid, 0, -errno);
+	return 0;
+}
+
+static int64_t seize_thread(struct seizing *all, int32_t pid, int32_t tid)
+{
+	struct stopping_task task = { pid, tid, STOPPING_SEIZED, 0 };
+
+	if (mark(all->known, tid))
+		return 0;
+	if (all->count == all->room)
+		return fail(CAUSE_LIST_THREADS, pid, all->count, -ENOBUFS);
+	if ((all->flags & SEIZE_REFRIGERATED) && may_be_in_group_stop(tid) && !has_ended(tid)) {
+		task.stopping = STOPPING_LATER;
+	} else {
+		int64_t ret = attach(tid, all->options);
+
+		if (ret)
+			return ret < 0 ? ret : 0;
+	}
+	all->tasks[all->count++] = task;
+	return 0;
+}
+
+/* proc_pid_children(5): ids with a blank behind each. */
+static int64_t queue_children(struct seizing *all, int32_t pid, int32_t tid)
+{
+	char path[64], text[4096];
+	int64_t ret = 0;
+	int32_t id = 0;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0; /* the thread ended */
+	while (!ret && (length = read(fd, text, sizeof(text))) > 0)
+		for (ssize_t i = 0; i < length && !ret; i++) {
+			if (text[i] >= '0' && text[i] <= '9') {
+				id = id * 10 + (text[i] - '0');
+				continue;
+			}
+			if (is_id(id))
+				ret = queue_process(all, id);
+			id = 0;
+		}
+	close(fd);
+	return ret;
+}
+
+static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 {
 	char path[40];
-	uint64_t n = 0;
+	int64_t ret = 0;
 	struct dirent *entry;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
+	if (!dir && errno == ENOENT)
+		return pid == root ? fail(CAUSE_LIST_THREADS, pid, 0, -ESRCH) : 0;
 	if (!dir)
-		return fail(CAUSE_LIST_THREADS, pid, 0, errno == ENOENT ? -ESRCH : -errno);
-	while ((entry = readdir(dir))) {
-		int32_t tid = atoi(entry->d_name);
+		return fail(CAUSE_LIST_THREADS, pid, 0, -errno);
+	while (!ret && (entry = readdir(dir))) {
+		long tid = atol(entry->d_name);
 
-		if (tid <= 0 || known(tids, count, tid))
+		if (!is_id(tid))
 			continue;
-		if (n == room) {
-			closedir(dir);
-			return fail(CAUSE_LIST_THREADS, pid, n, -ENOBUFS);
-		}
-		out[n++] = tid;
+		ret = seize_thread(all, pid, tid);
+		if (!ret && (all->flags & SEIZE_CHILDREN))
+			ret = queue_children(all, pid, tid);
 	}
 	closedir(dir);
-	return n;
+	return ret;
 }
 
-#define UNDO_TIMEOUT_MS 100
+/*
+ * Seizes every thread of `root` that is not among the `*count` tasks yet, and asks it to stop, without waiting;
+ * `flags` are SEIZE_*, `options` PTRACE_O_*. What is new is appended, and counted also on failure. Processes that
+ * have ended are passed over. Returns how many are new; -ENOBUFS: more than `room`, call again with more.
+ */
+EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *tasks, uint64_t *count, uint64_t room,
+			  uint64_t options)
+{
+	struct seizing all = { .tasks = tasks, .count = *count, .room = room, .options = options, .flags = flags };
+	int64_t ret;
+
+	if (!is_id(root))
+		return fail(CAUSE_LIST_THREADS, root, 0, -ESRCH);
+	all.known = calloc(2, MOST_PIDS / 8);
+	if (!all.known)
+		return fail(CAUSE_OUT_OF_MEMORY, root, MOST_PIDS / 4, -ENOMEM);
+	all.visited = all.known + MOST_PIDS / 8;
+	for (uint64_t i = 0; i < all.count; i++)
+		mark(all.known, tasks[i].tid);
+	ret = queue_process(&all, root);
+	for (uint64_t i = 0; i < all.queued && !ret; i++)
+		ret = seize_process(&all, all.queue[i], root);
+	free(all.queue);
+	free(all.known);
+	if (!ret)
+		ret = all.count - *count;
+	*count = all.count;
+	return ret;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+static int64_t await_stop(struct stopping_task *task, uint64_t options, int timeout_ms)
+{
+	int64_t ret;
+
+	if (task->stopping == STOPPING_LATER) {
+		ret = attach(task->tid, options);
+		if (ret) {
+			if (ret > 0)
+				task->stopping = STOPPING_ENDED;
+			return ret < 0 ? ret : 0;
+		}
+		task->stopping = STOPPING_SEIZED;
+	}
+	ret = wait_interrupted(task->tid, timeout_ms, &task->stop_signal);
+	if (ret == 1)
+		task->stopping = STOPPING_STOPPED;
+	else if (ret == 0 || ret == -ESRCH)
+		task->stopping = STOPPING_ENDED;
+	return ret == -ESRCH || ret > 0 ? 0 : ret;
+}
 
 /*
- * Seizes and stops every thread of `pid`, also those born meanwhile; the leader is tids[0]. `options` are
- * PTRACE_O_*. Returns the number of threads; on failure all run on as if nothing had happened.
- * -ETIMEDOUT: a thread did not stop within `timeout_ms`; -ENOBUFS: more than `room` threads.
+ * Waits until all seized tasks have stopped; those that have ended are taken off the list. All of it may take
+ * `timeout_ms`. On failure the others have stopped nevertheless, as far as they do. Returns 0; -ETIMEDOUT.
  */
-EXPORT int64_t ckpt_freeze(int32_t pid, int32_t *tids, uint64_t room, uint64_t options, int32_t timeout_ms)
+EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, uint64_t options, int32_t timeout_ms)
 {
-	uint64_t count = 0;
-	int64_t found, ret;
-	struct cause cause;
+	int64_t end = now_ms() + timeout_ms, first = 0;
+	struct cause cause = { 0 };
+	uint64_t left = 0;
 
-	do {
-		uint64_t first = count;
+	/* Backwards: the end of a leader is reported when all other threads are gone. */
+	for (uint64_t i = *count; i-- > 0;) {
+		int64_t rest = end - now_ms(), ret;
 
-		found = list_new(pid, tids, count, tids + count, room - count);
-		if (found < 0) {
-			ret = found;
-			goto undo;
+		if (tasks[i].stopping == STOPPING_STOPPED)
+			continue;
+		ret = await_stop(&tasks[i], options, rest > 0 ? rest : 0);
+		if (ret < 0 && !first) {
+			first = ret;
+			ckpt_cause(&cause);
 		}
-		for (int64_t i = 0; i < found; i++) {
-			int32_t tid = tids[first + i];
-
-			if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0) {
-				int error = errno;
-
-				/* A thread that ends meanwhile cannot be seized: ESRCH, or EPERM when it is a zombie. */
-				if (tid != pid && (error == ESRCH || has_ended(tid)))
-					continue;
-				ret = fail(CAUSE_SEIZE, tid, 0, -error);
-				goto undo;
-			}
-			tids[count++] = tid;
-			if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 && errno != ESRCH) {
-				ret = fail(CAUSE_INTERRUPT, tid, 0, -errno);
-				goto undo;
-			}
-		}
-		for (uint64_t i = first; i < count;) {
-			ret = wait_interrupted(tids[i], timeout_ms);
-			if (ret < 0)
-				goto undo;
-			if (ret == 1) {
-				i++;
-				continue;
-			}
-			if (tids[i] == pid) {
-				ret = fail(CAUSE_GONE, pid, 0, -ESRCH);
-				goto undo;
-			}
-			for (uint64_t k = i + 1; k < count; k++)
-				tids[k - 1] = tids[k];
-			count--;
-		}
-	} while (found > 0);
-	for (uint64_t i = 1; i < count; i++)
-		if (tids[i] == pid) {
-			tids[i] = tids[0];
-			tids[0] = pid;
-		}
-	return count;
-undo:
-	ckpt_cause(&cause);
-	/* A thread that has not stopped yet cannot be let go. */
-	for (uint64_t i = 0; i < count; i++)
-		if (ptrace(PTRACE_DETACH, tids[i], 0, 0) < 0 && wait_interrupted(tids[i], UNDO_TIMEOUT_MS) == 1)
-			ptrace(PTRACE_DETACH, tids[i], 0, 0);
-	return fail(cause.step, cause.tid, cause.value, ret);
+	}
+	for (uint64_t i = 0; i < *count; i++)
+		if (tasks[i].stopping != STOPPING_ENDED)
+			tasks[left++] = tasks[i];
+	*count = left;
+	return first ? fail(cause.step, cause.tid, cause.value, first) : 0;
 }
 
 /* Seizes and stops one thread; the others run on. Returns 0; -ESRCH when it is gone. */
@@ -157,7 +314,7 @@ EXPORT int64_t ckpt_stop_thread(int32_t tid, uint64_t options, int32_t timeout_m
 		return fail(CAUSE_SEIZE, tid, 0, -errno);
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
 		return fail(CAUSE_INTERRUPT, tid, 0, -errno);
-	ret = wait_interrupted(tid, timeout_ms);
+	ret = wait_interrupted(tid, timeout_ms, NULL);
 	if (ret < 0)
 		ckpt_detach(&tid, 1);
 	return ret < 0 ? ret : ret == 1 ? 0 : fail(CAUSE_GONE, tid, 0, -ESRCH);
@@ -169,7 +326,7 @@ EXPORT int64_t ckpt_stop_thread(int32_t tid, uint64_t options, int32_t timeout_m
  */
 EXPORT int64_t ckpt_adopt_snapshot(int32_t pid, uint64_t options)
 {
-	int64_t ret = wait_interrupted(pid, WAIT_FOREVER);
+	int64_t ret = wait_interrupted(pid, WAIT_FOREVER, NULL);
 
 	if (ret < 0)
 		return ret;

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/types.h>
 #include <sched.h>
 #include <stdio.h>
@@ -45,6 +46,7 @@ enum {
 	AREA_ZERO_IS_DEFAULT = 1, /* a page of zeros need not be stored: anonymous memory */
 	RANGE_GUARD = 2,          /* MADV_GUARD_INSTALL: no content */
 	AREA_WHOLE = 4,           /* every page, whatever the page map says: the vdso */
+	RANGE_INHERITED = 8,      /* the very pages of the parent, which it has stored */
 };
 
 struct area {
@@ -55,10 +57,17 @@ struct range {
 	uint64_t start, end, flags;
 };
 
+/* Pages of a page image, and where they belong. */
+struct placed {
+	uint64_t start, end; /* addresses, or offsets in an object */
+	uint64_t offset;     /* in the image */
+};
+
 /* lib/mm/page_copy.ts reads these while the copy runs. */
 struct counters {
-	uint64_t scanned; /* pages that hold something */
-	uint64_t written; /* pages stored */
+	uint64_t scanned;   /* pages that hold something */
+	uint64_t written;   /* pages stored */
+	uint64_t cancelled; /* set there: ckpt_fill_memory ends early */
 };
 
 struct ranges {
@@ -153,22 +162,44 @@ static int64_t write_runs(int fd, const uint8_t *buffer, const struct run *runs,
 	return ret;
 }
 
-static int64_t add_runs(struct ranges *stored, const struct run *runs, int count, uint64_t start)
+static int64_t add_runs(struct ranges *stored, const struct run *runs, int count, uint64_t start, uint64_t flags)
 {
 	int64_t ret = 0;
 
 	for (int i = 0; i < count && !ret; i++)
-		ret = add_range(stored, start + runs[i].begin, start + runs[i].end, 0);
+		ret = add_range(stored, start + runs[i].begin, start + runs[i].end, flags);
 	return ret;
 }
 
-static int64_t read_task(int pid, int memory_fd, uint8_t *buffer, uint64_t start, uint64_t length)
+/* Page frame or place in swap; mapped here only, in swap, present (Documentation/admin-guide/mm/pagemap.rst). */
+#define ENTRY_FRAME ((1UL << 55) - 1)
+#define ENTRY_EXCLUSIVE (1UL << 56)
+#define ENTRY_IDENTITY (ENTRY_FRAME | 3UL << 62)
+
+/* Whether no other process has the pages; at most BUFFER bytes. */
+static int is_exclusive(int pagemap, uint64_t start, uint64_t length)
+{
+	uint64_t entries[BUFFER / PAGE], all = ENTRY_EXCLUSIVE;
+
+	if (pread(pagemap, entries, length / PAGE * 8, start / PAGE * 8) != (ssize_t)(length / PAGE * 8))
+		return 0;
+	for (uint64_t i = 0; i < length / PAGE; i++)
+		all &= entries[i];
+	return all != 0;
+}
+
+/*
+ * process_vm_readv is fast, but gives the task pages of its own where it shares them after a fork (it pins them, and
+ * gup_must_unshare in mm/internal.h says that only exclusive pages may be). /proc/PID/mem leaves them shared, and
+ * reads memory without read permission, too (proc_pid_mem(5)).
+ */
+static int64_t read_task(int pid, int memory_fd, int pagemap_fd, uint8_t *buffer, uint64_t start, uint64_t length)
 {
 	struct iovec local = { buffer, length }, remote = { (void *)start, length };
 
-	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)length)
+	if (is_exclusive(pagemap_fd, start, length) &&
+	    process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)length)
 		return 0;
-	/* Memory without read permission: /proc/PID/mem may read it all the same (proc_pid_mem(5)). */
 	for (uint64_t done = 0; done < length;) {
 		ssize_t n = pread(memory_fd, buffer + done, length - done, start + done);
 
@@ -273,7 +304,11 @@ static int64_t open_proc(int pid, const char *name)
 
 /* A copy of a task's pages. */
 struct task_copy {
-	int pid, out_fd, memory_fd;
+	int pid, out_fd, memory_fd, pagemap_fd;
+	/* What the parent has stored; its page image, or -1 when nothing can be cloned from it. */
+	struct placed *parent;
+	uint64_t parent_count;
+	int parent_fd;
 	struct counters *counters;
 	struct ranges found, stored;
 	char lock;
@@ -300,14 +335,13 @@ EXPORT int64_t ckpt_find_task_pages(int32_t pid, const struct area *areas, uint6
 	copy->out_fd = out_fd;
 	copy->offset = offset;
 	copy->counters = counters;
+	copy->parent_fd = -1;
 	copy->memory_fd = open_proc(pid, "mem");
-	pagemap = open_proc(pid, "pagemap");
+	pagemap = copy->pagemap_fd = open_proc(pid, "pagemap");
 	if (copy->memory_fd < 0 || pagemap < 0)
 		ret = fail(CAUSE_PAGEMAP, pid, 0, copy->memory_fd < 0 ? copy->memory_fd : pagemap);
 	for (uint64_t i = 0; i < count && !ret; i++)
 		ret = find_in_area(&copy->found, pid, pagemap, &areas[i]);
-	if (pagemap >= 0)
-		close(pagemap);
 	for (uint64_t i = 0; i < copy->found.count; i++)
 		if (copy->found.list[i].flags != RANGE_GUARD)
 			pages += (copy->found.list[i].end - copy->found.list[i].start) / PAGE;
@@ -317,9 +351,131 @@ EXPORT int64_t ckpt_find_task_pages(int32_t pid, const struct area *areas, uint6
 	return ret < 0 ? ret : pages;
 }
 
+/* Page map entries that are compared at once. */
+#define ENTRIES 512
+
+static int64_t read_entries(int pagemap, int pid, uint64_t at, uint64_t pages, uint64_t *entries)
+{
+	if (pread(pagemap, entries, pages * 8, at / PAGE * 8) == (ssize_t)(pages * 8))
+		return 0;
+	return fail(CAUSE_PAGEMAP, pid, at, errno ? -errno : -EIO);
+}
+
+struct comparison {
+	int pid, parent_pid;
+	int64_t pagemap, parent_pagemap;
+};
+
+/*
+ * Marks the pages of one range that are the parent's. Neither of the two runs, but the kernel may move pages: a frame
+ * counts only when the parent had it both before and after the child was seen to have it.
+ */
+static int64_t compare_range(struct ranges *out, const struct comparison *of, uint64_t start, uint64_t end,
+			     uint64_t flags)
+{
+	uint64_t before[ENTRIES], ours[ENTRIES], after[ENTRIES];
+	int64_t ret = 0;
+
+	for (uint64_t at = start; at < end && !ret;) {
+		uint64_t pages = (end - at) / PAGE < ENTRIES ? (end - at) / PAGE : ENTRIES;
+
+		ret = read_entries(of->parent_pagemap, of->parent_pid, at, pages, before);
+		if (!ret)
+			ret = read_entries(of->pagemap, of->pid, at, pages, ours);
+		if (!ret)
+			ret = read_entries(of->parent_pagemap, of->parent_pid, at, pages, after);
+		for (uint64_t i = 0; i < pages && !ret; i++, at += PAGE) {
+			/* Without CAP_SYS_ADMIN all frames are 0. */
+			int same = ours[i] & ENTRY_FRAME && !((ours[i] ^ before[i]) & ENTRY_IDENTITY) &&
+				   !((ours[i] ^ after[i]) & ENTRY_IDENTITY);
+
+			ret = add_range(out, at, at + PAGE, same ? flags | RANGE_INHERITED : flags);
+		}
+	}
+	return ret;
+}
+
+/* Of what was found, marks what the parent has stored (ascending) and shares with the task. */
+static int64_t compare_found(struct task_copy *copy, const struct comparison *of)
+{
+	struct ranges marked = { 0 };
+	uint64_t k = 0;
+	int64_t ret = 0;
+
+	for (uint64_t i = 0; i < copy->found.count && !ret; i++) {
+		const struct range *range = &copy->found.list[i];
+		uint64_t at = range->start;
+
+		while (k < copy->parent_count && copy->parent[k].end <= at)
+			k++;
+		for (uint64_t p = k; range->flags != RANGE_GUARD && !ret && p < copy->parent_count; p++) {
+			uint64_t end = copy->parent[p].end < range->end ? copy->parent[p].end : range->end;
+
+			if (copy->parent[p].start >= range->end)
+				break;
+			if (copy->parent[p].start > at) {
+				ret = add_range(&marked, at, copy->parent[p].start, range->flags);
+				at = copy->parent[p].start;
+			}
+			if (!ret)
+				ret = compare_range(&marked, of, at, end, range->flags);
+			at = end;
+		}
+		if (at < range->end && !ret)
+			ret = add_range(&marked, at, range->end, range->flags);
+	}
+	if (ret) {
+		free(marked.list);
+		return ret;
+	}
+	free(copy->found.list);
+	copy->found = marked;
+	return 0;
+}
+
+/*
+ * Finds the pages that a task shares with its parent, which are those of the parent at the same address: neither of
+ * them has written there since the fork. `stored` is what is in the parent's page image `parent_fd`, ascending; from
+ * there long ranges are cloned where the file system can. Before any worker begins.
+ */
+EXPORT int64_t ckpt_find_inherited(struct task_copy *copy, int32_t parent_pid, int32_t parent_fd,
+				   const struct placed *stored, uint64_t count)
+{
+	struct comparison of = { .pid = copy->pid, .parent_pid = parent_pid, .pagemap = copy->pagemap_fd };
+	int64_t ret = 0;
+
+	copy->parent = malloc(count * sizeof(*stored) + 1);
+	if (!copy->parent)
+		return copy->error = fail(CAUSE_OUT_OF_MEMORY, copy->pid, 0, -ENOMEM);
+	memcpy(copy->parent, stored, count * sizeof(*stored));
+	copy->parent_count = count;
+	copy->parent_fd = parent_fd;
+	of.parent_pagemap = open_proc(parent_pid, "pagemap");
+	if (of.parent_pagemap < 0) {
+		ret = fail(CAUSE_PAGEMAP, parent_pid, 0, of.parent_pagemap);
+	} else {
+		ret = compare_found(copy, &of);
+		close(of.parent_pagemap);
+	}
+	copy->at = copy->found.count ? copy->found.list[0].start : 0;
+	if (ret)
+		copy->error = ret;
+	return ret;
+}
+
 struct piece {
 	uint64_t start, length, flags, number;
+	int cloned;
 };
+
+/* Shorter ranges are written: to clone costs a write of the parent's pages to disk, and a part of a file each. */
+#define LEAST_TO_CLONE BUFFER
+
+static int is_to_clone(const struct task_copy *copy, uint64_t length, uint64_t flags)
+{
+	return flags & RANGE_INHERITED && length >= LEAST_TO_CLONE &&
+	       __atomic_load_n(&copy->parent_fd, __ATOMIC_RELAXED) >= 0;
+}
 
 /* Takes the next piece; returns 0 when there is none. */
 static int take_piece(struct task_copy *copy, struct piece *piece)
@@ -334,7 +490,8 @@ static int take_piece(struct task_copy *copy, struct piece *piece)
 
 		piece->start = copy->at;
 		piece->flags = range->flags;
-		piece->length = range->flags == RANGE_GUARD || left < BUFFER ? left : BUFFER;
+		piece->cloned = is_to_clone(copy, left, range->flags);
+		piece->length = range->flags == RANGE_GUARD || piece->cloned || left < BUFFER ? left : BUFFER;
 		piece->number = copy->number++;
 		copy->at += piece->length;
 		if (copy->at == range->end && ++copy->range < copy->found.count)
@@ -345,15 +502,61 @@ static int take_piece(struct task_copy *copy, struct piece *piece)
 	return found;
 }
 
+/* Where the parent's page image holds a page that is in it. */
+static uint64_t place_in_parent(const struct task_copy *copy, uint64_t address)
+{
+	uint64_t low = 0, high = copy->parent_count;
+
+	while (high - low > 1) {
+		uint64_t middle = (low + high) / 2;
+
+		if (copy->parent[middle].start <= address)
+			low = middle;
+		else
+			high = middle;
+	}
+	return copy->parent[low].offset + address - copy->parent[low].start;
+}
+
+/*
+ * Lets a part of the page image be the same blocks on disk as in the parent's (ioctl_ficlonerange(2)): pages that
+ * follow each other in memory do so there, too. Where that does not work, the bytes are written.
+ */
+static int64_t clone_piece(struct task_copy *copy, const struct piece *piece, uint8_t *buffer, uint64_t offset)
+{
+	struct file_clone_range clone = {
+		.src_fd = copy->parent_fd,
+		.src_offset = place_in_parent(copy, piece->start),
+		.src_length = piece->length,
+		.dest_offset = offset,
+	};
+	int64_t ret = 0;
+
+	if (clone.src_fd >= 0 && !ioctl(copy->out_fd, FICLONERANGE, &clone))
+		return 0;
+	__atomic_store_n(&copy->parent_fd, -1, __ATOMIC_RELAXED);
+	for (uint64_t done = 0; done < piece->length && !ret && !copy->error; done += BUFFER) {
+		uint64_t length = piece->length - done < BUFFER ? piece->length - done : BUFFER;
+
+		ret = read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, buffer, piece->start + done, length);
+		if (!ret)
+			ret = write_at(copy->out_fd, buffer, length, offset + done);
+	}
+	return ret;
+}
+
 static int64_t copy_piece(struct task_copy *copy, const struct piece *piece, uint8_t *buffer)
 {
-	struct run runs[MOST_RUNS];
+	struct run runs[MOST_RUNS] = { { 0, piece->length } };
 	uint64_t bytes = 0, offset = 0;
 	int64_t ret = 0;
 	int count = 0;
 
-	if (piece->flags != RANGE_GUARD) {
-		ret = read_task(copy->pid, copy->memory_fd, buffer, piece->start, piece->length);
+	if (piece->cloned) {
+		count = 1;
+		bytes = piece->length;
+	} else if (piece->flags != RANGE_GUARD) {
+		ret = read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, buffer, piece->start, piece->length);
 		if (!ret)
 			count = find_runs(buffer, piece->length, piece->flags, runs, &bytes);
 	}
@@ -362,12 +565,13 @@ static int64_t copy_piece(struct task_copy *copy, const struct piece *piece, uin
 	if (!ret)
 		ret = piece->flags == RANGE_GUARD ?
 			add_range(&copy->stored, piece->start, piece->start + piece->length, RANGE_GUARD) :
-			add_runs(&copy->stored, runs, count, piece->start);
+			add_runs(&copy->stored, runs, count, piece->start, piece->flags & RANGE_INHERITED);
 	offset = copy->offset;
 	copy->offset += bytes;
 	__atomic_store_n(&copy->turn, piece->number + 1, __ATOMIC_RELEASE);
 	if (!ret)
-		ret = write_runs(copy->out_fd, buffer, runs, count, offset);
+		ret = piece->cloned ? clone_piece(copy, piece, buffer, offset) :
+				      write_runs(copy->out_fd, buffer, runs, count, offset);
 	if (piece->flags != RANGE_GUARD)
 		__atomic_add_fetch(&copy->counters->scanned, piece->length / PAGE, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&copy->counters->written, bytes / PAGE, __ATOMIC_RELAXED);
@@ -397,8 +601,8 @@ EXPORT void ckpt_cancel_copy(struct task_copy *copy)
 }
 
 /*
- * Ends a copy when no worker is at it any more. Stores the list of ranges, in order: stored ones (flags 0) follow
- * each other in the file; RANGE_GUARD ones have no content. Returns their number; the list is given back with
+ * Ends a copy when no worker is at it any more. Stores the list of ranges, in order: stored ones (flags 0, or
+ * RANGE_INHERITED) follow each other in the file; RANGE_GUARD ones have no content. Returns their number; the list is given back with
  * ckpt_free.
  */
 EXPORT int64_t ckpt_end_task_copy(struct task_copy *copy, struct range **out)
@@ -407,11 +611,14 @@ EXPORT int64_t ckpt_end_task_copy(struct task_copy *copy, struct range **out)
 
 	if (copy->memory_fd >= 0)
 		close(copy->memory_fd);
+	if (copy->pagemap_fd >= 0)
+		close(copy->pagemap_fd);
 	if (ret < 0)
 		free(copy->stored.list);
 	else
 		*out = copy->stored.list;
 	free(copy->found.list);
+	free(copy->parent);
 	free(copy);
 	return ret;
 }
@@ -451,7 +658,7 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 			length = (n + PAGE - 1) & ~(PAGE - 1);
 			memset(buffer + n, 0, length - n);
 			count = find_runs(buffer, length, AREA_ZERO_IS_DEFAULT, runs, &bytes);
-			ret = add_runs(&stored, runs, count, data);
+			ret = add_runs(&stored, runs, count, data, 0);
 			if (!ret)
 				ret = write_runs(out_fd, buffer, runs, count, offset);
 			offset += bytes;
@@ -469,6 +676,31 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 	}
 	*out = stored.list;
 	return stored.count;
+}
+
+#define FILLED_AT_ONCE (1024 * 1024UL)
+
+/* Reads stored pages from the page image `fd` into memory of ckpt's own. */
+EXPORT int64_t ckpt_fill_memory(int32_t fd, uint8_t *memory, const struct placed *parts, uint64_t count,
+				struct counters *counters)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t offset = parts[i].offset, at = parts[i].start;
+
+		while (at < parts[i].end) {
+			uint64_t left = parts[i].end - at;
+			ssize_t n = pread(fd, memory + at, left < FILLED_AT_ONCE ? left : FILLED_AT_ONCE, offset);
+
+			if (__atomic_load_n(&counters->cancelled, __ATOMIC_RELAXED))
+				return -ECANCELED;
+			if (n <= 0)
+				return fail(CAUSE_READ_IMAGE, 0, offset, n ? -errno : -ENODATA);
+			at += n;
+			offset += n;
+			__atomic_add_fetch(&counters->written, n / PAGE, __ATOMIC_RELAXED);
+		}
+	}
+	return 0;
 }
 
 EXPORT void ckpt_free(void *list)

@@ -54,6 +54,8 @@ struct host {
 	uint64_t cure_rax;
 	struct user_regs_struct regs;
 	struct dispatch dispatch;
+	/* A signal that the task ignores and does not block, for programs at full speed; 0: there is none. */
+	uint64_t quiet_signal;
 };
 
 static int64_t write_memory(const struct host *host, uint64_t address, const void *data, size_t length)
@@ -194,7 +196,42 @@ static int64_t run_to_yield(const struct host *host, struct user_regs_struct *re
 	}
 }
 
-/* Lets the agent execute the program at `program`, which ends in the call that does not exist. */
+/* Runs at full speed until the agent sends itself the quiet signal, as the last thing it does. */
+static int64_t run_to_quiet_signal(const struct host *host, struct user_regs_struct *regs)
+{
+	int64_t ret = set_registers(host->tid, regs);
+
+	if (!ret)
+		ret = set_signal_mask(host->tid, ~(1ULL << (host->quiet_signal - 1)));
+	while (!ret) {
+		int status;
+
+		if (ptrace(PTRACE_CONT, host->tid, 0, 0) < 0)
+			return fail(CAUSE_RESUME, host->tid, 0, -errno);
+		ret = wait_task(host->tid, &status, STOP_TIMEOUT_MS);
+		if (ret == -ETIMEDOUT)
+			return stop_again(host->tid);
+		if (!ret && !WIFSTOPPED(status))
+			return fail(CAUSE_GONE, host->tid, status, -ESRCH);
+		if (!ret)
+			ret = get_registers(host->tid, regs);
+		/* Somebody else may send it as well; that is lost, as it would be without us. */
+		if (!ret && !STATUS_EVENT(status) && WSTOPSIG(status) == (int)host->quiet_signal &&
+		    regs->orig_rax == SYS_tgkill)
+			return 0;
+	}
+	return ret;
+}
+
+static int64_t run(const struct host *host, struct user_regs_struct *regs)
+{
+	return host->quiet_signal ? run_to_quiet_signal(host, regs) : run_to_yield(host, regs);
+}
+
+/*
+ * Lets the agent execute the program at `program`, which ends with the quiet signal, or, where there is none, in the
+ * call that does not exist.
+ */
 EXPORT int64_t ckpt_agent_run(const struct host *host, uint64_t area, uint64_t program, uint64_t stack)
 {
 	struct user_regs_struct regs = host->regs;
@@ -203,7 +240,7 @@ EXPORT int64_t ckpt_agent_run(const struct host *host, uint64_t area, uint64_t p
 	regs.rdi = program;
 	regs.rsp = stack;
 	regs.orig_rax = -1;
-	return run_to_yield(host, &regs);
+	return run(host, &regs);
 }
 
 /* Takes the agent out: the cure itself unmaps it, under our eyes, then the task gets its registers back. */
@@ -237,8 +274,12 @@ static int64_t protect(const struct host *host, uint64_t area, uint64_t length)
 	regs.rdi = area + CODE;
 	regs.rsi = length - CODE;
 	regs.rdx = PROT_READ | PROT_WRITE;
+	regs.rbp = host->quiet_signal ? SYS_tgkill : AGENT_YIELD_NR;
+	regs.r13 = host->tid; /* the leader: process and thread in one */
+	regs.r14 = host->tid;
+	regs.r15 = host->quiet_signal;
 	regs.orig_rax = -1;
-	ret = run_to_yield(host, &regs);
+	ret = run(host, &regs);
 	if (ret < 0)
 		return ret;
 	return (int64_t)regs.r12 < 0 ? fail(CAUSE_MAP_AGENT, host->tid, length, regs.r12) : 0;

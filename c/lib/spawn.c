@@ -205,8 +205,8 @@ EXPORT int64_t ckpt_resume(int32_t tid)
 }
 
 /*
- * Waits until a resumed agent has finished its program: it stops itself with SIGSTOP. Threads that it clones are
- * traced from their birth; they are stored in `born` and stay stopped. Returns their number.
+ * Waits until a resumed agent has finished its program: it stops itself with SIGSTOP. Threads and processes that it
+ * clones are traced from their birth; they are stored in `born` and stay stopped. Returns their number.
  */
 EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room)
 {
@@ -220,7 +220,7 @@ EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room)
 			return ret;
 		if (!WIFSTOPPED(status))
 			return fail(CAUSE_GONE, tid, status, -ESRCH);
-		if (STATUS_EVENT(status) == PTRACE_EVENT_CLONE) {
+		if (STATUS_EVENT(status) == PTRACE_EVENT_CLONE || STATUS_EVENT(status) == PTRACE_EVENT_FORK) {
 			unsigned long child;
 			int child_status;
 
@@ -242,6 +242,64 @@ EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room)
 		if (ret < 0)
 			return ret;
 	}
+}
+
+/* Lets a stopped agent run until it has ended by itself, by a call or a signal. Returns its wait status. */
+EXPORT int64_t ckpt_agent_end(int32_t tid)
+{
+	int signal = 0;
+
+	for (;;) {
+		int status;
+		int64_t ret;
+
+		if (ptrace(PTRACE_CONT, tid, 0, signal) < 0)
+			return fail(CAUSE_RESUME, tid, 0, -errno);
+		ret = wait_task(tid, &status, WAIT_FOREVER);
+		if (ret < 0)
+			return ret;
+		if (!WIFSTOPPED(status))
+			return status;
+		signal = STATUS_EVENT(status) ? 0 : WSTOPSIG(status);
+	}
+}
+
+/* Resumes with a signal and waits for the stop that follows: a signal about to be delivered, or a group stop. */
+static int64_t stop_after(int32_t tid, int signal, int stop_signal, int event)
+{
+	int status;
+	int64_t ret;
+
+	if (ptrace(PTRACE_CONT, tid, 0, signal) < 0)
+		return fail(CAUSE_RESUME, tid, 0, -errno);
+	ret = wait_task(tid, &status, WAIT_FOREVER);
+	if (ret < 0)
+		return ret;
+	if (!WIFSTOPPED(status))
+		return fail(CAUSE_GONE, tid, status, -ESRCH);
+	if (WSTOPSIG(status) != stop_signal || STATUS_EVENT(status) != event)
+		return fail(CAUSE_AGENT_STOP, tid, status, -EPROTO);
+	return 0;
+}
+
+/*
+ * Stops a process as job control does, while all its threads (the leader first) stay traced and stopped; it runs
+ * nothing meanwhile. All signals have to be blocked in it. `signal` is what its parent is told. SIGSTOP always stops;
+ * another one is let through by the mask of the leader, its action must be the default, and its group not be orphaned.
+ */
+EXPORT int64_t ckpt_stop_group(const int32_t *tids, uint64_t count, int32_t signal)
+{
+	int64_t ret = set_signal_mask(tids[0], signal == SIGSTOP ? ~0ULL : ~(1ULL << (signal - 1)));
+
+	if (!ret && syscall(SYS_tgkill, tids[0], tids[0], SIGSTOP) < 0)
+		ret = fail(CAUSE_RESUME, tids[0], 0, -errno);
+	if (!ret)
+		ret = stop_after(tids[0], 0, SIGSTOP, 0);
+	if (!ret)
+		ret = stop_after(tids[0], signal, signal, PTRACE_EVENT_STOP);
+	for (uint64_t i = 1; i < count && !ret; i++)
+		ret = stop_after(tids[i], 0, signal, PTRACE_EVENT_STOP);
+	return ret;
 }
 
 static int64_t next_stop(int32_t tid)

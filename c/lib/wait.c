@@ -29,16 +29,17 @@ int has_ended(pid_t tid)
 {
 	char path[32], text[512], *state;
 	ssize_t n;
-	int fd;
+	int fd, gone;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT;
 	n = read(fd, text, sizeof(text) - 1);
+	gone = n < 0 && errno == ESRCH; /* since it was opened */
 	close(fd);
 	if (n <= 0)
-		return 0;
+		return gone;
 	text[n] = 0;
 	/* The name may hold anything; the state follows its last parenthesis. */
 	state = strrchr(text, ')');

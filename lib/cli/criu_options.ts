@@ -76,11 +76,6 @@ export const CRIU_OPTIONS: readonly CriuOption[] = [
   option("cgroup-props-file", "required", CGROUPS),
   option("cgroup-dump-controller", "required", CGROUPS),
   option("cgroup-yard", "required", CGROUPS),
-  option(
-    "freeze-cgroup",
-    "required",
-    "leave it out; ckpt stops the tree task by task",
-  ),
   option("ext-mount-map", "required", MOUNTS, "M"),
   option("enable-external-sharing", "none", MOUNTS),
   option("enable-external-masters", "none", MOUNTS),

@@ -72,6 +72,14 @@ export const OPTIONS: readonly OptionEntry[] = [
     help: "replace the image that is already in the directory",
   },
   {
+    name: "freeze-cgroup",
+    argument: "required",
+    placeholder: "DIR",
+    commands: ["dump", "check"],
+    help:
+      "freeze the cgroup DIR, which holds just the tree, while it is stopped; one that is frozen already stays so",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

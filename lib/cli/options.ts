@@ -82,6 +82,10 @@ export function readOptions(
   const { imagesDirectory, workDirectory } = surroundings;
   const { flags } = parsed;
   const root = lastValue(parsed, "root");
+  const cgroup = lastValue(parsed, "freeze-cgroup");
+  const freezing = cgroup === undefined
+    ? {}
+    : { freezeCgroup: absolute(cgroup, currentDirectory) };
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
@@ -110,6 +114,7 @@ export function readOptions(
           leaveStopped: flags.has("leave-stopped"),
           timeoutSeconds: readTimeout(parsed, problems),
           replace: flags.has("replace"),
+          ...freezing,
           ...common,
         },
       };
@@ -143,7 +148,7 @@ export function readOptions(
       const pid = readPid(parsed, problems);
       return {
         command,
-        options: { ...(pid !== undefined && { pid }), ...common },
+        options: { ...(pid !== undefined && { pid }), ...freezing, ...common },
       };
     }
     case "show":

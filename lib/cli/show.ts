@@ -8,6 +8,7 @@ import {
 } from "../image/show.ts";
 import type { ShowOptions } from "./options.ts";
 import { printable, toJson } from "./render_error.ts";
+import { signalName } from "./signal_name.ts";
 
 /**
  * @returns what to print
@@ -25,26 +26,73 @@ export async function show(options: ShowOptions): Promise<string> {
   return `${head},"files":[${files.join(",")}]}}\n`;
 }
 
+/** A process, and how many ancestors it has in the tree. */
+interface Row {
+  task: TaskSummary;
+  depth: number;
+}
+
 const COLUMNS: readonly {
   title: string;
-  of: (task: TaskSummary) => string;
+  of: (task: TaskSummary, depth: number) => string;
   left?: boolean;
 }[] = [
   { title: "PID", of: (task) => `${task.pid}` },
   { title: "PPID", of: (task) => `${task.ppid}` },
   { title: "PGID", of: (task) => `${task.pgid}` },
   { title: "SID", of: (task) => `${task.sid}` },
-  { title: "STATE", of: (task) => task.state, left: true },
+  { title: "STATE", of: stateOf, left: true },
   { title: "THREADS", of: (task) => `${task.threads}` },
   { title: "FDS", of: (task) => `${task.descriptors}` },
   { title: "AREAS", of: (task) => `${task.areas}` },
   { title: "MAPPED", of: (task) => formatBytes(task.mapped_bytes) },
   { title: "STORED", of: (task) => formatBytes(task.stored_bytes) },
-  { title: "NAME", of: (task) => task.name, left: true },
+  {
+    title: "NAME",
+    of: (task, depth) => `${indentation(depth)}${task.name}`,
+    left: true,
+  },
   { title: "PROGRAM", of: (task) => task.program ?? "-", left: true },
 ];
 
-/** What the image is, then a table with a line for every task. */
+function stateOf({ state, ended, stopped_by }: TaskSummary): string {
+  if (stopped_by !== undefined) return `stopped by ${signalName(stopped_by)}`;
+  if (ended === undefined) return state;
+  return "exit" in ended
+    ? `exited with ${ended.exit}`
+    : `killed by ${signalName(ended.signal)}`;
+}
+
+/** Deeper ones stand where these do: lines stay short enough to be read. */
+const DEEPEST = 20;
+
+function indentation(depth: number): string {
+  return "  ".repeat(Math.min(depth, DEEPEST));
+}
+
+/**
+ * Every process followed by its descendants. Those of whom an image that was
+ * not checked does not tell whose children they are come last.
+ */
+function inFamilies(tasks: readonly TaskSummary[]): Row[] {
+  const children = Map.groupBy(tasks, ({ ppid }) => ppid);
+  const pids = new Set(tasks.map(({ pid }) => pid));
+  const rows = new Map<TaskSummary, Row>();
+  const waiting: Row[] = tasks.filter(({ ppid }) => !pids.has(ppid))
+    .map((task) => ({ task, depth: 0 })).reverse();
+  for (let row = waiting.pop(); row !== undefined; row = waiting.pop()) {
+    const { task, depth } = row;
+    if (rows.has(task)) continue;
+    rows.set(task, row);
+    for (const child of (children.get(task.pid) ?? []).toReversed()) {
+      waiting.push({ task: child, depth: depth + 1 });
+    }
+  }
+  const lost = tasks.filter((task) => !rows.has(task));
+  return [...rows.values(), ...lost.map((task) => ({ task, depth: 0 }))];
+}
+
+/** What the image is, then a table with a line for every process. */
 export function renderSummary(summary: ImageSummary): string {
   const maker = summary.ckpt_version === undefined
     ? "CRIU"
@@ -60,8 +108,8 @@ export function renderSummary(summary: ImageSummary): string {
   }
   const rows = [
     COLUMNS.map(({ title }) => title),
-    ...summary.tasks.map((task) =>
-      COLUMNS.map(({ of }) => printable(of(task)))
+    ...inFamilies(summary.tasks).map(({ task, depth }) =>
+      COLUMNS.map(({ of }) => printable(of(task, depth)))
     ),
   ];
   const widths = COLUMNS.map((_, i) =>

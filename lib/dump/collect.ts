@@ -16,10 +16,11 @@ import { Snapshot } from "../ffi/snapshot.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
 import { PROT } from "../proc/maps.ts";
-import type { CgroupMembership } from "../proc/cgroup.ts";
+import type { Limit } from "../proc/limits.ts";
 import {
   readAuxv,
   readCgroup,
+  readLimits,
   readLoginuid,
   readOomScoreAdj,
   readPersonality,
@@ -94,6 +95,7 @@ export interface Collected {
   readonly readings: ProcessReadings;
   readonly heapEnd: bigint;
   readonly auxv: readonly AuxvEntry[];
+  readonly limits: readonly Limit[];
   readonly actions: sa_entry[];
   readonly timers: task_timers_entry;
   readonly pending: siginfo_entry[];
@@ -157,10 +159,7 @@ export interface Interview {
   readonly posix: PosixTimerAnswers;
   readonly expiries: readonly CountedExpiry[];
   readonly pending: siginfo_entry[];
-  readonly auxv: readonly AuxvEntry[];
-  readonly readings: ProcessReadings;
   readonly lockFuture: number;
-  readonly cgroups: readonly CgroupMembership[];
   /** Made when asked for and possible. */
   readonly snapshot: Snapshot | undefined;
 }
@@ -176,6 +175,7 @@ type InterviewedThread =
  * @param suspendsSeccomp whether their seccomp filters let our calls pass
  * @param prepared questions for this process as it was seen before
  * @param wantSnapshot make a copy of its memory by fork
+ * @param deadSnapshots zombies of such copies that it is to take
  * @throws CkptError; the threads are as they were
  */
 export function interview(
@@ -185,6 +185,7 @@ export function interview(
   memory: TaskMemory,
   prepared: Questions | undefined,
   wantSnapshot: boolean,
+  deadSnapshots: readonly number[] = [],
 ): Interview {
   const { pid } = seen;
   const stopped = readStoppedThreads(tids, memory);
@@ -218,7 +219,7 @@ export function interview(
     remote,
     countableExpiries(posix.timers, pending, leader.pending, pid),
   );
-  takeDeadSnapshots(remote, seen.deadSnapshots);
+  takeDeadSnapshots(remote, deadSnapshots);
   const snapshot = wantSnapshot
     ? Snapshot.take(remote, suspendsSeccomp)
     : undefined;
@@ -236,15 +237,7 @@ export function interview(
     posix,
     expiries,
     pending,
-    auxv: readAuxv(pid),
-    readings: {
-      personality: readPersonality(pid),
-      oomScoreAdj: readOomScoreAdj(pid),
-      loginuid: readLoginuid(pid),
-      coredumpFilter: readCoredumpFilter(pid),
-    },
     lockFuture: lockOfNewAreas(pid, remote.area, seen),
-    cgroups: readCgroup(pid),
     snapshot,
   };
 }
@@ -293,6 +286,8 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
   ]);
   const inherited = asked.inherited ??
     asked.snapshot!.run(questions.inherited);
+  // What fork(2) hands on is read when the process runs again.
+  const copy = asked.snapshot?.pid ?? pid;
   const actions = questions.actions(inherited);
   const answers = [
     questions.leader(outcome),
@@ -318,9 +313,15 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
       };
     }),
     process: questions.process(outcome),
-    readings: asked.readings,
+    readings: {
+      personality: readPersonality(copy),
+      oomScoreAdj: readOomScoreAdj(copy),
+      loginuid: readLoginuid(copy),
+      coredumpFilter: readCoredumpFilter(copy),
+    },
     heapEnd: questions.heapEnd(inherited),
-    auxv: asked.auxv,
+    auxv: readAuxv(copy),
+    limits: readLimits(copy),
     actions,
     timers: {
       ...questions.intervals(outcome),
@@ -328,7 +329,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
     },
     pending: withOverruns(asked.pending, expiries),
     lockFuture: asked.lockFuture,
-    cgroups: dumpCgroups(asked.cgroups, readCgroup(Deno.pid)),
+    cgroups: dumpCgroups(readCgroup(copy), readCgroup(Deno.pid)),
   };
 }
 

@@ -1,19 +1,27 @@
-/** Turns what was collected into the images of one process. */
+/** Turns what was collected into the images of a tree. */
 import type { ImageWriter } from "../image/image_writer.ts";
 import type { Feature } from "../image/features.ts";
 import { sharedMemoryImage } from "./shared_memory.ts";
 import {
   type ckpt_area_entry,
+  type ckpt_ended_entry,
   type ckpt_task_entry,
+  type core_entry,
+  core_entry_march,
   type inventory_entry,
   lsmtype,
   type task_core_entry,
   type task_kobj_ids_entry,
+  type tty_info_entry,
   type vma_entry,
 } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
 import { describeMemory } from "../mm/memory_map.ts";
+import { describeInherited } from "../mm/inherited_pages.ts";
 import type { StoredPages } from "../mm/page_copy.ts";
+import type { FileTable } from "../files/file_table.ts";
+import type { Stat } from "../proc/stat.ts";
+import type { Status } from "../proc/status.ts";
 import { dumpResourceLimits } from "../task/resource_limits.ts";
 import {
   dumpAffinity,
@@ -25,6 +33,7 @@ import { SeccompTable } from "../task/seccomp.ts";
 import { dumpThreadExtension } from "../task/thread_attributes.ts";
 import type { Collected } from "./collect.ts";
 import type { DescribedFiles } from "./describe_files.ts";
+import { describePipes, type PipeContents } from "./describe_pipes.ts";
 import {
   describeThread,
   extraRegisters,
@@ -32,8 +41,9 @@ import {
 } from "./describe_threads.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
+import type { SharedObjects, TreeSurvey, Zombie } from "./survey_tree.ts";
 
-/** Numbers for the namespaces that ckpt and the program share. */
+/** Numbers for the namespaces that ckpt and the programs share. */
 const OWN_NAMESPACES = {
   pid_ns_id: 1,
   net_ns_id: 2,
@@ -54,24 +64,36 @@ const DUMPER_IDS: task_kobj_ids_entry = {
   ...OWN_NAMESPACES,
 };
 
-const TASK_IDS: task_kobj_ids_entry = {
-  vm_id: 2,
-  files_id: 2,
-  fs_id: 2,
-  sighand_id: 2,
-  ...OWN_NAMESPACES,
-};
+/** Values of task_core_entry.task_state. */
+const TASK_STATE = { alive: 1, dead: 2, stopped: 3 } as const;
 
-const TASK_ALIVE = 1;
-/** The first page image is the task's own. */
-export const TASK_PAGES_ID = 1;
+/** The number of the page image of the i-th process. */
+export function pagesId(i: number): number {
+  return i + 1;
+}
 
-export interface Described {
+/** The first number of a page image that no process has. */
+export function firstPagesId(processes: number): number {
+  return pagesId(processes);
+}
+
+export interface DescribedProcess {
   survey: Survey;
+  /** The signal by which job control had stopped it; 0: it ran. */
+  stopSignal: number;
   collected: Collected;
   files: DescribedFiles;
   pages: StoredPages;
+  objects: SharedObjects;
+}
+
+export interface Described {
+  survey: TreeSurvey;
+  /** The root first, parents before children. */
+  processes: readonly DescribedProcess[];
+  files: FileTable;
   shared: readonly SharedContent[];
+  pipes: PipeContents;
   /** CLOCK_MONOTONIC and CLOCK_BOOTTIME at the dump, nanoseconds. */
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
@@ -83,11 +105,107 @@ export function writeImages(
   writer: ImageWriter,
   described: Described,
 ): inventory_entry {
-  const { survey, collected, files, pages, shared } = described;
+  const { survey, processes, files, shared } = described;
+  const seccomp = new SeccompTable();
+  const features = new Set<Feature>();
+  const memories = new Set(processes.map(({ objects }) => objects.vm));
+  if (memories.size < processes.length) features.add("ckpt:shared-vm");
+  const terminals = new Map<number, tty_info_entry>();
+  const tables = new Set<number>();
+  const threads = new Map<number, readonly number[]>();
+  for (const [i, process] of processes.entries()) {
+    const { pid } = process.survey;
+    const { files_id } = writeProcess(
+      writer,
+      process,
+      pagesId(i),
+      seccomp,
+      features,
+      described.own,
+    );
+    threads.set(pid, process.collected.threads.map(({ tid }) => tid));
+    for (const terminal of process.files.terminals) {
+      terminals.set(terminal.id, terminal);
+    }
+    if (tables.has(files_id)) continue;
+    tables.add(files_id);
+    writer.write("fdinfo", files_id, process.files.descriptors);
+  }
+  for (const zombie of survey.seen.zombies) {
+    const { pid, stat, status } = zombie;
+    writer.write("core", pid, describeZombie(zombie));
+    writer.write("ckpt-task", pid, {
+      threads: [],
+      areas: [],
+      cgroups: [],
+      exit_signal: exitSignal(stat),
+      ended: describeOwner(status),
+    });
+  }
+  const { members } = survey.seen.tree;
+  writer.write(
+    "pstree",
+    undefined,
+    members.map(({ pid, stat }, i) => ({
+      pid,
+      ppid: i === 0 ? 0 : stat.ppid,
+      pgid: stat.pgrp,
+      sid: stat.session,
+      threads: [...threads.get(pid) ?? [pid]],
+    })),
+  );
+  writer.write("files", undefined, files.entries);
+  if (terminals.size > 0) {
+    writer.write("tty-info", undefined, [...terminals.values()]);
+  }
+  writePipes(writer, described, features);
+  writer.write("seccomp", undefined, seccomp.entry);
+  writer.write("timens", 0, {
+    monotonic: timespec(described.clocks.monotonic),
+    boottime: timespec(described.clocks.boottime),
+  });
+  for (const content of shared) {
+    writer.write(
+      "pagemap-shmem",
+      content.id,
+      sharedMemoryImage(content),
+    );
+  }
+  return inventory([...features]);
+}
+
+function writePipes(
+  writer: ImageWriter,
+  { processes, files, pipes: contents }: Described,
+  features: Set<Feature>,
+): void {
+  const described = describePipes(
+    processes.flatMap(({ survey }) =>
+      survey.descriptors.descriptors.map(({ description }) => description)
+    ),
+    contents,
+    files,
+  );
+  const { pipes, fifos, extensions } = described;
+  if (pipes.length > 0) writer.write("pipes-data", undefined, pipes);
+  if (fifos.length > 0) writer.write("fifo-data", undefined, fifos);
+  if (extensions.length > 0) writer.write("ckpt-pipes", undefined, extensions);
+  for (const feature of described.features) features.add(feature);
+}
+
+/** What one process has for itself. Returns the numbers of its objects. */
+function writeProcess(
+  writer: ImageWriter,
+  described: DescribedProcess,
+  pages_id: number,
+  seccomp: SeccompTable,
+  features: Set<Feature>,
+  own: OwnScheduling,
+): task_kobj_ids_entry {
+  const { survey, collected, files, pages, objects } = described;
   const { pid, stat } = survey;
   const { threads } = collected;
   const process = dumpProcess(collected.process, collected.readings);
-  const seccomp = new SeccompTable();
   const seccompFields = seccomp.addProcess(
     threads.map(({ tid, status, filters }) => ({
       tid,
@@ -95,14 +213,6 @@ export function writeImages(
       filters,
     })),
   );
-
-  writer.write("pstree", undefined, [{
-    pid,
-    ppid: 0,
-    pgid: stat.pgrp,
-    sid: stat.session,
-    threads: threads.map(({ tid }) => tid),
-  }]);
   threads.forEach((thread, i) => {
     const core = describeThread(
       thread,
@@ -111,18 +221,15 @@ export function writeImages(
     );
     writer.write("core", thread.tid, core);
   });
-  writer.write("ids", pid, TASK_IDS);
+  const ids = {
+    vm_id: objects.vm,
+    files_id: objects.files,
+    fs_id: objects.fs,
+    sighand_id: objects.sighand,
+    ...OWN_NAMESPACES,
+  };
+  writer.write("ids", pid, ids);
   writer.write("fs", pid, files.fs);
-  writer.write("fdinfo", TASK_IDS.files_id, files.descriptors);
-  writer.write("files", undefined, files.table.entries);
-  if (files.terminals.length > 0) {
-    writer.write("tty-info", undefined, files.terminals);
-  }
-  writer.write("seccomp", undefined, seccomp.entry);
-  writer.write("timens", 0, {
-    monotonic: timespec(described.clocks.monotonic),
-    boottime: timespec(described.clocks.boottime),
-  });
   writer.write(
     "mm",
     pid,
@@ -136,19 +243,40 @@ export function writeImages(
       process.mm.thp_disabled ?? false,
     ),
   );
-  writer.write("pagemap", pid, {
-    pages_id: TASK_PAGES_ID,
-    entries: pages.entries,
-  });
-  for (const content of shared) {
-    writer.write(
-      "pagemap-shmem",
-      content.id,
-      sharedMemoryImage(content),
-    );
-  }
-  const features = writeExtension(writer, described, process.extension);
-  return inventory(features);
+  writer.write("pagemap", pid, { pages_id, entries: pages.entries });
+  writeExtension(writer, described, process.extension, features, own);
+  return ids;
+}
+
+const SIGCHLD = 17;
+
+/** What its parent is sent when it ends, where that is not the usual. */
+function exitSignal({ exitSignal }: Stat): number | undefined {
+  return exitSignal === SIGCHLD ? undefined : exitSignal;
+}
+
+function describeOwner(
+  { uid: [uid, euid, suid], gid: [gid, egid, sgid] }: Status,
+): ckpt_ended_entry {
+  return { uid, euid, suid, gid, egid, sgid };
+}
+
+/** A process that has ended: all that is left of it is its name and status. */
+function describeZombie({ stat }: Zombie): core_entry {
+  const noTimer = { isec: 0n, iusec: 0n, vsec: 0n, vusec: 0n };
+  return {
+    mtype: core_entry_march.X86_64,
+    tc: {
+      task_state: TASK_STATE.dead,
+      exit_code: stat.exitCode,
+      personality: 0,
+      flags: stat.flags >>> 0,
+      blk_sigset: 0n,
+      comm: stat.comm,
+      timers: { real: noTimer, virt: noTimer, prof: noTimer, posix: [] },
+      sigactions: [],
+    },
+  };
 }
 
 function timespec(ns: bigint): { tv_sec: bigint; tv_nsec: bigint } {
@@ -156,18 +284,19 @@ function timespec(ns: bigint): { tv_sec: bigint; tv_nsec: bigint } {
 }
 
 function describeProcess(
-  { survey, collected }: Described,
+  { survey, collected, stopSignal }: DescribedProcess,
   attributes: Pick<task_core_entry, "personality">,
 ): task_core_entry {
   const [leader] = collected.threads;
   return {
-    task_state: TASK_ALIVE,
+    task_state: stopSignal === 0 ? TASK_STATE.alive : TASK_STATE.stopped,
+    stop_signo: stopSignal || undefined,
     exit_code: 0,
     flags: survey.stat.flags >>> 0,
     blk_sigset: leader.state.signalMask,
     comm: leader.status.name,
     timers: collected.timers,
-    rlimits: dumpResourceLimits(survey.limits),
+    rlimits: dumpResourceLimits(collected.limits),
     cg_set: OWN_CGROUP_SET,
     signals_s: { signals: collected.pending },
     sigactions: collected.actions,
@@ -189,13 +318,14 @@ function guardAreas({ guards }: StoredPages): vma_entry[] {
   }));
 }
 
-/** Writes what CRIU has no field for. Returns what CRIU must not ignore. */
+/** Writes what CRIU has no field for; adds what CRIU must not ignore. */
 function writeExtension(
   writer: ImageWriter,
-  { survey, collected, own }: Described,
+  { survey, collected, pages, stopSignal, objects }: DescribedProcess,
   process: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">,
-): Feature[] {
-  const features = new Set<Feature>();
+  features: Set<Feature>,
+  own: OwnScheduling,
+): void {
   if (process.personality !== undefined) features.add("ckpt:personality");
   const threads = collected.threads.map((thread) => {
     const { state, answers, readings } = thread;
@@ -230,17 +360,23 @@ function writeExtension(
   const extension: ckpt_task_entry = {
     ...process,
     lock_future: collected.lockFuture || undefined,
+    inherited: describeInherited(pages),
+    exit_signal: exitSignal(survey.stat),
+    shares_io_context: objects.ioContext || undefined,
+    shares_semaphore_undo: objects.semaphoreUndo || undefined,
+    stop_unreported: stopSignal !== 0 && survey.stat.exitCode !== 0 ||
+      undefined,
     threads,
     areas,
     cgroups: collected.cgroups,
   };
+  const { threads: _, areas: __, cgroups, ...rest } = extension;
   if (
-    threads.length > 0 || areas.length > 0 || collected.cgroups.length > 0 ||
-    Object.values(process).some(isSaid) || collected.lockFuture !== 0
+    threads.length > 0 || areas.length > 0 || cgroups.length > 0 ||
+    Object.values(rest).some(isSaid)
   ) {
     writer.write("ckpt-task", survey.pid, extension);
   }
-  return [...features];
 }
 
 function isSaid(value: unknown): boolean {

@@ -5,7 +5,7 @@ import {
   type Descriptor,
   FD_CLOEXEC,
 } from "../files/descriptors.ts";
-import { FileTable, NO_OWNER } from "../files/file_table.ts";
+import { type FileTable, NO_OWNER } from "../files/file_table.ts";
 import {
   fd_types,
   type fdinfo_entry,
@@ -14,19 +14,26 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
+import { pipeId } from "./describe_pipes.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
 
 export interface DescribedFiles {
-  table: FileTable;
   descriptors: fdinfo_entry[];
   terminals: tty_info_entry[];
   exeId: number;
   fs: fs_entry;
 }
 
-/** Gives every file its entry, and every mapping the id of its file (`shmid`). */
-export function describeFiles(survey: Survey): DescribedFiles {
-  const table = new FileTable();
+/**
+ * Gives every file its entry, and every mapping the id of its file (`shmid`).
+ *
+ * @param table the same for all processes of a tree, so that a description
+ * that several of them have open has one entry
+ */
+export function describeFiles(
+  survey: Survey,
+  table: FileTable,
+): DescribedFiles {
   const statuses = new Map(
     survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
   );
@@ -41,19 +48,16 @@ export function describeFiles(survey: Survey): DescribedFiles {
       vma.entry.shmid = vma.inode;
     }
   }
-  const ids = new Map<Description, number>();
   const terminals: tty_info_entry[] = [];
   const descriptors = survey.descriptors.descriptors.map((descriptor) => {
     const { description } = descriptor;
-    let id = ids.get(description);
-    if (id === undefined) {
-      id = addDescription(table, terminals, description, survey);
-      ids.set(description, id);
-    }
+    const id = table.once(
+      description,
+      () => addDescription(table, terminals, description, survey),
+    );
     return describeDescriptor(descriptor, id);
   });
   return {
-    table,
     descriptors,
     terminals,
     exeId,
@@ -74,6 +78,9 @@ const TYPES = {
   external: fd_types.REG,
   terminal: fd_types.TTY,
   pipe: fd_types.PIPE,
+  "external pipe": fd_types.PIPE,
+  fifo: fd_types.FIFO,
+  pidfd: fd_types.PIDFD,
 } as const;
 
 function describeDescriptor(
@@ -113,10 +120,34 @@ function addDescription(
         },
       }));
     case "pipe":
+    case "external pipe": {
+      const pipe_id = pipeId(table, description);
       return table.add((id) => ({
         type: fd_types.PIPE,
         id,
-        pipe: { id, pipe_id: Number(status.ino), flags, fown: owner },
+        pipe: { id, pipe_id, flags, fown: owner },
+      }));
+    }
+    case "fifo": {
+      const regf_id = table.addNamed({ path: link, flags, pos, owner, status });
+      const pipe_id = pipeId(table, description);
+      return table.add((id) => ({
+        type: fd_types.FIFO,
+        id,
+        fifo: { id, pipe_id, regf_id },
+      }));
+    }
+    case "pidfd":
+      return table.add((id) => ({
+        type: fd_types.PIDFD,
+        id,
+        pidfd: {
+          id,
+          ino: Number(BigInt.asUintN(32, status.ino)),
+          flags,
+          nspid: description.target!,
+          fown: owner,
+        },
       }));
     case "terminal": {
       const reached = table.addNamed({

@@ -7,25 +7,45 @@ import {
   type tty_info_entry,
   TtyType,
 } from "../image/schema.gen.ts";
+import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
+import { FileTable } from "../files/file_table.ts";
+import { OutsideHolders } from "../files/outside_holders.ts";
 import { type DescribedFiles, describeFiles } from "./describe_files.ts";
 import { judge, lookAtProcess, type Survey } from "./survey.ts";
 
 async function described(
   script: string,
   external: string[] | ((answer: unknown) => string[]) = [],
-): Promise<{ files: DescribedFiles; survey: Survey; answer: unknown }> {
+): Promise<{ files: Described; survey: Survey; answer: unknown }> {
   await using child = await ChildProgram.start(script);
-  const survey = judge(lookAtProcess(child.pid), {
-    shellJob: false,
-    external: typeof external === "function"
-      ? external(child.answer)
-      : external,
-  });
+  const seen = lookAtProcess(child.pid);
+  const pids = new Set([child.pid]);
+  const holders = new OutsideHolders(pipesAmong([seen]), pids);
+  const survey = judge(
+    seen,
+    {
+      root: child.pid,
+      shellJob: false,
+      external: typeof external === "function"
+        ? external(child.answer)
+        : external,
+    },
+    new TreeDescriptions(pids, holders),
+  );
   assertEquals(survey.reasons, []);
-  return { files: describeFiles(survey), survey, answer: child.answer };
+  const table = new FileTable();
+  return {
+    files: { table, ...describeFiles(survey, table) },
+    survey,
+    answer: child.answer,
+  };
 }
 
-function entry(files: DescribedFiles, id: number): file_entry {
+interface Described extends DescribedFiles {
+  table: FileTable;
+}
+
+function entry(files: Described, id: number): file_entry {
   return files.table.entries.find((file) => file.id === id)!;
 }
 
@@ -182,5 +202,34 @@ ready()
     const { tty } = entry(files, id);
     assertEquals([tty!.id, tty!.tty_info_id], [id, expected.id]);
     assertEquals(entry(files, tty!.regf_id!).reg!.name, name);
+  }
+});
+
+Deno.test("a fifo is described with its path, a pidfd with its process", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const { files, answer } = await described(`
+path = ${JSON.stringify(directory)} + "/fifo"
+os.mkfifo(path)
+both = os.open(path, os.O_RDWR)
+reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+own = os.pidfd_open(os.getpid())
+ready([both, reading, own, os.getpid(), os.fstat(own).st_ino])
+`);
+    const [both, reading, own, pid, ino] = answer as number[];
+    const of = (fd: number) =>
+      entry(files, files.descriptors.find((one) => one.fd === fd)!.id);
+    const fifos = [of(both), of(reading)];
+    assertEquals(fifos.map(({ type }) => type), [fd_types.FIFO, fd_types.FIFO]);
+    assertEquals(fifos[0].fifo!.pipe_id, fifos[1].fifo!.pipe_id);
+    const paths = fifos.map(({ fifo }) => entry(files, fifo!.regf_id!).reg!);
+    assertEquals(paths.map(({ name, flags }) => [name, flags & ~O.LARGEFILE]), [
+      [`${directory}/fifo`, O.RDWR],
+      [`${directory}/fifo`, O.NONBLOCK],
+    ]);
+    const { type, pidfd } = of(own);
+    assertEquals([type, pidfd!.nspid, pidfd!.ino], [fd_types.PIDFD, pid, ino]);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
   }
 });

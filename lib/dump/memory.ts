@@ -7,6 +7,7 @@ import {
   copyTaskPages,
   type PageCounters,
   type StoredPages,
+  type StoredParent,
 } from "../mm/page_copy.ts";
 import { PAGE_SIZE, pageCount } from "../image/pagemap.ts";
 import type { Vma } from "../mm/vma.ts";
@@ -84,11 +85,21 @@ function lengthOf({ entries }: StoredPages): bigint {
   );
 }
 
+/** A process whose page image is written, for those of its children. */
+export interface SavedParent {
+  /** What its pages were read from: itself, still stopped, or its snapshot. */
+  readonly source: number;
+  readonly pages: StoredPages;
+  /** Its page image. */
+  readonly path: string;
+}
+
 /**
  * Writes the page image of a process in the order of its areas.
  *
  * @param source the process, stopped, or a snapshot of it
  * @param signal ends it early; its reason is thrown then
+ * @param parent its parent in the tree, which it may share pages with
  */
 export async function savePages(
   source: number,
@@ -97,29 +108,41 @@ export async function savePages(
   path: string,
   counters: PageCounters,
   signal: AbortSignal,
+  parent?: SavedParent,
 ): Promise<StoredPages> {
-  const all: StoredPages = { entries: [], guards: [] };
+  const all: StoredPages = { entries: [], guards: [], inherited: [] };
   let offset = 0n;
   const add = (stored: StoredPages) => {
     for (const entry of stored.entries) all.entries.push(entry);
     for (const guard of stored.guards) all.guards.push(guard);
+    for (const range of stored.inherited) all.inherited.push(range);
     offset += lengthOf(stored);
   };
   const out = open(path, O.WRONLY);
+  const stored: StoredParent | undefined = parent && {
+    source: parent.source,
+    pages: parent.pages,
+    image: open(parent.path, O.RDONLY),
+  };
+  const copy = async (vmas: readonly Vma[]) =>
+    add(
+      await copyTaskPages(source, vmas, out, offset, counters, stored, signal),
+    );
   try {
     let run: Vma[] = [];
     for (const vma of vmas) {
       if (early?.has(vma)) {
-        add(await copyTaskPages(source, run, out, offset, counters, signal));
+        await copy(run);
         run = [];
         add(early.append(vma, out, offset));
       } else {
         run.push(vma);
       }
     }
-    add(await copyTaskPages(source, run, out, offset, counters, signal));
+    await copy(run);
   } finally {
     close(out);
+    if (stored !== undefined) close(stored.image);
   }
   return all;
 }

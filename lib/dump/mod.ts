@@ -1,10 +1,8 @@
 /**
  * The way of a dump: look, stop, collect, copy the memory, let go, write the
- * images, and only when they are safe, end the program if asked to.
+ * images, and only when they are safe, end the programs if asked to.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { FrozenProcess } from "../ffi/frozen_process.ts";
-import type { Snapshot } from "../ffi/snapshot.ts";
 import { syscall } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
@@ -13,6 +11,10 @@ import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability } from "../proc/read.ts";
 import type { Report } from "../report.ts";
+import { pipesAmong } from "../files/descriptors.ts";
+import { FileTable } from "../files/file_table.ts";
+import { CgroupFreezer } from "../task/cgroup_freezer.ts";
+import { FrozenTree } from "../task/frozen_tree.ts";
 import { clockNow } from "../task/posix_timers.ts";
 import { readOwnScheduling } from "../task/scheduling.ts";
 import { VERSION } from "../version.ts";
@@ -24,9 +26,10 @@ import {
   type Questions,
   takeSnapshotZombie,
 } from "./collect.ts";
-import { type Described, TASK_PAGES_ID, writeImages } from "./describe.ts";
+import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { describeFiles } from "./describe_files.ts";
-import { EarlyPages, savePages } from "./memory.ts";
+import { type PipeContents, readPipes } from "./describe_pipes.ts";
+import { EarlyPages, type SavedParent, savePages } from "./memory.ts";
 import type {
   CheckOptions,
   CheckResult,
@@ -37,20 +40,23 @@ import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
   confirmAreas,
-  judge,
-  lookAtProcess,
   refuseFor,
   refuseImpossible,
   type Sighting,
-  surveyRunning,
 } from "./survey.ts";
+import {
+  judgeTree,
+  lookAtTree,
+  surveyRunning,
+  type TreeSighting,
+} from "./survey_tree.ts";
 
 const CLOCK_MONOTONIC = 1;
 const CLOCK_BOOTTIME = 7;
 const SIGSTOP = 19n;
 
 /**
- * Dumps one process.
+ * Dumps a process tree.
  *
  * @throws CkptError; the program then runs on as if nothing had happened, and
  * the images directory holds what it held before
@@ -64,78 +70,99 @@ export async function dump(
   refuseRoot(options.root, action);
   requireCapabilities(action);
   refuseImpossible(pid, action);
-  report.log(3, `looking at task ${pid}`);
+  report.log(3, `looking at the tree of task ${pid}`);
   const running = surveyRunning(pid, options);
   if (running === undefined) {
-    report.log(3, `task ${pid} changes too fast to be judged while it runs`);
+    report.log(3, `the tree of task ${pid} changes too fast to be judged yet`);
   }
-  refuseFor(running?.survey.reasons ?? [], pid);
+  const cgroup = options.freezeCgroup === undefined
+    ? undefined
+    : CgroupFreezer.open(options.freezeCgroup);
+  refuseFor([
+    ...running?.reasons ?? [],
+    ...cgroup?.reasonsAgainst(pid) ?? [],
+  ], pid);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
-  const prepared = running === undefined
-    ? undefined
-    : prepareQuestions(running.seen);
+  const prepared = new Map(
+    running?.seen.processes.map((seen) => [seen.pid, prepareQuestions(seen)]),
+  );
   const counters = new PageCounters();
   // A program that is to end anyway does not mind how long it stands still.
   if (options.leaveRunning) rehearse(report);
   const clock = new Stopwatch();
-  const frozen = FrozenProcess.freeze(pid, options.timeoutSeconds * 1000);
-  using _thawed = frozen;
+  using frozen = await FrozenTree.freeze(
+    pid,
+    options.timeoutSeconds * 1000,
+    cgroup,
+    report.signal,
+  );
   clock.lap("freezing");
-  const still = await whileStopped(
+  using still = await whileStopped(
     frozen,
     options,
     running?.seen,
     prepared,
     writer,
     counters,
+    report,
   );
-  const { snapshot } = still.asked;
-  using copy = snapshot === undefined
-    ? undefined
-    : new CopyInUse(pid, snapshot, report);
-  using _early = still.early;
-  if (options.leaveRunning && snapshot !== undefined) frozen.thaw();
+  const { hasSnapshots } = still;
+  if (hasSnapshots) frozen.thaw();
   clock.lap("interview");
   report.log(
     3,
-    snapshot === undefined
-      ? `task ${pid} stays stopped while its memory is copied`
-      : `task ${pid} went on after ${clock.total().toFixed(1)} ms`,
+    hasSnapshots
+      ? `${countOf(still)} went on after ${clock.total().toFixed(1)} ms`
+      : `${countOf(still)} stay stopped while memory is copied`,
   );
-  const survey = judge(still.seen, options);
+  const survey = judgeTree(still.seen, options, still.copies);
   refuseFor(survey.reasons, pid);
-  if (snapshot !== undefined) confirmAreas(still.seen, snapshot.pid);
-  const collected = conclude(still.seen, still.asked);
-  for (const { tid, unknownCall } of collected.threads) {
-    if (unknownCall) {
-      report.log(
-        2,
-        `thread ${tid} was in a system call that the kernel had interrupted ` +
-          "before, which nobody can name any more: it will see EINTR",
-      );
+  const collected = still.processes.map(({ seen, asked }) => {
+    if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
+    const { threads, ...rest } = conclude(seen, asked);
+    for (const { tid, unknownCall } of threads) {
+      if (unknownCall) {
+        report.log(
+          2,
+          `thread ${tid} was in a system call that the kernel had ` +
+            "interrupted before, which nobody can name any more: it will " +
+            "see EINTR",
+        );
+      }
     }
-  }
+    return { threads, ...rest };
+  });
   const pages = await saveMemory(still, writer, report, counters);
   if (options.leaveRunning) frozen.thaw();
   clock.lap("memory");
   report.signal.throwIfAborted();
-  report.log(3, `writing the images of task ${pid}`);
+  report.log(3, `writing the images of ${countOf(still)}`);
+  const files = new FileTable();
   const inventory = writeImages(writer, {
     survey,
-    collected,
-    files: describeFiles(survey),
-    pages,
+    processes: survey.processes.map((seen, i) => ({
+      survey: seen,
+      stopSignal: frozen.processes[i].stopSignal,
+      collected: collected[i],
+      files: describeFiles(seen, files),
+      pages: pages[i],
+      objects: survey.seen.objects.get(seen.pid)!,
+    })),
+    files,
     shared: still.shared,
+    pipes: still.pipes,
     clocks: still.clocks,
     own: readOwnScheduling(),
   });
-  copy?.end();
+  still.endCopies();
   const bytes = await writer.commit(inventory, VERSION);
   if (options.leaveStopped) {
-    syscall("kill", BigInt(pid), SIGSTOP);
+    for (const process of frozen.processes) {
+      syscall("kill", BigInt(process.pid), SIGSTOP);
+    }
     frozen.thaw();
   } else if (!options.leaveRunning) {
     frozen.kill();
@@ -146,7 +173,7 @@ export async function dump(
     freezing_time: micros(freezing),
     frozen_time: micros(
       freezing + asking +
-        (snapshot === undefined ? memory : 0) +
+        (hasSnapshots ? 0 : memory) +
         (options.leaveRunning ? 0 : writing),
     ),
     memdump_time: micros(memory),
@@ -186,62 +213,132 @@ function micros(milliseconds: number): number {
   return Math.round(milliseconds * 1000);
 }
 
-/** What was learnt while the process stood still. */
-interface Still {
-  seen: Sighting;
-  asked: Interview;
+/** What was learnt of one process while the tree stood still. */
+interface StillProcess {
+  readonly seen: Sighting;
+  readonly asked: Interview;
   /** Pages that a snapshot does not have; undefined without a snapshot. */
-  early: EarlyPages | undefined;
-  shared: SharedContent[];
-  clocks: Described["clocks"];
+  readonly early: EarlyPages | undefined;
+}
+
+/** What was learnt while the tree stood still, and its copies. */
+class Still implements Disposable {
+  readonly processes: StillProcess[] = [];
+  shared: SharedContent[] = [];
+  pipes: PipeContents = new Map();
+  clocks = { monotonic: 0n, boottime: 0n };
+  #ended = false;
+
+  constructor(readonly seen: TreeSighting, readonly report: Report) {}
+
+  /** Whether every process has a copy from which its memory can be read. */
+  get hasSnapshots(): boolean {
+    return this.processes.every(({ asked }) => asked.snapshot !== undefined);
+  }
+
+  /** The pids of the copies, by those of the processes. */
+  get copies(): ReadonlyMap<number, number> {
+    return new Map(
+      this.processes.flatMap(({ seen, asked: { snapshot } }) =>
+        snapshot === undefined ? [] : [[seen.pid, snapshot.pid]]
+      ),
+    );
+  }
+
+  /**
+   * Ends the copies. Each process has to take the zombie of its own; if it
+   * does not, nothing is lost.
+   */
+  endCopies(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const { seen, asked: { snapshot } } of this.processes) {
+      if (snapshot === undefined) continue;
+      snapshot.end();
+      try {
+        takeSnapshotZombie(seen.pid, snapshot.pid);
+      } catch (error) {
+        if (!(error instanceof CkptError)) throw error;
+        this.report.log(
+          2,
+          `the copy of task ${seen.pid} stays as a zombie: ${error.message}`,
+        );
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const { early } of this.processes) early?.[Symbol.dispose]();
+    this.endCopies();
+  }
+}
+
+function countOf({ processes }: Still): string {
+  const [{ seen }] = processes;
+  return processes.length === 1
+    ? `task ${seen.pid}`
+    : `${processes.length} processes`;
 }
 
 /**
- * All that has to happen while the process stands still. Without a snapshot it
- * has to stay so while its memory is copied, too.
+ * All that has to happen while the tree stands still. Without snapshots it has
+ * to stay so while its memory is copied, too.
  */
 async function whileStopped(
-  frozen: FrozenProcess,
+  frozen: FrozenTree,
   options: DumpOptions,
-  before: Sighting | undefined,
-  prepared: Questions | undefined,
+  before: TreeSighting | undefined,
+  prepared: ReadonlyMap<number, Questions>,
   writer: ImageWriter,
   counters: PageCounters,
+  report: Report,
 ): Promise<Still> {
-  const { pid } = frozen;
-  const seen = lookAtProcess(pid, options.leaveRunning ? before : undefined);
-  using memory = TaskMemory.open(pid);
-  const asked = interview(
-    seen,
-    frozen.tids,
-    frozen.suspendsSeccomp,
-    memory,
-    prepared,
-    options.leaveRunning,
-  );
+  const { tree } = frozen;
+  // What is to stay frozen does not mind how long it stands still either.
+  const goesOn = options.leaveRunning && !frozen.staysFrozen;
+  const seen = lookAtTree(tree, goesOn ? before : undefined);
+  const still = new Still(seen, report);
   try {
-    const clocks = {
+    still.pipes = readPipes(pipesAmong(seen.processes), options.external);
+    // A copy of a process is none of those that share its memory.
+    const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
+    let wantSnapshot = goesOn && memories.size === seen.processes.length;
+    for (const [i, process] of seen.processes.entries()) {
+      const { pid } = process;
+      const { tids, suspendsSeccomp } = frozen.processes[i];
+      using memory = TaskMemory.open(pid);
+      const asked = interview(
+        process,
+        tids,
+        suspendsSeccomp,
+        memory,
+        prepared.get(pid),
+        wantSnapshot,
+        tree.deadSnapshots.get(pid),
+      );
+      // Without one copy of all, those of the others are of no use.
+      wantSnapshot &&= asked.snapshot !== undefined;
+      still.processes.push({
+        seen: process,
+        asked,
+        early: asked.snapshot === undefined
+          ? undefined
+          : await EarlyPages.read(pid, process.vmas.vmas, counters),
+      });
+    }
+    still.clocks = {
       monotonic: clockNow(CLOCK_MONOTONIC),
       boottime: clockNow(CLOCK_BOOTTIME),
     };
-    const { vmas } = seen.vmas;
-    return {
-      seen,
-      asked,
-      early: asked.snapshot === undefined
-        ? undefined
-        : await EarlyPages.read(pid, vmas, counters),
-      shared: await saveSharedMemory(
-        pid,
-        vmas,
-        TASK_PAGES_ID + 1,
-        writer,
-        counters,
-      ),
-      clocks,
-    };
+    still.shared = await saveSharedMemory(
+      seen.processes.map(({ pid, vmas }) => ({ pid, vmas: vmas.vmas })),
+      firstPagesId(seen.processes.length),
+      writer,
+      counters,
+    );
+    return still;
   } catch (error) {
-    asked.snapshot?.end();
+    still[Symbol.dispose]();
     throw error;
   }
 }
@@ -251,58 +348,43 @@ const PROGRESS_MS = 100;
 const PAGES_WORTH_PROGRESS = 16384;
 
 async function saveMemory(
-  { seen, asked, early }: Still,
+  { seen: { objects }, processes, hasSnapshots }: Still,
   writer: ImageWriter,
   report: Report,
   counters: PageCounters,
-): Promise<StoredPages> {
-  const total = seen.stat.rss;
+): Promise<StoredPages[]> {
+  const total = processes.reduce((sum, { seen }) => sum + seen.stat.rss, 0);
   const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
     report.progress("saving memory (pages)", counters.scanned, total);
   }, PROGRESS_MS);
   try {
-    return await savePages(
-      asked.snapshot?.pid ?? seen.pid,
-      seen.vmas.vmas,
-      early,
-      writer.createRaw(pagesName(TASK_PAGES_ID)),
-      counters,
-      report.signal,
-    );
+    const saved: StoredPages[] = [];
+    const memories = new Set<number>();
+    const parents = new Map<number, SavedParent>();
+    for (const [i, { seen, asked, early }] of processes.entries()) {
+      const path = writer.createRaw(pagesName(pagesId(i)));
+      const source = hasSnapshots ? asked.snapshot!.pid : seen.pid;
+      const { vm } = objects.get(seen.pid)!;
+      // Memory that several processes use is stored with the first of them.
+      const pages = memories.has(vm)
+        ? { entries: [], guards: [], inherited: [] }
+        : await savePages(
+          source,
+          seen.vmas.vmas,
+          hasSnapshots ? early : undefined,
+          path,
+          counters,
+          report.signal,
+          parents.get(seen.stat.ppid),
+        );
+      if (!memories.has(vm)) parents.set(seen.pid, { source, pages, path });
+      memories.add(vm);
+      saved.push(pages);
+    }
+    return saved;
   } finally {
     // Even naming it costs 8 ms the first time.
     if (shown !== undefined) clearInterval(shown);
-  }
-}
-
-/** A snapshot until it is no longer needed, however the dump ends. */
-class CopyInUse implements Disposable {
-  #ended = false;
-
-  constructor(
-    readonly pid: number,
-    readonly snapshot: Snapshot,
-    readonly report: Report,
-  ) {}
-
-  /** The process has to take the zombie of its copy; if not, nothing is lost. */
-  end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.snapshot.end();
-    try {
-      takeSnapshotZombie(this.pid, this.snapshot.pid);
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      this.report.log(
-        2,
-        `the copy of task ${this.pid} stays as a zombie: ${error.message}`,
-      );
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.end();
   }
 }
 
@@ -368,6 +450,9 @@ export async function check(
       remedy: "ckpt dump looks at it when it is stopped",
     }]);
   }
-  const { reasons, neededOptions } = survey.survey;
-  return { pid, reasons: [...missing, ...reasons], neededOptions };
+  const { reasons, neededOptions } = survey;
+  const cgroup = options.freezeCgroup === undefined
+    ? []
+    : CgroupFreezer.open(options.freezeCgroup).reasonsAgainst(pid);
+  return { pid, reasons: [...missing, ...reasons, ...cgroup], neededOptions };
 }

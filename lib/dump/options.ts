@@ -22,6 +22,8 @@ export interface DumpOptions {
   root?: string;
   /** How long stopping the tree may take; 0 is for ever. */
   timeoutSeconds: number;
+  /** Directory of a cgroup to freeze while the tree is being stopped. */
+  freezeCgroup?: string;
   /** Replace an image that is already in the directory. */
   replace: boolean;
 }
@@ -37,6 +39,8 @@ export interface CheckOptions {
   shellJob: boolean;
   external: string[];
   root?: string;
+  /** As of a dump. */
+  freezeCgroup?: string;
 }
 
 export interface CheckResult {

@@ -17,7 +17,9 @@ import {
   lookAtDescriptors,
   planDescriptors,
   type SeenDescriptor,
+  type TreeDescriptions,
 } from "../files/descriptors.ts";
+import { DescriptionIndex } from "../files/description_index.ts";
 import { whyPathMisleads } from "../files/file_table.ts";
 import {
   describeMapping,
@@ -29,18 +31,16 @@ import { decodeText } from "../ffi/text.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
-  readChildren,
-  readLimits,
+  readNamespace,
   readSmaps,
   readStat,
   readStatus,
   readTimers,
 } from "../proc/read.ts";
-import type { Limit } from "../proc/limits.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { PosixTimer } from "../proc/timers.ts";
-import { frozenCgroup } from "./frozen_cgroup.ts";
+import { KCMP } from "../task/shared_objects.ts";
 import type { DumpOptions } from "./options.ts";
 
 /** A file the process uses without a descriptor. */
@@ -62,12 +62,7 @@ export interface Sighting {
   readonly exe: UsedFile;
   readonly cwd: UsedFile;
   readonly root: UsedFile;
-  readonly limits: readonly Limit[];
   readonly timers: readonly PosixTimer[];
-  /** Children that are alive, or whose end the process can see. */
-  readonly children: readonly number[];
-  /** Dead copies of the process that a killed ckpt left behind. */
-  readonly deadSnapshots: readonly number[];
   /** Mapped files by path and inode, each with one of its areas. */
   readonly mappedFiles: readonly MappedFile[];
   /** What cannot be told from the rest, only asked while it stands still. */
@@ -85,33 +80,10 @@ export interface Survey extends Omit<Sighting, "descriptors"> {
   readonly neededOptions: readonly string[];
 }
 
-export type SurveyOptions = Pick<DumpOptions, "shellJob" | "external">;
-
-/** How often a program is looked at that changes while we look. */
-const TRIES = 5;
-
-/**
- * Surveys a program that runs. Descriptors, threads and mappings may go away
- * between two looks, so it is tried again.
- *
- * @returns undefined when it never stood still for long enough
- */
-export function surveyRunning(
-  pid: number,
-  options: SurveyOptions,
-): { seen: Sighting; survey: Survey } | undefined {
-  for (let i = 0; i < TRIES; i++) {
-    try {
-      const seen = lookAtProcess(pid);
-      return { seen, survey: judge(seen, options) };
-    } catch (error) {
-      const vanished = error instanceof SyscallError ||
-        error instanceof CkptError && error.exit === EXIT.gone;
-      if (!vanished) throw error;
-      readStat(pid); // throws when it is the process itself that is gone
-    }
-  }
-  return undefined;
+export interface SurveyOptions
+  extends Pick<DumpOptions, "shellJob" | "external" | "freezeCgroup"> {
+  /** The root of the tree. */
+  root: number;
 }
 
 /** PF_KTHREAD of the kernel's include/linux/sched.h. */
@@ -152,8 +124,13 @@ export function refuseImpossible(pid: number, action: string): void {
  * @param before an earlier look, whose areas are taken where they are still the
  * same: the flags of areas are only in smaps, for which the kernel walks all
  * pages (150 ms for a GiB). To be confirmed by {@link confirmAreas}.
+ * @param index the same for all processes of a tree
  */
-export function lookAtProcess(pid: number, before?: Sighting): Sighting {
+export function lookAtProcess(
+  pid: number,
+  before?: Sighting,
+  index: DescriptionIndex = new DescriptionIndex(),
+): Sighting {
   const stat = readStat(pid);
   const status = readStatus(pid);
   const maps = readMapsBytes(pid);
@@ -161,12 +138,6 @@ export function lookAtProcess(pid: number, before?: Sighting): Sighting {
     status.vmLocked === before.status.vmLocked && equal(maps, before.maps);
   const mappings = same ? before.mappings : readSmaps(pid);
   const vmas = same ? before.vmas : planVmas(pid, mappings);
-  const deadSnapshots: number[] = [];
-  const children = readChildren(pid).filter((child) => {
-    const dead = isDeadSnapshot(child);
-    if (dead) deadSnapshots.push(child);
-    return !dead;
-  });
   return {
     pid,
     stat,
@@ -174,20 +145,13 @@ export function lookAtProcess(pid: number, before?: Sighting): Sighting {
     maps,
     mappings,
     vmas,
-    descriptors: lookAtDescriptors(pid),
+    descriptors: lookAtDescriptors(pid, index),
     exe: usedFile(pid, "exe"),
     cwd: usedFile(pid, "cwd"),
     root: usedFile(pid, "root"),
-    limits: readLimits(pid),
     timers: readTimers(pid),
-    children,
-    deadSnapshots,
     mappedFiles: lookAtMappedFiles(pid, vmas),
-    reasons: [
-      ...otherNamespaces(pid),
-      ...sharedWithParent(pid, stat.ppid),
-      ...threadsApart(pid),
-    ],
+    reasons: threadsApart(pid),
   };
 }
 
@@ -242,23 +206,18 @@ export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
 }
 
 /**
- * A zombie that sends no signal to its parent: only a copy that ckpt makes for
- * a dump is like this, or a task made by clone(2) without one, which a program
- * waits for with __WALL or not at all.
+ * Finds every reason why a process cannot be saved.
+ *
+ * @param tree the same for all processes of a tree
+ * @param copy of the process, where it may go on meanwhile; else its pid
  */
-function isDeadSnapshot(child: number): boolean {
-  try {
-    const { state, exitSignal, comm } = readStat(child);
-    return state === "Z" && exitSignal === 0 && comm !== "";
-  } catch (error) {
-    if (error instanceof CkptError && error.exit === EXIT.gone) return true;
-    throw error;
-  }
-}
-
-/** Finds every reason why a process cannot be saved. */
-export function judge(seen: Sighting, options: SurveyOptions): Survey {
-  const { pid, stat, status, children, vmas } = seen;
+export function judge(
+  seen: Sighting,
+  options: SurveyOptions,
+  tree: TreeDescriptions,
+  copy = seen.pid,
+): Survey {
+  const { pid, stat, status, vmas } = seen;
   const reasons: Reason[] = [];
   const needed = new Set<string>();
   const object = `task ${pid}`;
@@ -272,26 +231,7 @@ export function judge(seen: Sighting, options: SurveyOptions): Survey {
       "end the debugger or tracer first",
     );
   }
-  if (status.state === "T") {
-    add(
-      "it is stopped by a signal, which is not supported yet",
-      `let it go on: kill -CONT ${pid}`,
-    );
-  }
-  const cgroup = frozenCgroup(pid);
-  if (cgroup !== undefined) {
-    add(
-      `it is frozen by its cgroup ${cgroup}, which is not supported yet`,
-      `let it go on: echo 0 > ${cgroup}/cgroup.freeze`,
-    );
-  }
-  if (children.length > 0) {
-    add(
-      `it has child processes (${children.join(", ")}); process trees are ` +
-        "not supported yet",
-    );
-  }
-  if (stat.session !== pid && !options.shellJob) {
+  if (options.root === pid && stat.session !== pid && !options.shellJob) {
     needed.add("--shell-job");
     add(
       `it belongs to session ${stat.session} of the outside`,
@@ -301,7 +241,7 @@ export function judge(seen: Sighting, options: SurveyOptions): Survey {
   if (status.x86ThreadFeatures?.includes("shstk")) {
     add("it uses a shadow stack, which is not supported yet");
   }
-  reasons.push(...seen.reasons);
+  reasons.push(...otherNamespaces(pid, copy), ...seen.reasons);
   for (
     const [what, { path, status }] of [
       ["the program file", seen.exe],
@@ -318,7 +258,7 @@ export function judge(seen: Sighting, options: SurveyOptions): Survey {
   const descriptors = planDescriptors(pid, seen.descriptors, {
     ...options,
     controllingTerminal: stat.ttyNr,
-  });
+  }, tree);
   reasons.push(...descriptors.reasons);
   for (const option of descriptors.neededOptions) needed.add(option);
   return { ...seen, descriptors, reasons, neededOptions: [...needed] };
@@ -353,55 +293,37 @@ const NAMESPACES = [
   "uts",
 ] as const;
 
-function otherNamespaces(pid: number): Reason[] {
-  const reasons: Reason[] = [];
-  for (const name of NAMESPACES) {
-    let own: string;
+/** Links to ckpt's own namespaces, by name; only of kinds the kernel has. */
+let own: ReadonlyMap<string, string> | undefined;
+
+function ownNamespaces(): ReadonlyMap<string, string> {
+  return own ??= new Map(NAMESPACES.flatMap((name) => {
     try {
-      own = decodeText(readLink(`/proc/self/ns/${name}`));
+      return [[name, Deno.readLinkSync(`/proc/self/ns/${name}`)] as const];
     } catch (error) {
       // A kernel without this kind; or pid_for_children of a namespace in
       // which no process was made yet.
-      if (error instanceof SyscallError) continue;
+      if (error instanceof Deno.errors.NotFound) return [];
       throw error;
     }
-    const theirs = decodeText(readLink(`/proc/${pid}/ns/${name}`));
-    if (theirs !== own) {
+  }));
+}
+
+/** @throws CkptError when the copy is gone, or may not be looked at */
+function otherNamespaces(pid: number, copy: number): Reason[] {
+  const reasons: Reason[] = [];
+  for (const [name, ours] of ownNamespaces()) {
+    const theirs = readNamespace(copy, name);
+    if (theirs !== ours) {
       reasons.push({
         object: `task ${pid}`,
-        why: `its ${name} namespace ${theirs} is not the one of ckpt (${own})`,
+        why: `its ${name} namespace ${theirs} is not the one of ckpt (${ours})`,
         remedy: "run ckpt in the same namespaces as the program: " +
           `nsenter -t ${pid} -a ckpt ...`,
       });
     }
   }
   return reasons;
-}
-
-/** kcmp(2) types. */
-const KCMP = { vm: 1n, files: 2n, fs: 3n, sighand: 4n } as const;
-
-function shares(a: number, b: number, type: bigint): boolean {
-  try {
-    return syscall("kcmp", BigInt(a), BigInt(b), type) === 0n;
-  } catch (error) {
-    // A parent outside our pid namespace or without memory shares nothing
-    // that we could see.
-    if (error instanceof SyscallError) return false;
-    throw error;
-  }
-}
-
-function sharedWithParent(pid: number, ppid: number): Reason[] {
-  if (ppid === 0) return [];
-  const shared = Object.entries(KCMP)
-    .filter(([, type]) => shares(pid, ppid, type)).map(([name]) => name);
-  if (shared.length === 0) return [];
-  return [{
-    object: `task ${pid}`,
-    why: `it shares its ${shared.join(", ")} with its parent ${ppid}, which ` +
-      "is not supported",
-  }];
 }
 
 /** Threads that left the descriptor table or directories of their process. */

@@ -2,6 +2,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
 import { FrozenProcess } from "../ffi/frozen_process.ts";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
+import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
+import { OutsideHolders } from "../files/outside_holders.ts";
 import { listThreads, readStat } from "../proc/read.ts";
 import {
   judge,
@@ -9,13 +11,21 @@ import {
   refuseImpossible,
   type Survey,
   type SurveyOptions,
-  surveyRunning,
 } from "./survey.ts";
+import { surveyRunning } from "./survey_tree.ts";
 
-const OPTIONS: SurveyOptions = { shellJob: false, external: [] };
+const OPTIONS = { shellJob: false, external: [] };
 
+/** Of one process, as the root of a tree. */
 function survey(pid: number, options: Partial<SurveyOptions> = {}): Survey {
-  return judge(lookAtProcess(pid), { ...OPTIONS, ...options });
+  const seen = lookAtProcess(pid);
+  const pids = new Set([pid]);
+  const outside = new OutsideHolders(pipesAmong([seen]), pids);
+  return judge(
+    seen,
+    { root: pid, ...OPTIONS, ...options },
+    new TreeDescriptions(pids, outside),
+  );
 }
 
 /** Why a script's process cannot be saved. */
@@ -52,7 +62,6 @@ ready()
   assertEquals(found.exe.path, Deno.readLinkSync(`/proc/${pid}/exe`));
   assertEquals([found.cwd.path, found.root.path], ["/", "/"]);
   assertEquals(found.status.umask, 0o27);
-  assertEquals([found.children, found.deadSnapshots], [[], []]);
   assertEquals(found.descriptors.descriptors.map(({ fd }) => fd), [0, 1, 2]);
   assertEquals(
     found.mappings.length >= found.vmas.vmas.length,
@@ -61,7 +70,7 @@ ready()
   const paths = found.mappedFiles.map(({ vma }) => vma.path);
   assertEquals(new Set(paths).size, paths.length, "a file is looked at twice");
   assert(paths.includes(found.exe.path));
-  assertEquals(surveyRunning(pid, OPTIONS)?.survey.reasons, []);
+  assertEquals(surveyRunning(pid, OPTIONS)?.reasons, []);
 });
 
 Deno.test("a program that is stopped for the dump is told the same", async () => {
@@ -71,22 +80,6 @@ Deno.test("a program that is stopped for the dump is told the same", async () =>
   const stopped = lookAtProcess(frozen.pid);
   assertEquals(stopped.mappings, running.mappings);
   assertEquals(stopped.exe, running.exe);
-  assertEquals(stopped.limits, running.limits);
-});
-
-Deno.test("child processes are refused by their pids", async () => {
-  const { whys, answer } = await reasonsFor(`
-child = os.fork()
-if child == 0:
-    libc.prctl(1, 9)
-    os.close(report)
-    while True:
-        signal.pause()
-ready(child)
-`);
-  assertEquals(whys, [
-    `it has child processes (${answer}); process trees are not supported yet`,
-  ]);
 });
 
 Deno.test("a session of the outside is refused, and allowed by --shell-job", async () => {
@@ -98,6 +91,8 @@ Deno.test("a session of the outside is refused, and allowed by --shell-job", asy
   ]);
   assertEquals(neededOptions, ["--shell-job"]);
   assertEquals(survey(child.pid, { shellJob: true }).reasons, []);
+  // Where it is not the root, it is the root that needs it.
+  assertEquals(survey(child.pid, { root: 1 }).reasons, []);
 });
 
 Deno.test("other namespaces are refused by name", async () => {
@@ -141,18 +136,14 @@ ready(own)
   }
 });
 
-Deno.test("a stopped program is refused, with the way to let it go on", async () => {
+Deno.test("a stopped program can be saved", async () => {
   await using child = await ChildProgram.start("ready()");
   Deno.kill(child.pid, "SIGSTOP");
   while (readStat(child.pid).state !== "T") {
     await new Promise((done) => setTimeout(done, 1));
   }
-  const { reasons } = survey(child.pid);
-  assertEquals(reasons, [{
-    object: `task ${child.pid}`,
-    why: "it is stopped by a signal, which is not supported yet",
-    remedy: `let it go on: kill -CONT ${child.pid}`,
-  }]);
+  assertEquals(survey(child.pid).reasons, []);
+  assertEquals(surveyRunning(child.pid, OPTIONS)?.reasons, []);
 });
 
 Deno.test("deleted files in use are refused: directory, mapping, descriptor", async () => {
@@ -245,7 +236,7 @@ ready(zombie)
   );
   const [, thread] = [...listThreads(child.pid)];
   assertEquals(why(thread), `it is a thread of process ${child.pid}`);
-  assertEquals(survey(child.pid).children, [child.answer as number]);
+  assertEquals(survey(child.pid).reasons, []);
 });
 
 Deno.test("a process that does not exist is told as gone", () => {

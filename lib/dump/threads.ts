@@ -79,10 +79,36 @@ function readStoppedThread(
       cureRip: resumed.cureRip,
       cureRax: resumed.cureRax,
       dispatch: state.dispatch,
+      quietSignal: quietSignal(status, state.signalMask),
     },
     pending: readPendingSignals(tid, false, status.sigPnd),
     criticalSection: section,
   };
+}
+
+/** SIGWINCH and SIGURG: ignored by default (signal(7)). */
+const IGNORED_BY_DEFAULT = [28, 23];
+/** Real-time signals would be queued; SIGCHLD and SIGCONT do more. */
+const USUAL_SIGNALS = 31;
+const SIGCHLD = 17;
+const SIGCONT = 18;
+
+/** A signal that nothing would come of in this thread; 0: there is none. */
+function quietSignal(
+  { sigCgt, sigIgn, sigPnd, shdPnd }: Status,
+  mask: bigint,
+): number {
+  const has = (set: bigint, signal: number) =>
+    (set >> BigInt(signal - 1) & 1n) !== 0n;
+  const inUse = sigCgt | sigPnd | shdPnd | mask;
+  const isQuiet = (signal: number) => !has(inUse, signal);
+  const byDefault = IGNORED_BY_DEFAULT.find(isQuiet);
+  if (byDefault !== undefined) return byDefault;
+  for (let signal = 1; signal <= USUAL_SIGNALS; signal++) {
+    if (signal === SIGCHLD || signal === SIGCONT) continue;
+    if (has(sigIgn, signal) && isQuiet(signal)) return signal;
+  }
+  return 0;
 }
 
 /**

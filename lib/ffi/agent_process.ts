@@ -1,15 +1,14 @@
 /**
- * A process that starts as the agent and becomes a restored one. A scope: until
- * it is released it ends with this object, and with ckpt.
+ * A process that starts as the agent, or is forked by one, and becomes a
+ * restored one. A scope: until it is released it ends with this object, and
+ * with ckpt.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { checked, nativeError } from "./cause.ts";
 import { describeErrno, EEXIST, EPERM } from "./errno.ts";
-import {
-  PTRACE_O_EXITKILL,
-  PTRACE_O_SUSPEND_SECCOMP,
-} from "./frozen_process.ts";
+import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from "./seized_tasks.ts";
 import { library } from "./library.ts";
+import { pause } from "./pause.ts";
 import { type Outcome, type Program, YIELD } from "./program.ts";
 import { AGENT_START } from "./remote_task.ts";
 import {
@@ -23,6 +22,7 @@ import {
 import { TaskMemory } from "./task_memory.ts";
 
 const PTRACE_O_TRACESYSGOOD = 1n;
+const PTRACE_O_TRACEFORK = 1n << 1n;
 const PTRACE_O_TRACECLONE = 1n << 3n;
 
 /**
@@ -56,16 +56,23 @@ export interface StartOptions {
 
 export class AgentProcess implements Disposable {
   /** Where the agent's code is; moves once. */
-  #agent = AGENT_START;
-  #released = false;
-  readonly #lifeline: number;
+  #agent: bigint;
+  #over = false;
+  readonly #lifeline: number | undefined;
 
   private constructor(
     readonly pid: number,
     readonly memory: TaskMemory,
-    lifeline: number,
+    agent: bigint,
+    lifeline?: number,
   ) {
+    this.#agent = agent;
     this.#lifeline = lifeline;
+  }
+
+  /** A process that this one has just forked; it stands before its first step. */
+  adopt(pid: number): AgentProcess {
+    return new AgentProcess(pid, TaskMemory.open(pid), this.#agent);
   }
 
   /**
@@ -87,8 +94,8 @@ export class AgentProcess implements Disposable {
         BigInt(keep.length),
         options.openFiles[0],
         options.openFiles[1],
-        PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL |
-          suspend,
+        PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE |
+          PTRACE_O_EXITKILL | suspend,
       );
     let pid = start(PTRACE_O_SUSPEND_SECCOMP);
     const deadline = performance.now() + ZOMBIE_PATIENCE_MS;
@@ -105,7 +112,7 @@ export class AgentProcess implements Disposable {
       throw startError(options.pid, pid);
     }
     const memory = TaskMemory.open(Number(pid));
-    return new AgentProcess(Number(pid), memory, lifeline);
+    return new AgentProcess(Number(pid), memory, AGENT_START, lifeline);
   }
 
   /** From now on the agent runs at `address`, where it is copied to. */
@@ -202,22 +209,49 @@ export class AgentProcess implements Disposable {
     );
   }
 
-  /** All threads go on as what they are now; from here they live. */
-  release(tids: Int32Array<ArrayBuffer>): void {
+  /**
+   * Lets a process that has a program loaded run to its end.
+   *
+   * @returns its status, as wait(2) gives it
+   */
+  runToEnd(): number {
+    const status = checked(
+      library("restore").ckpt_agent_end(this.pid),
+      `ending task ${this.pid}`,
+    );
+    this.#close();
+    return Number(status);
+  }
+
+  /** From here on it lives, or is gone, without this object. */
+  #close(): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (this.#lifeline !== undefined) close(this.#lifeline);
+    this.memory[Symbol.dispose]();
+  }
+
+  /**
+   * All threads of all processes go on as what they are now; from here they
+   * live.
+   */
+  static release(
+    processes: readonly AgentProcess[],
+    tids: Int32Array<ArrayBuffer>,
+  ): void {
     checked(
       library("restore").ckpt_release(
         new Uint8Array(tids.buffer),
         BigInt(tids.length),
       ),
-      `letting task ${this.pid} go on`,
+      "letting all tasks go on",
     );
-    this.#released = true;
+    for (const process of processes) process.#close();
   }
 
   [Symbol.dispose](): void {
-    close(this.#lifeline);
-    this.memory[Symbol.dispose]();
-    if (this.#released) return;
+    if (this.#over) return;
+    this.#close();
     try {
       syscall("kill", BigInt(this.pid), SIGKILL);
     } catch {
@@ -267,12 +301,6 @@ function isZombie(pid: number): boolean {
     // Gone by now: the pid is free.
     return true;
   }
-}
-
-/** Sleeps without giving way to other JavaScript. */
-function pause(milliseconds: number): void {
-  const cell = new Int32Array(new SharedArrayBuffer(4));
-  Atomics.wait(cell, 0, 0, milliseconds);
 }
 
 function startError(wanted: number, result: bigint): CkptError {

@@ -32,6 +32,8 @@ const STEPS: Record<number, string> = {
   23: "reading shared memory",
   24: "reading pending signals",
   25: "it may use I/O ports (ioperm), which cannot be saved",
+  26: "reading the page image",
+  27: "starting the guard of a cgroup",
 };
 
 /** The last failure of libckpt.so. */

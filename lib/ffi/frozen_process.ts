@@ -1,28 +1,17 @@
 /** A process all of whose threads are stopped by ptrace, as a scope. */
 import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
-import { ENOBUFS, EPERM, ETIMEDOUT } from "./errno.ts";
+import { EPERM } from "./errno.ts";
 import { library } from "./library.ts";
+import {
+  A_DAY_MS,
+  type SeizedProcess,
+  SeizedTasks,
+  TRACING,
+} from "./seized_tasks.ts";
+import { syscall, SyscallError } from "./syscall.ts";
 
-const PTRACE_O_TRACESYSGOOD = 1n;
-export const PTRACE_O_EXITKILL = 1n << 20n;
-export const PTRACE_O_SUSPEND_SECCOMP = 1n << 21n;
-
-const FIRST_ROOM = 256;
-/** Linux allows no more pids than this (PID_MAX_LIMIT). */
-const MOST_THREADS = 4 * 1024 * 1024;
-
-function remedyFor(result: bigint): string | undefined {
-  switch (result) {
-    case BigInt(-EPERM):
-      return "a task can be traced by one program at a time, and only with " +
-        "the capability CAP_SYS_PTRACE";
-    case BigInt(-ETIMEDOUT):
-      return "it is blocked in the kernel; --timeout gives it more time";
-    default:
-      return undefined;
-  }
-}
+const SIGKILL = 9n;
 
 export class FrozenProcess implements Disposable {
   #over = false;
@@ -33,46 +22,59 @@ export class FrozenProcess implements Disposable {
     readonly tids: Int32Array<ArrayBuffer>,
     /** Whether seccomp does not apply to calls made in them meanwhile. */
     readonly suspendsSeccomp: boolean,
+    /** The signal by which job control had stopped it; 0: it ran. */
+    readonly stopSignal: number,
   ) {}
 
   /**
    * Stops every thread. On failure none stays stopped.
    *
-   * @param timeoutMs how long one thread may take; 0: a day
+   * @param timeoutMs how long it may take; 0: a day
    */
   static freeze(pid: number, timeoutMs: number): FrozenProcess {
-    const action = `stopping task ${pid}`;
-    let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
-    for (let room = FIRST_ROOM; room <= MOST_THREADS; room *= 4) {
-      const tids = new Int32Array(room);
-      const freeze = () =>
-        library("dump").ckpt_freeze(
-          pid,
-          new Uint8Array(tids.buffer),
-          BigInt(room),
-          options,
-          timeoutMs === 0 ? 86_400_000 : timeoutMs,
-        );
-      let count = freeze();
-      if (count === BigInt(-EPERM) && options !== PTRACE_O_TRACESYSGOOD) {
-        // Suspending seccomp needs CAP_SYS_ADMIN in the first user namespace,
-        // and a tracer without filters of its own. The caller has to see to it
-        // that the task has none.
-        options = PTRACE_O_TRACESYSGOOD;
-        count = freeze();
+    const tasks = new SeizedTasks(`stopping task ${pid}`);
+    const options = { children: false, refrigerated: false };
+    try {
+      while (tasks.seize(pid, options) > 0) {
+        tasks.awaitStops(timeoutMs === 0 ? A_DAY_MS : timeoutMs);
       }
-      if (count === BigInt(-ENOBUFS)) continue;
-      checked(count, action, remedyFor(count));
-      return new FrozenProcess(
-        pid,
-        tids.slice(0, Number(count)),
-        options !== PTRACE_O_TRACESYSGOOD,
-      );
+      return FrozenProcess.ofStopped(pid, tasks.processes()[0], tasks);
+    } catch (error) {
+      tasks.letGo();
+      throw error;
     }
-    throw new CkptError(EXIT.failed, action, [{
-      object: `task ${pid}`,
-      why: `it has more than ${MOST_THREADS} threads`,
-    }]);
+  }
+
+  /**
+   * A process all of whose threads have stopped, as a scope.
+   *
+   * @param seized undefined: none of its threads were there to be stopped
+   * @throws CkptError when it or its first thread has ended
+   */
+  static ofStopped(
+    pid: number,
+    seized: SeizedProcess | undefined,
+    { action, suspendsSeccomp }: SeizedTasks,
+  ): FrozenProcess {
+    if (seized === undefined) {
+      throw new CkptError(EXIT.gone, action, [{
+        object: `task ${pid}`,
+        why: "it has ended",
+      }]);
+    }
+    if (seized.leaderless) {
+      throw new CkptError(EXIT.refused, action, [{
+        object: `task ${pid}`,
+        why: "its first thread has ended and others run on, which is not " +
+          "supported yet",
+      }]);
+    }
+    return new FrozenProcess(
+      pid,
+      seized.tids,
+      suspendsSeccomp,
+      seized.stopSignal,
+    );
   }
 
   /**
@@ -83,12 +85,11 @@ export class FrozenProcess implements Disposable {
   static freezeThread(tid: number, timeoutMs: number): FrozenProcess {
     const stop = (options: bigint) =>
       library("dump").ckpt_stop_thread(tid, options, timeoutMs);
-    const suspending = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
-    let result = stop(suspending);
+    let result = stop(TRACING.suspendingSeccomp);
     const suspends = result !== BigInt(-EPERM);
-    if (!suspends) result = stop(PTRACE_O_TRACESYSGOOD);
+    if (!suspends) result = stop(TRACING.plain);
     checked(result, `stopping thread ${tid}`);
-    return new FrozenProcess(tid, Int32Array.of(tid), suspends);
+    return new FrozenProcess(tid, Int32Array.of(tid), suspends, 0);
   }
 
   get #bytes(): Uint8Array<ArrayBuffer> {
@@ -100,6 +101,17 @@ export class FrozenProcess implements Disposable {
     if (this.#over) return;
     this.#over = true;
     library("dump").ckpt_detach(this.#bytes, BigInt(this.tids.length));
+  }
+
+  /** Ends the process without letting it run; {@link kill} waits for the end. */
+  sendKill(): void {
+    this.#over = true;
+    try {
+      syscall("kill", BigInt(this.pid), SIGKILL);
+    } catch (error) {
+      // It is gone already.
+      if (!(error instanceof SyscallError)) throw error;
+    }
   }
 
   /** Ends the process without letting it run, and waits for its end. */

@@ -25,8 +25,12 @@ const base = {
 } as const;
 
 const dump = {
-  ckpt_freeze: {
-    parameters: ["i32", "buffer", "u64", "u64", "i32"],
+  ckpt_seize: {
+    parameters: ["i32", "u32", "buffer", "buffer", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_await_stops: {
+    parameters: ["buffer", "buffer", "u64", "i32"],
     result: "i64",
   },
   ckpt_detach: { parameters: ["buffer", "u64"], result: "i64" },
@@ -56,6 +60,11 @@ const pages = {
     parameters: ["i32", "buffer", "u64", "i32", "u64", "buffer", "buffer"],
     result: "i64",
   },
+  ckpt_find_inherited: {
+    parameters: ["u64", "i32", "i32", "buffer", "u64"],
+    result: "i64",
+    nonblocking: true,
+  },
   ckpt_copy_pieces: { parameters: ["u64"], result: "i64", nonblocking: true },
   ckpt_cancel_copy: { parameters: ["u64"], result: "void" },
   ckpt_end_task_copy: { parameters: ["u64", "buffer"], result: "i64" },
@@ -65,6 +74,14 @@ const pages = {
     nonblocking: true,
   },
   ckpt_free: { parameters: ["u64"], result: "void" },
+} as const;
+
+const filling = {
+  ckpt_fill_memory: {
+    parameters: ["i32", "u64", "buffer", "u64", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
 } as const;
 
 const agent = {
@@ -87,10 +104,17 @@ const restore = {
     parameters: ["i32", "u64", "i64", "u64", "u64"],
     result: "i64",
   },
+  ckpt_agent_end: { parameters: ["i32"], result: "i64" },
+  ckpt_stop_group: { parameters: ["buffer", "u64", "i32"], result: "i64" },
   ckpt_release: { parameters: ["buffer", "u64"], result: "i64" },
   ckpt_set_fpu: { parameters: ["i32", "buffer", "u64"], result: "i64" },
   ckpt_set_registers: { parameters: ["i32", "buffer"], result: "i64" },
   ckpt_set_signal_mask: { parameters: ["i32", "u64"], result: "i64" },
+} as const;
+
+const guard = {
+  ckpt_start_guard: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_end_guard: { parameters: ["u64"], result: "i64" },
 } as const;
 
 const waiting = {
@@ -107,7 +131,17 @@ const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
 } as const;
 
-const GROUPS = { base, dump, pages, agent, restore, waiting, cpu };
+const GROUPS = {
+  base,
+  dump,
+  pages,
+  filling,
+  agent,
+  restore,
+  guard,
+  waiting,
+  cpu,
+};
 type Groups = typeof GROUPS;
 export type Library<G extends keyof Groups> = Deno.DynamicLibrary<
   Groups[G]

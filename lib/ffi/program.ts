@@ -25,6 +25,7 @@ export const AGENT_CALLS = {
   clone: 0x10001,
   flags: 0x10002,
   snapshot: 0x10003,
+  update: 0x10004,
 } as const;
 
 /** What an operation returned, once the program has run. */
@@ -41,7 +42,7 @@ export interface Data {
 export type Argument = number | bigint | Result | Data;
 
 /** What the agent does after the last operation (enum agent_yield). */
-export const YIELD = { noSuchCall: 0n, stop: 1n } as const;
+export const YIELD = { noSuchCall: 0n, stop: 1n, signal: 256n } as const;
 
 export interface CallOptions {
   /** A failure is a result like any other. */

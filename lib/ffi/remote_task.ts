@@ -23,6 +23,11 @@ export interface Host {
   cureRax: bigint;
   /** System call user dispatch, which is off while the thread is ours. */
   dispatch: SyscallUserDispatch;
+  /**
+   * A signal that the task ignores and does not block, with which the agent can
+   * tell that a program is done; 0: there is none, and programs are slow.
+   */
+  quietSignal: number;
 }
 
 /** Unused bytes of an executable page of the task, where the cures go. */
@@ -121,7 +126,7 @@ function encodeHost(
   memory: TaskMemory,
   cave: bigint,
 ): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(40 + 216 + 32);
+  const out = new Uint8Array(40 + 216 + 32 + 8);
   const view = new DataView(out.buffer);
   view.setInt32(0, host.tid, true);
   view.setInt32(4, memory.fd, true);
@@ -134,6 +139,7 @@ function encodeHost(
   [mode, selector, offset, length].forEach((word, i) =>
     view.setBigUint64(256 + i * 8, word, true)
   );
+  view.setBigUint64(288, BigInt(host.quietSignal), true);
   return out;
 }
 
@@ -221,6 +227,13 @@ export class RemoteTask implements Disposable {
     return new RemoteTask(host, memory, cave, encoded, area, length);
   }
 
+  get #ending(): bigint {
+    const { quietSignal } = this.host;
+    return quietSignal === 0
+      ? YIELD.noSuchCall
+      : YIELD.signal + BigInt(quietSignal);
+  }
+
   /** Where programs and scratch space go. */
   get room(): bigint {
     return this.area + BigInt(AGENT_ROOM + STACK_ROOM);
@@ -239,7 +252,7 @@ export class RemoteTask implements Disposable {
     }
     this.memory.write(
       address,
-      program.encode(address, YIELD.noSuchCall, cure),
+      program.encode(address, this.#ending, cure),
     );
     const action = `asking task ${this.memory.pid}`;
     checked(

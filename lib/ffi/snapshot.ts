@@ -10,10 +10,7 @@
 import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
 import { describeErrno, ECHILD, EINTR } from "./errno.ts";
-import {
-  PTRACE_O_EXITKILL,
-  PTRACE_O_SUSPEND_SECCOMP,
-} from "./frozen_process.ts";
+import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from "./seized_tasks.ts";
 import { library } from "./library.ts";
 import { type Outcome, Program, YIELD } from "./program.ts";
 import type { RemoteTask } from "./remote_task.ts";

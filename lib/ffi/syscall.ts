@@ -20,6 +20,7 @@ export const NR = {
   munmap: 11,
   brk: 12,
   rt_sigaction: 13,
+  ioctl: 16,
   pread64: 17,
   pwrite64: 18,
   mremap: 25,
@@ -30,12 +31,23 @@ export const NR = {
   setitimer: 38,
   getpid: 39,
   clone: 56,
+  clone3: 435,
+  vfork: 58,
   exit: 60,
+  unshare: 272,
   wait4: 61,
+  syncfs: 306,
+  rt_sigprocmask: 14,
+  tgkill: 234,
+  exit_group: 231,
+  setpgid: 109,
+  waitid: 247,
   kill: 62,
   fcntl: 72,
   fsync: 74,
   fchdir: 81,
+  fchmod: 91,
+  fchown: 93,
   umask: 95,
   ptrace: 101,
   setuid: 105,
@@ -73,6 +85,8 @@ export const NR = {
   openat: 257,
   readlinkat: 267,
   set_robust_list: 273,
+  splice: 275,
+  tee: 276,
   dup3: 292,
   pipe2: 293,
   prlimit64: 302,
@@ -202,6 +216,26 @@ export function open(path: KernelPath, flags: number, mode = 0): number {
   );
 }
 
+/**
+ * syncfs(2) of the file system that a descriptor is on, beside JavaScript.
+ *
+ * @throws SyscallError, also when an earlier write did not reach the disk
+ */
+export async function syncFileSystem(fd: number): Promise<void> {
+  result(
+    "syncfs",
+    await library("waiting").syscall_beside(
+      BigInt(NR.syncfs),
+      BigInt(fd),
+      0n,
+      0n,
+      0n,
+      0n,
+      0n,
+    ),
+  );
+}
+
 export function close(fd: number): void {
   syscall("close", BigInt(fd));
 }
@@ -247,6 +281,20 @@ function transfer(
   return done;
 }
 
+/** Memory for an answer of the kernel, to be used again and again. */
+class KernelAnswer {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  #address: bigint | undefined;
+
+  constructor(length: number) {
+    this.bytes = new Uint8Array(length);
+  }
+
+  get address(): bigint {
+    return this.#address ??= addressOf(this.bytes);
+  }
+}
+
 /** What identifies a file, and what decides how it is saved. */
 export interface FileStatus {
   dev: bigint;
@@ -260,25 +308,25 @@ export interface FileStatus {
   size: bigint;
 }
 
+/** struct stat of x86-64 (asm/stat.h). */
+const answer = new KernelAnswer(144);
+
 /** stat(2), following links; or fstat(2) of a descriptor. */
 export function stat(of: KernelPath | number): FileStatus {
-  const buffer = new Uint8Array(144);
   if (typeof of === "number") {
-    syscallBuffer1("fstat", BigInt(of), buffer);
+    syscallBuffer1("fstat", BigInt(of), answer.bytes);
   } else {
-    syscallBuffer0("stat", terminated(of), addressOf(buffer));
+    syscallBuffer0("stat", terminated(of), answer.address);
   }
-  return decodeStatus(buffer);
+  return decodeStatus(answer.bytes);
 }
 
 /** lstat(2): of a link itself. */
 export function lstat(path: KernelPath): FileStatus {
-  const buffer = new Uint8Array(144);
-  syscallBuffer0("lstat", terminated(path), addressOf(buffer));
-  return decodeStatus(buffer);
+  syscallBuffer0("lstat", terminated(path), answer.address);
+  return decodeStatus(answer.bytes);
 }
 
-/** struct stat of x86-64 (asm/stat.h). */
 function decodeStatus(buffer: Uint8Array<ArrayBuffer>): FileStatus {
   const view = new DataView(buffer.buffer);
   return {
@@ -294,19 +342,18 @@ function decodeStatus(buffer: Uint8Array<ArrayBuffer>): FileStatus {
 }
 
 const PATH_MAX = 4096;
+const link = new KernelAnswer(PATH_MAX);
 
 /** readlink(2): the bytes of the link, at most 4095. */
 export function readLink(path: KernelPath): Uint8Array<ArrayBuffer> {
-  const name = terminated(path);
-  const buffer = new Uint8Array(PATH_MAX);
   const length = syscallBuffer1(
     "readlinkat",
     BigInt(AT_FDCWD),
-    name,
-    addressOf(buffer),
+    terminated(path),
+    link.address,
     BigInt(PATH_MAX),
   );
-  return buffer.slice(0, Number(length));
+  return link.bytes.slice(0, Number(length));
 }
 
 /** File types in st_mode (inode(7)). */

@@ -1,14 +1,19 @@
 import { assert, assertEquals } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { O, stat } from "../ffi/syscall.ts";
+import { DescriptionIndex } from "./description_index.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
   type DescriptorOptions,
   type DescriptorPlan,
+  GONE,
   lookAtDescriptors,
+  pipesAmong,
   planDescriptors,
   terminalKey,
+  TreeDescriptions,
 } from "./descriptors.ts";
+import { OutsideHolders } from "./outside_holders.ts";
 
 const OPTIONS: DescriptorOptions = {
   shellJob: false,
@@ -20,11 +25,45 @@ function plan(
   pid: number,
   options: Partial<DescriptorOptions> = {},
 ): DescriptorPlan {
-  return planDescriptors(pid, lookAtDescriptors(pid), {
-    ...OPTIONS,
-    ...options,
-  });
+  return planTree([pid], options)[0];
 }
+
+/** The plans for processes that are one tree. */
+function planTree(
+  pids: readonly number[],
+  options: Partial<DescriptorOptions> = {},
+): DescriptorPlan[] {
+  const index = new DescriptionIndex();
+  const processes = pids.map((pid) => ({
+    pid,
+    descriptors: lookAtDescriptors(pid, index),
+  }));
+  const all = new Set(pids);
+  const holders = new OutsideHolders(pipesAmong(processes), all);
+  const tree = new TreeDescriptions(all, holders);
+  return processes.map(({ pid, descriptors }) =>
+    planDescriptors(pid, descriptors, { ...OPTIONS, ...options }, tree)
+  );
+}
+
+/** What a script gives to a second process, which ends with the first. */
+const FORK = `
+def fork(use=lambda: None):
+    gate, opened = os.pipe()
+    child = os.fork()
+    if child == 0:
+        libc.prctl(1, 9)
+        os.close(gate)
+        os.close(report)
+        use()
+        os.close(opened)
+        while True:
+            signal.pause()
+    os.close(opened)
+    os.read(gate, 1)
+    os.close(gate)
+    return child
+`;
 
 /** The plan for a script that opens descriptors. */
 async function planFor(
@@ -120,7 +159,16 @@ const REFUSED: readonly [what: string, script: string, why: RegExp][] = [
   ["an epoll instance", "a = select.epoll()", /^an epoll instance is not/],
   ["a timerfd", "libc.timerfd_create(1, 0)", /^a timerfd is not/],
   ["a signalfd", "libc.signalfd(-1, bytes(128), 0)", /^a signalfd is not/],
-  ["a pidfd", "os.pidfd_open(os.getpid())", /^a pidfd is not/],
+  [
+    "a pidfd of a process outside",
+    "os.pidfd_open(1)",
+    /^it is a pidfd of process \d+, which is not part of what is dumped$/,
+  ],
+  [
+    "a pidfd of a thread",
+    "libc.syscall(434, os.getpid(), os.O_EXCL)",
+    /^a pidfd of a thread is not/,
+  ],
   ["an inotify instance", "libc.inotify_init()", /^an inotify instance is/],
   ["a memfd", `os.memfd_create("x")`, /^a memfd is not/],
   [
@@ -128,11 +176,49 @@ const REFUSED: readonly [what: string, script: string, why: RegExp][] = [
     `os.open("/proc/self/ns/net", os.O_RDONLY)`,
     /^a namespace is not/,
   ],
-  ["a pipe", "a = os.pipe()", /^a pipe is not supported yet, unless/],
   [
-    "a named pipe",
-    `os.mkfifo(path); os.open(path, os.O_RDWR)`,
-    /^a named pipe \(fifo\) is not/,
+    "a pipe that another process holds, too",
+    `a = os.pipe()
+if os.fork() == 0:
+    libc.prctl(1, 9)
+    os.close(report)
+    while True:
+        signal.pause()`,
+    /^task \d+ \(python3\) outside of the program has an end of it, too, as descriptor \d+$/,
+  ],
+  [
+    "a fifo that another process has open, too",
+    `os.mkfifo(path); os.link(path, path + "2"); a = os.open(path, os.O_RDWR)
+if os.fork() == 0:
+    libc.prctl(1, 9)
+    os.close(report)
+    os.open(path + "2", os.O_RDWR)
+    os.close(a)
+    while True:
+        signal.pause()`,
+    /^task \d+ \(python3\) outside of the program has it open, too, as descriptor \d+$/,
+  ],
+  [
+    "a file of a process that has ended",
+    `child = os.fork()
+if child == 0:
+    signal.pause()
+a = os.open("/proc/%d/status" % child, os.O_RDONLY)
+os.kill(child, 9)
+os.waitpid(child, 0)`,
+    /^it tells of process \d+, which has ended/,
+  ],
+  [
+    "a file of a thread",
+    `thread = threading.Thread(target=signal.pause, daemon=True)
+thread.start()
+a = os.open("/proc/self/task/%d/comm" % thread.native_id, os.O_RDONLY)`,
+    /^a file of a thread in \/proc is not/,
+  ],
+  [
+    "a fifo without a name",
+    `os.mkfifo(path); os.open(path, os.O_RDWR); os.unlink(path)`,
+    /^the file was deleted while in use/,
   ],
   [
     "a file without a name",
@@ -231,7 +317,9 @@ ready()
 
 Deno.test("a pipe that leads outside is saved when it is named", async () => {
   await using child = await ChildProgram.start(`
+${FORK}
 a, b = os.pipe()
+fork()
 os.close(a)
 ready(os.readlink("/proc/self/fd/%d" % b))
 `);
@@ -243,7 +331,141 @@ ready(os.readlink("/proc/self/fd/%d" % b))
   for (const key of [link, link.replace(":", "")]) {
     const { reasons, descriptors } = plan(child.pid, { external: [key] });
     assertEquals(reasons, []);
-    assertEquals(descriptors.slice(-1)[0].description.kind, "pipe");
+    assertEquals(descriptors.slice(-1)[0].description.kind, "external pipe");
+  }
+});
+
+Deno.test("processes of a tree share descriptions by fork, and by what they send", async () => {
+  const path = await Deno.makeTempFile();
+  try {
+    await using child = await ChildProgram.start(`
+${FORK}
+file = os.open(${JSON.stringify(path)}, os.O_RDWR)
+alike = os.open(${JSON.stringify(path)}, os.O_RDWR)
+one, other = socket.socketpair(socket.AF_UNIX)
+def use():
+    os.dup2(alike, 30)
+    os.close(alike)
+    os.open(${JSON.stringify(path)}, os.O_RDWR)
+    late, fds, _, _ = socket.recv_fds(other, 1, 1)
+    os.dup2(fds[0], 40)
+    os.close(fds[0])
+    other.close()
+    one.close()
+late = os.open("/dev/zero", os.O_RDONLY)
+import threading
+sent = os.dup(late)
+gate = threading.Thread(target=lambda: socket.send_fds(one, [b"x"], [sent]))
+gate.start()
+answer = fork(use)
+gate.join()
+one.close()
+other.close()
+ready([answer, file, alike, late, sent])
+`);
+    const [second, file, alike, late, sent] = child.answer as number[];
+    const [mine, theirs] = planTree([child.pid, second]);
+    assertEquals([...mine.reasons, ...theirs.reasons], []);
+    const of = ({ descriptors }: DescriptorPlan, fd: number) =>
+      descriptors.find((descriptor) => descriptor.fd === fd)!.description;
+    assert(of(mine, file) === of(theirs, file));
+    assert(of(mine, alike) === of(theirs, 30));
+    assert(of(mine, file) !== of(mine, alike));
+    assert(of(mine, late) === of(theirs, late));
+    assert(of(mine, sent) === of(theirs, 40));
+    // What the other opened itself looks the same and is another.
+    const own = of(theirs, alike);
+    assertEquals(own.link, path);
+    assert(own !== of(mine, alike) && own !== of(mine, file));
+    assert(of(mine, 0) === of(theirs, 2));
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("pipes, fifos and pidfds within the tree are saved", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await using child = await ChildProgram.start(`
+${FORK}
+a, b = os.pipe()
+c, d = os.pipe()
+os.close(d)
+os.mkfifo(${JSON.stringify(directory)} + "/fifo")
+fifo = os.open(${JSON.stringify(directory)} + "/fifo", os.O_RDWR)
+name = os.open(${JSON.stringify(directory)} + "/fifo", os.O_PATH)
+second = fork(lambda: os.close(a))
+alive = os.pidfd_open(second)
+dead = os.fork()
+if dead == 0:
+    os._exit(0)
+gone = os.pidfd_open(dead)
+os.waitpid(dead, 0)
+os.close(b)
+ready([second, a, b, c, fifo, name, alive, gone])
+`);
+    const [second, a, b, c, fifo, name, alive, gone] = child
+      .answer as number[];
+    const pids = [child.pid, second];
+    const [mine, theirs] = planTree(pids);
+    assertEquals([...mine.reasons, ...theirs.reasons], []);
+    const of = ({ descriptors }: DescriptorPlan, fd: number) =>
+      descriptors.find((descriptor) => descriptor.fd === fd)!.description;
+    const told = [a, c, fifo, name, alive, gone].map((fd) => {
+      const { kind, target } = of(mine, fd);
+      return [kind, target];
+    });
+    assertEquals(told, [
+      ["pipe", undefined],
+      ["pipe", undefined],
+      ["fifo", undefined],
+      ["named", undefined],
+      ["pidfd", second],
+      ["pidfd", GONE],
+    ]);
+    assertEquals(of(theirs, b).link, of(mine, a).link);
+    assert(of(theirs, b) !== of(mine, a));
+    const index = new DescriptionIndex();
+    const pipes = pipesAmong(pids.map((pid) => ({
+      pid,
+      descriptors: lookAtDescriptors(pid, index),
+    })));
+    assertEquals(
+      pipes.map((
+        { link, ends },
+      ) => [link, ends.map(({ pid, fd }) => [pid, fd])]),
+      [
+        [of(mine, a).link, [[child.pid, a], [second, b]]],
+        [of(mine, c).link, [[child.pid, c]]],
+        [`${directory}/fifo`, [[child.pid, fifo]]],
+      ],
+    );
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("a reader of a fifo is told from one that a writer has left", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await using child = await ChildProgram.start(`
+def open_fifo(name, flags):
+    return os.open(${JSON.stringify(directory)} + "/" + name, flags)
+for name in "ab":
+    os.mkfifo(${JSON.stringify(directory)} + "/" + name)
+alone = open_fifo("a", os.O_RDONLY | os.O_NONBLOCK)
+left = open_fifo("b", os.O_RDONLY | os.O_NONBLOCK)
+os.close(open_fifo("b", os.O_WRONLY))
+again = open_fifo("b", os.O_RDONLY | os.O_NONBLOCK)
+ready([alone, left, again])
+`);
+    const { descriptors } = plan(child.pid);
+    const told = (child.answer as number[]).map((fd) =>
+      descriptors.find((one) => one.fd === fd)!.description.unconnected
+    );
+    assertEquals(told, [true, false, true]);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
   }
 });
 

@@ -37,11 +37,46 @@ export interface NamedFile {
 export class FileTable {
   readonly entries: file_entry[] = [];
   readonly #shared = new Map<string, number>();
+  readonly #once = new Map<object, number>();
+  readonly #pipeIds = new Map<string, number>();
+  readonly #takenPipeIds = new Set<number>();
 
   /** A new id for an entry; `make` gets it. */
   add(make: (id: number) => file_entry): number {
     const id = this.entries.length + 1;
     this.entries.push(make(id));
+    return id;
+  }
+
+  /** The id of the entry of `key`, which `add` makes when there is none yet. */
+  once(key: object, add: () => number): number {
+    let id = this.#once.get(key);
+    if (id === undefined) {
+      id = add();
+      this.#once.set(key, id);
+    }
+    return id;
+  }
+
+  /** The id that {@link once} gave. */
+  idOf(key: object): number {
+    return this.#once.get(key)!;
+  }
+
+  /**
+   * The number of a pipe or fifo in the image: its inode, unless that is longer
+   * than the 32 bits of the format and another one ends with the same.
+   *
+   * @param key the same for all descriptors of the pipe
+   */
+  pipeId(key: string, inode: bigint): number {
+    let id = this.#pipeIds.get(key);
+    if (id === undefined) {
+      id = Number(BigInt.asUintN(32, inode));
+      while (this.#takenPipeIds.has(id)) id = (id + 1) >>> 0;
+      this.#takenPipeIds.add(id);
+      this.#pipeIds.set(key, id);
+    }
     return id;
   }
 

@@ -10,6 +10,8 @@ export const FEATURES = {
   "ckpt:xsave": "registers beyond those of CRIU's format",
   "ckpt:syscall-user-dispatch": "system calls dispatched to the program",
   "ckpt:tsc": "a forbidden time stamp counter",
+  "ckpt:shared-vm": "memory that is that of the parent (CLONE_VM)",
+  "ckpt:packets": "packets in a pipe",
 } as const;
 
 export type Feature = keyof typeof FEATURES;

@@ -5,6 +5,7 @@
  */
 
 import { CkptError, EXIT } from "../error.ts";
+import { close, O, open, syncFileSystem } from "../ffi/syscall.ts";
 import { encodeImage } from "./framing.ts";
 import {
   type Content,
@@ -30,6 +31,8 @@ const INVENTORY_NAME = imageName("inventory");
 
 /** Files that are brought to disk at the same time. */
 const SYNC_AT_ONCE = 16;
+/** From here on it is faster to bring the whole file system to disk, once. */
+const FILES_WORTH_SYNCFS = 64;
 
 export interface ImageWriterOptions {
   /** Whether another image in the directory may be replaced. */
@@ -40,8 +43,11 @@ export class ImageWriter implements Disposable {
   readonly #partial: string;
   readonly #lock: Deno.FsFile;
   readonly #createdDirectory: boolean;
-  /** Files with framing, whose checksums go into the manifest. */
-  readonly #digests = new Map<string, Promise<string>>();
+  /** Files with framing: bytes, and checksums for the manifest. */
+  readonly #framed = new Map<
+    string,
+    { size: number; sha256: Promise<string> }
+  >();
   readonly #raw = new Set<string>();
   #parent: string | undefined;
   #moved: string[] = [];
@@ -99,7 +105,7 @@ export class ImageWriter implements Disposable {
       }], { cause: error });
     }
     this.#writeFile(name, bytes);
-    this.#digests.set(name, sha256(bytes));
+    this.#framed.set(name, { size: bytes.length, sha256: sha256(bytes) });
   }
 
   /**
@@ -153,7 +159,7 @@ export class ImageWriter implements Disposable {
     ckptVersion: string,
   ): Promise<number> {
     this.write("inventory", undefined, inventory);
-    const names = [...this.#digests.keys(), ...this.#raw];
+    const names = [...this.#framed.keys(), ...this.#raw];
     const bytes = await this.#writeManifest(names, ckptVersion);
     names.push(MANIFEST_NAME);
     await this.#syncAll(names);
@@ -167,12 +173,12 @@ export class ImageWriter implements Disposable {
     const manifest = newManifest(version);
     let total = 0;
     for (const name of names.toSorted()) {
-      const { size } = Deno.statSync(`${this.#partial}/${name}`);
-      const entry: ManifestFile = { size };
-      const digest = this.#digests.get(name);
-      if (digest !== undefined) entry.sha256 = await digest;
+      const framed = this.#framed.get(name);
+      const entry: ManifestFile = framed === undefined
+        ? { size: Deno.statSync(`${this.#partial}/${name}`).size }
+        : { size: framed.size, sha256: await framed.sha256 };
       manifest.files[name] = entry;
-      total += size;
+      total += entry.size;
     }
     const bytes = await encodeManifest(manifest);
     this.#writeFile(MANIFEST_NAME, bytes);
@@ -180,6 +186,17 @@ export class ImageWriter implements Disposable {
   }
 
   async #syncAll(names: string[]): Promise<void> {
+    if (names.length >= FILES_WORTH_SYNCFS) {
+      const directory = open(this.#partial, O.RDONLY | O.DIRECTORY);
+      try {
+        await syncFileSystem(directory);
+      } catch (error) {
+        throw writeError(this.directory, this.directory, error);
+      } finally {
+        close(directory);
+      }
+      return;
+    }
     const queue = names.values();
     const worker = async () => {
       for (const name of queue) {

@@ -112,6 +112,7 @@ export const IMAGE_FILES = {
   "stats-restore": file(0x57093306, "stats_entry", "one", "none", "none", "empty"),
   "irmap-cache": file(0x57004059, "irmap_cache_entry", "many", "none", "none", "empty"),
   "ckpt-task": file(0x434b5054, "ckpt_task_entry", "one", "decimal", "none", "empty"),
+  "ckpt-pipes": file(0x434b5050, "ckpt_pipe_entry", "many", "none", "none", "empty"),
 } as const;
 
 export type ImageKind = keyof typeof IMAGE_FILES;

@@ -292,6 +292,34 @@ export interface ckpt_cgroup_entry {
   path: string;
 }
 
+export interface ckpt_ended_entry {
+  uid: number;
+  euid: number;
+  suid: number;
+  gid: number;
+  egid: number;
+  sgid: number;
+}
+
+export interface ckpt_inherited_entry {
+  ranges: ckpt_range_entry[];
+}
+
+export interface ckpt_pipe_entry {
+  pipe_id: number;
+  packets: number[];
+  external?: boolean | undefined;
+  unconnected: number[];
+  uid?: number | undefined;
+  gid?: number | undefined;
+  mode?: number | undefined;
+}
+
+export interface ckpt_range_entry {
+  start: bigint;
+  end: bigint;
+}
+
 export interface ckpt_task_entry {
   personality?: number | undefined;
   threads: ckpt_thread_entry[];
@@ -303,6 +331,12 @@ export interface ckpt_task_entry {
   lock_future?: number | undefined;
   areas: ckpt_area_entry[];
   cgroups: ckpt_cgroup_entry[];
+  exit_signal?: number | undefined;
+  stop_unreported?: boolean | undefined;
+  inherited?: ckpt_inherited_entry | undefined;
+  ended?: ckpt_ended_entry | undefined;
+  shares_io_context?: boolean | undefined;
+  shares_semaphore_undo?: boolean | undefined;
 }
 
 export interface ckpt_thread_entry {
@@ -1408,6 +1442,10 @@ export interface Messages {
   cgroup_prop_entry: cgroup_prop_entry;
   ckpt_area_entry: ckpt_area_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
+  ckpt_ended_entry: ckpt_ended_entry;
+  ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_pipe_entry: ckpt_pipe_entry;
+  ckpt_range_entry: ckpt_range_entry;
   ckpt_task_entry: ckpt_task_entry;
   ckpt_thread_entry: ckpt_thread_entry;
   core_entry: core_entry;
@@ -1559,7 +1597,11 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
-  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups",
+  ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
+  ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
+  ckpt_range_entry: "1!uint64 start,2!uint64 end",
+  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   core_entry: "1!#core_entry_march mtype,2?@thread_info_x86 thread_info,3?@task_core_entry tc,4?@task_kobj_ids_entry ids,5?@thread_core_entry thread_core",
   cpuinfo_entry: "1*@cpuinfo_x86_entry x86_entry",

@@ -22,6 +22,10 @@ export interface TaskSummary {
   /** The name that ps(1) shows. */
   name: string;
   state: "alive" | "dead" | "stopped" | "unknown";
+  /** How a dead one ended: its exit status, or the signal that killed it. */
+  ended?: { exit: number } | { signal: number } | undefined;
+  /** The signal that stopped a stopped one. */
+  stopped_by?: number | undefined;
   /** The path of its program; undefined for a dead one. */
   program: string | undefined;
   directory: string | undefined;
@@ -79,6 +83,7 @@ export function summarize(set: ImageSet): ImageSummary {
         sid,
         name: set.read("core", pid)?.tc?.comm ?? "",
         state,
+        ...endOrStop(set, pid, state),
         threads: state === "dead" ? 0 : threads.length,
         ...pathsOf(set, pid),
         ...memoryOf(set, pid),
@@ -93,6 +98,21 @@ export function summarize(set: ImageSet): ImageSummary {
 function taskState(set: ImageSet, pid: number): TaskSummary["state"] {
   const state = set.read("core", pid)?.tc?.task_state ?? 0;
   return (["unknown", "alive", "dead", "stopped"] as const)[state] ?? "unknown";
+}
+
+const SIGSTOP = 19;
+
+function endOrStop(
+  set: ImageSet,
+  pid: number,
+  state: TaskSummary["state"],
+): Pick<TaskSummary, "ended" | "stopped_by"> {
+  const { exit_code = 0, stop_signo } = set.read("core", pid)?.tc ?? {};
+  if (state === "stopped") return { stopped_by: stop_signo ?? SIGSTOP };
+  if (state !== "dead") return {};
+  // As wait(2) gives it.
+  const signal = exit_code & 0x7f;
+  return { ended: signal === 0 ? { exit: exit_code >> 8 } : { signal } };
 }
 
 function pathsOf(set: ImageSet, pid: number) {

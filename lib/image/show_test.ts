@@ -1,7 +1,13 @@
 import { assertEquals, assertObjectMatch } from "@std/assert";
 import { readImageSet } from "./image_set.ts";
 import { showAll, summarize } from "./show.ts";
-import { minimalImage, writeWithManifest } from "./testing/minimal_image.ts";
+import {
+  endImage,
+  minimalChild,
+  minimalImage,
+  writeTree,
+  writeWithManifest,
+} from "./testing/minimal_image.ts";
 
 async function inImage(
   test: (set: Awaited<ReturnType<typeof readImageSet>>) => void,
@@ -39,6 +45,38 @@ Deno.test("the summary says who is in the image and how much memory", () =>
       }],
     });
   }));
+
+Deno.test("the summary tells how processes ended, and what stopped them", async () => {
+  const child = (pid: number) =>
+    minimalChild(pid, { ppid: 4242, pgid: 4242, sid: 4242 });
+  const [exited, killed, stopped, unsaid] = [11, 12, 13, 14].map(child);
+  endImage(exited, 0x2a00);
+  endImage(killed, 0x8b);
+  stopped.core.tc!.task_state = 3;
+  stopped.core.tc!.stop_signo = 20;
+  unsaid.core.tc!.task_state = 3;
+  const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
+  try {
+    const images = [minimalImage(), exited, killed, stopped, unsaid];
+    writeTree(directory, images);
+    const { tasks } = summarize(await readImageSet(directory));
+    const none = { threads: 0, descriptors: 0, areas: 0, stored_bytes: 0 };
+    const all = { threads: 1, descriptors: 3, areas: 6 };
+    assertObjectMatch({ tasks }, {
+      tasks: [
+        { pid: 4242, state: "alive", ...all },
+        { pid: 11, ppid: 4242, state: "dead", ended: { exit: 42 }, ...none },
+        { pid: 12, state: "dead", ended: { signal: 11 }, ...none },
+        { pid: 13, state: "stopped", stopped_by: 20, ...all },
+        { pid: 14, state: "stopped", stopped_by: 19, ...all },
+      ],
+    });
+    assertEquals([tasks[0].ended, tasks[0].stopped_by], [undefined, undefined]);
+    assertEquals(tasks[1].program, undefined);
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
 
 Deno.test("all of an image can be shown as JSON", () =>
   inImage((set) => {

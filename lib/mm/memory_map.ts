@@ -53,10 +53,10 @@ export function describeMemory(
 }
 
 /**
- * Sets all of it at once (struct prctl_mm_map, linux/prctl.h). Nothing of the
- * old program file may be mapped any more.
+ * Sets all of it at once (struct prctl_mm_map, linux/prctl.h).
  *
- * @param exe descriptor of the program file
+ * @param exe descriptor of the program file: nothing of the old one may be
+ * mapped any more; -1: it stays what it is, as in a child that inherits it
  */
 export function restoreMemoryMap(
   program: Program,

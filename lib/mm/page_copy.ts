@@ -7,21 +7,34 @@ import { library } from "../ffi/library.ts";
 import type { pagemap_entry } from "../image/schema.gen.ts";
 import { PAGE_SIZE } from "../image/pagemap.ts";
 import { PAGE_FLAGS } from "../image/vma_status.ts";
+import { storedPages } from "./stored_pages.ts";
 import type { Vma } from "./vma.ts";
 
 const AREA_ZERO_IS_DEFAULT = 1n;
 const AREA_WHOLE = 4n;
 const RANGE_GUARD = 2n;
+const RANGE_INHERITED = 8n;
 
 export interface StoredPages {
   readonly entries: pagemap_entry[];
   /** Ranges with MADV_GUARD_INSTALL, [start, end). */
   readonly guards: { start: bigint; end: bigint }[];
+  /** Stored pages that are the very ones the parent has stored, ascending. */
+  readonly inherited: { start: bigint; end: bigint }[];
+}
+
+/** A parent whose pages are stored already. */
+export interface StoredParent {
+  /** Itself or its snapshot, as it was when the child's was taken. */
+  readonly source: number;
+  readonly pages: StoredPages;
+  /** Descriptor of its page image, to be read. */
+  readonly image: number;
 }
 
 /** Progress of a copy that runs beside JavaScript; pages of 4096 bytes. */
 export class PageCounters {
-  readonly #words = new BigUint64Array(2);
+  readonly #words = new BigUint64Array(3);
 
   get buffer(): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.#words.buffer);
@@ -35,6 +48,11 @@ export class PageCounters {
   /** Pages stored. */
   get written(): bigint {
     return this.#words[1];
+  }
+
+  /** Lets what fills memory end early. */
+  cancel(): void {
+    this.#words[2] = 1n;
   }
 }
 
@@ -63,6 +81,8 @@ const PAGES_WORTH_TWO = 2048n;
 /**
  * Writes the pages of a task's private memory to `fd`, from `offset` on.
  *
+ * @param parent pages that the task shares with it are told, and where the file
+ * system can do that (btrfs, xfs) not written a second time but cloned
  * @param signal ends it early; its reason is thrown then
  * @throws CkptError when memory cannot be read or the image not be written
  */
@@ -72,6 +92,7 @@ export async function copyTaskPages(
   fd: number,
   offset: bigint,
   counters: PageCounters,
+  parent?: StoredParent,
   signal?: AbortSignal,
 ): Promise<StoredPages> {
   const action = `saving the memory of task ${pid}`;
@@ -94,6 +115,10 @@ export async function copyTaskPages(
   const cancel = () => native.ckpt_cancel_copy(copy[0]);
   if (pages >= 0n) {
     signal?.addEventListener("abort", cancel);
+    // When it fails, the copy knows, and its workers do nothing.
+    if (parent !== undefined && pages > 0n) {
+      await findInherited(copy[0], parent);
+    }
     await Promise.all(
       Array.from({ length: workers }, () => native.ckpt_copy_pieces(copy[0])),
     );
@@ -106,6 +131,21 @@ export async function copyTaskPages(
   );
   if (count < 0n) signal?.throwIfAborted();
   return takeList(count, list[0], action);
+}
+
+async function findInherited(copy: bigint, parent: StoredParent) {
+  const stored = storedPages(parent.pages.entries);
+  const words = new BigUint64Array(stored.length * 3);
+  stored.forEach(({ start, end, offset }, i) => {
+    words.set([start, end, offset], i * 3);
+  });
+  await library("pages").ckpt_find_inherited(
+    copy,
+    parent.source,
+    parent.image,
+    new Uint8Array(words.buffer),
+    BigInt(stored.length),
+  );
 }
 
 /**
@@ -139,6 +179,8 @@ function takeList(
   if (count < 0n) throw nativeError(count, action);
   const entries: pagemap_entry[] = [];
   const guards: { start: bigint; end: bigint }[] = [];
+  const inherited: { start: bigint; end: bigint }[] = [];
+  let stored = 0n; // where the last entry ends
   if (count > 0n) {
     const pointer = Deno.UnsafePointer.create(list)!;
     const words = new BigUint64Array(
@@ -151,14 +193,22 @@ function takeList(
         guards.push({ start, end });
         continue;
       }
-      entries.push({
-        vaddr: start,
-        compat_nr_pages: 0,
-        flags: PAGE_FLAGS.PRESENT,
-        nr_pages: (end - start) / BigInt(PAGE_SIZE),
-      });
+      if (words[i + 2] === RANGE_INHERITED) inherited.push({ start, end });
+      const pages = (end - start) / BigInt(PAGE_SIZE);
+      const last = entries.at(-1);
+      if (last !== undefined && stored === start) {
+        last.nr_pages! += pages;
+      } else {
+        entries.push({
+          vaddr: start,
+          compat_nr_pages: 0,
+          flags: PAGE_FLAGS.PRESENT,
+          nr_pages: pages,
+        });
+      }
+      stored = end;
     }
   }
   library("pages").ckpt_free(list);
-  return { entries, guards };
+  return { entries, guards, inherited };
 }

@@ -115,6 +115,16 @@ export function readWchan(pid: number): string | undefined {
   return readWith(pid, "wchan", parseWchan);
 }
 
+/** What stands for a namespace: "net:[4026531840]" (namespaces(7)). */
+export function readNamespace(pid: number, name: string): string {
+  const path = pathOf(pid, `ns/${name}`);
+  try {
+    return Deno.readLinkSync(path);
+  } catch (error) {
+    throw readFailure(error, pid, path);
+  }
+}
+
 /**
  * Children of all threads of a process, ascending. Complete only while the
  * process and its children are stopped.

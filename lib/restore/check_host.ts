@@ -23,7 +23,7 @@ import { pagesPath, type TaskImages } from "./task_images.ts";
 
 /** @param replaced ids of files for which ckpt was given a descriptor */
 export function changedFiles(
-  images: TaskImages,
+  images: Pick<TaskImages, "files">,
   replaced: ReadonlySet<number>,
 ): Reason[] {
   const reasons: Reason[] = [];

@@ -1,31 +1,24 @@
 import { assertEquals } from "@std/assert";
 import { O } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
-import { readImageSet } from "../image/image_set.ts";
 import type { reg_file_entry } from "../image/schema.gen.ts";
 import {
   type MinimalImage,
   minimalImage,
-  writeWithoutManifest,
 } from "../image/testing/minimal_image.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
 import { readMaps } from "../proc/read.ts";
 import { changedFiles, otherVdso } from "./check_host.ts";
-import { readTaskImages, type TaskImages } from "./task_images.ts";
+import type { TreeImages } from "./task_images.ts";
+import { withTree } from "./testing/tree_images.ts";
 
-async function withImages<T>(
+function withImages<T>(
   change: (image: MinimalImage) => void,
-  use: (images: TaskImages) => T,
+  use: (images: TreeImages) => T,
 ): Promise<T> {
-  const directory = await Deno.makeTempDir();
-  try {
-    const image = minimalImage();
-    change(image);
-    writeWithoutManifest(directory, image);
-    return use(readTaskImages(await readImageSet(directory)));
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  const image = minimalImage();
+  change(image);
+  return withTree([image], use);
 }
 
 /** What is said of a file that the image describes like this. */
@@ -126,7 +119,7 @@ Deno.test("the vdso of this kernel is the program's, or it is refused", async ()
     (await withImages((image) => {
       withOwnVdso(image);
       change(image);
-    }, otherVdso)).map(({ why }) => why);
+    }, ({ processes: [root] }) => otherVdso(root))).map(({ why }) => why);
   assertEquals(await why(() => {}), []);
   const last = 4096 + 4095;
   assertEquals(

@@ -3,7 +3,8 @@
  * from outside: --inherit-fd, and the terminal with --shell-job.
  */
 import type { Reason } from "../error.ts";
-import { close, syscall, SyscallError } from "../ffi/syscall.ts";
+import { close, O, syscall, SyscallError } from "../ffi/syscall.ts";
+import { readPipeImages } from "../files/pipe_images.ts";
 import {
   fd_types,
   type file_entry,
@@ -20,22 +21,26 @@ export interface Given {
 
 /** Finds a descriptor for every file that needs one. */
 export function chooseGiven(
-  images: TaskImages,
+  images: Pick<TaskImages, "set" | "descriptors" | "files">,
   options: RestoreOptions,
 ): Given {
   const byFile = new Map<number, { fd: number; reopen: boolean }>();
   const reasons: Reason[] = [];
   const used = new Set<number>();
   const terminals = images.set.read("tty-info", undefined) ?? [];
+  const { external } = readPipeImages(images.set);
   const wanted = new Set(images.descriptors.map(({ id }) => id));
   for (const id of wanted) {
     const file = images.files.get(id)!;
-    const keys = keysOf(file, terminals);
+    const keys = keysOf(file, images.files, terminals);
     const inherited = options.inheritFd.find(({ key }) => keys.includes(key));
     if (inherited !== undefined) {
       used.add(inherited.fd);
       if (isOpen(inherited.fd)) {
-        byFile.set(id, { fd: duplicate(inherited.fd), reopen: false });
+        byFile.set(id, {
+          fd: duplicate(inherited.fd),
+          reopen: isOtherEnd(file, inherited.fd),
+        });
       }
     } else if (file.type === fd_types.TTY) {
       const own = options.shellJob ? ownTerminal(file.tty!.flags) : undefined;
@@ -54,7 +59,9 @@ export function chooseGiven(
       } else {
         byFile.set(id, { ...own, fd: duplicate(own.fd) });
       }
-    } else if (file.type === fd_types.PIPE) {
+    } else if (
+      file.type === fd_types.PIPE && external.has(file.pipe!.pipe_id)
+    ) {
       reasons.push({
         object: `pipe ${keys[0]}`,
         why: "the program got it from outside",
@@ -83,6 +90,7 @@ export function chooseGiven(
 /** The keys by which --inherit-fd may name a file (as CRIU has them). */
 function keysOf(
   file: file_entry,
+  files: ReadonlyMap<number, file_entry>,
   terminals: readonly tty_info_entry[],
 ): string[] {
   switch (file.type) {
@@ -98,11 +106,21 @@ function keysOf(
         }]`,
       ];
     }
-    default: {
-      const name = file.reg?.name ?? "";
+    case fd_types.REG:
+    case fd_types.FIFO: {
+      const { name } = (file.reg ?? files.get(file.fifo!.regf_id!)?.reg)!;
       return [name, name.replace(/^\//, "")];
     }
+    default:
+      return [];
   }
+}
+
+/** Whether a pipe is given by one end, and its other one is wanted, too. */
+function isOtherEnd({ pipe }: file_entry, fd: number): boolean {
+  if (pipe === undefined) return false;
+  const flags = Number(syscall("fcntl", BigInt(fd), F_GETFL));
+  return (flags & O.ACCMODE) !== (pipe.flags & O.ACCMODE);
 }
 
 const F_GETFD = 1n;

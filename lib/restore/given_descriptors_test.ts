@@ -10,7 +10,7 @@ import {
 } from "../image/testing/minimal_image.ts";
 import { chooseGiven, type Given, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
-import { readTaskImages } from "./task_images.ts";
+import { readTreeImages } from "./task_images.ts";
 
 const OPTIONS: RestoreOptions = {
   imagesDirectory: "",
@@ -65,6 +65,7 @@ async function choose(
   change: (image: MinimalImage) => void,
   options: Partial<RestoreOptions>,
   use: (given: Given, options: RestoreOptions) => void,
+  external = true,
 ): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
@@ -75,8 +76,14 @@ async function choose(
       `${directory}/tty-info.img`,
       encodeImage("tty-info", [INFO]),
     );
+    Deno.writeFileSync(
+      `${directory}/ckpt-pipes.img`,
+      encodeImage("ckpt-pipes", [
+        { pipe_id: 777, packets: [], external, unconnected: [] },
+      ]),
+    );
     const all = { ...OPTIONS, ...options };
-    use(chooseGiven(readTaskImages(await readImageSet(directory)), all), all);
+    use(chooseGiven(readTreeImages(await readImageSet(directory)), all), all);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -122,6 +129,22 @@ Deno.test("a pipe of the outside has to be given, once for all its descriptors",
       assertEquals([isOpen(fd), isOpen(duplicate)], [false, false]);
     });
   }
+});
+
+Deno.test("a pipe of the program's own need not be given", async () => {
+  await choose(withPipe, {}, ({ reasons, byFile }) => {
+    assertEquals(reasons, []);
+    assertEquals(byFile.size, 0);
+  }, false);
+});
+
+Deno.test("of a pipe that is given by its other end, the wanted one is opened", async () => {
+  const fd = open("/dev/null", O.RDONLY);
+  const inheritFd = [{ fd, key: "pipe:[777]" }];
+  await choose(withPipe, { inheritFd }, (given, options) => {
+    assertEquals(given.byFile.get(PIPE)!.reopen, true);
+    releaseGiven(given, options);
+  });
 });
 
 Deno.test("any file may be replaced, by its path with or without a slash", async () => {

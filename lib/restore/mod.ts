@@ -1,22 +1,23 @@
 /**
  * The way of a restore: read and check everything, start the agent, let it
- * become the program, and let all threads go on at one moment, or none.
+ * become the programs, and let all threads go on at one moment, or none.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
 import type { Report } from "../report.ts";
-import { buildTask } from "./build_task.ts";
+import { buildTree } from "./build_tree.ts";
 import { changedFiles, otherVdso } from "./check_host.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
-import { planTask } from "./plan.ts";
-import { readTaskImages } from "./task_images.ts";
+import { planTree } from "./plan.ts";
+import { readTreeImages } from "./task_images.ts";
+import { takenIds } from "./taken_ids.ts";
 import { waitForTask } from "./wait.ts";
 
 /**
- * Restores a process from its images.
+ * Restores a process tree from its images.
  *
  * @throws CkptError; nothing of the program is left then
  */
@@ -37,21 +38,22 @@ export async function restore(
   report.log(3, `reading the images in ${options.imagesDirectory}`);
   const set = await readImageSet(options.imagesDirectory);
   validateImageSet(set);
-  const images = readTaskImages(set);
+  const images = readTreeImages(set);
   const given = chooseGiven(images, options);
-  const plan = planTask(images, options);
+  const plan = planTree(images, options);
   const reasons = [
     ...given.reasons,
     ...changedFiles(images, new Set(given.byFile.keys())),
-    ...otherVdso(images),
+    ...images.processes.flatMap(otherVdso),
     ...plan.reasons,
+    ...await takenIds(images),
   ];
   if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
   const planned = performance.now();
-  const pid = await buildTask(images, plan, given, options, report);
+  const pid = await buildTree(images, plan, given, options, report);
   releaseGiven(given, options);
   const finished = performance.now();
   const figures = {
@@ -67,7 +69,12 @@ export async function restore(
     { mode: 0o600 },
   );
   report.stats(figures);
-  report.log(3, `task ${pid} goes on`);
+  report.log(
+    3,
+    images.processes.length === 1
+      ? `task ${pid} goes on`
+      : `${images.processes.length} processes go on`,
+  );
   if (options.detached) return { pid };
   return { pid, ...await waitForTask(pid, options, report) };
 }

@@ -2,7 +2,7 @@
  * What has to be known before the first process exists: what this host gives a
  * new task, whether the image fits that, and how much room the agent needs.
  */
-import { CkptError, EXIT, type Reason } from "../error.ts";
+import { CkptError, type Reason } from "../error.ts";
 import { pageCount } from "../image/pagemap.ts";
 import {
   hasCapability,
@@ -37,48 +37,91 @@ import { chainOf } from "../task/seccomp.ts";
 import { signalActionProblems } from "../task/signal_actions.ts";
 import { threadAttributeProblems } from "../task/thread_attributes.ts";
 import type { RestoreOptions } from "./options.ts";
-import type { TaskImages } from "./task_images.ts";
+import type { TaskImages, TreeImages } from "./task_images.ts";
+import { type Births, planBirthsOf } from "./births.ts";
 
-export interface TaskPlan {
-  readonly reasons: readonly Reason[];
-  /** What ckpt has and a new task inherits. */
+/** What ckpt has and a new task inherits, and what this host can do. */
+export interface Host {
   readonly credentials: StartingCredentials;
   readonly limits: readonly Limit[];
   readonly readings: ProcessReadings;
   /** Whether the kernel makes timers with a wanted id. */
   readonly exactTimerIds: boolean;
-  /** Whether the task leads a session and group of its own. */
-  readonly ownSession: boolean;
+  readonly hasSysResource: boolean;
+}
+
+export interface TreePlan {
+  readonly reasons: readonly Reason[];
+  readonly host: Host;
+  readonly births: Births;
   /** Pages to be filled. */
   readonly pages: bigint;
 }
 
 const RLIMIT_NOFILE = 7;
 
-export function planTask(
-  images: TaskImages,
+function readHost(): Host {
+  return {
+    credentials: {
+      ...readStatus(Deno.pid),
+      lastCapability: Number(
+        Deno.readTextFileSync("/proc/sys/kernel/cap_last_cap"),
+      ),
+    },
+    // The agent starts with the hard limit of descriptors as its soft one too.
+    limits: readLimits(Deno.pid).map((limit) =>
+      limit.resource === RLIMIT_NOFILE ? { ...limit, soft: limit.hard } : limit
+    ),
+    readings: {
+      personality: readPersonality(Deno.pid),
+      oomScoreAdj: readOomScoreAdj(Deno.pid),
+      loginuid: readLoginuid(Deno.pid),
+      coredumpFilter: readOwnCoredumpFilter(),
+    },
+    exactTimerIds: canCreateTimersById(),
+    hasSysResource: hasCapability("CAP_SYS_RESOURCE"),
+  };
+}
+
+export function planTree(
+  images: TreeImages,
   options: RestoreOptions,
-): TaskPlan {
-  const { pid, tree, threads } = images;
-  const reasons: Reason[] = [];
-  const credentials = {
-    ...readStatus(Deno.pid),
-    lastCapability: Number(
-      Deno.readTextFileSync("/proc/sys/kernel/cap_last_cap"),
+): TreePlan {
+  const host = readHost();
+  const [root] = images.tree;
+  const reasons = images.processes.flatMap((process) =>
+    taskProblems(process, host)
+  );
+  const ownSession = root.sid === root.pid;
+  if (!ownSession && !options.shellJob) {
+    reasons.push({
+      object: `task ${root.pid}`,
+      why: `it was part of session ${root.sid} of the outside`,
+      remedy: "give --shell-job: it joins the session of ckpt",
+    });
+  }
+  const births = planBirthsOf(images);
+  reasons.push(...births.reasons);
+  return {
+    reasons,
+    host,
+    births,
+    pages: images.processes.reduce(
+      (sum, { pagemap }) =>
+        pagemap.entries.reduce(
+          (pages, entry) => pages + BigInt(pageCount(entry)),
+          sum,
+        ),
+      0n,
     ),
   };
-  // The agent starts with the hard limit of descriptors as its soft one too.
-  const limits = readLimits(Deno.pid).map((limit) =>
-    limit.resource === RLIMIT_NOFILE ? { ...limit, soft: limit.hard } : limit
-  );
-  const hasSysResource = hasCapability("CAP_SYS_RESOURCE");
-  const readings = {
-    personality: readPersonality(Deno.pid),
-    oomScoreAdj: readOomScoreAdj(Deno.pid),
-    loginuid: readLoginuid(Deno.pid),
-    coredumpFilter: readOwnCoredumpFilter(),
-  };
-  const exactTimerIds = canCreateTimersById();
+}
+
+/** What the kernel would not take of one process. */
+function taskProblems(images: TaskImages, host: Host): Reason[] {
+  const { pid, threads } = images;
+  const { limits, readings, exactTimerIds, hasSysResource } = host;
+  const reasons: Reason[] = [];
   const [leader] = threads;
   const task = leader.core.tc!;
   const object = `core-${pid}.img, entry 0`;
@@ -110,56 +153,13 @@ export function planTask(
       ...pendingSignalProblems(thread.signals_p?.signals ?? [], field),
     );
     reasons.push(...reasonsOf(() => {
-      requireCapabilities(thread.creds!, credentials, tid);
+      requireCapabilities(thread.creds!, host.credentials, tid);
       if (thread.seccomp_filter !== undefined && thread.seccomp_mode === 2) {
         chainOf(images.seccomp, thread.seccomp_filter);
       }
     }));
   }
-  reasons.push(...takenThreadIds(images));
-  const ownSession = tree.sid === pid;
-  if (!ownSession && !options.shellJob) {
-    reasons.push({
-      object: `task ${pid}`,
-      why: `it was part of session ${tree.sid} of the outside`,
-      remedy: "give --shell-job: it joins the session of ckpt",
-    });
-  }
-  return {
-    reasons,
-    credentials,
-    limits,
-    readings,
-    exactTimerIds,
-    ownSession,
-    pages: images.pagemap.entries.reduce(
-      (sum, entry) => sum + BigInt(pageCount(entry)),
-      0n,
-    ),
-  };
-}
-
-/**
- * Thread ids that others have. The pid itself is left to the moment of the
- * start: a program that was just dumped may not be quite gone.
- */
-function takenThreadIds({ pid, threads }: TaskImages): Reason[] {
-  return threads.slice(1).flatMap(({ tid }): Reason[] => {
-    let holder;
-    try {
-      holder = readStatus(tid);
-    } catch (error) {
-      if (error instanceof CkptError && error.exit === EXIT.gone) return [];
-      throw error;
-    }
-    if (holder.tgid === pid) return []; // ends together with the pid
-    return [{
-      object: `thread id ${tid}`,
-      why: `it is taken by "${holder.name}" (process ${holder.tgid})`,
-      remedy: "end that process, or restore in a new pid namespace: " +
-        "unshare --pid --fork --mount-proc ckpt restore ...",
-    }];
-  });
+  return reasons;
 }
 
 function reasonsOf(check: () => void): readonly Reason[] {

@@ -1,18 +1,17 @@
 /**
- * The programs by which the agent becomes the task, in the order they run.
+ * The programs by which an agent becomes a process, in the order they run.
  * Order matters: each function says why.
  */
 import type { Reason } from "../error.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
-import {
-  type GivenDescriptor,
-  restoreDescriptors,
-  restoreDirectories,
-} from "../files/restore_descriptors.ts";
+import { restoreDirectories } from "../files/restore_descriptors.ts";
+import { pagesName } from "../image/kinds.ts";
 import type { AddressRange } from "../mm/hole.ts";
+import { inheritedRanges } from "../mm/inherited_pages.ts";
+import { inheritMemory } from "../mm/inherit.ts";
 import { restoreMemoryMap } from "../mm/memory_map.ts";
-import { rebuildMemory, unmapAllBut } from "../mm/rebuild.ts";
+import { rebuildMemory, sealMemory, unmapAllBut } from "../mm/rebuild.ts";
 import { encodeText } from "../ffi/text.ts";
 import { restoreAlternateStack } from "../task/alternate_stack.ts";
 import { restoreCredentials } from "../task/credentials.ts";
@@ -37,69 +36,141 @@ import {
   restoreThreadName,
   restoreTidAddress,
 } from "../task/thread_attributes.ts";
-import type { Given } from "./given_descriptors.ts";
-import type { TaskPlan } from "./plan.ts";
+import type { Host } from "./plan.ts";
 import {
   regularFile,
   type TaskImages,
   type ThreadImage,
+  type TreeImages,
 } from "./task_images.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
 const LAST_DESCRIPTOR = 0xffff_ffff;
 const PR_SET_PDEATHSIG_OFF = [1, 0] as const;
 
-/** Descriptors that the agent inherits from ckpt for its work. */
+/** Descriptors of ckpt's that the agents have for their work. */
 export interface Services {
-  pagesFd: number;
-  /** Page images of the shared memory objects, in their order. */
-  sharedFds: readonly number[];
-  givenFds: readonly number[];
+  /** The directory of the images. */
+  images: number;
+  /** Shared memory, by the id of the object. */
+  shared: ReadonlyMap<bigint, number>;
+  /** What stands in for files of the outside. */
+  given: readonly number[];
+}
+
+/** Where the agents have them: above all numbers that any process uses. */
+export class ServiceNumbers {
+  /** Numbers of ckpt's, each once, in the order of their new numbers. */
+  readonly sources: readonly number[];
+  /** The first number that belongs to no process. */
+  readonly base: number;
+
+  constructor({ processes }: TreeImages, readonly services: Services) {
+    const { images, shared, given } = services;
+    this.sources = [...new Set([images, ...shared.values(), ...given])];
+    this.base = 1 + processes.reduce(
+      (most, { descriptors }) =>
+        descriptors.reduce((most, { fd }) => Math.max(most, fd), most),
+      Math.max(2, ...this.sources),
+    );
+  }
+
+  /** The number in an agent of a descriptor of ckpt's. */
+  of(source: number): number {
+    return this.base + this.sources.indexOf(source);
+  }
+
+  /** For the page image of the process itself. */
+  get pages(): number {
+    return this.base + this.sources.length;
+  }
+
+  /** From here on numbers are free. */
+  get free(): number {
+    return this.pages + 1;
+  }
+}
+
+/** Moves what the first agent got from ckpt; everything below is closed. */
+export function moveServices(program: Program, numbers: ServiceNumbers): void {
+  for (const source of numbers.sources) {
+    program.call(
+      "fcntl",
+      [source, F_DUPFD_CLOEXEC, numbers.base],
+      "moving the agent's descriptors",
+    );
+  }
+  program.call(
+    "close_range",
+    [0, numbers.base - 1, 0],
+    "closing inherited files",
+  );
 }
 
 /**
- * Everything of the process that its threads share. The memory comes first:
- * nothing of it depends on the rest, and the program file can be set only when
- * the agent's own is no longer mapped. What needs paths or /proc comes before
- * the root directory changes.
+ * The memory of a process and its program file, which can be set only when the
+ * agent's own is no longer mapped.
+ *
+ * @param parent whose memory, complete, the process got by fork and is to share
+ * as far as it is the same; undefined: it gets all its memory anew
  */
-export function mainProgram(
+export function memoryProgram(
   images: TaskImages,
-  plan: TaskPlan,
-  given: Given,
-  services: Services,
+  numbers: ServiceNumbers,
   agent: AddressRange,
+  parent: TaskImages | undefined,
 ): Program {
   const program = new Program();
-  const { mm, fs, pagemap, shared, extension, descriptors } = images;
-  const moved = moveServices(program, images, services);
-  if (plan.ownSession) program.call("setsid", [], "making a session");
-  unmapAllBut(program, agent);
-  rebuildMemory(program, {
-    mm,
-    files: new Map(
-      [...images.files].flatMap(([id, { reg }]) =>
-        reg === undefined ? [] : [[id, reg] as const]
-      ),
-    ),
-    pages: pagemap.entries,
-    pagesFd: moved.get(services.pagesFd)!,
-    shared: new Map(shared.map(({ id, size, pagemap }, i) => [id, {
-      size,
-      pages: pagemap.entries,
-      pagesFd: moved.get(services.sharedFds[i])!,
-    }])),
-    extensions: new Map(extension.areas.map((area) => [area.start, area])),
-    agent,
-  });
-  const exe = regularFile(images, mm.exe_file_id);
-  const exeFd = program.call(
+  const { mm, pagemap, extension } = images;
+  const name = pagesName(pagemap.pages_id);
+  const opened = program.call(
     "openat",
-    [AT_FDCWD, program.text(encodeText(exe.name)), O.RDONLY | O.CLOEXEC, 0],
-    `opening the program file ${exe.name}`,
+    [
+      numbers.of(numbers.services.images),
+      program.text(encodeText(name)),
+      O.RDONLY | O.CLOEXEC,
+      0,
+    ],
+    `opening ${name}`,
   );
-  restoreMemoryMap(program, mm, exeFd);
-  program.call("close", [exeFd], "closing the program file");
+  program.call("dup3", [opened, numbers.pages, O.CLOEXEC], `opening ${name}`);
+  program.call("close", [opened], `opening ${name}`);
+  const input = {
+    mm,
+    files: regularFiles(images),
+    pages: pagemap.entries,
+    pagesFd: numbers.pages,
+    shared: new Map(
+      [...numbers.services.shared].map(([id, fd]) => [id, numbers.of(fd)]),
+    ),
+    extensions: areaExtensions(images),
+    agent,
+  };
+  if (parent === undefined) {
+    unmapAllBut(program, agent);
+    // Before anything of the program file is mapped: a process that was forked
+    // has it already, and it cannot be changed while it is mapped.
+    const exe = regularFile(images, mm.exe_file_id);
+    const exeFd = program.call(
+      "openat",
+      [AT_FDCWD, program.text(encodeText(exe.name)), O.RDONLY | O.CLOEXEC, 0],
+      `opening the program file ${exe.name}`,
+    );
+    restoreMemoryMap(program, mm, exeFd);
+    program.call("close", [exeFd], "closing the program file");
+    rebuildMemory(program, input);
+  } else {
+    inheritMemory(program, {
+      ...input,
+      parent: {
+        mm: parent.mm,
+        pages: parent.pagemap.entries,
+        extensions: areaExtensions(parent),
+      },
+      inherited: inheritedRanges(extension.inherited),
+    });
+    restoreMemoryMap(program, mm, SAME_PROGRAM_FILE);
+  }
   if (extension.lock_future !== undefined) {
     program.call(
       "mlockall",
@@ -107,31 +178,57 @@ export function mainProgram(
       "locking areas to come in memory",
     );
   }
-  restoreDescriptors(
-    program,
-    descriptors,
-    images.files,
-    new Map(
-      [...given.byFile].map(([id, { fd, reopen }]): [
-        number,
-        GivenDescriptor,
-      ] => [id, { fd: moved.get(fd)!, reopen }]),
+  return program;
+}
+
+/** For prctl_mm_map.exe_fd: nothing changes. */
+const SAME_PROGRAM_FILE = -1;
+
+function areaExtensions({ extension }: TaskImages) {
+  return new Map(extension.areas.map((area) => [area.start, area]));
+}
+
+function regularFiles(images: TaskImages) {
+  return new Map(
+    [...images.files].flatMap(([id, { reg }]) =>
+      reg === undefined ? [] : [[id, reg] as const]
     ),
   );
+}
+
+/**
+ * What the threads of a process share but for memory and descriptors. What
+ * needs paths or /proc comes before the root directory changes.
+ */
+export function processProgram(
+  images: TaskImages,
+  host: Host,
+  numbers: ServiceNumbers,
+  ownDirectories: boolean,
+): Program {
+  const program = new Program();
+  const { mm, fs, extension } = images;
   const leader = images.threads[0].core;
+  sealMemory(program, {
+    mm,
+    extensions: areaExtensions(images),
+    files: regularFiles(images),
+  });
   restoreProcess(
     program,
     { task: leader.tc!, mm, extension, umask: fs.umask },
-    plan.readings,
+    host.readings,
   );
-  restoreDirectories(
-    program,
-    regularFile(images, fs.cwd_id),
-    regularFile(images, fs.root_id),
-  );
+  if (ownDirectories) {
+    restoreDirectories(
+      program,
+      regularFile(images, fs.cwd_id),
+      regularFile(images, fs.root_id),
+    );
+  }
   program.call(
     "close_range",
-    [firstServiceNumber(images, services), LAST_DESCRIPTOR, 0],
+    [numbers.base, LAST_DESCRIPTOR, 0],
     "closing the agent's descriptors",
   );
   for (const { xsave } of extension.threads) {
@@ -139,39 +236,6 @@ export function mainProgram(
   }
   restoreSignalActions(program, leader.tc!.sigactions);
   return program;
-}
-
-/** Above all numbers that the task or the services use. */
-function firstServiceNumber(images: TaskImages, services: Services): number {
-  return 1 + Math.max(
-    2,
-    services.pagesFd,
-    ...services.sharedFds,
-    ...services.givenFds,
-    images.descriptors.reduce((most, { fd }) => Math.max(most, fd), 0),
-  );
-}
-
-/** Moves the services out of the way; everything below is closed. */
-function moveServices(
-  program: Program,
-  images: TaskImages,
-  services: Services,
-): Map<number, number> {
-  const base = firstServiceNumber(images, services);
-  const moved = new Map<number, number>();
-  for (
-    const fd of [services.pagesFd, ...services.sharedFds, ...services.givenFds]
-  ) {
-    moved.set(fd, base + moved.size);
-    program.call(
-      "fcntl",
-      [fd, F_DUPFD_CLOEXEC, base],
-      "moving the agent's descriptors",
-    );
-  }
-  program.call("close_range", [0, base - 1, 0], "closing inherited files");
-  return moved;
 }
 
 /** CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM of clone(2). */
@@ -211,18 +275,18 @@ export function cloneThreads(
 /** What each thread has for itself; credentials close to last. */
 export function threadProgram(
   images: TaskImages,
-  plan: TaskPlan,
+  host: Host,
   thread: ThreadImage,
 ): Program {
   const program = new Program();
-  restoreThread(program, images, plan, thread, false);
+  restoreThread(program, images, host, thread, false);
   return program;
 }
 
 function restoreThread(
   program: Program,
   images: TaskImages,
-  plan: TaskPlan,
+  host: Host,
   { tid, core }: ThreadImage,
   forAllThreads: boolean,
 ): void {
@@ -239,7 +303,7 @@ function restoreThread(
   restoreScheduling(program, thread, extension);
   // Filters need CAP_SYS_ADMIN; ckpt suspends them while it traces the task.
   restoreSeccomp(program, images.seccomp, thread, forAllThreads);
-  restoreCredentials(program, thread.creds!, plan.credentials);
+  restoreCredentials(program, thread.creds!, host.credentials);
   // The kernel clears it when credentials change.
   program.call("prctl", PR_SET_PDEATHSIG_OFF, "clearing the agent's own");
   restoreParentDeathSignal(program, thread);
@@ -250,15 +314,15 @@ function restoreThread(
  * The rest of the leader, when all threads exist and are done: filters that
  * hold for all threads, and limits, which could be in the way before.
  */
-export function leaderProgram(images: TaskImages, plan: TaskPlan): Program {
+export function leaderProgram(images: TaskImages, host: Host): Program {
   const program = new Program();
   const [leader] = images.threads;
   const task = leader.core.tc!;
-  restoreResourceLimits(program, task.rlimits?.rlimits ?? [], plan.limits);
+  restoreResourceLimits(program, task.rlimits?.rlimits ?? [], host.limits);
   restoreThread(
     program,
     images,
-    plan,
+    host,
     leader,
     isForAllThreads(images.seccomp, leader.core.thread_core!),
   );
@@ -273,21 +337,56 @@ export interface EventPrograms {
   wrongTimers: (outcome: Outcome) => Reason[];
 }
 
-/** Timers and pending signals: last, because time runs and queues fill. */
+const SIGCHLD = 17;
+const SIGNAL_SET_BYTES = 8;
+/** waitid(2). */
+const P_PID = 1;
+const WNOHANG = 1;
+const WSTOPPED = 2;
+
+/**
+ * Timers and pending signals: last, because time runs and queues fill.
+ *
+ * @param stoppedChildren children whose stop the program has waited for
+ * @param childrenChanged whether children of it have ended or stopped by now:
+ * that they sent SIGCHLD is nothing the program shall see
+ */
 export function eventProgram(
   images: TaskImages,
-  plan: TaskPlan,
+  host: Host,
+  stoppedChildren: readonly number[],
+  childrenChanged: boolean,
 ): EventPrograms {
   const { pid, threads } = images;
   const task = threads[0].core.tc!;
   const programs = threads.map(() => new Program());
   const [leader] = programs;
+  for (const child of stoppedChildren) {
+    leader.call(
+      "waitid",
+      [P_PID, child, 0, WSTOPPED | WNOHANG, 0],
+      `waiting for the stop of task ${child}`,
+    );
+  }
+  if (childrenChanged) {
+    leader.call(
+      "rt_sigtimedwait",
+      [
+        leader.words([1n << BigInt(SIGCHLD - 1)]),
+        0,
+        leader.words([0, 0]),
+        SIGNAL_SET_BYTES,
+      ],
+      "taking the signals of children",
+      { mayFail: true },
+    );
+  }
   const queues = [
     task.signals_s?.signals ?? [],
     ...threads.map(({ core }) => core.thread_core?.signals_p?.signals ?? []),
   ];
   const timers = restorePosixTimers(leader, task.timers?.posix ?? [], {
-    exactIds: plan.exactTimerIds,
+    exactIds: host.exactTimerIds,
     pid,
     now: clockNow,
     pending: queues,

@@ -1,5 +1,5 @@
 /**
- * The images of one task, read and brought into one form: what CRIU writes in
+ * The images of a tree, read and brought into one form: what CRIU writes in
  * several ways is one thing here. Refuses what cannot be restored, all of it
  * at once, before anything exists.
  */
@@ -21,6 +21,7 @@ import {
   type vma_entry,
 } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
+import { TASK_STATE } from "../image/validate/tree.ts";
 import { pagesName } from "../image/kinds.ts";
 import { MAP } from "../mm/vma.ts";
 
@@ -36,10 +37,36 @@ export interface SharedObject {
   readonly pagemap: Pagemap;
 }
 
+/** A process that had ended; its parent had not taken notice yet. */
+export interface ZombieImage {
+  readonly pid: number;
+  readonly comm: string;
+  /** As wait(2) gives it. */
+  readonly status: number;
+  readonly extension: ckpt_task_entry;
+}
+
+export interface TreeImages {
+  readonly set: ImageSet;
+  /** The root first, parents before children; with those that have ended. */
+  readonly tree: readonly pstree_entry[];
+  /** Those that live, in the same order. */
+  readonly processes: readonly TaskImages[];
+  readonly zombies: readonly ZombieImage[];
+  /** Those of all processes. */
+  readonly descriptors: readonly fdinfo_entry[];
+  readonly files: ReadonlyMap<number, file_entry>;
+  readonly shared: readonly SharedObject[];
+}
+
+/** The images of one process that lives. */
 export interface TaskImages {
   readonly set: ImageSet;
   readonly tree: pstree_entry;
   readonly pid: number;
+  readonly ids: task_kobj_ids_entry;
+  /** The signal that job control has stopped it with; 0: it ran. */
+  readonly stopSignal: number;
   /** The leader comes first. */
   readonly threads: readonly ThreadImage[];
   readonly mm: mm_entry;
@@ -53,8 +80,8 @@ export interface TaskImages {
   readonly extension: ckpt_task_entry;
 }
 
-/** State of an alive task. */
-const TASK_ALIVE = 1;
+/** What stopped a process whose image does not say (criu's default). */
+const SIGSTOP = 19;
 
 /** Images whose presence means state that is not restored yet. */
 const UNSUPPORTED_IMAGES = [
@@ -63,6 +90,14 @@ const UNSUPPORTED_IMAGES = [
   ["cgroup", "cgroups of the program's own"],
   ["apparmor", "AppArmor profiles"],
 ] as const;
+
+const RESTORED_KINDS: ReadonlySet<number> = new Set([
+  fd_types.REG,
+  fd_types.TTY,
+  fd_types.PIPE,
+  fd_types.FIFO,
+  fd_types.PIDFD,
+]);
 
 /** Kinds of areas that are not restored yet. */
 const UNSUPPORTED_AREAS: readonly (readonly [bit: number, what: string])[] = [
@@ -85,39 +120,82 @@ const NAMESPACES = [
   "time_ns_id",
 ] as const satisfies readonly (keyof task_kobj_ids_entry)[];
 
+type Refuse = (object: string, why: string) => void;
+
 /**
  * @param set validated
  * @throws CkptError refused, with all that cannot be restored
  */
-export function readTaskImages(set: ImageSet): TaskImages {
+export function readTreeImages(set: ImageSet): TreeImages {
   const reasons: Reason[] = [];
-  const refuse = (object: string, why: string) => reasons.push({ object, why });
+  const refuse: Refuse = (object, why) => reasons.push({ object, why });
   const tree = set.require("pstree", undefined);
-  const [root] = tree;
-  const { pid } = root;
-  if (tree.length > 1) {
-    refuse(
-      "pstree.img",
-      `it holds ${tree.length} processes; trees are not supported yet`,
-    );
-  }
   for (const [kind, what] of UNSUPPORTED_IMAGES) {
     const content = set.read(kind, undefined);
     const empty = content === undefined ||
       Array.isArray(content) && content.length === 0;
     if (!empty) refuse(`${kind}.img`, `${what} are not supported yet`);
   }
-  const threads = root.threads.map((tid) => ({
+  const common = {
+    set,
+    files: new Map(
+      set.require("files", undefined).map((entry) => [entry.id, entry]),
+    ),
+    seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
+  };
+  const shared = new Map<bigint, SharedObject>();
+  const processes: TaskImages[] = [];
+  const zombies: ZombieImage[] = [];
+  for (const entry of tree) {
+    const { pid } = entry;
+    const task = set.require("core", pid).tc;
+    if (task?.task_state === TASK_STATE.dead) {
+      zombies.push({
+        pid,
+        comm: task.comm,
+        status: task.exit_code,
+        extension: readExtension(set, pid),
+      });
+      continue;
+    }
+    processes.push({
+      ...readProcess(entry, common, shared, refuse),
+      stopSignal: task?.task_state === TASK_STATE.stopped
+        ? task.stop_signo ?? SIGSTOP
+        : 0,
+    });
+  }
+  if (processes[0]?.pid !== tree[0].pid) {
+    refuse("pstree.img", `its root, process ${tree[0].pid}, has ended`);
+  }
+  if (reasons.length > 0) {
+    throw new CkptError(EXIT.refused, action(set), reasons);
+  }
+  return {
+    ...common,
+    tree,
+    processes,
+    zombies,
+    descriptors: processes.flatMap(({ descriptors }) => descriptors),
+    shared: [...shared.values()],
+  };
+}
+
+function readExtension(set: ImageSet, pid: number): ckpt_task_entry {
+  return set.read("ckpt-task", pid) ?? { threads: [], areas: [], cgroups: [] };
+}
+
+function readProcess(
+  tree: pstree_entry,
+  { set, files, seccomp }: Pick<TaskImages, "set" | "files" | "seccomp">,
+  sharedInTree: Map<bigint, SharedObject>,
+  refuse: Refuse,
+): Omit<TaskImages, "stopSignal"> {
+  const { pid } = tree;
+  const threads = tree.threads.map((tid) => ({
     tid,
     core: set.require("core", tid),
   }));
-  const state = threads[0].core.tc?.task_state;
-  if (state !== TASK_ALIVE) {
-    throw new CkptError(EXIT.refused, action(set), [{
-      object: `core-${pid}.img`,
-      why: "the program is stopped or ended, which is not supported yet",
-    }]);
-  }
   const ids = set.require("ids", pid);
   refuseNamespaces(ids, set, refuse);
   for (const { tid, core } of threads) {
@@ -126,16 +204,11 @@ export function readTaskImages(set: ImageSet): TaskImages {
       refuse(`core-${tid}.img`, `the label ${lsm_profile} is not supported`);
     }
   }
-  const files = new Map(
-    set.require("files", undefined).map((entry) => [entry.id, entry]),
-  );
   const descriptors = set.read("fdinfo", ids.files_id) ?? [];
   for (const { fd, type } of descriptors) {
-    if (
-      type !== fd_types.REG && type !== fd_types.TTY && type !== fd_types.PIPE
-    ) {
+    if (!RESTORED_KINDS.has(type)) {
       refuse(
-        `descriptor ${fd}`,
+        `descriptor ${fd} of process ${pid}`,
         `its kind ${nameOfKind(type)} is not supported yet`,
       );
     }
@@ -145,13 +218,17 @@ export function readTaskImages(set: ImageSet): TaskImages {
   const vmas = original.vmas.map((vma) =>
     normalArea(vma, set, files, shared, refuse)
   );
-  if (reasons.length > 0) {
-    throw new CkptError(EXIT.refused, action(set), reasons);
+  for (const object of shared.values()) {
+    const known = sharedInTree.get(object.id);
+    if (known === undefined || known.size < object.size) {
+      sharedInTree.set(object.id, object);
+    }
   }
   return {
     set,
-    tree: root,
+    tree,
     pid,
+    ids,
     threads,
     mm: { ...original, vmas },
     fs: set.require("fs", pid),
@@ -159,12 +236,8 @@ export function readTaskImages(set: ImageSet): TaskImages {
     files,
     pagemap: set.require("pagemap", pid),
     shared: [...shared.values()],
-    seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
-    extension: set.read("ckpt-task", pid) ?? {
-      threads: [],
-      areas: [],
-      cgroups: [],
-    },
+    seccomp,
+    extension: readExtension(set, pid),
   };
 }
 

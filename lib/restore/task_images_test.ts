@@ -1,10 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
-import { encodeImage } from "../image/framing.ts";
 import { readImageSet } from "../image/image_set.ts";
-import { type Content, type ImageKind, imageName } from "../image/kinds.ts";
 import { fd_types } from "../image/schema.gen.ts";
 import {
+  endImage,
+  type ImagePart,
+  minimalChild,
   type MinimalImage,
   minimalImage,
   writeWithManifest,
@@ -14,42 +15,38 @@ import { VMA_STATUS } from "../image/vma_status.ts";
 import { MAP } from "../mm/vma.ts";
 import {
   pagesPath,
-  readTaskImages,
+  readTreeImages,
   regularFile,
   type TaskImages,
 } from "./task_images.ts";
+import { withTree } from "./testing/tree_images.ts";
 
-type Part<K extends ImageKind> = [K, number | undefined, Content<K>];
-
-/** Writes an image, changed, with more files, and reads it. */
-async function read<T>(
+/** Writes an image of one process, changed, with more files, and reads it. */
+function read<T>(
   change: (image: MinimalImage) => void,
-  more: Part<ImageKind>[],
+  more: ImagePart[],
   use: (images: TaskImages) => T,
 ): Promise<T> {
-  const directory = await Deno.makeTempDir();
-  try {
-    const image = minimalImage();
-    change(image);
-    writeWithoutManifest(directory, image);
-    for (const [kind, index, content] of more) {
-      Deno.writeFileSync(
-        `${directory}/${imageName(kind, index)}`,
-        encodeImage(kind, content),
-      );
-    }
-    return use(readTaskImages(await readImageSet(directory)));
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+  const image = minimalImage();
+  change(image);
+  return withTree([image], ({ processes: [root] }) => use(root), more);
 }
 
-async function refused(
+function refused(
   change: (image: MinimalImage) => void,
-  ...more: Part<ImageKind>[]
+  ...more: ImagePart[]
+): Promise<(readonly [string, string])[]> {
+  const image = minimalImage();
+  change(image);
+  return refusedTree([image], ...more);
+}
+
+async function refusedTree(
+  images: MinimalImage[],
+  ...more: ImagePart[]
 ): Promise<(readonly [string, string])[]> {
   const error = await assertRejects(
-    () => read(change, more, () => undefined),
+    () => withTree(images, () => undefined, more),
     CkptError,
   );
   assertEquals(error.exit, EXIT.refused);
@@ -64,8 +61,14 @@ Deno.test("the smallest image is read, with and without a manifest", async () =>
     const directory = await Deno.makeTempDir();
     try {
       await write(directory, image);
-      const images = readTaskImages(await readImageSet(directory));
+      const tree = readTreeImages(await readImageSet(directory));
+      assertEquals(tree.tree, image.pstree);
+      assertEquals(tree.zombies, []);
+      assertEquals(tree.shared, []);
+      const [images, ...others] = tree.processes;
+      assertEquals(others, []);
       assertEquals(images.pid, image.pid);
+      assertEquals(images.stopSignal, 0);
       assertEquals(images.threads.map(({ tid }) => tid), [image.pid]);
       assertEquals(images.mm.vmas.length, image.mm.vmas.length);
       assertEquals(images.descriptors.map(({ fd }) => fd), [0, 1, 2]);
@@ -93,22 +96,96 @@ Deno.test("the program file has to be a file of the image", async () => {
   assertEquals(error.reasons[0].object, "files.img, id 9");
 });
 
-Deno.test("trees, stopped programs and labels are refused", async () => {
-  assertEquals(
-    await refused((image) => {
-      image.pstree.push({ ...image.pstree[0], pid: 4243, threads: [4243] });
+const ROOT = 4242;
+
+/** A child of the root, or of another process, in the session of the root. */
+function child(
+  pid: number,
+  ppid = ROOT,
+  change: (image: MinimalImage) => void = () => {},
+): MinimalImage {
+  const image = minimalChild(pid, { ppid, pgid: ROOT, sid: ROOT });
+  change(image);
+  return image;
+}
+
+function zombie(pid: number, status: number): MinimalImage {
+  const image = child(pid);
+  image.core.tc!.comm = `z${pid}`;
+  endImage(image, status);
+  return image;
+}
+
+Deno.test("a tree is read: those that live, and those that ended, with what is left of them", async () => {
+  const extension = { threads: [], areas: [], cgroups: [], exit_signal: 10 };
+  const images = [
+    minimalImage(ROOT),
+    child(11),
+    zombie(12, 0x2a00),
+    child(13, 11, (image) => {
+      image.pstree[0].threads.push(1300);
+      image.ids.files_id = 11;
     }),
-    [["pstree.img", "it holds 2 processes; trees are not supported yet"]],
-  );
-  assertEquals(
-    await refused((image) => {
-      image.core.tc!.task_state = 3;
-    }),
-    [[
-      "core-4242.img",
-      "the program is stopped or ended, which is not supported yet",
-    ]],
-  );
+    zombie(14, 0x8b),
+  ];
+  const { core } = child(1300);
+  await withTree(images, (tree) => {
+    assertEquals(tree.tree.map(({ pid }) => pid), [ROOT, 11, 12, 13, 14]);
+    assertEquals(
+      tree.processes.map(({ pid, tree: { ppid }, threads, descriptors }) => [
+        pid,
+        ppid,
+        threads.map(({ tid }) => tid),
+        descriptors.length,
+      ]),
+      [
+        [ROOT, 0, [ROOT], 3],
+        [11, ROOT, [11], 3],
+        [13, 11, [13, 1300], 3],
+      ],
+    );
+    assertEquals(tree.zombies, [
+      { pid: 12, comm: "z12", status: 0x2a00, extension },
+      {
+        pid: 14,
+        comm: "z14",
+        status: 0x8b,
+        extension: { threads: [], areas: [], cgroups: [] },
+      },
+    ]);
+  }, [["ckpt-task", 12, extension], ["core", 1300, {
+    ...core,
+    tc: undefined,
+  }]]);
+});
+
+Deno.test("the root must not have ended", async () => {
+  const root = minimalImage(ROOT);
+  root.core.tc!.task_state = 2;
+  // What else is there of it counts for nothing.
+  assertEquals(await refusedTree([root, child(11)]), [
+    ["pstree.img", `its root, process ${ROOT}, has ended`],
+  ]);
+});
+
+Deno.test("a stopped process tells with which signal; without one it was SIGSTOP", async () => {
+  for (const [stop_signo, expected] of [[undefined, 19], [19, 19], [20, 20]]) {
+    const stopped = child(11, ROOT, ({ core }) => {
+      core.tc!.task_state = 3;
+      core.tc!.stop_signo = stop_signo;
+    });
+    await withTree([minimalImage(ROOT), stopped], ({ processes }) => {
+      assertEquals(processes.map((p) => p.stopSignal), [0, expected]);
+    });
+  }
+  // A signal that is said of one that ran means nothing.
+  const alive = child(11, ROOT, ({ core }) => core.tc!.stop_signo = 20);
+  await withTree([minimalImage(ROOT), alive], ({ processes }) => {
+    assertEquals(processes.map((p) => p.stopSignal), [0, 0]);
+  });
+});
+
+Deno.test("labels are refused", async () => {
   assertEquals(
     await refused((image) => {
       image.core.thread_core!.creds!.lsm_profile = "lxc-container";
@@ -148,8 +225,8 @@ Deno.test("descriptors of kinds that are not restored are refused by kind", asyn
       );
     }),
     [
-      ["descriptor 7", "its kind EVENTFD is not supported yet"],
-      ["descriptor 8", "its kind UNIXSK is not supported yet"],
+      ["descriptor 7 of process 4242", "its kind EVENTFD is not supported yet"],
+      ["descriptor 8 of process 4242", "its kind UNIXSK is not supported yet"],
     ],
   );
 });
@@ -233,8 +310,43 @@ Deno.test("shared memory is one object, as large as its areas show it", async ()
   assertEquals(shared, [[55n, 10n * 4096n, 7]]);
 });
 
+Deno.test("shared memory of several processes is one object, as large as any shows it", async () => {
+  const area = (image: MinimalImage, shmid: bigint, pages: bigint) =>
+    image.mm.vmas.push({
+      ...image.mm.vmas[0],
+      start: 0x10_0000_0000n + shmid * 0x100_0000n,
+      end: 0x10_0000_0000n + shmid * 0x100_0000n + pages * 4096n,
+      shmid,
+      flags: MAP.shared | MAP.anonymous,
+      status: VMA_STATUS.REGULAR | VMA_STATUS.ANON_SHARED,
+    });
+  const root = minimalImage(ROOT);
+  area(root, 55n, 2n);
+  const images = [
+    root,
+    child(11, ROOT, (image) => area(image, 55n, 7n)),
+    child(12, ROOT, (image) => {
+      area(image, 55n, 3n);
+      area(image, 56n, 1n);
+    }),
+  ];
+  await withTree(images, ({ shared, processes }) => {
+    const told = (objects: typeof shared) =>
+      objects.map(({ id, size }) => [id, size / 4096n]);
+    assertEquals(told(shared), [[55n, 7n], [56n, 1n]]);
+    assertEquals(processes.map(({ shared }) => told(shared)), [
+      [[55n, 2n]],
+      [[55n, 7n]],
+      [[55n, 3n], [56n, 1n]],
+    ]);
+  }, [
+    ["pagemap-shmem", 55, { pages_id: 7, entries: [] }],
+    ["pagemap-shmem", 56, { pages_id: 8, entries: [] }],
+  ]);
+});
+
 /** Shared memory as CRIU writes it: an area of a memfd. */
-function memfdArea(name: string): Part<ImageKind>[] {
+function memfdArea(name: string): ImagePart[] {
   return [
     ["memfd", undefined, [{
       name,

@@ -1,9 +1,10 @@
 /*
- * A busy program that verifies itself all the time and ends at the first difference. Every thread counts its rounds
- * in a shared file, `progress`, where a test can see that it goes on. It maps, allocates and opens nothing more once
+ * A busy program that verifies itself all the time and ends at the first difference: busy WORK_DIRECTORY [CHILDREN].
+ * Every thread of it and of its children counts its rounds in a shared file, `progress`, a page for each process,
+ * where a test can see that it goes on. It maps, allocates and opens nothing more once
  * it is ready, so that its maps and descriptors must stay as they are.
  */
-#include "check.h"
+#include "tree.h"
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
@@ -30,12 +31,13 @@ __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...) 
   vsnprintf(trouble, sizeof(trouble), format, list);
   va_end(list);
 }
+static long breath_ms = 1;
 /**
  * Also takes a breath every so many rounds: a program that leaves no processor idle starves the tests themselves, for
  * seconds on some machines.
  */
 static int goes_on(uint64_t round, uint64_t breath) {
-  if (round % breath == 0) check_sleep_ms(1);
+  if (round % breath == 0) check_sleep_ms(breath_ms);
   return !atomic_load(&stop) && !atomic_load(&failed);
 }
 
@@ -178,15 +180,11 @@ static void *run(void *argument) {
   return NULL;
 }
 
-int main(int argc, char **argv) {
-  check_start(argc, argv);
-  char path[4200];
-  snprintf(path, sizeof(path), "%s/progress", check_dir);
-  int fd = (int)MUST(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
-  MUST(ftruncate(fd, 4096));
-  progress = (struct progress *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
-  close(fd);
-  snprintf(path, sizeof(path), "%s/file", check_dir);
+/** One process of the tree, from its building until `go`. */
+static void busy(int number, void (*ready)(void)) {
+  char path[4300];
+  snprintf(path, sizeof(path), "%s/file-%d", check_dir, number);
+  progress = (struct progress *)((char *)progress + number * 4096);
   file = (int)MUST(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
   /* its size is fixed from the start, for a restore may compare it */
   MUST(ftruncate(file, 64 * 512));
@@ -195,14 +193,43 @@ int main(int argc, char **argv) {
   for (long i = 0; i < KINDS; i++) MUST0(pthread_create(&ids[i], NULL, run, (void *)i));
   for (int i = 0; i < KINDS; i++)
     while (!progress->rounds[i] && !failed) check_sleep_ms(1);
-
-  snprintf(path, sizeof(path), "%s/go", check_dir);
-  check_write_file("ready", "", 0);
+  ready();
   double end = check_seconds() + 4 * CHECK_SECONDS_TO_LIVE;
-  while (access(path, F_OK) != 0 && !failed && check_seconds() < end) check_sleep_ms(2);
+  while (!tree_exists("go", "") && !failed && check_seconds() < end) check_sleep_ms(2);
   atomic_store(&stop, 1);
   syscall(SYS_futex, &turn, FUTEX_WAKE, 2, NULL, NULL, 0);
   for (int i = 0; i < KINDS; i++) pthread_join(ids[i], NULL);
   if (failed) check_line("%s\n", trouble);
+}
+static void say_ready(void) { check_write_file("ready", "", 0); }
+
+int main(int argc, char **argv) {
+  check_start(argc, argv);
+  int children = argc > 2 ? atoi(argv[2]) : 0;
+  if (children < 0 || children > 8) return 2;
+  /* together no busier than one alone */
+  breath_ms += 12 * children;
+  char path[4300], name[64];
+  snprintf(path, sizeof(path), "%s/progress", check_dir);
+  int fd = (int)MUST(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+  MUST(ftruncate(fd, (children + 1) * 4096));
+  progress = (struct progress *)MUST(mmap(NULL, (size_t)(children + 1) * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  close(fd);
+  pid_t pids[8];
+  for (int i = 0; i < children; i++) {
+    pids[i] = tree_fork("child-%d", i + 1);
+    if (pids[i] == 0) {
+      busy(i + 1, tree_tell);
+      tree_report(failed);
+    }
+    snprintf(name, sizeof(name), "child-%d", i + 1);
+    tree_await(name);
+  }
+  busy(0, say_ready);
+  for (int i = 0; i < children; i++) {
+    snprintf(name, sizeof(name), "child-%d", i + 1);
+    tree_collect(name);
+    tree_wait(pids[i], 0);
+  }
   return check_finish();
 }

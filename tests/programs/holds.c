@@ -7,6 +7,7 @@
 #include <asm/ldt.h>
 #include <linux/aio_abi.h>
 #include <linux/io_uring.h>
+#include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
 #include <netinet/in.h>
@@ -18,6 +19,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -47,15 +49,22 @@ static void hold(const char *kind, int fd) {
 }
 static int file(const char *name) { return (int)MUST(open(in_dir(name), O_RDWR | O_CREAT, 0644)); }
 
+/** A child in a namespace of its own, its pid in the file `child`; the value is 0 in the child. */
+static pid_t child(unsigned long flags) {
+  struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
+  pid_t pid = (pid_t)MUST(syscall(SYS_clone3, &args, sizeof(args)));
+  char text[16];
+  if (pid) check_write_file("child", text, (size_t)snprintf(text, sizeof(text), "%d\n", pid));
+  return pid;
+}
+__attribute__((noreturn)) static void end_with_test(void) {
+  while (access(in_dir("go"), F_OK) != 0) check_sleep_ms(5);
+  _exit(0);
+}
+
 static void build(const char *kind) {
   int pair[2];
-  if (!strcmp(kind, "pipe")) {
-    MUST(pipe(pair));
-    hold(kind, pair[0]), hold(kind, pair[1]);
-  } else if (!strcmp(kind, "fifo")) {
-    MUST(mkfifo(in_dir("fifo"), 0600));
-    hold(kind, open(path, O_RDWR));
-  } else if (!strcmp(kind, "socketpair")) {
+  if (!strcmp(kind, "socketpair")) {
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     hold(kind, pair[0]), hold(kind, pair[1]);
   } else if (!strcmp(kind, "tcp")) {
@@ -89,8 +98,6 @@ static void build(const char *kind) {
     hold(kind, (int)syscall(SYS_io_uring_setup, 4, &parameters));
   } else if (!strcmp(kind, "userfaultfd")) {
     hold(kind, (int)syscall(SYS_userfaultfd, O_CLOEXEC));
-  } else if (!strcmp(kind, "pidfd")) {
-    hold(kind, (int)syscall(SYS_pidfd_open, getpid(), 0));
   } else if (!strcmp(kind, "mqueue")) {
     snprintf(path, sizeof(path), "/ckpt-test-%d", getpid());
     hold(kind, mq_open(path, O_RDWR | O_CREAT, 0600, NULL));
@@ -108,18 +115,21 @@ static void build(const char *kind) {
     /* a file of a task that may be gone at the restore: that of the parent of this one */
     snprintf(path, sizeof(path), "/proc/%d/stat", getppid());
     hold(kind, open(path, O_RDONLY));
-  } else if (!strcmp(kind, "child")) {
-    pid_t child = (pid_t)MUST(fork());
-    if (child == 0)
-      for (;;) {
-        if (getppid() == 1 || access(in_dir("go"), F_OK) == 0) _exit(0);
-        check_sleep_ms(5);
-      }
-  } else if (!strcmp(kind, "zombie")) {
-    pid_t child = (pid_t)MUST(fork());
-    if (child == 0) _exit(0);
-    siginfo_t info;
-    MUST(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT));
+  } else if (!strcmp(kind, "child-holds")) {
+    /* what is refused in a child; the root holds it no more */
+    MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    if (child(0) == 0) end_with_test();
+    close(pair[0]), close(pair[1]);
+  } else if (!strcmp(kind, "child-in-pid-namespace")) {
+    if (child(CLONE_NEWPID) == 0) end_with_test();
+  } else if (!strcmp(kind, "child-in-mount-namespace")) {
+    if (child(CLONE_NEWNS) == 0) end_with_test();
+  } else if (!strcmp(kind, "traced-child")) {
+    pid_t pid = child(0);
+    if (pid == 0) end_with_test();
+    MUST(ptrace(PTRACE_SEIZE, pid, 0, 0));
+  } else if (!strcmp(kind, "pidfd-of-outside")) {
+    hold(kind, (int)syscall(SYS_pidfd_open, 1, 0));
   } else if (!strcmp(kind, "deleted-mapping")) {
     int fd = file("mapped");
     MUST(ftruncate(fd, 8192));
@@ -131,10 +141,6 @@ static void build(const char *kind) {
     MUST(ftruncate(fd, 8192));
     MUST(mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0));
     close(fd);
-  } else if (!strcmp(kind, "shm")) {
-    int id = (int)MUST(shmget(IPC_PRIVATE, 8192, 0600));
-    MUST(shmat(id, NULL, 0));
-    MUST(shmctl(id, IPC_RMID, NULL));
   } else if (!strcmp(kind, "aio")) {
     aio_context_t context = 0;
     MUST(syscall(SYS_io_setup, 4, &context));

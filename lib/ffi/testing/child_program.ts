@@ -8,6 +8,7 @@
 const PROLOGUE = `
 import ctypes, fcntl, json, mmap, os, select, signal, socket, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)
+CLONE, PR_SET_PDEATHSIG, CLONE_FS, CLONE_FILES = 56, 1, 0x200, 0x400
 if os.fork():
     os._exit(0)
 report = os.dup2(1, 100, False)
@@ -20,6 +21,29 @@ os.close(null)
 def ready(answer=None):
     os.write(report, json.dumps([os.getpid(), answer]).encode())
     os.close(report)
+def child(run=lambda: None, flags=signal.SIGCHLD):
+    reading, writing = os.pipe()
+    pid = libc.syscall(CLONE, flags, 0, 0, 0, 0)
+    shared = flags & CLONE_FILES
+    if pid == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not shared:
+            writing = os.dup2(writing, 101, False)
+            os.closerange(3, writing)
+        os.write(writing, json.dumps(run()).encode())
+        if not shared:
+            os.close(writing)
+        while True:
+            signal.pause()
+    if not shared:
+        os.close(writing)
+    answer = os.read(reading, 4096)
+    while not shared and os.read(reading, 4096):
+        pass
+    if shared:
+        os.close(writing)
+    os.close(reading)
+    return [pid, json.loads(answer)]
 `;
 
 /** Threads that wait must not move on when they are looked at. */
@@ -39,7 +63,10 @@ export class ChildProgram implements AsyncDisposable {
   ) {}
 
   /**
-   * @param script calls `ready(answer)` once, and may return then
+   * @param script calls `ready(answer)` once, and may return then. Before, it
+   * can have children that wait and die with it, and have none of its
+   * descriptors: `child(run, flags)` with flags of clone(2) returns the pid and
+   * what `run`, called in the child, returned
    * @param session start it as the leader of a session of its own
    */
   static async start(script: string, session = true): Promise<ChildProgram> {

@@ -97,23 +97,84 @@ export function minimalImage(pid = 4242): MinimalImage {
   };
 }
 
+/**
+ * Another process, for a tree: with the same files, and all else of its own. Of
+ * what a tree has once, its image has no part.
+ */
+export function minimalChild(
+  pid: number,
+  place: { ppid: number; pgid: number; sid: number },
+): MinimalImage {
+  const image = minimalImage(pid);
+  image.pstree = [{ pid, ...place, threads: [pid] }];
+  image.ids = kernelObjects(pid);
+  image.pagemap.pages_id = pid;
+  return image;
+}
+
+/** task_core_entry.task_state of a process that has ended. */
+const DEAD = 2;
+
+/** A process that has ended; nothing else than its core image is left of it. */
+export function endImage(image: MinimalImage, status: number): void {
+  const { mtype, tc } = image.core;
+  image.core = {
+    mtype,
+    tc: { ...tc!, task_state: DEAD, exit_code: status, sigactions: [] },
+  };
+}
+
+export type ImagePart = [ImageKind, number | undefined, Content<ImageKind>];
+
+/** Writes the images of a tree, the root first, without a manifest. */
+export function writeTree(
+  directory: string,
+  images: readonly MinimalImage[],
+  more: readonly ImagePart[] = [],
+): void {
+  const [root, ...children] = images;
+  const ended = ({ core }: MinimalImage) => core.tc?.task_state === DEAD;
+  const pstree = images.flatMap(({ pstree }) => pstree);
+  const parts = [
+    ...imageParts({ ...root, pstree }),
+    ...children.flatMap((child) =>
+      ended(child)
+        ? processParts(child).filter(([kind]) => kind === "core")
+        : processParts(child)
+    ),
+    ...more,
+  ];
+  for (const [kind, index, content] of parts) {
+    const path = `${directory}/${imageName(kind, index)}`;
+    Deno.writeFileSync(path, encodeImage(kind, content));
+  }
+  for (const { pagemap, pages } of images.filter((image) => !ended(image))) {
+    Deno.writeFileSync(`${directory}/pages-${pagemap.pages_id}.img`, pages);
+  }
+}
+
 /** Every framed file: kind, number and content. The inventory is the last. */
-export function imageParts(
-  image: MinimalImage,
-): [ImageKind, number | undefined, Content<ImageKind>][] {
-  const { pid } = image;
+export function imageParts(image: MinimalImage): ImagePart[] {
   return [
     ["pstree", undefined, image.pstree],
+    ...processParts(image),
+    ["files", undefined, image.files],
+    ["seccomp", undefined, image.seccomp],
+    ["timens", 0, image.timens],
+    ["inventory", undefined, image.inventory],
+  ];
+}
+
+/** What belongs to one process. */
+function processParts(image: MinimalImage): ImagePart[] {
+  const { pid } = image;
+  return [
     ["ids", pid, image.ids],
     ["core", pid, image.core],
     ["mm", pid, image.mm],
     ["fs", pid, image.fs],
     ["fdinfo", image.ids.files_id, image.fdinfo],
-    ["files", undefined, image.files],
-    ["seccomp", undefined, image.seccomp],
-    ["timens", 0, image.timens],
     ["pagemap", pid, image.pagemap],
-    ["inventory", undefined, image.inventory],
   ];
 }
 
@@ -136,12 +197,7 @@ export function writeWithoutManifest(
   directory: string,
   image: MinimalImage,
 ): void {
-  for (const [kind, index, content] of imageParts(image)) {
-    const path = `${directory}/${imageName(kind, index)}`;
-    Deno.writeFileSync(path, encodeImage(kind, content));
-  }
-  const pages = `pages-${image.pagemap.pages_id}.img`;
-  Deno.writeFileSync(`${directory}/${pages}`, image.pages);
+  writeTree(directory, [image]);
 }
 
 /** A siginfo_t of one signal, sent by kill(2) from process 1. */

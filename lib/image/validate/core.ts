@@ -68,7 +68,12 @@ function checkTask(wrong: Wrong, tc: task_core_entry, task: TreeTask): void {
   if (!states.includes(tc.task_state)) {
     wrong("tc.task_state", `is ${tc.task_state}, not alive, dead or stopped`);
   }
-  if (task.dead) return;
+  if (task.dead) {
+    if (!isFinalStatus(tc.exit_code)) {
+      wrong("tc.exit_code", `0x${tc.exit_code.toString(16)} is no wait status`);
+    }
+    return;
+  }
   if (tc.timers === undefined) wrong("tc.timers", "is missing");
   else checkTimers(wrong, tc.timers, task.entry.threads);
   if (tc.rlimits === undefined) wrong("tc.rlimits", "is missing");
@@ -79,13 +84,28 @@ function checkTask(wrong: Wrong, tc: task_core_entry, task: TreeTask): void {
     wrong("tc.sigactions", `has ${tc.sigactions.length} elements, not 62`);
   }
   checkSignals(wrong, "tc.signals_s", tc.signals_s);
-  const { oom_score_adj = 0, stop_signo = 0 } = tc;
+  const { oom_score_adj = 0, stop_signo } = tc;
   if (Math.abs(oom_score_adj) > 1000) {
     wrong("tc.oom_score_adj", `${oom_score_adj} is beyond 1000`);
   }
-  if (stop_signo > LAST_SIGNAL) {
-    wrong("tc.stop_signo", `${stop_signo} is no signal`);
+  const stopped = tc.task_state === TASK_STATE.stopped;
+  if (stopped && stop_signo !== undefined && !STOPPING.has(stop_signo)) {
+    wrong("tc.stop_signo", `signal ${stop_signo} stops no process`);
   }
+}
+
+/** SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU. */
+const STOPPING: ReadonlySet<number> = new Set([19, 20, 21, 22]);
+/** SIGCHLD, SIGCONT, SIGURG, SIGWINCH: their default action is nothing. */
+const HARMLESS: ReadonlySet<number> = new Set([17, 18, 23, 28]);
+
+/** Whether wait(2) can give such a status of a process that has ended. */
+function isFinalStatus(status: number): boolean {
+  const signal = status & 0x7f;
+  // Either the low byte of exit(2), or a signal and the mark of a core file.
+  if (signal === 0) return (status & ~0xff00) === 0;
+  return status < 0x100 && signal <= LAST_SIGNAL &&
+    !STOPPING.has(signal) && !HARMLESS.has(signal);
 }
 
 function checkTimers(

@@ -14,6 +14,12 @@ const FILES = imageName("files");
 const PATH_MAX = 4096;
 const SUN_PATH_MAX = 108;
 const O_CREAT_EXCL_NOCTTY_TRUNC = 0o1700;
+const O_ACCMODE = 3;
+/** What the kernel takes for a packet of a pipe (PIPE_BUF). */
+const LONGEST_PACKET = 4096;
+const PERMISSIONS = 0o7777;
+/** The kernel takes no larger pipe (round_pipe_size of fs/pipe.c). */
+const LARGEST_PIPE = 2 ** 31;
 
 /** Which member of file_entry belongs to a type. */
 export const FILE_MEMBERS: Readonly<Record<number, keyof file_entry>> = {
@@ -92,6 +98,7 @@ export function checkFiles(findings: Findings): FileTable {
     checkReferences(findings, table, file, wrong);
   });
   checkRemaps(findings, table);
+  checkPipes(findings, files);
   return table;
 }
 
@@ -113,7 +120,10 @@ function checkMember(file: file_entry, wrong: Wrong): void {
   else if (content.id !== file.id) {
     wrong(`${member}.id`, `${content.id} is not ${file.id}, that of the entry`);
   }
-  const { reg, tfd, usk, nlsk } = file;
+  const { reg, pipe, tfd, usk, nlsk } = file;
+  if (pipe !== undefined && (pipe.flags & O_ACCMODE) === O_ACCMODE) {
+    wrong("pipe.flags", `0${pipe.flags.toString(8)} is no end of a pipe`);
+  }
   if (reg !== undefined) checkRegular(reg.name, reg.flags, reg.ext, wrong);
   if (tfd !== undefined) {
     // CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME.
@@ -159,6 +169,9 @@ function checkReferences(
     if (id === undefined || table.has(fd_types.REG, id)) return;
     wrong(`${member}.regf_id`, `${id} is no regular file`);
   };
+  if (fifo !== undefined && fifo.regf_id === undefined) {
+    wrong("fifo.regf_id", "is missing");
+  }
   path("fifo", fifo?.regf_id);
   path("tty", tty?.regf_id);
   if (tty !== undefined) {
@@ -174,6 +187,57 @@ function checkReferences(
       wrong("memfd.inode_id", `${memfd.inode_id} is not in memfd.img`);
     } else if (inode.size > 0n) table.sharedMemory.add(BigInt(inode.shmid));
   }
+}
+
+/** What is in pipes and fifos. */
+function checkPipes(findings: Findings, files: readonly file_entry[]): void {
+  const numbers = {
+    "pipes-data": new Set(files.map(({ pipe }) => pipe?.pipe_id)),
+    "fifo-data": new Set(files.map(({ fifo }) => fifo?.pipe_id)),
+  };
+  const lengths = new Map<number, number>();
+  for (const kind of ["pipes-data", "fifo-data"] as const) {
+    const seen = new Set<number>();
+    (findings.read(kind, undefined) ?? []).forEach((data, number) => {
+      const { pipe_id, bytes, size } = data;
+      const wrong = (field: string, why: string) =>
+        findings.add(imageName(kind), number, field, why);
+      if (seen.has(pipe_id)) wrong("pipe_id", `${pipe_id} is there twice`);
+      seen.add(pipe_id);
+      if ((size ?? 0) > LARGEST_PIPE) {
+        wrong("size", `${size} is more than a pipe can have`);
+      }
+      // Both kinds may use a number; packets are for the one that has files.
+      if (numbers[kind].has(pipe_id)) lengths.set(pipe_id, bytes);
+    });
+  }
+  (findings.read("ckpt-pipes", undefined) ?? []).forEach((entry, number) => {
+    const { pipe_id, packets, unconnected } = entry;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-pipes"), number, field, why);
+    if (
+      !numbers["pipes-data"].has(pipe_id) && !numbers["fifo-data"].has(pipe_id)
+    ) wrong("pipe_id", `${pipe_id} is no pipe of files.img`);
+    for (const packet of packets) {
+      if (packet === 0 || packet > LONGEST_PACKET) {
+        wrong("packets", `${packet} is not the length of a packet`);
+      }
+    }
+    if ((entry.mode ?? 0) > PERMISSIONS) {
+      wrong("mode", `0${entry.mode!.toString(8)} is more than permissions`);
+    }
+    for (const id of unconnected) {
+      const { fifo } = files.find((file) => file.id === id) ?? {};
+      if (fifo?.pipe_id !== pipe_id) {
+        wrong("unconnected", `${id} is no descriptor of this fifo`);
+      }
+    }
+    const sum = packets.reduce((sum, packet) => sum + packet, 0);
+    const length = lengths.get(pipe_id) ?? 0;
+    if (packets.length > 0 && sum !== length) {
+      wrong("packets", `have ${sum} bytes, but the pipe ${length}`);
+    }
+  });
 }
 
 const GHOST_BIT = 0x80000000;
@@ -207,6 +271,7 @@ export function checkDescriptors(
   tasks: TreeTask[],
   table: FileTable,
 ): void {
+  checkPidfds(findings, tasks);
   const epolls = epollTargets(findings);
   const seen = new Set<number>();
   // An epoll that is only in flight between sockets is in no table.
@@ -235,6 +300,19 @@ export function checkDescriptors(
       `epoll ${id} watches ${fds.length}; no table with it has all of them`,
     );
   }
+}
+
+/** A process that was waited for has no pid any more. */
+const GONE = -1;
+
+function checkPidfds(findings: Findings, tasks: TreeTask[]): void {
+  const pids = new Set(tasks.map(({ entry: { pid } }) => pid));
+  (findings.read("files", undefined) ?? []).forEach(({ pidfd }, number) => {
+    if (pidfd === undefined || pidfd.nspid === GONE) return;
+    if (pids.has(pidfd.nspid)) return;
+    const why = `${pidfd.nspid} is no process of pstree.img`;
+    findings.add(FILES, number, "pidfd.nspid", why);
+  });
 }
 
 function epollTargets(findings: Findings): Map<number, number[]> {

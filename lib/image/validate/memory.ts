@@ -35,8 +35,12 @@ export function checkMemory(
 ): void {
   const pageFiles = new Map<number, string>();
   const shared = new Set<bigint>();
-  for (const { entry: { pid }, dead } of tasks) {
+  const memories = new Set<number>();
+  for (const { entry: { pid }, dead, ids } of tasks) {
     if (dead) continue;
+    // Memory that several processes use is stored with the first of them.
+    const usesOthers = ids !== undefined && memories.has(ids.vm_id);
+    if (ids !== undefined) memories.add(ids.vm_id);
     const mm = findings.require("mm", pid);
     if (mm !== undefined) {
       const check = new AddressSpaceCheck(findings, pid, mm, files, taskSize);
@@ -46,7 +50,7 @@ export function checkMemory(
     const pagemap = findings.require("pagemap", pid);
     if (pagemap === undefined) continue;
     const file = imageName("pagemap", pid);
-    if (pagemap.entries.length === 0) {
+    if (pagemap.entries.length === 0 && !usesOthers) {
       findings.add(file, undefined, "", "has no page, which no process can be");
     }
     checkPagemap(findings, file, pagemap, pageFiles);

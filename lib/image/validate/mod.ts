@@ -6,10 +6,11 @@
 import type { ImageSet } from "../image_set.ts";
 import { imageName } from "../kinds.ts";
 import { checkCores } from "./core.ts";
+import { checkExtensions } from "./extensions.ts";
 import { checkDescriptors, checkFiles } from "./files.ts";
 import { Findings } from "./findings.ts";
 import { checkMemory, TASK_SIZE } from "./memory.ts";
-import { checkTree, type TreeTask } from "./tree.ts";
+import { checkTree } from "./tree.ts";
 
 export interface ValidateOptions {
   /** The end of user space on this machine; that of 47 bits by default. */
@@ -31,26 +32,8 @@ export function validateImageSet(
   checkCores(findings, tasks);
   checkMemory(findings, tasks, files, options.taskSize ?? TASK_SIZE);
   checkDescriptors(findings, tasks, files);
-  for (const task of tasks) checkExtension(findings, task);
+  checkExtensions(findings, tasks);
   findings.finish();
-}
-
-/** What lies beside CRIU's images about a task has to be about its threads. */
-function checkExtension(findings: Findings, { entry }: TreeTask): void {
-  const { pid } = entry;
-  const threads = new Set(entry.threads);
-  const seen = new Set<number>();
-  findings.read("ckpt-task", pid)?.threads.forEach(({ tid }, i) => {
-    if (threads.has(tid) && !seen.has(tid)) seen.add(tid);
-    else {
-      findings.add(
-        imageName("ckpt-task", pid),
-        0,
-        `threads[${i}].tid`,
-        `${tid} is there twice, or no thread of the process`,
-      );
-    }
-  });
 }
 
 function checkInventory(findings: Findings): void {

@@ -1,4 +1,7 @@
-/** Checks the process tree: pids, threads, sessions, groups, object ids. */
+/**
+ * Checks the process tree: pids, threads, groups, object ids. Which sessions
+ * can be made again is for the plan of births to say (lib/task/births.ts).
+ */
 
 import { imageName } from "../kinds.ts";
 import { LIMITS } from "../limits.ts";
@@ -36,10 +39,7 @@ export function checkTree(findings: Findings): TreeTask[] {
   const tasks = linkTasks(findings, entries);
   checkThreadIds(findings, tasks);
   const byPid = new Map(tasks.map((task) => [task.entry.pid, task]));
-  for (const task of tasks) {
-    checkSession(findings, task);
-    checkGroup(findings, task, byPid);
-  }
+  for (const task of tasks) checkGroup(findings, task, byPid);
   checkObjectIds(findings, tasks);
   return tasks;
 }
@@ -61,6 +61,10 @@ function linkTasks(findings: Findings, entries: pstree_entry[]): TreeTask[] {
     };
     if (pid < 1 || pid > PID_MAX) {
       findings.add(PSTREE, number, "pid", `${pid} is no process id`);
+    }
+    for (const field of ["pgid", "sid"] as const) {
+      if (entry[field] <= PID_MAX) continue;
+      findings.add(PSTREE, number, field, `${entry[field]} is no process id`);
     }
     if (byPid.has(pid)) {
       findings.add(PSTREE, number, "pid", `${pid} is there twice`);
@@ -113,18 +117,6 @@ function checkThreadIds(findings: Findings, tasks: TreeTask[]): void {
       taken.add(tid);
     }
   }
-}
-
-/** setsid(2) can only make sessions that some ancestor was born into. */
-function checkSession(findings: Findings, task: TreeTask): void {
-  const { parent, number, entry: { pid, sid } } = task;
-  if (sid === pid || parent === undefined || sid === parent.entry.sid) return;
-  // Below the root, a helper stands in for the leader.
-  if (parent.parent === undefined) return;
-  for (let above = task.parent; above; above = above.parent) {
-    if (above.entry.pid === sid) return;
-  }
-  findings.add(PSTREE, number, "sid", `${sid} is no ancestor of ${pid}`);
 }
 
 /** setpgid(2) only joins groups of the same session. */

@@ -1,0 +1,131 @@
+/*
+ * A tiny process that outlives ckpt: when ckpt ends without a word, even by SIGKILL, it writes what was prepared into
+ * files, here the state of cgroups that ckpt has changed for a moment.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "../agent/raw_call.h"
+#include "ckpt.h"
+
+/* What to write where. lib/ffi/guard.ts has the same. */
+struct guard_order {
+	int32_t fd;
+	char text[12]; /* ends with a zero */
+};
+
+#define STACK 16384
+#define MOST_ORDERS 256
+
+struct guard {
+	uint8_t stack[STACK];
+	int32_t pid;
+	int32_t lifeline[2];
+	uint64_t count;
+	struct guard_order orders[MOST_ORDERS];
+};
+
+/* The lowest descriptor from `from` on that the guard needs; -1: none. */
+static int next_kept(const struct guard *guard, int from)
+{
+	int lowest = guard->lifeline[0] >= from ? guard->lifeline[0] : -1;
+
+	for (uint64_t i = 0; i < guard->count; i++) {
+		int fd = guard->orders[i].fd;
+
+		if (fd >= from && (lowest < 0 || fd < lowest))
+			lowest = fd;
+	}
+	return lowest;
+}
+
+/*
+ * Runs in the memory of ckpt, which costs no copy of it and lasts when ckpt is gone: raw system calls only. Has a
+ * descriptor table of its own, in which the other end of the lifeline is closed.
+ */
+static int watch(void *arg)
+{
+	const struct guard *guard = arg;
+	int from = 0, kept;
+	int64_t ret;
+	char word;
+
+	/* The end of ckpt's session or process group is no end for it. */
+	raw_call(SYS_setsid, 0, 0, 0, 0, 0, 0);
+	for (; (kept = next_kept(guard, from)) >= 0; from = kept + 1)
+		if (kept > from)
+			raw_call(SYS_close_range, from, kept - 1, 0, 0, 0, 0);
+	raw_call(SYS_close_range, from, ~0U, 0, 0, 0, 0);
+	do
+		ret = raw_call(SYS_read, guard->lifeline[0], (uint64_t)&word, 1, 0, 0, 0);
+	while (ret == -EINTR);
+	for (uint64_t i = 0; i < guard->count && ret == 0; i++) {
+		const char *text = guard->orders[i].text;
+		uint64_t length = 0;
+
+		while (text[length])
+			length++;
+		raw_call(SYS_write, guard->orders[i].fd, (uint64_t)text, length, 0, 0, 0);
+	}
+	raw_call(SYS_exit, 0, 0, 0, 0, 0, 0);
+	return 0;
+}
+
+static void discard(struct guard *guard)
+{
+	close(guard->lifeline[0]);
+	close(guard->lifeline[1]);
+	munmap(guard, sizeof(*guard));
+}
+
+/* Starts a guard with orders, which have to end with a zero. Returns its address; it stays until ckpt_end_guard. */
+EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count)
+{
+	uint64_t all = ~0ULL, before;
+	struct guard *guard;
+	int error;
+
+	if (count > MOST_ORDERS)
+		return fail(CAUSE_START_GUARD, 0, count, -E2BIG);
+	guard = mmap(NULL, sizeof(*guard), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (guard == MAP_FAILED)
+		return fail(CAUSE_START_GUARD, 0, count, -errno);
+	memcpy(guard->orders, orders, count * sizeof(*orders));
+	guard->count = count;
+	if (pipe2(guard->lifeline, O_CLOEXEC) < 0) {
+		error = errno;
+		munmap(guard, sizeof(*guard));
+		return fail(CAUSE_START_GUARD, 0, count, -error);
+	}
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
+	/* No exit signal: nobody who waits for children of ckpt is told of its end. */
+	guard->pid = clone(watch, guard->stack + STACK, CLONE_VM, guard);
+	error = errno;
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
+	if (guard->pid < 0) {
+		discard(guard);
+		return fail(CAUSE_START_GUARD, 0, count, -error);
+	}
+	return (int64_t)guard;
+}
+
+/* Ends a guard; it writes nothing. */
+EXPORT int64_t ckpt_end_guard(struct guard *guard)
+{
+	int status;
+
+	/* When it is gone already, the other end of the pipe is still ours: no SIGPIPE. */
+	if (write(guard->lifeline[1], "", 1) != 1)
+		return fail(CAUSE_START_GUARD, guard->pid, 0, -errno);
+	while (wait_task(guard->pid, &status, WAIT_FOREVER) == 0 && WIFSTOPPED(status))
+		;
+	discard(guard);
+	return 0;
+}

@@ -1,0 +1,304 @@
+/**
+ * Looks at a whole tree from outside: every process by survey.ts, and what
+ * processes have in common.
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import { pause } from "../ffi/pause.ts";
+import { syscall, SyscallError } from "../ffi/syscall.ts";
+import {
+  listTree,
+  type ProcessTree,
+  type TreeMember,
+} from "../task/process_tree.ts";
+import { waitsInVfork } from "../task/vfork.ts";
+import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
+import { DescriptionIndex } from "../files/description_index.ts";
+import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
+import { OutsideHolders } from "../files/outside_holders.ts";
+import { readStat, readStatus } from "../proc/read.ts";
+import type { Stat } from "../proc/stat.ts";
+import type { Status } from "../proc/status.ts";
+import { birthProblems } from "./births.ts";
+import { frozenByOthers } from "./frozen_cgroup.ts";
+import {
+  judge,
+  lookAtProcess,
+  type Sighting,
+  type Survey,
+  type SurveyOptions,
+} from "./survey.ts";
+
+/** Numbers of what a process shares with others of the tree. */
+export interface SharedObjects {
+  readonly vm: number;
+  readonly files: number;
+  readonly fs: number;
+  readonly sighand: number;
+  /** With its parent, which is of the tree. */
+  readonly ioContext: boolean;
+  readonly semaphoreUndo: boolean;
+}
+
+/** What was seen of a tree at one moment; nothing is judged yet. */
+export interface TreeSighting {
+  readonly tree: ProcessTree;
+  /** The processes that live, the root first, parents before children. */
+  readonly processes: readonly Sighting[];
+  readonly zombies: readonly Zombie[];
+  readonly objects: ReadonlyMap<number, SharedObjects>;
+  /** A process that waits in vfork(2), with the child it waits for. */
+  readonly vforks: ReadonlyMap<number, number>;
+  /** What the root shares with its parent, which is not of the tree. */
+  readonly sharedOutside: readonly Kind[];
+  /** Who else has the pipes of the tree open. */
+  readonly outsideHolders: OutsideHolders;
+}
+
+/** A process that has ended, and whose it was. */
+export interface Zombie {
+  readonly pid: number;
+  readonly stat: Stat;
+  readonly status: Status;
+}
+
+export interface TreeSurvey {
+  readonly seen: TreeSighting;
+  readonly processes: readonly Survey[];
+  readonly reasons: readonly Reason[];
+  readonly neededOptions: readonly string[];
+}
+
+/** ckpt itself has number 1 of each kind, as in CRIU's images. */
+const FIRST_OBJECT = 2;
+
+/**
+ * Looks at every process of a tree.
+ *
+ * @param before an earlier look, see {@link lookAtProcess}
+ * @throws CkptError or SyscallError when something goes away meanwhile
+ */
+export function lookAtTree(
+  tree: ProcessTree,
+  before?: TreeSighting,
+): TreeSighting {
+  const earlier = new Map(
+    before?.processes.map((process) => [process.pid, process]),
+  );
+  const living = tree.members.filter(({ zombie }) => !zombie);
+  const [root] = living;
+  const objects = numberObjects(living);
+  const index = new DescriptionIndex();
+  const processes = living.map(({ pid }) =>
+    lookAtProcess(pid, earlier.get(pid), index)
+  );
+  return {
+    tree,
+    processes,
+    zombies: tree.members.flatMap(({ pid, stat, zombie }) =>
+      zombie ? [{ pid, stat, status: readStatus(pid) }] : []
+    ),
+    objects,
+    vforks: vforksAmong(living, objects),
+    sharedOutside: sharedBetween(root.pid, root.stat.ppid),
+    outsideHolders: new OutsideHolders(
+      pipesAmong(processes),
+      pidsOf(tree),
+      before?.outsideHolders,
+    ),
+  };
+}
+
+function pidsOf({ members }: ProcessTree): ReadonlySet<number> {
+  return new Set(members.map(({ pid }) => pid));
+}
+
+function numberObjects(
+  living: readonly TreeMember[],
+): ReadonlyMap<number, SharedObjects> {
+  const vm = new ObjectNumbers(KCMP.vm, FIRST_OBJECT);
+  const files = new ObjectNumbers(KCMP.files, FIRST_OBJECT);
+  const fs = new ObjectNumbers(KCMP.fs, FIRST_OBJECT);
+  const sighand = new ObjectNumbers(KCMP.sighand, FIRST_OBJECT);
+  const pids = new Set(living.map(({ pid }) => pid));
+  return new Map(living.map(({ pid, stat: { ppid } }) => [pid, {
+    vm: vm.of(pid),
+    files: files.of(pid),
+    fs: fs.of(pid),
+    sighand: sighand.of(pid),
+    ioContext: pids.has(ppid) && sharesOptional("io", pid, ppid),
+    semaphoreUndo: pids.has(ppid) && sharesOptional("sysvsem", pid, ppid),
+  }]));
+}
+
+function vforksAmong(
+  living: readonly TreeMember[],
+  objects: ReadonlyMap<number, SharedObjects>,
+): ReadonlyMap<number, number> {
+  return new Map(living.flatMap(({ pid, stat: { ppid } }) => {
+    const sharesMemory = objects.get(pid)!.vm === objects.get(ppid)?.vm;
+    return sharesMemory && waitsInVfork(ppid) ? [[ppid, pid]] : [];
+  }));
+}
+
+function sharedBetween(pid: number, other: number): Kind[] {
+  if (other === 0) return [];
+  return KINDS.filter((kind) => {
+    try {
+      return syscall("kcmp", BigInt(pid), BigInt(other), KCMP[kind]) === 0n;
+    } catch (error) {
+      // A parent outside our pid namespace or without memory shares nothing
+      // that we could see.
+      if (error instanceof SyscallError) return false;
+      throw error;
+    }
+  });
+}
+
+/**
+ * Finds every reason why a tree cannot be saved.
+ *
+ * @param copies copies of processes that may go on meanwhile, by their pids
+ */
+export function judgeTree(
+  seen: TreeSighting,
+  options: Omit<SurveyOptions, "root">,
+  copies: ReadonlyMap<number, number> = new Map(),
+): TreeSurvey {
+  const { members } = seen.tree;
+  const [root] = members;
+  const descriptions = new TreeDescriptions(
+    pidsOf(seen.tree),
+    seen.outsideHolders,
+  );
+  const processes = seen.processes.map((process) =>
+    judge(
+      process,
+      { ...options, root: root.pid },
+      descriptions,
+      copies.get(process.pid),
+    )
+  );
+  return {
+    seen,
+    processes,
+    reasons: [
+      ...processes.flatMap(({ reasons }) => reasons),
+      ...frozenByOthers(
+        processes.map(({ pid }) => pid),
+        options.freezeCgroup,
+        copies,
+      ),
+      ...(pidsOf(seen.tree).has(Deno.pid) ? [CKPT_INSIDE] : []),
+      ...sharedWithOutside(root, seen.sharedOutside),
+      ...sharedAmongTree(seen),
+      ...birthProblems(members),
+      ...[...seen.vforks].map(([pid, child]) => ({
+        object: `task ${pid}`,
+        why: `it waits in vfork(2) until task ${child} executes a program ` +
+          "or ends, and nobody can stop it there",
+        remedy: "dump again when it does not wait any more",
+      })),
+    ],
+    neededOptions: [
+      ...new Set(processes.flatMap(({ neededOptions }) => neededOptions)),
+    ],
+  };
+}
+
+const CKPT_INSIDE: Reason = {
+  object: `task ${Deno.pid}`,
+  why: "this is ckpt itself, which cannot stop the tree it is part of",
+  remedy: "run ckpt from outside the tree",
+};
+
+function sharedWithOutside(
+  { pid, stat }: TreeMember,
+  shared: readonly Kind[],
+): Reason[] {
+  if (shared.length === 0) return [];
+  return [{
+    object: `task ${pid}`,
+    why: `it shares its ${
+      shared.map((kind) => WORDS[kind]).join(", ")
+    } with its parent ${stat.ppid}, which is not part of what is dumped`,
+    remedy: `dump the parent: ckpt dump -t ${stat.ppid}`,
+  }];
+}
+
+/** What has a number of its own in the images. */
+const KINDS = ["vm", "files", "fs", "sighand"] as const;
+type Kind = typeof KINDS[number];
+
+const WORDS = {
+  vm: "memory",
+  files: "descriptors",
+  fs: "directories and umask",
+  sighand: "signal actions",
+} as const;
+
+/** What is shared has to be shared with the parent: it comes by clone(2). */
+function sharedAmongTree({ tree, objects }: TreeSighting): Reason[] {
+  const reasons: Reason[] = [];
+  const parents = new Map(
+    tree.members.map(({ pid, stat }) => [pid, stat.ppid]),
+  );
+  for (const kind of KINDS) {
+    const first = new Map<number, number>();
+    for (const [pid, numbers] of objects) {
+      const number = numbers[kind];
+      const other = first.get(number);
+      if (other === undefined) first.set(number, pid);
+      else if (objects.get(parents.get(pid)!)?.[kind] !== number) {
+        reasons.push({
+          object: `task ${pid}`,
+          why: `it shares its ${WORDS[kind]} with task ${other}, which is ` +
+            "not its parent; that is not supported",
+        });
+      }
+    }
+  }
+  return reasons;
+}
+
+/** How often a program is looked at that changes while we look. */
+const TRIES = 5;
+const NO_PROBLEMS = "[]";
+const VFORK_MS = 20;
+
+/**
+ * Surveys a tree that runs. Processes, descriptors, threads and mappings may go
+ * away between two looks, so it is tried again.
+ *
+ * @returns undefined when it never stood still for long enough
+ */
+export function surveyRunning(
+  root: number,
+  options: Omit<SurveyOptions, "root">,
+): TreeSurvey | undefined {
+  let before = NO_PROBLEMS;
+  for (let i = 0; i < TRIES; i++) {
+    try {
+      const tree = listTree(root);
+      // A tree that changes while it is listed may look like none that can be:
+      // what is seen twice is so.
+      const problems = JSON.stringify(birthProblems(tree.members));
+      if (problems !== NO_PROBLEMS && problems !== before) {
+        before = problems;
+        continue;
+      }
+      const seen = lookAtTree(tree);
+      // Most are in vfork for a moment only.
+      if (seen.vforks.size > 0 && i + 1 < TRIES) {
+        pause(VFORK_MS);
+        continue;
+      }
+      return judgeTree(seen, options);
+    } catch (error) {
+      const vanished = error instanceof SyscallError ||
+        error instanceof CkptError && error.exit === EXIT.gone;
+      if (!vanished) throw error;
+      readStat(root); // throws when it is the root itself that is gone
+    }
+  }
+  return undefined;
+}

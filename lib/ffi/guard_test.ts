@@ -1,0 +1,62 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { listDescriptors } from "../proc/read.ts";
+import { Guard } from "./guard.ts";
+import { SyscallError } from "./syscall.ts";
+
+function read(path: string): string {
+  return Deno.readTextFileSync(path);
+}
+
+function files(): { path: string; text: string }[] {
+  return ["FROZEN", "0"].map((text) => ({
+    path: Deno.makeTempFileSync(),
+    text,
+  }));
+}
+
+Deno.test("a guard that is ended writes nothing, and leaves nothing", () => {
+  const orders = files();
+  const before = listDescriptors(Deno.pid).length;
+  for (let i = 0; i < 20; i++) {
+    using guard = Guard.start(orders);
+    guard.end();
+  }
+  assertEquals(listDescriptors(Deno.pid).length, before);
+  assertEquals(orders.map(({ path }) => read(path)), ["", ""]);
+  for (const { path } of orders) Deno.removeSync(path);
+});
+
+Deno.test("a guard carries its orders out when its maker is killed", async () => {
+  const orders = files();
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      "eval",
+      "--no-check",
+      `import { Guard } from "${new URL("guard.ts", import.meta.url)}";
+Guard.start(${JSON.stringify(orders)});
+console.log("started");
+setTimeout(() => {}, 60_000);`,
+    ],
+    stdout: "piped",
+  }).spawn();
+  await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
+  assertEquals(orders.map(({ path }) => read(path)), ["", ""]);
+  child.kill("SIGKILL");
+  await child.status;
+  for (const { path, text } of orders) {
+    while (read(path) === "") await new Promise((done) => setTimeout(done, 1));
+    assertEquals(read(path), text);
+    Deno.removeSync(path);
+  }
+});
+
+Deno.test("a file that cannot be opened is an error, and nothing stays open", () => {
+  const [order] = files();
+  const before = listDescriptors(Deno.pid).length;
+  assertThrows(
+    () => Guard.start([order, { path: "/no/such/file", text: "1" }]),
+    SyscallError,
+  );
+  assertEquals(listDescriptors(Deno.pid).length, before);
+  Deno.removeSync(order.path);
+});

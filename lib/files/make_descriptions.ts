@@ -1,0 +1,233 @@
+/**
+ * Makes the descriptions of what is not opened by a path alone, all that belong
+ * together by one process: the ends of a pipe or fifo, and pidfds.
+ */
+import { O } from "../ffi/syscall.ts";
+import type { PipeImage } from "./pipe_images.ts";
+import { DEFAULT_PIPE_SIZE } from "./pipe_contents.ts";
+import type { TableProgram } from "./table_program.ts";
+
+/** An open file description that is to be made, and where. */
+export interface Wanted {
+  /** O_* flags. */
+  readonly flags: number;
+  /** Its number; of a description for others, a temporary one. */
+  readonly fd: number;
+  /** O_CLOEXEC or 0. */
+  readonly cloexec: number;
+}
+
+export interface WantedFifo extends Wanted {
+  readonly path: string;
+  /** A reader that no writer has opened the fifo for. */
+  readonly unconnected: boolean;
+}
+
+const F_SETFL = 4;
+const F_SETPIPE_SZ = 1031;
+const PAGE_SIZE = 4096;
+/** Flags that pipe2(2) and open(2) do not set, or not on every end. */
+const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
+
+const EMPTY: PipeImage = {
+  size: undefined,
+  bytes: new Uint8Array(0),
+  packets: [],
+  access: undefined,
+};
+
+/** pipe2(2), and its further ends opened anew. */
+export function makePipe(
+  table: TableProgram,
+  wanted: readonly Wanted[],
+  content: PipeImage = EMPTY,
+  name: string,
+): void {
+  const { program } = table;
+  const [reading, writing] = table.scratch;
+  const pair = program.reserve(8);
+  // What does not fit shall fail, not wait.
+  program.call("pipe2", [pair, O.CLOEXEC | O.NONBLOCK], `making ${name}`);
+  const [first, second] = [table.take(), table.take()];
+  table.move(first, reading, O.CLOEXEC);
+  table.move(second, writing, O.CLOEXEC);
+  fill(table, writing, content, name);
+  if (content.access !== undefined) {
+    const { uid, gid, mode } = content.access;
+    program.call("fchown", [reading, uid, gid], `setting the owner of ${name}`);
+    program.call("fchmod", [reading, mode], `setting the mode of ${name}`);
+  }
+  // An end that was opened through /proc has O_LARGEFILE.
+  const isEnd = (access: number) => ({ flags }: Wanted) =>
+    (flags & (O.ACCMODE | O.LARGEFILE | O.PATH)) === access;
+  const ends = new Map<Wanted | undefined, number>([
+    [wanted.find(isEnd(O.RDONLY)), reading],
+    [wanted.find(isEnd(O.WRONLY)), writing],
+  ]);
+  for (const description of wanted) {
+    const { flags, fd, cloexec } = description;
+    const end = ends.get(description);
+    if (end === undefined) {
+      openAnew(table, description, `/proc/self/fd/${reading}`, name);
+      continue;
+    }
+    table.duplicate(end, fd, cloexec);
+    program.call(
+      "fcntl",
+      [fd, F_SETFL, flags & SETTABLE],
+      `setting the flags of descriptor ${fd} (${name})`,
+    );
+  }
+  table.close(reading);
+  table.close(writing);
+}
+
+/**
+ * Opens a fifo by its paths. While both of its sides are open, no open(2) of
+ * one side waits for the other.
+ */
+export function makeFifo(
+  table: TableProgram,
+  wanted: readonly WantedFifo[],
+  content: PipeImage = EMPTY,
+): void {
+  const [both, holding] = table.scratch;
+  const [{ path }] = wanted;
+  table.open(
+    path,
+    O.RDWR | O.NONBLOCK,
+    both,
+    O.CLOEXEC,
+    `opening the fifo ${path}`,
+  );
+  fill(table, both, content, path);
+  const unconnected = wanted.filter(({ unconnected }) => unconnected);
+  for (const description of wanted) {
+    if (description.unconnected) continue;
+    openAnew(table, description, description.path, description.path);
+  }
+  if (unconnected.length === 0) {
+    table.close(both);
+    return;
+  }
+  // They are opened when there is no writer; what is in the fifo stays as long
+  // as anybody has it open.
+  const purpose = `opening the fifo ${path}`;
+  table.open(path, O.RDONLY | O.NONBLOCK, holding, O.CLOEXEC, purpose);
+  table.close(both);
+  for (const description of unconnected) {
+    const { fd, flags, path } = description;
+    const waiting = { ...description, flags: flags | O.NONBLOCK };
+    openAnew(table, waiting, path, path);
+    if (flags & O.NONBLOCK) continue;
+    table.program.call(
+      "fcntl",
+      [fd, F_SETFL, flags & SETTABLE],
+      `setting the flags of descriptor ${fd} (${path})`,
+    );
+  }
+  table.close(holding);
+}
+
+function fill(
+  { program }: TableProgram,
+  fd: number,
+  { size, bytes, packets }: PipeImage,
+  name: string,
+): void {
+  // Buffers that came by splice(2) may have held more than a page each.
+  const room = Math.max(
+    size ?? DEFAULT_PIPE_SIZE,
+    Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE,
+  );
+  if (room !== DEFAULT_PIPE_SIZE) {
+    program.call(
+      "fcntl",
+      [fd, F_SETPIPE_SZ, room],
+      `setting the size of ${name}`,
+    );
+  }
+  if (bytes.length === 0) return;
+  const content = program.bytes(bytes);
+  if (packets.length > 0) {
+    program.call(
+      "fcntl",
+      [fd, F_SETFL, O.DIRECT | O.NONBLOCK],
+      `setting the flags of ${name}`,
+    );
+  }
+  let at = 0;
+  for (const length of packets.length > 0 ? packets : [bytes.length]) {
+    program.call(
+      "write",
+      [fd, program.at(content, at), length],
+      `filling ${name}`,
+      { whole: true },
+    );
+    at += length;
+  }
+}
+
+function openAnew(
+  table: TableProgram,
+  { flags, fd, cloexec }: Wanted,
+  path: string,
+  name: string,
+): void {
+  const what = `descriptor ${fd} (${name})`;
+  // open(2) refuses packets for files with a name, fcntl(2) takes them.
+  const direct = flags & O.DIRECT;
+  table.open(
+    path,
+    flags & (O.ACCMODE | O.PATH | SETTABLE) & ~O.DIRECT,
+    fd,
+    cloexec,
+    `opening ${what}`,
+  );
+  if (direct !== 0) {
+    table.program.call(
+      "fcntl",
+      [fd, F_SETFL, flags & SETTABLE],
+      `setting the flags of ${what}`,
+    );
+  }
+}
+
+const CLONE_UNTRACED = 0x00800000;
+const WALL = 0x40000000;
+
+/** Pidfds of a process that ends at once and is waited for. */
+export function makeDeadPidfds(
+  table: TableProgram,
+  wanted: readonly Wanted[],
+): void {
+  const { program } = table;
+  const child = program.call(
+    "snapshot",
+    [CLONE_UNTRACED],
+    "making a process that ends",
+  );
+  for (const { flags, fd, cloexec } of wanted) {
+    program.call(
+      "pidfd_open",
+      [child, flags & O.NONBLOCK],
+      `opening descriptor ${fd}, a pidfd of a process that is gone`,
+    );
+    table.move(table.take(), fd, cloexec);
+  }
+  program.call("wait4", [child, 0, WALL, 0], "waiting for a process that ends");
+}
+
+/** @param pid of a process that exists */
+export function makePidfd(
+  table: TableProgram,
+  { flags, fd, cloexec }: Wanted,
+  pid: number,
+): void {
+  table.program.call(
+    "pidfd_open",
+    [pid, flags & O.NONBLOCK],
+    `opening descriptor ${fd}, a pidfd of process ${pid}`,
+  );
+  table.move(table.take(), fd, cloexec);
+}

@@ -1,0 +1,148 @@
+/**
+ * Pipes and fifos of a tree that a process outside holds, too: what is in them
+ * is not the tree's alone.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { decodeText } from "../ffi/text.ts";
+import {
+  type FileStatus,
+  readLink,
+  S_IF,
+  stat,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import {
+  listDescriptors,
+  listProcesses,
+  readComm,
+  readFdInfo,
+} from "../proc/read.ts";
+
+/** A process outside the tree, by one of its descriptors. */
+export interface Holder {
+  readonly pid: number;
+  readonly name: string;
+  readonly fd: number;
+}
+
+/** A pipe or fifo by which all its descriptors can be told. */
+export interface PipeIdentity {
+  /** What /proc/PID/fd/N leads to. */
+  readonly link: string;
+  readonly status: Pick<FileStatus, "dev" | "ino" | "mode">;
+}
+
+const PIPE_LINK = "pipe:[";
+
+/** Whether a descriptor is an end of a pipe or an open fifo. */
+export function isPipe({ status }: PipeIdentity): boolean {
+  return (status.mode & S_IF.MT) === S_IF.IFO;
+}
+
+/** Whether it has a name in a file system. */
+export function isFifo(pipe: PipeIdentity): boolean {
+  return isPipe(pipe) && !pipe.link.startsWith(PIPE_LINK);
+}
+
+/** The same for all descriptors of one pipe or fifo, and for no other. */
+export function pipeKey({ status }: PipeIdentity): string {
+  return `${status.dev}:${status.ino}`;
+}
+
+export class OutsideHolders {
+  readonly #holders = new Map<string, Holder>();
+  /** Processes that held nothing. */
+  readonly #harmless = new Set<number>();
+
+  /**
+   * Looks through the descriptors of all processes outside the tree.
+   *
+   * @param before an earlier look: only processes that are new since then are
+   * looked at, and those that held something then. So it is short enough for a
+   * tree that stands still; a child that left the tree is found, an end that
+   * was handed to an old process in between is not.
+   */
+  constructor(
+    pipes: Iterable<PipeIdentity>,
+    tree: ReadonlySet<number>,
+    before?: OutsideHolders,
+  ) {
+    const wanted = new WantedPipes(pipes);
+    const processes = wanted.isEmpty ? [] : listProcesses();
+    const known = before === undefined ? new Set() : before.#harmless;
+    for (const pid of processes) {
+      if (tree.has(pid)) continue;
+      const held = known.has(pid) ? [] : heldBy(pid, wanted);
+      if (held.length === 0) this.#harmless.add(pid);
+      for (const [key, fd] of held) {
+        if (this.#holders.has(key)) continue;
+        this.#holders.set(key, { pid, name: nameOf(pid), fd });
+      }
+    }
+  }
+
+  holder(pipe: PipeIdentity): Holder | undefined {
+    return this.#holders.get(pipeKey(pipe));
+  }
+}
+
+class WantedPipes {
+  readonly #byLink = new Map<string, string>();
+  readonly #fifoInodes = new Set<bigint>();
+  readonly #fifos = new Set<string>();
+
+  constructor(pipes: Iterable<PipeIdentity>) {
+    for (const pipe of pipes) {
+      if (isFifo(pipe)) {
+        this.#fifoInodes.add(pipe.status.ino);
+        this.#fifos.add(pipeKey(pipe));
+      } else this.#byLink.set(pipe.link, pipeKey(pipe));
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#byLink.size === 0 && this.#fifos.size === 0;
+  }
+
+  /** The key of what a descriptor is, when it is wanted. */
+  keyOf(pid: number, fd: number): string | undefined {
+    const path = `/proc/${pid}/fd/${fd}`;
+    const link = decodeText(readLink(path));
+    const key = this.#byLink.get(link);
+    if (key !== undefined || this.#fifos.size === 0 || link[0] !== "/") {
+      return key;
+    }
+    // A fifo may have several names. The inode is asked first: stat(2) may
+    // wait long for a file on another host.
+    const { ino } = readFdInfo(pid, fd);
+    if (ino !== undefined && !this.#fifoInodes.has(ino)) return undefined;
+    const found = pipeKey({ link, status: stat(path) });
+    return this.#fifos.has(found) ? found : undefined;
+  }
+}
+
+/** A process, or one of its descriptors, may go away while we look. */
+function heldBy(pid: number, wanted: WantedPipes): [key: string, fd: number][] {
+  const held: [string, number][] = [];
+  for (const fd of unlessGone(() => listDescriptors(pid)) ?? []) {
+    const key = unlessGone(() => wanted.keyOf(pid, fd));
+    if (key !== undefined) held.push([key, fd]);
+  }
+  return held;
+}
+
+function nameOf(pid: number): string {
+  return unlessGone(() => readComm(pid)) ?? "";
+}
+
+function unlessGone<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (
+      error instanceof SyscallError ||
+      error instanceof CkptError && error.exit !== EXIT.permission
+    ) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,272 @@
+/** Carries out a plan of births, step by step, in the agents. */
+import { CkptError, EXIT } from "../error.ts";
+import type { AgentProcess } from "../ffi/agent_process.ts";
+import { Program } from "../ffi/program.ts";
+import { readChildren } from "../proc/read.ts";
+import type { Step } from "../task/births.ts";
+import { restoreThreadName } from "../task/thread_attributes.ts";
+import type { TaskImages, ZombieImage } from "./task_images.ts";
+
+/** What the steps need of the one who builds the tree. */
+export interface Delivery {
+  /** Those that live; changed by this. */
+  readonly agents: Map<number, AgentProcess>;
+  readonly living: ReadonlyMap<number, TaskImages>;
+  readonly zombies: ReadonlyMap<number, ZombieImage>;
+  /**
+   * The program that rebuilds the memory of a process; undefined for one that
+   * uses its parent's.
+   */
+  memory(pid: number): Program | undefined;
+  /** Lets an agent run a program in which it ends. @returns its status */
+  runToEnd(agent: AgentProcess, program: Program): number;
+  /** @returns the ids of those that were born */
+  run(agent: AgentProcess, program: Program, room: number): Int32Array;
+  letSignalsIn(): Promise<void>;
+}
+
+/**
+ * @throws CkptError naming the step that failed; what was born by then is in
+ * `agents`
+ */
+export async function deliver(
+  steps: readonly Step[],
+  delivery: Delivery,
+): Promise<void> {
+  const { agents, zombies } = delivery;
+  for (let i = 0; i < steps.length;) {
+    const step = steps[i];
+    const agent = agents.get(step.by)!;
+    switch (step.kind) {
+      case "memory": {
+        const program = delivery.memory(step.by);
+        i++;
+        if (program === undefined) break;
+        delivery.run(agent, program, 0);
+        // Filling memory may have taken long, and nothing was heard meanwhile.
+        await delivery.letSignalsIn();
+        break;
+      }
+      case "end":
+        end(delivery, agent, exitProgram(0));
+        i++;
+        break;
+      case "die": {
+        const zombie = zombies.get(step.by)!;
+        const status = end(delivery, agent, deathProgram(zombie));
+        refuseOtherDeath(zombie, status);
+        i++;
+        break;
+      }
+      default:
+        i = deliverRun(steps, i, agent, delivery);
+    }
+  }
+}
+
+/** Steps of one process that follow each other are one program. */
+function deliverRun(
+  steps: readonly Step[],
+  first: number,
+  agent: AgentProcess,
+  delivery: Delivery,
+): number {
+  const program = new Program();
+  let born = 0;
+  let i = first;
+  for (; i < steps.length && steps[i].by === steps[first].by; i++) {
+    const step = steps[i];
+    if (!writeStep(program, step, delivery)) break;
+    if (step.kind === "fork") born++;
+  }
+  try {
+    for (const pid of delivery.run(agent, program, born)) {
+      delivery.agents.set(pid, agent.adopt(pid));
+    }
+  } catch (error) {
+    adoptLeftBehind(agent, delivery.agents);
+    throw error;
+  }
+  return i;
+}
+
+/** Those that a program forked before it failed: they end with the others. */
+function adoptLeftBehind(
+  agent: AgentProcess,
+  agents: Map<number, AgentProcess>,
+): void {
+  try {
+    for (const pid of readChildren(agent.pid)) {
+      if (!agents.has(pid)) agents.set(pid, agent.adopt(pid));
+    }
+  } catch (error) {
+    // What has ended already needs nobody to end it.
+    if (!(error instanceof CkptError)) throw error;
+  }
+}
+
+const PR_SET_CHILD_SUBREAPER = 36;
+const WALL = 0x40000000;
+
+/** @returns false for a step that is not part of such a program */
+function writeStep(
+  program: Program,
+  step: Step,
+  delivery: Delivery,
+): boolean {
+  switch (step.kind) {
+    case "fork":
+      writeFork(program, step, delivery);
+      return true;
+    case "setsid":
+      program.call("setsid", [], `making session ${step.by}`);
+      return true;
+    case "setpgid":
+      program.call(
+        "setpgid",
+        [0, step.group],
+        `joining process group ${step.group || step.by}`,
+      );
+      return true;
+    case "subreaper":
+      program.call(
+        "prctl",
+        [PR_SET_CHILD_SUBREAPER, step.on ? 1 : 0],
+        "becoming the parent of orphans",
+      );
+      return true;
+    case "reap":
+      program.call(
+        "wait4",
+        [step.child, 0, WALL, 0],
+        `taking the end of helper ${step.child}`,
+      );
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** Flags of clone(2). */
+const CLONE_VM = 0x100;
+const CLONE_SIGHAND = 0x800;
+const CLONE_SYSVSEM = 0x40000;
+const CLONE_IO = 0x8000_0000;
+const CLONE_FS = 0x200;
+const CLONE_FILES = 0x400;
+const CLONE_ARGS_BYTES = 88;
+const IOPRIO_WHO_PROCESS = 1;
+const SIGCHLD = 17;
+
+function writeFork(
+  program: Program,
+  step: Extract<Step, { kind: "fork" }>,
+  { living, zombies }: Delivery,
+): void {
+  const { by, child } = step;
+  const parent = living.get(by);
+  const process = living.get(child);
+  const extension = process?.extension ?? zombies.get(child)?.extension;
+  const helper = step.role === "helper";
+  let flags = 0;
+  if (process !== undefined && parent !== undefined) {
+    if (process.ids.files_id === parent.ids.files_id) flags |= CLONE_FILES;
+    if (process.ids.fs_id === parent.ids.fs_id) flags |= CLONE_FS;
+    if (process.ids.vm_id === parent.ids.vm_id) {
+      flags |= CLONE_VM;
+      if (process.ids.sighand_id === parent.ids.sighand_id) {
+        flags |= CLONE_SIGHAND;
+      }
+    }
+    if (process.extension.shares_semaphore_undo) flags |= CLONE_SYSVSEM;
+    if (process.extension.shares_io_context) {
+      // Only what is there can be shared.
+      program.call(
+        "ioprio_set",
+        [IOPRIO_WHO_PROCESS, 0, 0],
+        "making an I/O context",
+      );
+      flags += CLONE_IO;
+    }
+  }
+  const wanted = program.reserve(4);
+  program.setInt32(wanted, 0, child);
+  const args = program.words([
+    flags,
+    0,
+    0,
+    0,
+    helper ? 0 : extension?.exit_signal ?? SIGCHLD,
+    0,
+    0,
+    0,
+    wanted,
+    1,
+    0,
+  ]);
+  program.call(
+    "clone",
+    [args, CLONE_ARGS_BYTES, 0],
+    helper ? `starting helper ${child}` : `starting task ${child}`,
+  );
+}
+
+function end(
+  delivery: Delivery,
+  agent: AgentProcess,
+  program: Program,
+): number {
+  delivery.agents.delete(agent.pid);
+  return delivery.runToEnd(agent, program);
+}
+
+function exitProgram(code: number): Program {
+  const program = new Program();
+  program.call("exit_group", [code], "ending");
+  return program;
+}
+
+const PR_SET_DUMPABLE = 4;
+const SIG_SETMASK = 2;
+const SIGNAL_SET_BYTES = 8;
+/** Bits of a wait status (wait(2)). */
+const SIGNAL_BITS = 0x7f;
+const CORE_DUMPED = 0x80;
+
+/** Ends a process in the way that it had ended. */
+function deathProgram(
+  { pid, comm, status, extension }: ZombieImage,
+): Program {
+  const program = new Program();
+  restoreThreadName(program, comm);
+  const { ended } = extension;
+  if (ended !== undefined) {
+    const { uid, euid, suid, gid, egid, sgid } = ended;
+    program.call("setresgid", [gid, egid, sgid], "changing its group ids");
+    program.call("setresuid", [uid, euid, suid], "changing its user ids");
+  }
+  const signal = status & SIGNAL_BITS;
+  if (signal === 0) {
+    program.call("exit_group", [status >> 8 & 0xff], "ending");
+    return program;
+  }
+  // RLIMIT_CORE does not count for a program that takes core files (core(5)).
+  program.call("prctl", [PR_SET_DUMPABLE, 0], "forbidding core files");
+  program.call(
+    "rt_sigprocmask",
+    [SIG_SETMASK, program.words([0]), 0, SIGNAL_SET_BYTES],
+    "letting signals in",
+  );
+  program.call("tgkill", [pid, pid, signal], `ending by signal ${signal}`);
+  return program;
+}
+
+function refuseOtherDeath({ pid, status }: ZombieImage, got: number): void {
+  if ((status & ~CORE_DUMPED) === got) return;
+  throw new CkptError(EXIT.failed, `restoring task ${pid}`, [{
+    object: `task ${pid}`,
+    why: `it ended with status 0x${got.toString(16)}, not 0x${
+      status.toString(16)
+    }`,
+  }]);
+}

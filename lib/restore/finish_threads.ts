@@ -1,0 +1,139 @@
+/**
+ * The last steps for the threads of a process: what the program itself sees of
+ * its registers. Then nothing of the agent is left.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import type { AgentProcess } from "../ffi/agent_process.ts";
+import { checked } from "../ffi/cause.ts";
+import { library } from "../ffi/library.ts";
+import { addressOf, syscall } from "../ffi/syscall.ts";
+import { hostXsaveLayout } from "../ffi/thread_state.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
+import { PROT } from "../proc/maps.ts";
+import { rawFpu } from "../task/fpu.ts";
+import { rawRegisters } from "../task/registers.ts";
+import { syscallUserDispatch } from "../task/thread_attributes.ts";
+import type { AgentLayout } from "./agent_layout.ts";
+import type { TaskImages } from "./task_images.ts";
+
+const PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG = 0x4210n;
+
+/**
+ * @param layout memory of the agents to remove; undefined while another process
+ * still needs it
+ * @param stopSignal what job control stops the process with; 0: it is to run
+ */
+export function finishThreads(
+  agent: AgentProcess,
+  images: TaskImages,
+  layout: AgentLayout | undefined,
+  stopSignal: number,
+): void {
+  const { threads } = images;
+  threads.forEach(({ tid, core }) => setFpu(images, tid, core));
+  if (layout !== undefined) {
+    agent.unmapAgent(
+      syscallInstruction(agent, images),
+      layout.start,
+      BigInt(layout.length),
+    );
+  }
+  if (stopSignal !== 0) {
+    const tids = Int32Array.from(threads, ({ tid }) => tid);
+    checked(
+      library("restore").ckpt_stop_group(
+        new Uint8Array(tids.buffer),
+        BigInt(tids.length),
+        stopSignal,
+      ),
+      `stopping task ${agent.pid}`,
+    );
+  }
+  for (const { tid, core } of threads) setRegisters(images, tid, core);
+}
+
+type Core = TaskImages["threads"][number]["core"];
+
+function extensionOf(images: TaskImages, tid: number) {
+  return images.extension.threads.find((entry) => entry.tid === tid);
+}
+
+function setFpu(images: TaskImages, tid: number, core: Core): void {
+  const raw = rawFpu(
+    core.thread_info!.fpregs,
+    hostXsaveLayout(),
+    tid,
+    extensionOf(images, tid)?.xsave,
+  );
+  checked(
+    library("restore").ckpt_set_fpu(tid, raw, BigInt(raw.length)),
+    `restoring the FPU registers of thread ${tid}`,
+  );
+}
+
+/** The last step for a thread: what the program itself sees. */
+function setRegisters(images: TaskImages, tid: number, core: Core): void {
+  const dispatch = syscallUserDispatch(
+    extensionOf(images, tid) ?? { tid },
+  );
+  if (dispatch !== undefined) {
+    syscall(
+      "ptrace",
+      PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG,
+      BigInt(tid),
+      BigInt(dispatch.length),
+      addressOf(dispatch),
+    );
+  }
+  const mask = core.tc?.blk_sigset ?? core.thread_core?.blk_sigset ?? 0n;
+  checked(
+    library("restore").ckpt_set_signal_mask(tid, mask),
+    `restoring the signal mask of thread ${tid}`,
+  );
+  const raw = rawRegisters(core.thread_info!.gpregs, tid);
+  checked(
+    library("restore").ckpt_set_registers(tid, new Uint8Array(raw.buffer)),
+    `restoring the registers of thread ${tid}`,
+  );
+}
+
+/** The bytes of a system call instruction. */
+const SYSCALL = [0x0f, 0x05] as const;
+const SEARCH_STEP = 1024 * 1024;
+
+/**
+ * Finds a system call instruction in the task's own code, with which the
+ * agent's memory can be unmapped: the vdso has some.
+ */
+function syscallInstruction(
+  agent: AgentProcess,
+  images: TaskImages,
+): bigint {
+  const executable = images.mm.vmas.filter(({ prot, status }) =>
+    (prot & PROT.exec) !== 0 && (status & VMA_STATUS.REGULAR) !== 0
+  );
+  const vdso = executable.filter(({ status }) =>
+    (status & VMA_STATUS.VDSO) !== 0
+  );
+  for (const { start, end } of [...vdso, ...executable]) {
+    for (let at = start; at < end; at += BigInt(SEARCH_STEP)) {
+      const length = Math.min(Number(end - at), SEARCH_STEP);
+      let bytes: Uint8Array;
+      try {
+        bytes = agent.memory.read(at, length);
+      } catch {
+        break; // beyond the end of a mapped file
+      }
+      for (let i = 0; i + 1 < bytes.length; i++) {
+        if (bytes[i] === SYSCALL[0] && bytes[i + 1] === SYSCALL[1]) {
+          return at + BigInt(i);
+        }
+      }
+    }
+  }
+  throw new CkptError(EXIT.refused, `restoring task ${images.pid}`, [{
+    object: `task ${images.pid}`,
+    why: "its code holds no system call instruction with which the agent " +
+      "could be removed",
+  }]);
+}

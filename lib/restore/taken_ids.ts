@@ -1,0 +1,107 @@
+/**
+ * Ids that the tree needs and that others have: as a process, a thread, a
+ * session or a process group. Told before anything is started.
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import { syscall, SyscallError } from "../ffi/syscall.ts";
+import { listProcesses, readStat, readStatus } from "../proc/read.ts";
+import type { TreeImages } from "./task_images.ts";
+
+/**
+ * Programs that were just dumped keep their pids until their parents take their
+ * exit statuses, which is a matter of milliseconds.
+ */
+const PATIENCE_MS = 2000;
+const POLL_MS = 5;
+
+/** Waits for those that are about to be free. */
+export async function takenIds(images: TreeImages): Promise<Reason[]> {
+  const wanted = wantedIds(images);
+  const deadline = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const holders = [...holdersOf(wanted)];
+    const ending = holders.length > 0 &&
+      holders.every(([, { zombie }]) => zombie);
+    if (!ending || performance.now() > deadline) {
+      return holders.map(([id, holder]) => reasonOf(id, holder));
+    }
+    await new Promise((done) => setTimeout(done, POLL_MS));
+  }
+}
+
+function wantedIds({ tree, processes }: TreeImages): Set<number> {
+  const [root] = tree;
+  // Sessions and groups whose leader is gone are made by a helper.
+  const wanted = new Set(tree.flatMap(({ sid, pgid }) => [sid, pgid]));
+  // Those of the outside; 0 is one that could not be seen.
+  for (const id of [0, root.sid, root.pgid]) wanted.delete(id);
+  for (const { pid } of tree) wanted.add(pid);
+  for (const { threads } of processes) {
+    for (const { tid } of threads) wanted.add(tid);
+  }
+  return wanted;
+}
+
+interface Holder {
+  readonly pid: number;
+  readonly name: string;
+  readonly zombie: boolean;
+  readonly as: "process" | "thread" | "session" | "process group";
+}
+
+function holdersOf(wanted: ReadonlySet<number>): Map<number, Holder> {
+  const holders = new Map<number, Holder>();
+  for (const pid of listProcesses()) {
+    try {
+      const { comm: name, state, pgrp, session } = readStat(pid);
+      const zombie = state === "Z" || state === "X";
+      const add = (id: number, as: Holder["as"]) => {
+        if (wanted.has(id) && holders.get(id)?.as !== "process") {
+          holders.set(id, { pid, name, zombie, as });
+        }
+      };
+      add(session, "session");
+      add(pgrp, "process group");
+      add(pid, "process");
+    } catch (error) {
+      if (!(error instanceof CkptError && error.exit === EXIT.gone)) {
+        throw error;
+      }
+    }
+  }
+  for (const id of wanted) {
+    if (!holders.has(id) && exists(id)) {
+      const { tgid, name } = readStatus(id);
+      holders.set(id, { pid: tgid, name, zombie: false, as: "thread" });
+    }
+  }
+  return holders;
+}
+
+/** kill(2), signal 0: whether a process or a thread has the id. */
+function exists(id: number): boolean {
+  try {
+    syscall("kill", BigInt(id), 0n);
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+}
+
+function reasonOf(id: number, { pid, name, zombie, as }: Holder): Reason {
+  const holder = as === "process"
+    ? `"${name}"`
+    : as === "thread"
+    ? `a thread of process ${pid} ("${name}")`
+    : `process ${pid} ("${name}") as the id of its ${as}`;
+  return {
+    object: `pid ${id}`,
+    why: zombie && as === "process"
+      ? `it is taken by ${holder}, which has ended but whose parent did not ` +
+        "take notice"
+      : `it is taken by ${holder}`,
+    remedy: "end that process, or restore in a new pid namespace: " +
+      "unshare --pid --fork --mount-proc ckpt restore ...",
+  };
+}

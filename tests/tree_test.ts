@@ -1,0 +1,122 @@
+/** Process trees: who is whose child, ids, sessions, ends, stops, and what processes share by clone(2). */
+import { assertEquals, assertMatch } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { assertSuccess, dump, LONG, restore, Scope } from "./harness.ts";
+import { survives } from "./state.ts";
+
+survives("tree_child", "a child, its memory and its end");
+survives("tree_shape", "a chain of processes with threads", {
+  args: ["12", "0", "1"],
+});
+survives("tree_shape", "many children", { args: ["0", "40", "0"] });
+survives("tree_shape", "depth, width and threads", { args: ["3", "3", "2"] });
+survives("tree_zombies", "zombies with their exit status and signal");
+survives("tree_sessions", "sessions and groups, with and without leaders");
+survives("tree_orphans", "children of dead parents and subreapers");
+survives("tree_stopped", "stopped processes and what their parents were told");
+survives("tree_leader_dead", "processes whose first thread has ended");
+survives("tree_waits", "parents that wait for their children");
+survives("tree_clone_parent", "siblings by CLONE_PARENT and exit signals");
+for (const kind of ["files", "fs", "io", "sysvsem", "sighand"]) {
+  survives("tree_clone", "processes that share a resource", { args: [kind] });
+}
+survives("tree_vm", "a child by CLONE_VM");
+survives("tree_of_threads", "children of a thread that is not the first");
+
+Deno.test("tree_vm: a process that waits in vfork is refused before anything is stopped", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("tree_vm", "vfork");
+  const images = scope.path("images");
+  const answer = await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images);
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertMatch(
+    answer.stderr,
+    /task \d+: it waits in vfork\(2\) until task \d+ executes a program or ends/,
+  );
+  assertEquals(await program.verify(), "ok");
+});
+
+/** Programs that sleep in great numbers: too many for the full picture, which they do not need. */
+const MANY: [string, string][] = [
+  ["1000", "0"],
+  ["0", "1000"],
+  ["30", "30"],
+];
+for (const [processes, threads] of MANY) {
+  Deno.test(`tree_many: ${processes} children, each of all with ${threads} further threads, survive a dump and a restore`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("tree_many", processes, threads);
+    const pids = program.tree();
+    assertEquals(pids.length, 1 + Number(processes));
+    const rounds = LONG ? 5 : 1;
+    for (let i = 0; i < rounds; i++) {
+      const images = scope.path(`images-${i}`);
+      await dump(scope, program, images);
+      await restore(scope, program, images);
+      assertEquals(program.tree(), pids);
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+
+  Deno.test(`tree_many: ${processes} children, each of all with ${threads} further threads, are left running`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("tree_many", processes, threads);
+    const pids = program.tree();
+    assertSuccess(
+      await scope.ckpt(
+        "dump",
+        "-R",
+        "-t",
+        `${program.pid}`,
+        "-D",
+        scope.path("images"),
+      ),
+      "dump",
+    );
+    assertEquals(program.tree(), pids);
+    assertEquals(await program.verify(), "ok");
+  });
+}
+
+Deno.test("tree_churn: a tree that forks and exits all the time verifies without a checkpoint", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("tree_churn");
+  await new Promise((done) => setTimeout(done, 300));
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("tree_churn: a tree that forks and exits all the time is saved whole", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("tree_churn");
+  for (let i = 0; i < (LONG ? 30 : 5); i++) {
+    const images = scope.path(`images-${i}`);
+    // which processes there are changes with every look
+    assertSuccess(
+      await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images),
+      "dump",
+    );
+    await program.ended();
+    await scope.gone();
+    await restore(scope, program, images);
+  }
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("tree_churn: a tree that forks and exits all the time is not disturbed by dumps", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("tree_churn");
+  for (let i = 0; i < (LONG ? 100 : 15); i++) {
+    assertSuccess(
+      await scope.ckpt(
+        "dump",
+        "-R",
+        "-t",
+        `${program.pid}`,
+        "-D",
+        scope.path(`images-${i}`),
+      ),
+      "dump",
+    );
+  }
+  assertEquals(await program.verify(), "ok");
+});
