@@ -33,6 +33,13 @@ const SUBJECTS = [
     dumps: LONG ? 500 : 60,
     restores: LONG ? 250 : 40,
   },
+  {
+    what: "a tree whose first threads have ended",
+    args: ["1", "leaderless"],
+    processes: 2,
+    dumps: LONG ? 250 : 30,
+    restores: LONG ? 250 : 30,
+  },
 ];
 const SIGKILL = 9;
 
@@ -111,8 +118,12 @@ function lasting(pid: number): Observation {
 
 /** Reaps orphans that came to this process; those that are left. */
 function strangers(known: readonly number[]): number[] {
-  return children().filter((pid) => !known.includes(pid))
-    .filter((pid) => reap(pid) === "running");
+  for (;;) {
+    const found = children().filter((pid) => !known.includes(pid));
+    const left = found.filter((pid) => reap(pid) === "running");
+    // children of one that ended just now have come since
+    if (left.length === found.length) return left;
+  }
 }
 
 async function median(measure: () => Promise<void>): Promise<number> {

@@ -8,16 +8,19 @@
  * - FDSize: the kernel's table may be larger or smaller than it was;
  * - State: a thread that sleeps now may run the moment after; stopped, traced and dead ones are told apart;
  * - the kernel's internal task flags of `stat`;
- * - inode numbers of things without a name (shared anonymous memory, pipes): the kernel numbers them anew. They are
- *   numbered here in the order in which the tree holds them, so that who shares what is compared;
+ * - inode numbers of things without a name (shared anonymous memory, pipes, sockets, deleted files): the kernel numbers them
+ *   anew. They are numbered here in the order in which the tree holds them, so that who shares what is compared;
  * - the order of children, which nothing promises;
  * - the number of the audit session, which the kernel counts up whenever a login uid is set;
  * - the number of the autogroup (its nice value is compared);
  * - `syscall` of threads that run, and of the main thread, which waits in a loop. A blocked call may turn into
  *   restart_syscall, as it does after any stop.
- * - of a dead process, everything that neither its parent's wait nor a signal to it could tell: masks, limits, ...;
+ * - of a dead process or thread, everything that neither its parent's wait nor a signal to it could tell: masks,
+ *   limits, ...;
  * - the border between private anonymous areas that are alike: the kernel keeps two apart that were moved together by
  *   mremap, and makes one of them when they are mapped anew;
+ * - how much time a timerfd has left, and how often it has expired; the number the kernel gives an eventfd; the
+ *   order of what an epoll watches, which is that of addresses in the kernel;
  * - VmFlags `sd` (soft-dirty), the trace that any memory tracking leaves.
  */
 
@@ -104,6 +107,9 @@ function areas(pid: number): Area[] {
         what: what.trim().replace(
           /^(\S+ \S+) \S+ (\d+) +\/dev\/zero \(deleted\)$/,
           "$1 shared memory inode $2",
+        ).replace(
+          /^(\S+ \S+ \S+) (\d+) +(\/.* \(deleted\))$/,
+          "$1 deleted inode $2 $3",
         ),
         flags: "",
       });
@@ -141,10 +147,11 @@ function stat(path: string, numbers = STAT_FIELDS): string[] {
     line.slice(line.indexOf("("), end + 1),
     ...line.slice(end + 2).split(" "),
   ];
+  if (/^[ZX]$/.test(fields[3])) numbers = DEAD_STAT_FIELDS;
   return numbers.map((number) => `field ${number}: ${fields[number]}`);
 }
 
-/** What is left of a process that is a zombie, its last thread included. */
+/** What is left of a zombie: a process, or the first thread of one. */
 const DEAD_STATUS = /^(Name|State|Tgid|Pid|PPid|Uid|Gid|NSpid|NSpgid|NSsid):/;
 const DEAD_STAT_FIELDS = [1, 2, 3, 4, 5, 6, 38, 52];
 
@@ -154,9 +161,20 @@ function isDead(pid: number): boolean {
     names(`/proc/${pid}/task`).length <= 1;
 }
 
+/** A thread of the process that has not ended: memory and descriptors are found under its id only. */
+function livingThread(pid: number): number {
+  const tids = names(`/proc/${pid}/task`).map(Number).sort((a, b) => a - b);
+  const isLiving = (tid: number) =>
+    !/^State:\t[ZX]/m.test(lines(`/proc/${tid}/status`).join("\n"));
+  return isLiving(pid) ? pid : tids.find(isLiving) ?? pid;
+}
+
 function status(path: string): string[] {
   const all = lines(path);
   const state = all.find((line) => line.startsWith("State:")) ?? "";
+  if (/^State:\t[ZX]/.test(state)) {
+    return all.filter((line) => DEAD_STATUS.test(line));
+  }
   return [
     /^State:\t[TtZX]/.test(state) ? state : "State: neither stopped nor dead",
     ...all.filter((line) => !VOLATILE_STATUS.test(line))
@@ -195,6 +213,25 @@ export function treeOf(
   return found;
 }
 
+/** Without what runs on: the time a timerfd has left, and its expiries, unless there are none. */
+function descriptor(path: string): string[] {
+  const all = lines(path);
+  const watched = all.filter((line) => line.startsWith("tfd:")).sort();
+  const repeats = all.some((line) => /^it_interval: \((?!0, 0\))/.test(line));
+  return [
+    ...all.filter((line) => !/^(eventfd-id|tfd):/.test(line)),
+    ...watched,
+  ].map((line) =>
+    line.replace(
+      /^it_value: \((?!0, 0\)).*/,
+      "it_value: (running)",
+    ).replace(
+      /^it_value: .*/,
+      (value) => repeats ? "it_value: (running)" : value,
+    ).replace(/^ticks: (?!0$)\d+/, "ticks: (some)")
+  );
+}
+
 /** Numbers what has no name by the order in which it is met. */
 class Numbers {
   readonly #known = new Map<string, string>();
@@ -211,11 +248,21 @@ class Numbers {
     if (/^\/proc\/\d+(\/|$)/.test(lines[0])) {
       return lines.map((line) => line.replace(/^ino:\t\d+/, "ino:\t(any)"));
     }
-    const unnamed = /^(pipe|anon_inode|pidfd):/.test(lines[0]);
+    const unnamed = /^(pipe|socket|anon_inode|pidfd):| \(deleted\)$/.test(
+      lines[0],
+    );
     return lines.map((line) =>
       line.replace(
-        /\b(shared memory inode |pipe:\[)(\d+)/,
+        /\b(shared memory inode |deleted inode |pipe:\[|socket:\[)(\d+)/,
         (_, kind, inode) => kind + this.#number(inode),
+      ).replace(
+        // Made with O_TMPFILE.
+        /\/#(\d+)(?= \(deleted\)$)/,
+        (_, inode) => `/${this.#number(inode)}`,
+      ).replace(
+        // What an epoll watches.
+        /^(tfd:.* ino:)([0-9a-f]+)/,
+        (_, rest, inode) => rest + this.#number(`${parseInt(inode, 16)}`),
       ).replace(
         /^ino:\t(\d+)/,
         (all, inode) => unnamed ? `ino:\t${this.#number(inode)}` : all,
@@ -244,17 +291,13 @@ export function observeTree(
 
 /** Takes the picture of one process. */
 export function observe(pid: number): Observation {
-  const proc = `/proc/${pid}`;
   const seen: Observation = new Map();
-  if (isDead(pid)) {
-    seen.set(
-      "status",
-      lines(`${proc}/status`).filter((line) => DEAD_STATUS.test(line)),
-    );
-    seen.set("stat", stat(`${proc}/stat`, DEAD_STAT_FIELDS));
-    return seen;
-  }
-  const memory = merged(areas(pid));
+  seen.set("status", status(`/proc/${pid}/status`));
+  seen.set("stat", stat(`/proc/${pid}/stat`));
+  if (isDead(pid)) return seen;
+  const living = livingThread(pid);
+  const proc = `/proc/${living}`;
+  const memory = merged(areas(living));
   seen.set(
     "maps",
     memory.map(({ start, end, what }) => `${start}-${end} ${what}`),
@@ -263,8 +306,6 @@ export function observe(pid: number): Observation {
     "VmFlags",
     memory.map(({ start, end, flags }) => `${start}-${end} ${flags}`),
   );
-  seen.set("status", status(`${proc}/status`));
-  seen.set("stat", stat(`${proc}/stat`));
   for (
     const name of [
       "limits",
@@ -304,7 +345,7 @@ export function observe(pid: number): Observation {
   for (const name of names(`${proc}/fd`)) {
     seen.set(`fd/${name}`, [
       ...link(`${proc}/fd/${name}`),
-      ...lines(`${proc}/fdinfo/${name}`),
+      ...descriptor(`${proc}/fdinfo/${name}`),
     ]);
   }
   for (const tid of names(`${proc}/task`)) {

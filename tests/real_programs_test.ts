@@ -1,16 +1,18 @@
 /**
  * Programs that nobody wrote for these tests: python3 with threads and with a pool of processes, bash with jobs and in
- * a pipeline, make, SQLite in the middle of a transaction.
+ * a pipeline, make, SQLite in the middle of a transaction, asyncio with sockets, nginx.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import {
   assertSuccess,
+  assertUnchanged,
   dump,
   Files,
   type Program,
   restore,
   Scope,
+  until,
 } from "./harness.ts";
 
 const SCRIPTS = new URL("programs/", import.meta.url).pathname;
@@ -29,6 +31,10 @@ const PROGRAMS: Record<string, [string, string, ...string[]]> = {
   "a python3 pool of processes in the middle of its work": [
     "/usr/bin/python3",
     "pool.py",
+  ],
+  "python3 with asyncio and a child in the middle of a talk": [
+    "/usr/bin/python3",
+    "talk.py",
   ],
   "make -j4 in the middle of a build": ["/bin/bash", "build.sh"],
 };
@@ -125,4 +131,89 @@ Deno.test("sqlite3 with record locks is refused in a transaction, and commits it
   assertEquals(answer.code, EXIT.refused, answer.stderr);
   assertMatch(answer.stderr, /lock/);
   assertEquals(await program.verify(), "ok");
+});
+
+/** What a server of HTTP answers, or undefined when none is there. */
+async function get(port: number): Promise<string | undefined> {
+  try {
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    await connection.write(
+      new TextEncoder().encode("GET /page HTTP/1.0\r\n\r\n"),
+    );
+    return await new Response(connection.readable).text();
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) return undefined;
+    throw error;
+  }
+}
+
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+Deno.test("nginx with its workers serves, is dumped and restored, and serves again", async () => {
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const port = freePort();
+  const pages = scope.path("work/pages");
+  // The workers are of another user.
+  Deno.chmodSync(work, 0o755);
+  Deno.writeTextFileSync(`${pages}/page`, "a page of nginx\n");
+  Deno.writeTextFileSync(
+    `${work}/nginx.conf`,
+    `
+daemon off;
+worker_processes 2;
+pid ${work}/pid;
+error_log ${work}/error.log;
+events { worker_connections 64; }
+http {
+  access_log ${work}/access.log;
+  client_body_temp_path ${work}/body;
+  proxy_temp_path ${work}/proxy;
+  fastcgi_temp_path ${work}/fastcgi;
+  uwsgi_temp_path ${work}/uwsgi;
+  scgi_temp_path ${work}/scgi;
+  server { listen 127.0.0.1:${port}; root ${pages}; }
+}
+`,
+  );
+  const program = await scope.startCommand(work, "/usr/sbin/nginx", [
+    "-e",
+    `${work}/error.log`,
+    "-c",
+    `${work}/nginx.conf`,
+  ]);
+  const served = async () =>
+    assertMatch(
+      await until("nginx serves", () => get(port)),
+      /a page of nginx/,
+    );
+  await served();
+  assertEquals(program.tree().length, 3);
+  const images = scope.path("images");
+  for (let i = 0; i < 2; i++) {
+    const before = program.observe();
+    await dump(scope, program, images);
+    assertEquals(await get(port), undefined);
+    await restore(scope, program, images);
+    assertUnchanged(before, program.observe(), "after the restore");
+    for (let request = 0; request < 20; request++) await served();
+    Deno.removeSync(images, { recursive: true });
+    Deno.mkdirSync(images);
+  }
+  // A new worker takes the place of one that ends; the master is asked to end.
+  const [, worker] = program.tree();
+  Deno.kill(worker, "SIGKILL");
+  await until(
+    "there is another worker",
+    () =>
+      program.tree().length === 3 && !program.tree().includes(worker)
+        ? true
+        : undefined,
+  );
+  await served();
+  Deno.kill(program.pid, "SIGQUIT");
+  assertEquals(await program.ended(), "exit 0");
 });

@@ -1,6 +1,5 @@
 /** Threads: registers, what they wait for, what the kernel knows of them. */
 import { assertEquals } from "@std/assert";
-import { EXIT } from "../lib/error.ts";
 import { assertSuccess, dump, restore, Scope } from "./harness.ts";
 import { survives } from "./state.ts";
 
@@ -13,6 +12,7 @@ survives("syscalls", "interrupted system calls of every kind", {
 survives("rseq", "restartable sequences");
 survives("robust", "robust lists and thread ids that wake a joiner");
 survives("sched", "policies, priorities, nice values and affinities");
+survives("leaderless", "a process whose first thread has ended");
 survives("user_dispatch", "threads under syscall user dispatch");
 
 Deno.test("churn: threads and mappings that come and go are all saved", async () => {
@@ -40,25 +40,6 @@ Deno.test("churn: threads and mappings that come and go are not disturbed by dum
       ),
       "dump",
     );
-  }
-  assertEquals(await program.verify(), "ok");
-});
-
-Deno.test("leaderless: a process whose main thread has ended is kept, or the dump is refused", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("leaderless");
-  const images = scope.path("images");
-  const answer = await scope.ckpt(
-    "dump",
-    "-t",
-    `${program.pid}`,
-    "-D",
-    images,
-  );
-  if (answer.code !== EXIT.refused) {
-    assertEquals(answer.code, EXIT.ok, answer.stderr);
-    await program.ended();
-    await restore(scope, program, images);
   }
   assertEquals(await program.verify(), "ok");
 });

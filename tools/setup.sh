@@ -26,5 +26,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "Installing what is missing: apt-get install ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+# The tests need servers, but none that runs on its own (invoke-rc.d(8)).
+export RUNLEVEL=1
 apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"

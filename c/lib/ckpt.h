@@ -61,6 +61,8 @@ void ckpt_cause(struct cause *out);
 #define WAIT_FOREVER (-1)
 int64_t wait_task(pid_t tid, int *status, int timeout_ms);
 
+int64_t await_end(pid_t tid);
+
 /* Whether a task has ended, though its status may not be to be had yet. */
 int has_ended(pid_t tid);
 

@@ -65,13 +65,18 @@ struct stopping_task {
 #define SEIZE_CHILDREN 1     /* the whole tree */
 #define SEIZE_REFRIGERATED 2 /* while it is frozen by a cgroup of version 1 */
 
+/* A process, and whose child it is: of which process and which thread of it; 0 for the root. */
+struct kinship {
+	int32_t pid, parent, thread;
+};
+
 /* The threads of all processes, as one list that grows; all by their thread id. */
 struct seizing {
 	struct stopping_task *tasks;
 	uint64_t count, room, options;
 	uint32_t flags;
 	uint8_t *known, *visited; /* bitmaps */
-	int32_t *queue;           /* processes to look at */
+	struct kinship *queue;    /* processes to look at */
 	uint64_t queued, queue_room;
 };
 
@@ -91,20 +96,20 @@ static int is_id(long id)
 	return id > 0 && id < MOST_PIDS;
 }
 
-static int64_t queue_process(struct seizing *all, int32_t pid)
+static int64_t queue_process(struct seizing *all, int32_t pid, int32_t parent, int32_t thread)
 {
 	if (mark(all->visited, pid))
 		return 0;
 	if (all->queued == all->queue_room) {
 		uint64_t room = all->queue_room * 2 + 64;
-		int32_t *queue = realloc(all->queue, room * sizeof(*queue));
+		struct kinship *queue = realloc(all->queue, room * sizeof(*queue));
 
 		if (!queue)
 			return fail(CAUSE_OUT_OF_MEMORY, pid, room, -ENOMEM);
 		all->queue = queue;
 		all->queue_room = room;
 	}
-	all->queue[all->queued++] = pid;
+	all->queue[all->queued++] = (struct kinship){ pid, parent, thread };
 	return 0;
 }
 
@@ -184,7 +189,7 @@ static int64_t queue_children(struct seizing *all, int32_t pid, int32_t tid)
 				continue;
 			}
 			if (is_id(id))
-				ret = queue_process(all, id);
+				ret = queue_process(all, id, pid, tid);
 			id = 0;
 		}
 	close(fd);
@@ -221,9 +226,11 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
  * Seizes every thread of `root` that is not among the `*count` tasks yet, and asks it to stop, without waiting;
  * `flags` are SEIZE_*, `options` PTRACE_O_*. What is new is appended, and counted also on failure. Processes that
  * have ended are passed over. Returns how many are new; -ENOBUFS: more than `room`, call again with more.
+ * `kinships`, with room for `room` as well, gets all processes that were found, ended ones too, parents before their
+ * children; `*found` is their number.
  */
 EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *tasks, uint64_t *count, uint64_t room,
-			  uint64_t options)
+			  uint64_t options, struct kinship *kinships, uint64_t *found)
 {
 	struct seizing all = { .tasks = tasks, .count = *count, .room = room, .options = options, .flags = flags };
 	int64_t ret;
@@ -236,9 +243,14 @@ EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *ta
 	all.visited = all.known + MOST_PIDS / 8;
 	for (uint64_t i = 0; i < all.count; i++)
 		mark(all.known, tasks[i].tid);
-	ret = queue_process(&all, root);
+	ret = queue_process(&all, root, 0, 0);
 	for (uint64_t i = 0; i < all.queued && !ret; i++)
-		ret = seize_process(&all, all.queue[i], root);
+		ret = seize_process(&all, all.queue[i].pid, root);
+	if (!ret && all.queued > room)
+		ret = fail(CAUSE_LIST_THREADS, root, all.queued, -ENOBUFS);
+	if (!ret)
+		memcpy(kinships, all.queue, all.queued * sizeof(*kinships));
+	*found = ret ? 0 : all.queued;
 	free(all.queue);
 	free(all.known);
 	if (!ret)

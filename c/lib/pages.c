@@ -623,6 +623,19 @@ EXPORT int64_t ckpt_end_task_copy(struct task_copy *copy, struct range **out)
 	return ret;
 }
 
+/* The rest of the last page of an object: behind the end of the file, but in the memory of those that map it. */
+static int64_t read_rest(int fd, off_t end, uint8_t *to, uint64_t length)
+{
+	off_t page = end & ~(PAGE - 1);
+	uint8_t *mapped = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, page);
+
+	if (mapped == MAP_FAILED)
+		return fail(CAUSE_READ_CONTENT, 0, page, -errno);
+	memcpy(to, mapped + (end - page), length);
+	munmap(mapped, PAGE);
+	return 0;
+}
+
 /*
  * Appends the content of an object of shared memory, read through a descriptor, to `out_fd`: its data segments
  * (lseek(2), SEEK_DATA) as ranges of offsets. Stores a list as ckpt_end_task_copy does.
@@ -656,9 +669,11 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 				break;
 			}
 			length = (n + PAGE - 1) & ~(PAGE - 1);
-			memset(buffer + n, 0, length - n);
+			if (length > (uint64_t)n)
+				ret = read_rest(in_fd, data + n, buffer + n, length - n);
 			count = find_runs(buffer, length, AREA_ZERO_IS_DEFAULT, runs, &bytes);
-			ret = add_runs(&stored, runs, count, data, 0);
+			if (!ret)
+				ret = add_runs(&stored, runs, count, data, 0);
 			if (!ret)
 				ret = write_runs(out_fd, buffer, runs, count, offset);
 			offset += bytes;

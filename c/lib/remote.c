@@ -56,6 +56,7 @@ struct host {
 	struct dispatch dispatch;
 	/* A signal that the task ignores and does not block, for programs at full speed; 0: there is none. */
 	uint64_t quiet_signal;
+	uint64_t pid;
 };
 
 static int64_t write_memory(const struct host *host, uint64_t address, const void *data, size_t length)
@@ -275,7 +276,7 @@ static int64_t protect(const struct host *host, uint64_t area, uint64_t length)
 	regs.rsi = length - CODE;
 	regs.rdx = PROT_READ | PROT_WRITE;
 	regs.rbp = host->quiet_signal ? SYS_tgkill : AGENT_YIELD_NR;
-	regs.r13 = host->tid; /* the leader: process and thread in one */
+	regs.r13 = host->pid;
 	regs.r14 = host->tid;
 	regs.r15 = host->quiet_signal;
 	regs.orig_rax = -1;

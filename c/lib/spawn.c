@@ -264,6 +264,17 @@ EXPORT int64_t ckpt_agent_end(int32_t tid)
 	}
 }
 
+/*
+ * Lets a stopped leader run the program it was pointed at, which ends it by exit(2), while other threads of its
+ * process stay stopped. It is not traced any more then: one that has ended could not be let go.
+ */
+EXPORT int64_t ckpt_end_leader(int32_t tid)
+{
+	if (ptrace(PTRACE_DETACH, tid, 0, 0) < 0)
+		return fail(CAUSE_RESUME, tid, 0, -errno);
+	return await_end(tid);
+}
+
 /* Resumes with a signal and waits for the stop that follows: a signal about to be delivered, or a group stop. */
 static int64_t stop_after(int32_t tid, int signal, int stop_signal, int event)
 {
@@ -283,15 +294,15 @@ static int64_t stop_after(int32_t tid, int signal, int stop_signal, int event)
 }
 
 /*
- * Stops a process as job control does, while all its threads (the leader first) stay traced and stopped; it runs
- * nothing meanwhile. All signals have to be blocked in it. `signal` is what its parent is told. SIGSTOP always stops;
- * another one is let through by the mask of the leader, its action must be the default, and its group not be orphaned.
+ * Stops a process as job control does, while all its threads (one of them does it first) stay traced and stopped; it
+ * runs nothing meanwhile. All signals have to be blocked in it. `signal` is what its parent is told. SIGSTOP always stops;
+ * another one is let through by the mask of the first, its action must be the default, and its group not be orphaned.
  */
 EXPORT int64_t ckpt_stop_group(const int32_t *tids, uint64_t count, int32_t signal)
 {
 	int64_t ret = set_signal_mask(tids[0], signal == SIGSTOP ? ~0ULL : ~(1ULL << (signal - 1)));
 
-	if (!ret && syscall(SYS_tgkill, tids[0], tids[0], SIGSTOP) < 0)
+	if (!ret && syscall(SYS_tkill, tids[0], SIGSTOP) < 0)
 		ret = fail(CAUSE_RESUME, tids[0], 0, -errno);
 	if (!ret)
 		ret = stop_after(tids[0], 0, SIGSTOP, 0);
@@ -299,6 +310,22 @@ EXPORT int64_t ckpt_stop_group(const int32_t *tids, uint64_t count, int32_t sign
 		ret = stop_after(tids[0], signal, signal, PTRACE_EVENT_STOP);
 	for (uint64_t i = 1; i < count && !ret; i++)
 		ret = stop_after(tids[i], 0, signal, PTRACE_EVENT_STOP);
+	return ret;
+}
+
+/*
+ * Lets a process go on that ckpt_stop_group has stopped; its threads stay traced and stopped. Its parent is told, and
+ * SIGCONT, which has to be blocked, waits to be taken.
+ */
+EXPORT int64_t ckpt_continue_group(int32_t pid, const int32_t *tids, uint64_t count)
+{
+	int64_t ret = 0;
+
+	if (kill(pid, SIGCONT) < 0)
+		return fail(CAUSE_RESUME, pid, SIGCONT, -errno);
+	/* ptrace(2), PTRACE_SEIZE: a traced thread tells when the group stop has ended. */
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = stop_after(tids[i], 0, SIGTRAP, PTRACE_EVENT_STOP);
 	return ret;
 }
 

@@ -46,6 +46,21 @@ int has_ended(pid_t tid)
 	return state && (state[2] == 'Z' || state[2] == 'X');
 }
 
+#define END_TIMEOUT_MS 10000
+
+/* Waits until a task that nobody traces has ended, whoever is to take its status. Returns 0; -ETIMEDOUT. */
+int64_t await_end(pid_t tid)
+{
+	int64_t start = now_ns();
+
+	while (!has_ended(tid)) {
+		if (now_ns() - start > END_TIMEOUT_MS * 1000000LL)
+			return fail(CAUSE_WAIT, tid, 0, -ETIMEDOUT);
+		nanosleep(&(struct timespec){ 0, 20000 }, NULL);
+	}
+	return 0;
+}
+
 #define SPINS 200          /* give way to the task, which is about to stop */
 #define SHORT_SLEEPS 200   /* 20 us each */
 #define SLEEPS_PER_LOOK 20 /* 0.5 ms each; then see whether it is still there */

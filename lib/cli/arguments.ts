@@ -4,7 +4,7 @@
  *
  * `parseArgs` of @std/cli is not used: it knows no clusters that end in a value
  * (`-Rt1234`), no optional values (`-v`, `-v4`), and not which unknown options
- * take a value, so a refused `--ghost-limit 1M` would leave a stray argument.
+ * take a value, so a refused `--lsm-profile p` would leave a stray argument.
  *
  * Nothing is thrown: all that is wrong is collected, because the log file that
  * `-o` names has to hold it, whatever else is wrong.

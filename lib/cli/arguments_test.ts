@@ -88,9 +88,9 @@ const TABLE: [string[], Partial<typeof NOTHING>][] = [
       "--pidfile: ckpt dump does not have this option; it belongs to restore",
     ],
   }],
-  [["dump", "--ghost-limit", "1M", "5"], {
+  [["dump", "--irmap-scan-path", "/x", "5"], {
     operands: ["5"],
-    problems: ["--ghost-limit: ckpt does not have this CRIU option"],
+    problems: ["--irmap-scan-path: ckpt does not have this CRIU option"],
   }],
   [["dump", "--manage-cgroups", "5"], {
     operands: ["5"],

@@ -11,7 +11,8 @@ import type {
 } from "../dump/options.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions, RestoreResult } from "../restore/options.ts";
-import type { ShowOptions } from "./options.ts";
+import type { Cleaned } from "../ghost/links.ts";
+import type { CleanOptions, ShowOptions } from "./options.ts";
 
 export interface Commands {
   dump(options: DumpOptions, report: Report): Promise<DumpResult>;
@@ -19,6 +20,7 @@ export interface Commands {
   restore(options: RestoreOptions, report: Report): Promise<RestoreResult>;
   /** @returns what to print: text for people, or all of it as JSON */
   show(options: ShowOptions, report: Report): Promise<string>;
+  clean(options: CleanOptions, report: Report): Promise<Cleaned>;
 }
 
 export const COMMANDS_OF_CKPT: Commands = {
@@ -37,5 +39,9 @@ export const COMMANDS_OF_CKPT: Commands = {
   async show(options) {
     const { show } = await import("./show.ts");
     return await show(options);
+  },
+  async clean(options) {
+    const { clean } = await import("../dump/clean.ts");
+    return clean(options.imagesDirectory);
   },
 };

@@ -24,8 +24,7 @@ const MOUNTS =
   "leave it out; ckpt check PID says whether the mounts can be saved";
 const WATCHES =
   "leave it out; ckpt check PID lists the watches that cannot be saved";
-const DELETED =
-  "leave it out; ckpt check PID lists the deleted files that cannot be saved";
+const DELETED = "leave it out; holes in deleted files are always found";
 const KERNEL =
   "leave it out; ckpt check tries everything ckpt needs of the kernel";
 const COMPARISON = "leave it out; ckpt itself compares what it depends on";
@@ -84,8 +83,6 @@ export const CRIU_OPTIONS: readonly CriuOption[] = [
   option("enable-fs", "required", MOUNTS),
   option("force-irmap", "none", WATCHES),
   option("irmap-scan-path", "required", WATCHES),
-  option("link-remap", "none", DELETED),
-  option("ghost-limit", "required", DELETED),
   option("ghost-fiemap", "none", DELETED),
   option(
     "file-locks",

@@ -63,6 +63,15 @@ host allows ckpt to do.`,
       ["ckpt show --json images", "everything"],
     ],
   },
+  clean: {
+    synopsis: ["ckpt clean [options] [DIR]"],
+    summary: "remove what dumps have left outside of their images",
+    about:
+      `Removes the links that dumps with --link-remap made in the file systems of the
+program, and what a dump that was killed left in the directory. An image with
+such links cannot be restored any more; other images stay as they are.`,
+    examples: [["ckpt clean images", "this image is not needed any more"]],
+  },
   help: {
     synopsis: ["ckpt help [COMMAND]"],
     summary: "explain ckpt, or one of its commands",

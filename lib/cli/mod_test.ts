@@ -30,6 +30,7 @@ async function run(
       check: unexpected,
       restore: unexpected,
       show: unexpected,
+      clean: unexpected,
       ...commands,
     },
     {
@@ -331,6 +332,56 @@ Deno.test("check tells the command that would dump the task, or why there is non
     check: () => Promise.resolve({ reasons: [], neededOptions: [] }),
   });
   assertEquals(host.output, "this host has all that ckpt needs\n");
+});
+
+Deno.test("check has a line for each of the files that need care: what, why, how big, which option", async () => {
+  const { output } = await run(["check", "7"], {
+    check: () =>
+      Promise.resolve({
+        pid: 7,
+        reasons: [],
+        neededOptions: [],
+        files: [
+          ["/a (deleted)", "ghost", {}],
+          ["/b\u001b (deleted)", "elsewhere", { path: "/c" }],
+          ["/d (deleted)", "link", { option: "--link-remap" }],
+          ["/e (deleted)", "refused", {}],
+        ].map(([file, fate, rest]) => ({
+          ...rest as object,
+          file: file as string,
+          fate: fate as "ghost",
+          holder: "descriptor 5",
+          task: 7,
+          bytes: 4096n,
+        })),
+      }),
+  });
+  assertEquals(
+    output,
+    `task 7 can be dumped: ckpt dump --tree 7
+  descriptor 5 (/a (deleted)) of task 7: deleted; 4096 bytes are saved
+  descriptor 5 (/b\\x1b (deleted)) of task 7: it is opened as /c
+  descriptor 5 (/d (deleted)) of task 7: it has other names; it is linked again (--link-remap)
+`,
+  );
+});
+
+Deno.test("clean tells what it removed, and what it left", async () => {
+  const clean = (removed: string[], missing: string[], replaced: string[]) =>
+    run(["clean", "i"], {
+      clean: () => Promise.resolve({ removed, missing, replaced }),
+    });
+  assertEquals(
+    (await clean(["/a"], ["/b"], ["/c"])).output,
+    `removed /a
+/b was gone already
+/c is another file now: left as it is
+`,
+  );
+  assertEquals(
+    (await clean([], [], [])).output,
+    "there was nothing to remove\n",
+  );
 });
 
 Deno.test("progress shows on a terminal, and neither elsewhere nor with --json", async () => {

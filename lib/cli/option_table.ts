@@ -3,7 +3,14 @@
  * help and the tests read this one table.
  */
 
-export const COMMANDS = ["dump", "restore", "check", "show", "help"] as const;
+export const COMMANDS = [
+  "dump",
+  "restore",
+  "check",
+  "show",
+  "clean",
+  "help",
+] as const;
 
 export type CommandName = typeof COMMANDS[number];
 
@@ -39,7 +46,7 @@ export const OPTIONS: readonly OptionEntry[] = [
     short: "D",
     argument: "required",
     placeholder: "DIR",
-    commands: ["dump", "restore", "show"],
+    commands: ["dump", "restore", "show", "clean"],
     help: "directory of the images (default: the current directory)",
   },
   {
@@ -78,6 +85,21 @@ export const OPTIONS: readonly OptionEntry[] = [
     commands: ["dump", "check"],
     help:
       "freeze the cgroup DIR, which holds just the tree, while it is stopped; one that is frozen already stays so",
+  },
+  {
+    name: "link-remap",
+    argument: "none",
+    commands: ["dump", "check"],
+    help:
+      "files whose name was removed, but not another one that ckpt can find: link them beside the path they had",
+  },
+  {
+    name: "ghost-limit",
+    argument: "required",
+    placeholder: "SIZE",
+    commands: ["dump", "check"],
+    help:
+      "save deleted files of up to SIZE bytes on disk each; K, M, G, T may follow (default: 1G)",
   },
   {
     name: "timeout",

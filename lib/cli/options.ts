@@ -17,6 +17,10 @@ export interface ShowOptions {
   json: boolean;
 }
 
+export interface CleanOptions {
+  imagesDirectory: string;
+}
+
 /** What is common to all commands, and known even when the rest is wrong. */
 export interface Surroundings {
   imagesDirectory: string;
@@ -31,7 +35,8 @@ export type CommandOptions =
   | { command: "dump"; options: DumpOptions }
   | { command: "restore"; options: RestoreOptions }
   | { command: "check"; options: CheckOptions }
-  | { command: "show"; options: ShowOptions };
+  | { command: "show"; options: ShowOptions }
+  | { command: "clean"; options: CleanOptions };
 
 /** proc_pid_max(5): no kernel hands out a higher number than 2^22. */
 const MAX_PID = 4194304;
@@ -47,7 +52,9 @@ export function readSurroundings(
   parsed: ParsedArguments,
   currentDirectory: string,
 ): Surroundings {
-  const operand = parsed.command === "show" ? parsed.operands[0] : undefined;
+  const operand = parsed.command === "show" || parsed.command === "clean"
+    ? parsed.operands[0]
+    : undefined;
   const images = absolute(
     lastValue(parsed, "images-dir") ?? operand ?? ".",
     currentDirectory,
@@ -86,6 +93,10 @@ export function readOptions(
   const freezing = cgroup === undefined
     ? {}
     : { freezeCgroup: absolute(cgroup, currentDirectory) };
+  const ghosts = {
+    ...flags.has("link-remap") && { linkRemap: true },
+    ...readGhostLimit(parsed, problems),
+  };
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
@@ -114,6 +125,7 @@ export function readOptions(
           leaveStopped: flags.has("leave-stopped"),
           timeoutSeconds: readTimeout(parsed, problems),
           replace: flags.has("replace"),
+          ...ghosts,
           ...freezing,
           ...common,
         },
@@ -148,19 +160,32 @@ export function readOptions(
       const pid = readPid(parsed, problems);
       return {
         command,
-        options: { ...(pid !== undefined && { pid }), ...freezing, ...common },
+        options: {
+          ...(pid !== undefined && { pid }),
+          ...ghosts,
+          ...freezing,
+          ...common,
+        },
       };
     }
+    case "clean":
+      readOneDirectory(parsed, problems);
+      return { command, options: { imagesDirectory } };
     case "show":
-      rejectOperands(parsed.operands.slice(1), problems);
-      if (parsed.operands.length > 0 && parsed.values.has("images-dir")) {
-        problems.push({
-          object: parsed.operands[0],
-          why: "the directory is named twice, here and by --images-dir",
-          remedy: "leave one of them out",
-        });
-      }
+      readOneDirectory(parsed, problems);
       return { command, options: { imagesDirectory, json: surroundings.json } };
+  }
+}
+
+/** Sees that only one of --images-dir and a plain argument is there. */
+function readOneDirectory(parsed: ParsedArguments, problems: Reason[]): void {
+  rejectOperands(parsed.operands.slice(1), problems);
+  if (parsed.operands.length > 0 && parsed.values.has("images-dir")) {
+    problems.push({
+      object: parsed.operands[0],
+      why: "the directory is named twice, here and by --images-dir",
+      remedy: "leave one of them out",
+    });
   }
 }
 
@@ -213,6 +238,28 @@ function readTimeout(parsed: ParsedArguments, problems: Reason[]): number {
     });
   }
   return seconds ?? DEFAULT_TIMEOUT_SECONDS;
+}
+
+const UNITS = ["", "K", "M", "G", "T"];
+
+/** A number of bytes, as criu(8) takes it: 4096, 64K, 2G. */
+function readGhostLimit(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): { ghostLimit?: bigint } {
+  const text = lastValue(parsed, "ghost-limit");
+  if (text === undefined) return {};
+  const match = /^([0-9]{1,15})([KMGT]?)$/i.exec(text);
+  if (match === null) {
+    problems.push({
+      object: "--ghost-limit",
+      why: `"${text}" is not a number of bytes`,
+      remedy: "write a whole number; K, M, G or T may follow",
+    });
+    return {};
+  }
+  const unit = UNITS.indexOf(match[2].toUpperCase());
+  return { ghostLimit: BigInt(match[1]) << BigInt(10 * unit) };
 }
 
 /** `fd[N]:KEY`, as in criu(8). */

@@ -51,11 +51,12 @@ Deno.test("a dump with no more than a pid gets CRIU's defaults", () => {
 
 Deno.test("every option of dump arrives", () => {
   const { options, problems, surroundings } = read(
-    "dump -t 7 -D i -W w -o l -v4 -R -j --external a --external b[c]:d --root r --timeout 0 --replace --json",
+    "dump -t 7 -D i -W w -o l -v4 -R -j --external a --external b[c]:d --root r --timeout 0 --freeze-cgroup c --replace --json",
   );
   assertEquals(problems, []);
   assertEquals(options, {
     pid: 7,
+    freezeCgroup: "/cwd/c",
     imagesDirectory: "/cwd/i",
     workDirectory: "/cwd/w",
     leaveRunning: true,
@@ -104,6 +105,47 @@ Deno.test("check takes a pid or none", () => {
     shellJob: true,
     external: [],
   });
+});
+
+Deno.test("a limit for deleted files is a number of bytes, with a unit or without", () => {
+  const limit = (text: string) => {
+    const { options, problems } = read(`dump --ghost-limit ${text} 7`);
+    return [(options as { ghostLimit?: bigint }).ghostLimit, ...problems];
+  };
+  assertEquals(limit("0"), [0n]);
+  assertEquals(limit("4096"), [4096n]);
+  assertEquals(limit("3k"), [3072n]);
+  assertEquals(limit("2M"), [2n << 20n]);
+  assertEquals(limit("5G"), [5n << 30n]);
+  assertEquals(limit("1T"), [1n << 40n]);
+  for (const wrong of ["-1", "1.5G", "1KB", "G", "1e3", "9".repeat(16)]) {
+    assertEquals(limit(wrong), [
+      undefined,
+      `--ghost-limit: "${wrong}" is not a number of bytes`,
+    ]);
+  }
+});
+
+Deno.test("consent to links and the limit are options of dump and check alike", () => {
+  const wanted = { linkRemap: true, ghostLimit: 1n << 20n };
+  for (const command of ["dump", "check"]) {
+    const { options, problems } = read(
+      `${command} --link-remap --ghost-limit 1M 7`,
+    );
+    assertEquals(problems, []);
+    const { linkRemap, ghostLimit } = options as typeof wanted;
+    assertEquals({ linkRemap, ghostLimit }, wanted);
+  }
+});
+
+Deno.test("clean takes its directory as show does", () => {
+  for (const line of ["clean i", "clean -D i"]) {
+    assertEquals(read(line).options, { imagesDirectory: "/cwd/i" });
+  }
+  assertEquals(read("clean").options, { imagesDirectory: "/cwd" });
+  assertEquals(read("clean -D i j").problems, [
+    "j: the directory is named twice, here and by --images-dir",
+  ]);
 });
 
 Deno.test("show takes its directory as an argument or by --images-dir", () => {

@@ -2,11 +2,12 @@
 import { EXIT } from "../error.ts";
 import type { CheckOptions, CheckResult } from "../dump/options.ts";
 import type { RestoreResult } from "../restore/options.ts";
+import type { Cleaned } from "../ghost/links.ts";
 import type { Commands } from "./commands.ts";
 import type { Log } from "./log.ts";
 import type { CommandOptions } from "./options.ts";
 import { ProgressLine } from "./progress.ts";
-import { renderReason, toJson } from "./render_error.ts";
+import { printable, renderReason, toJson } from "./render_error.ts";
 import { RunReport } from "./run_report.ts";
 import { StopSignals } from "./signals.ts";
 import type { Streams } from "./streams.ts";
@@ -88,6 +89,10 @@ async function ask(
         text: renderCheck(chosen.options, result),
       };
     }
+    case "clean": {
+      const result = await commands.clean(chosen.options, report);
+      return { exit: EXIT.ok, result, text: renderCleaned(result) };
+    }
     case "show": {
       const text = await commands.show(chosen.options, report);
       return { exit: EXIT.ok, text: text.endsWith("\n") ? text : `${text}\n` };
@@ -107,13 +112,40 @@ function renderCheck(options: CheckOptions, result: CheckResult): string {
     : `task ${options.pid}`;
   if (result.reasons.length > 0) {
     const reasons = result.reasons.map((r) => `${renderReason(r, "  ")}\n`);
-    return `${subject} cannot be dumped:\n${reasons.join("")}`;
+    return `${subject} cannot be dumped:\n${reasons.join("")}${
+      renderFiles(result)
+    }`;
   }
   if (options.pid === undefined) return `${subject} has all that ckpt needs\n`;
   const command = ["ckpt dump", `--tree ${options.pid}`];
   return `${subject} can be dumped: ${
     [...command, ...result.neededOptions].join(" ")
-  }\n`;
+  }\n${renderFiles(result)}`;
+}
+
+/** One line for each file that needs care: what, why, how big, which option. */
+function renderFiles({ files = [] }: CheckResult): string {
+  const saved = files.filter(({ fate }) => fate !== "refused");
+  return saved.map(({ file, holder, task, fate, bytes, path, option }) => {
+    const what = fate === "ghost"
+      ? `deleted; ${bytes} bytes are saved`
+      : fate === "elsewhere"
+      ? `it is opened as ${path}`
+      : "it has other names; it is linked again";
+    return `  ${printable(`${holder} (${file}) of task ${task}: ${what}`)}${
+      option === undefined ? "" : ` (${option})`
+    }\n`;
+  }).join("");
+}
+
+function renderCleaned({ removed, missing, replaced }: Cleaned): string {
+  const lines = [
+    ...removed.map((path) => `removed ${path}`),
+    ...missing.map((path) => `${path} was gone already`),
+    ...replaced.map((path) => `${path} is another file now: left as it is`),
+  ];
+  if (lines.length === 0) lines.push("there was nothing to remove");
+  return lines.map((line) => `${printable(line)}\n`).join("");
 }
 
 /** What is being done, for the error of a signal. */

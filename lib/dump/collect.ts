@@ -4,18 +4,16 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
-import { FrozenProcess } from "../ffi/frozen_process.ts";
 import {
   type CaveCandidate,
   findCave,
-  injectAlone,
   isInsideAgent,
   RemoteTask,
 } from "../ffi/remote_task.ts";
 import { Snapshot } from "../ffi/snapshot.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
-import { PROT } from "../proc/maps.ts";
+import { type Mapping, PROT } from "../proc/maps.ts";
 import type { Limit } from "../proc/limits.ts";
 import {
   readAuxv,
@@ -29,7 +27,6 @@ import {
   readStatus,
   readTimerslackNs,
 } from "../proc/read.ts";
-import type { SmapsMapping } from "../proc/smaps.ts";
 import type {
   ckpt_cgroup_entry,
   posix_timer_entry,
@@ -39,6 +36,7 @@ import type {
 } from "../image/schema.gen.ts";
 import { askHeapEnd } from "../mm/memory_map.ts";
 import { dumpCgroups } from "../task/cgroups.ts";
+import { askContinuedChildren } from "../task/continued_children.ts";
 import { askIntervalTimers } from "../task/interval_timers.ts";
 import {
   countableExpiries,
@@ -89,7 +87,7 @@ export interface CollectedThread extends StoppedThread {
 }
 
 export interface Collected {
-  /** The leader comes first. */
+  /** The thread of the agent comes first: the leader, unless that has ended. */
   readonly threads: readonly CollectedThread[];
   readonly process: ProcessAnswers;
   readonly readings: ProcessReadings;
@@ -102,6 +100,8 @@ export interface Collected {
   /** mlockall(2) flags for areas to come; 0: none. */
   readonly lockFuture: number;
   readonly cgroups: ckpt_cgroup_entry[];
+  /** Children that went on after a stop, of which it was not told yet. */
+  readonly continuedChildren: readonly number[];
 }
 
 const SECCOMP_MODE_FILTER = 2;
@@ -114,8 +114,8 @@ export interface Questions {
   readonly program: Program;
   /** What a copy of it made by fork(2) knows, too. */
   readonly inherited: Program;
-  /** Whom they are for: the timers of the process. */
-  readonly timers: string;
+  /** Whom they are for: the timers of the process, and its children. */
+  readonly subject: string;
   readonly actions: (outcome: Outcome) => sa_entry[];
   readonly intervals: ReturnType<typeof askIntervalTimers>;
   readonly posix: ReturnType<typeof askPosixTimers>;
@@ -123,15 +123,17 @@ export interface Questions {
   readonly process: (outcome: Outcome) => ProcessAnswers;
   readonly segments: (outcome: Outcome, pid: number) => Reason[];
   readonly leader: (outcome: Outcome) => ThreadAnswers;
+  readonly continuedChildren: (outcome: Outcome) => number[];
 }
 
-export function prepareQuestions({ timers }: Sighting): Questions {
+export function prepareQuestions(seen: Sighting): Questions {
+  const { timers, children } = seen;
   const program = new Program();
   const inherited = new Program();
   return {
     program,
     inherited,
-    timers: keyOfTimers(timers),
+    subject: subjectOf(seen),
     actions: askSignalActions(inherited),
     intervals: askIntervalTimers(program),
     posix: askPosixTimers(program, timers, (tid) => tid),
@@ -139,12 +141,13 @@ export function prepareQuestions({ timers }: Sighting): Questions {
     process: askProcess(program),
     segments: askSegments(program),
     leader: askThread(program),
+    continuedChildren: askContinuedChildren(program, children),
   };
 }
 
-function keyOfTimers(timers: Sighting["timers"]): string {
-  return timers.map(({ id, clockId, target }) => [id, clockId, target])
-    .join(" ");
+function subjectOf({ timers, children }: Sighting): string {
+  const keys = timers.map(({ id, clockId, target }) => [id, clockId, target]);
+  return [...keys, "children", ...children].join(" ");
 }
 
 /** The answers as they came; nothing of them is read yet. */
@@ -171,7 +174,8 @@ type InterviewedThread =
 /**
  * Asks everything of a process that stands still; all that costs stop time.
  *
- * @param tids all threads, stopped, the leader first
+ * @param tids all threads that have not ended, stopped; that of the sighting
+ * comes first, and the agent enters it
  * @param suspendsSeccomp whether their seccomp filters let our calls pass
  * @param prepared questions for this process as it was seen before
  * @param wantSnapshot make a copy of its memory by fork
@@ -192,7 +196,7 @@ export function interview(
   if (!suspendsSeccomp) refuse(pid, filtersInTheWay(stopped));
   refuse(pid, insideOldAgent(stopped, memory));
   const [leader, ...others] = stopped;
-  const questions = prepared?.timers === keyOfTimers(seen.timers)
+  const questions = prepared?.subject === subjectOf(seen)
     ? prepared
     : prepareQuestions(seen);
   const threadly = threadQuestions();
@@ -203,7 +207,7 @@ export function interview(
     scratchAt + stride * others.length,
     seen.timers.length * ROOM_TO_COUNT_EXPIRY + 4096,
   );
-  const pending = readPendingSignals(pid, true, leader.status.shdPnd);
+  const pending = readPendingSignals(leader.tid, true, leader.status.shdPnd);
   const cave = findCave(memory, caveCandidates(seen.mappings));
 
   using remote = RemoteTask.enter(leader.host, memory, cave, room);
@@ -237,7 +241,7 @@ export function interview(
     posix,
     expiries,
     pending,
-    lockFuture: lockOfNewAreas(pid, remote.area, seen),
+    lockFuture: lockOfNewAreas(remote.area, seen),
     snapshot,
   };
 }
@@ -287,7 +291,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
   const inherited = asked.inherited ??
     asked.snapshot!.run(questions.inherited);
   // What fork(2) hands on is read when the process runs again.
-  const copy = asked.snapshot?.pid ?? pid;
+  const copy = asked.snapshot?.pid ?? seen.tid;
   const actions = questions.actions(inherited);
   const answers = [
     questions.leader(outcome),
@@ -330,6 +334,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
     pending: withOverruns(asked.pending, expiries),
     lockFuture: asked.lockFuture,
     cgroups: dumpCgroups(readCgroup(copy), readCgroup(Deno.pid)),
+    continuedChildren: questions.continuedChildren(outcome),
   };
 }
 
@@ -394,7 +399,9 @@ function countPendingExpiries(
 }
 
 /** Executable private areas, the vdso first. */
-function caveCandidates(mappings: readonly SmapsMapping[]): CaveCandidate[] {
+export function caveCandidates(
+  mappings: readonly Mapping[],
+): CaveCandidate[] {
   const executable = mappings.filter(({ prot, shared, path }) =>
     (prot & PROT.exec) !== 0 && (prot & PROT.read) !== 0 && !shared &&
     path !== "[vsyscall]"
@@ -407,11 +414,11 @@ function caveCandidates(mappings: readonly SmapsMapping[]): CaveCandidate[] {
  * Whether new areas are locked in memory (mlockall(2), MCL_FUTURE): the kernel
  * tells nobody, but the agent's memory is such an area.
  */
-function lockOfNewAreas(pid: number, area: bigint, seen: Sighting): number {
+function lockOfNewAreas(area: bigint, { tid, status }: Sighting): number {
   // The sum of locked memory has grown by it; only then look closer.
-  const { vmLocked } = readStatus(pid);
-  if (vmLocked === seen.status.vmLocked) return 0;
-  const flags = readSmaps(pid).find(({ start }) => start === Number(area))
+  const { vmLocked } = readStatus(tid);
+  if (vmLocked === status.vmLocked) return 0;
+  const flags = readSmaps(tid).find(({ start }) => start === Number(area))
     ?.vmFlags;
   if (!flags?.has("lo")) return 0;
   return flags.has("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
@@ -437,23 +444,6 @@ function takeDeadSnapshots(
 
 const WNOHANG = 1;
 const WALL = 0x40000000;
-
-/**
- * Lets a process take the zombie of a copy of its own. Its leader is stopped
- * for a moment; the other threads run.
- */
-export function takeSnapshotZombie(pid: number, snapshot: number): void {
-  using _frozen = FrozenProcess.freezeThread(pid, ZOMBIE_TIMEOUT_MS);
-  using memory = TaskMemory.open(pid);
-  const [leader] = readStoppedThreads(Int32Array.of(pid), memory);
-  const cave = findCave(memory, caveCandidates(readSmaps(pid)));
-  injectAlone(leader.host, memory, cave, [{
-    name: "wait4",
-    args: [BigInt(snapshot), 0n, BigInt(WNOHANG | WALL), 0n],
-  }]);
-}
-
-const ZOMBIE_TIMEOUT_MS = 1000;
 
 function readCoredumpFilter(pid: number): number | undefined {
   try {

@@ -1,15 +1,18 @@
 /** Turns what was collected into the images of a tree. */
 import type { ImageWriter } from "../image/image_writer.ts";
 import type { Feature } from "../image/features.ts";
+import { describeSegments } from "./describe_segments.ts";
 import { sharedMemoryImage } from "./shared_memory.ts";
 import {
   type ckpt_area_entry,
   type ckpt_ended_entry,
+  type ckpt_ghost_entry,
   type ckpt_task_entry,
   type core_entry,
   core_entry_march,
   type inventory_entry,
   lsmtype,
+  type memfd_inode_entry,
   type task_core_entry,
   type task_kobj_ids_entry,
   type tty_info_entry,
@@ -19,7 +22,9 @@ import { VMA_STATUS } from "../image/vma_status.ts";
 import { describeMemory } from "../mm/memory_map.ts";
 import { describeInherited } from "../mm/inherited_pages.ts";
 import type { StoredPages } from "../mm/page_copy.ts";
+import { O } from "../ffi/syscall.ts";
 import type { FileTable } from "../files/file_table.ts";
+import type { SocketQueues } from "../files/sockets.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import { dumpResourceLimits } from "../task/resource_limits.ts";
@@ -33,8 +38,11 @@ import { SeccompTable } from "../task/seccomp.ts";
 import { dumpThreadExtension } from "../task/thread_attributes.ts";
 import type { Collected } from "./collect.ts";
 import type { DescribedFiles } from "./describe_files.ts";
+import { describeObjects } from "./describe_objects.ts";
 import { describePipes, type PipeContents } from "./describe_pipes.ts";
+import { describeSockets, inOrder } from "./describe_sockets.ts";
 import {
+  describeEndedLeader,
   describeThread,
   extraRegisters,
   OWN_CGROUP_SET,
@@ -93,7 +101,9 @@ export interface Described {
   processes: readonly DescribedProcess[];
   files: FileTable;
   shared: readonly SharedContent[];
+  memfds: readonly memfd_inode_entry[];
   pipes: PipeContents;
+  sockets: SocketQueues;
   /** CLOCK_MONOTONIC and CLOCK_BOOTTIME at the dump, nanoseconds. */
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
@@ -110,7 +120,15 @@ export function writeImages(
   const features = new Set<Feature>();
   const memories = new Set(processes.map(({ objects }) => objects.vm));
   if (memories.size < processes.length) features.add("ckpt:shared-vm");
+  // PIDFD_THREAD is kept as O_EXCL.
+  if (files.entries.some(({ pidfd }) => (pidfd?.flags ?? 0) & O.EXCL)) {
+    features.add("ckpt:thread-pidfd");
+  }
   const terminals = new Map<number, tty_info_entry>();
+  const { parentThreads } = survey.seen.tree;
+  const continued = new Set(
+    processes.flatMap(({ collected }) => collected.continuedChildren),
+  );
   const tables = new Set<number>();
   const threads = new Map<number, readonly number[]>();
   for (const [i, process] of processes.entries()) {
@@ -122,8 +140,14 @@ export function writeImages(
       seccomp,
       features,
       described.own,
+      {
+        continue_unreported: continued.has(pid) || undefined,
+        parent_thread: parentThreads?.get(pid),
+      },
     );
-    threads.set(pid, process.collected.threads.map(({ tid }) => tid));
+    const { endedLeader } = process.survey;
+    const tids = process.collected.threads.map(({ tid }) => tid);
+    threads.set(pid, endedLeader === undefined ? tids : [pid, ...tids]);
     for (const terminal of process.files.terminals) {
       terminals.set(terminal.id, terminal);
     }
@@ -139,6 +163,7 @@ export function writeImages(
       areas: [],
       cgroups: [],
       exit_signal: exitSignal(stat),
+      parent_thread: parentThreads?.get(pid),
       ended: describeOwner(status),
     });
   }
@@ -154,11 +179,21 @@ export function writeImages(
       threads: [...threads.get(pid) ?? [pid]],
     })),
   );
-  writer.write("files", undefined, files.entries);
+  writeObjects(writer, described, features);
+  writer.write("files", undefined, inOrder(files.entries));
+  writeGhosts(writer, files, features);
   if (terminals.size > 0) {
     writer.write("tty-info", undefined, [...terminals.values()]);
   }
   writePipes(writer, described, features);
+  writeSockets(writer, described);
+  const { segments } = survey.seen.segments;
+  if (segments.length > 0) {
+    const { shm, extensions } = describeSegments(segments);
+    writer.write("ipcns-shm", OWN_NAMESPACES.ipc_ns_id, shm);
+    writer.write("ckpt-segments", undefined, extensions);
+    features.add("ckpt:sysv-shm");
+  }
   writer.write("seccomp", undefined, seccomp.entry);
   writer.write("timens", 0, {
     monotonic: timespec(described.clocks.monotonic),
@@ -172,6 +207,45 @@ export function writeImages(
     );
   }
   return inventory([...features]);
+}
+
+/** What belongs to memfds, epoll and the like; completes files.img. */
+function writeObjects(
+  writer: ImageWriter,
+  { processes, files, memfds }: Described,
+  features: Set<Feature>,
+): void {
+  const objects = describeObjects(
+    processes.map(({ survey, files: { descriptors } }) => ({
+      descriptions: survey.descriptors.descriptors.map(({ description }) =>
+        description
+      ),
+      descriptors,
+    })),
+    files,
+  );
+  const { extensions } = objects;
+  if (extensions.length > 0) writer.write("ckpt-files", undefined, extensions);
+  for (const feature of objects.features) features.add(feature);
+  if (memfds.length > 0) writer.write("memfd", undefined, [...memfds]);
+}
+
+/** Extended attributes that security modules keep their labels in. */
+const LABELS = new Set(["security.selinux", "security.SMACK64"]);
+
+/** What is opened where paths mislead; the contents are written already. */
+function writeGhosts(
+  writer: ImageWriter,
+  { remaps, saved }: FileTable,
+  features: Set<Feature>,
+): void {
+  if (remaps.length > 0) writer.write("remap-fpath", undefined, remaps);
+  const { ghosts } = saved;
+  if (ghosts.length > 0) writer.write("ckpt-ghosts", undefined, ghosts);
+  // A label is what a new file in that directory would get anyway.
+  const matters = ({ xattrs, inode_flags }: ckpt_ghost_entry) =>
+    inode_flags !== undefined || xattrs.some(({ name }) => !LABELS.has(name));
+  if (ghosts.some(matters)) features.add("ckpt:ghost-attributes");
 }
 
 function writePipes(
@@ -193,6 +267,23 @@ function writePipes(
   for (const feature of described.features) features.add(feature);
 }
 
+function writeSockets(
+  writer: ImageWriter,
+  { processes, files, sockets }: Described,
+): void {
+  const { queues, extensions } = describeSockets(
+    processes.flatMap(({ survey }) =>
+      survey.descriptors.descriptors.map(({ description }) => description)
+    ),
+    sockets,
+    files,
+  );
+  if (queues.length > 0) writer.write("sk-queues", undefined, queues);
+  if (extensions.length > 0) {
+    writer.write("ckpt-sockets", undefined, extensions);
+  }
+}
+
 /** What one process has for itself. Returns the numbers of its objects. */
 function writeProcess(
   writer: ImageWriter,
@@ -201,26 +292,39 @@ function writeProcess(
   seccomp: SeccompTable,
   features: Set<Feature>,
   own: OwnScheduling,
+  kinship: Pick<ckpt_task_entry, "continue_unreported" | "parent_thread">,
 ): task_kobj_ids_entry {
   const { survey, collected, files, pages, objects } = described;
   const { pid, stat } = survey;
   const { threads } = collected;
   const process = dumpProcess(collected.process, collected.readings);
-  const seccompFields = seccomp.addProcess(
-    threads.map(({ tid, status, filters }) => ({
+  // Filters for all threads at once are those of the leader.
+  const { endedLeader } = survey;
+  const ended = endedLeader === undefined ? [] : [{
+    tid: pid,
+    mode: 0,
+    filters: [],
+  }];
+  const seccompFields = seccomp.addProcess([
+    ...ended,
+    ...threads.map(({ tid, status, filters }) => ({
       tid,
       mode: status.seccomp ?? 0,
       filters,
     })),
-  );
+  ]).slice(ended.length);
+  const task = describeProcess(described, process.task);
   threads.forEach((thread, i) => {
     const core = describeThread(
       thread,
       seccompFields[i],
-      i === 0 ? describeProcess(described, process.task) : undefined,
+      thread.tid === pid ? task : undefined,
     );
     writer.write("core", thread.tid, core);
   });
+  if (endedLeader !== undefined) {
+    writer.write("core", pid, describeEndedLeader(endedLeader, task));
+  }
   const ids = {
     vm_id: objects.vm,
     files_id: objects.files,
@@ -244,7 +348,8 @@ function writeProcess(
     ),
   );
   writer.write("pagemap", pid, { pages_id, entries: pages.entries });
-  writeExtension(writer, described, process.extension, features, own);
+  const extension = { ...process.extension, ...kinship };
+  writeExtension(writer, described, extension, features, own);
   return ids;
 }
 
@@ -287,13 +392,14 @@ function describeProcess(
   { survey, collected, stopSignal }: DescribedProcess,
   attributes: Pick<task_core_entry, "personality">,
 ): task_core_entry {
-  const [leader] = collected.threads;
+  const [thread] = collected.threads;
+  const leader = survey.endedLeader ?? thread;
   return {
     task_state: stopSignal === 0 ? TASK_STATE.alive : TASK_STATE.stopped,
     stop_signo: stopSignal || undefined,
     exit_code: 0,
     flags: survey.stat.flags >>> 0,
-    blk_sigset: leader.state.signalMask,
+    blk_sigset: thread.state.signalMask,
     comm: leader.status.name,
     timers: collected.timers,
     rlimits: dumpResourceLimits(collected.limits),
@@ -366,10 +472,14 @@ function writeExtension(
     shares_semaphore_undo: objects.semaphoreUndo || undefined,
     stop_unreported: stopSignal !== 0 && survey.stat.exitCode !== 0 ||
       undefined,
+    ended_leader: survey.endedLeader && {
+      status: survey.endedLeader.stat.exitCode,
+    },
     threads,
     areas,
     cgroups: collected.cgroups,
   };
+  if (extension.ended_leader !== undefined) features.add("ckpt:ended-leader");
   const { threads: _, areas: __, cgroups, ...rest } = extension;
   if (
     threads.length > 0 || areas.length > 0 || cgroups.length > 0 ||

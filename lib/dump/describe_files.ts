@@ -1,11 +1,15 @@
 /** What a process has open, as entries of files.img and fdinfo-N.img. */
-import { deviceNumbers, type FileStatus } from "../ffi/syscall.ts";
+import { DELETED_MARK } from "../proc/maps.ts";
+import { deviceNumbers, type FileStatus, O } from "../ffi/syscall.ts";
 import {
   type Description,
   type Descriptor,
   FD_CLOEXEC,
 } from "../files/descriptors.ts";
 import { type FileTable, NO_OWNER } from "../files/file_table.ts";
+import { dumpMemfd } from "../files/memfd.ts";
+import { TreeSockets } from "../files/sockets.ts";
+import type { UnixNeighbours } from "../files/unix_socket.ts";
 import {
   fd_types,
   type fdinfo_entry,
@@ -14,8 +18,13 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
+import { describeObject, OBJECT_TYPES } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
+import { describeSocket, socketType } from "./describe_sockets.ts";
+import type { MemfdNumbers } from "./memfds.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
+
+const NO_SOCKETS = new TreeSockets([]).neighbours();
 
 export interface DescribedFiles {
   descriptors: fdinfo_entry[];
@@ -29,10 +38,13 @@ export interface DescribedFiles {
  *
  * @param table the same for all processes of a tree, so that a description
  * that several of them have open has one entry
+ * @param sockets the Unix sockets of the tree
  */
 export function describeFiles(
   survey: Survey,
   table: FileTable,
+  memfds: MemfdNumbers = new Map(),
+  sockets: UnixNeighbours = NO_SOCKETS,
 ): DescribedFiles {
   const statuses = new Map(
     survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
@@ -40,12 +52,11 @@ export function describeFiles(
   const statusOf = (vma: Vma) => statuses.get(mappedFileKey(vma))!;
   const exeId = addUsed(table, survey.exe);
   for (const vma of survey.vmas.vmas) {
-    if (vma.path !== undefined) {
+    if (vma.memfd) vma.entry.shmid = BigInt(addMapped(table, vma, memfds));
+    else if (vma.path !== undefined) {
       vma.entry.shmid = BigInt(
         table.addReached(vma.path, vma.entry.fdflags ?? 0, statusOf(vma)),
       );
-    } else if (vma.content === "object") {
-      vma.entry.shmid = vma.inode;
     }
   }
   const terminals: tty_info_entry[] = [];
@@ -53,7 +64,8 @@ export function describeFiles(
     const { description } = descriptor;
     const id = table.once(
       description,
-      () => addDescription(table, terminals, description, survey),
+      () =>
+        addDescription(table, terminals, description, survey, memfds, sockets),
     );
     return describeDescriptor(descriptor, id);
   });
@@ -69,6 +81,21 @@ export function describeFiles(
   };
 }
 
+/** A memfd that is mapped: one entry for each way of opening it. */
+function addMapped(
+  table: FileTable,
+  { inode, entry }: Vma,
+  memfds: MemfdNumbers,
+): number {
+  const flags = O.LARGEFILE | (entry.fdflags ?? O.RDONLY);
+  return table.once(`memfd ${inode} ${flags}`, () =>
+    table.add((id) => ({
+      type: fd_types.MEMFD,
+      id,
+      memfd: dumpMemfd(id, memfds.get(inode)!, flags, 0n, NO_OWNER),
+    })));
+}
+
 function addUsed(table: FileTable, { path, status }: UsedFile): number {
   return table.addReached(path, 0, status);
 }
@@ -81,6 +108,7 @@ const TYPES = {
   "external pipe": fd_types.PIPE,
   fifo: fd_types.FIFO,
   pidfd: fd_types.PIDFD,
+  memfd: fd_types.MEMFD,
 } as const;
 
 function describeDescriptor(
@@ -90,7 +118,11 @@ function describeDescriptor(
   return {
     id,
     flags: closeOnExec ? FD_CLOEXEC : 0,
-    type: TYPES[description.kind],
+    type: description.kind === "object"
+      ? OBJECT_TYPES[description.object!.kind]
+      : description.kind === "socket"
+      ? socketType(description)
+      : TYPES[description.kind],
     fd,
   };
 }
@@ -100,11 +132,20 @@ function addDescription(
   terminals: tty_info_entry[],
   description: Description,
   survey: Survey,
+  memfds: MemfdNumbers,
+  sockets: UnixNeighbours,
 ): number {
   const { kind, link, flags, pos, owner, status } = description;
   switch (kind) {
-    case "named":
-      return table.addNamed({ path: link, flags, pos, owner, status });
+    case "named": {
+      const file = { path: link, flags, pos, owner, status };
+      const { target } = description;
+      if (target === undefined) return table.addNamed(file);
+      const path = link.endsWith(DELETED_MARK)
+        ? link.slice(0, -DELETED_MARK.length)
+        : link;
+      return table.addOfEnded({ ...file, path }, target);
+    }
     case "external":
       return table.add((id) => ({
         type: fd_types.REG,
@@ -137,6 +178,16 @@ function addDescription(
         fifo: { id, pipe_id, regf_id },
       }));
     }
+    case "socket":
+      return table.add((id) => describeSocket(id, description, sockets));
+    case "object":
+      return table.add((id) => describeObject(id, description));
+    case "memfd":
+      return table.add((id) => ({
+        type: fd_types.MEMFD,
+        id,
+        memfd: dumpMemfd(id, memfds.get(status.ino)!, flags, pos, owner),
+      }));
     case "pidfd":
       return table.add((id) => ({
         type: fd_types.PIDFD,

@@ -108,18 +108,6 @@ ready()
   }
 });
 
-Deno.test("shared memory is known by the inode of its object", async () => {
-  const { survey } = await described(`
-a, b = mmap.mmap(-1, 4096), mmap.mmap(-1, 8192)
-ready()
-`);
-  const shared = survey.vmas.vmas.filter(({ content }) => content === "object");
-  const ids = shared.map(({ entry }) => entry.shmid);
-  assert(ids.length >= 2 && ids.every((id) => id !== 0n));
-  assertEquals(ids, shared.map(({ inode }) => inode));
-  assertEquals(new Set(ids).size, ids.length);
-});
-
 Deno.test("a pipe of the outside is described by its number", async () => {
   const { files, answer } = await described(
     `

@@ -13,6 +13,7 @@ import { rseqEntry } from "../task/rseq.ts";
 import { dumpScheduling } from "../task/scheduling.ts";
 import type { SeccompFields } from "../task/seccomp.ts";
 import type { CollectedThread } from "./collect.ts";
+import type { EndedLeader } from "./survey.ts";
 
 /** The set of cgroups ckpt itself is in: restored threads stay in it. */
 export const OWN_CGROUP_SET = 1;
@@ -50,6 +51,33 @@ export function describeThread(
     },
   };
 }
+
+/**
+ * The leader of a process that goes on without it. Whose it was, its name and
+ * priority are still to be seen.
+ */
+export function describeEndedLeader(
+  { stat, status }: EndedLeader,
+  process: task_core_entry,
+): core_entry {
+  return {
+    mtype: core_entry_march.X86_64,
+    tc: process,
+    thread_core: {
+      futex_rla: 0n,
+      futex_rla_len: 0,
+      sched_policy: stat.policy,
+      sched_nice: stat.nice,
+      sched_prio: stat.rtPriority,
+      creds: credentialsEntry(status, NO_SECUREBITS),
+      comm: status.name,
+      cg_set: OWN_CGROUP_SET,
+    },
+  };
+}
+
+/** They count for calls that it makes: none. */
+const NO_SECUREBITS = 0;
 
 /** What of a thread's registers only an image of our own can hold. */
 export function extraRegisters(

@@ -13,6 +13,13 @@ import { hasCapability } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import { pipesAmong } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
+import {
+  readSocketQueues,
+  type SocketQueues,
+  TreeSockets,
+} from "../files/sockets.ts";
+import { DumpLinks } from "../ghost/links.ts";
+import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
 import { FrozenTree } from "../task/frozen_tree.ts";
 import { clockNow } from "../task/posix_timers.ts";
@@ -24,11 +31,13 @@ import {
   interview,
   prepareQuestions,
   type Questions,
-  takeSnapshotZombie,
 } from "./collect.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
+import { endCopy } from "./end_copy.ts";
 import { describeFiles } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
+import { caredFiles } from "./lost_files.ts";
+import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
 import { EarlyPages, type SavedParent, savePages } from "./memory.ts";
 import type {
   CheckOptions,
@@ -83,6 +92,7 @@ export async function dump(
     ...cgroup?.reasonsAgainst(pid) ?? [],
   ], pid);
   using writer = ImageWriter.open(options.imagesDirectory, options);
+  using links = new DumpLinks(options.imagesDirectory);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
@@ -106,6 +116,7 @@ export async function dump(
     running?.seen,
     prepared,
     writer,
+    links,
     counters,
     report,
   );
@@ -120,6 +131,15 @@ export async function dump(
   );
   const survey = judgeTree(still.seen, options, still.copies);
   refuseFor(survey.reasons, pid);
+  for (const { id, attachedOutside } of survey.seen.segments.segments) {
+    if (attachedOutside) {
+      report.log(
+        2,
+        `System V segment ${id} is attached to processes outside the tree, ` +
+          "too, which may have written to it while it was saved",
+      );
+    }
+  }
   const collected = still.processes.map(({ seen, asked }) => {
     if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
     const { threads, ...rest } = conclude(seen, asked);
@@ -140,25 +160,29 @@ export async function dump(
   clock.lap("memory");
   report.signal.throwIfAborted();
   report.log(3, `writing the images of ${countOf(still)}`);
-  const files = new FileTable();
+  const files = new FileTable(still.files);
+  const sockets = new TreeSockets(survey.seen.processes).neighbours();
   const inventory = writeImages(writer, {
     survey,
     processes: survey.processes.map((seen, i) => ({
       survey: seen,
       stopSignal: frozen.processes[i].stopSignal,
       collected: collected[i],
-      files: describeFiles(seen, files),
+      files: describeFiles(seen, files, still.memfds.numbers, sockets),
       pages: pages[i],
       objects: survey.seen.objects.get(seen.pid)!,
     })),
     files,
-    shared: still.shared,
+    shared: [...still.shared, ...still.memfds.contents],
+    memfds: still.memfds.entries,
     pipes: still.pipes,
+    sockets: still.sockets,
     clocks: still.clocks,
     own: readOwnScheduling(),
   });
   still.endCopies();
   const bytes = await writer.commit(inventory, VERSION);
+  links.commit();
   if (options.leaveStopped) {
     for (const process of frozen.processes) {
       syscall("kill", BigInt(process.pid), SIGSTOP);
@@ -225,7 +249,10 @@ interface StillProcess {
 class Still implements Disposable {
   readonly processes: StillProcess[] = [];
   shared: SharedContent[] = [];
+  memfds = NO_MEMFDS;
   pipes: PipeContents = new Map();
+  sockets: SocketQueues = new Map();
+  files = new SavedFiles();
   clocks = { monotonic: 0n, boottime: 0n };
   #ended = false;
 
@@ -252,11 +279,11 @@ class Still implements Disposable {
   endCopies(): void {
     if (this.#ended) return;
     this.#ended = true;
+    const tree = new Set(this.processes.map(({ seen }) => seen.pid));
     for (const { seen, asked: { snapshot } } of this.processes) {
       if (snapshot === undefined) continue;
-      snapshot.end();
       try {
-        takeSnapshotZombie(seen.pid, snapshot.pid);
+        endCopy(snapshot, seen.pid, tree);
       } catch (error) {
         if (!(error instanceof CkptError)) throw error;
         this.report.log(
@@ -290,23 +317,36 @@ async function whileStopped(
   before: TreeSighting | undefined,
   prepared: ReadonlyMap<number, Questions>,
   writer: ImageWriter,
+  links: DumpLinks,
   counters: PageCounters,
   report: Report,
 ): Promise<Still> {
   const { tree } = frozen;
   // What is to stay frozen does not mind how long it stands still either.
   const goesOn = options.leaveRunning && !frozen.staysFrozen;
-  const seen = lookAtTree(tree, goesOn ? before : undefined);
+  const seen = lookAtTree(
+    tree,
+    goesOn ? before : undefined,
+    options.external,
+  );
   const still = new Still(seen, report);
   try {
     still.pipes = readPipes(pipesAmong(seen.processes), options.external);
+    still.sockets = readSocketQueues(seen.processes);
+    still.files = await saveLostFiles(
+      seen.files,
+      options,
+      writer,
+      links,
+      report,
+    );
     // A copy of a process is none of those that share its memory.
     const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
     let wantSnapshot = goesOn && memories.size === seen.processes.length;
     for (const [i, process] of seen.processes.entries()) {
-      const { pid } = process;
+      const { pid, tid } = process;
       const { tids, suspendsSeccomp } = frozen.processes[i];
-      using memory = TaskMemory.open(pid);
+      using memory = TaskMemory.open(pid, tid);
       const asked = interview(
         process,
         tids,
@@ -323,7 +363,7 @@ async function whileStopped(
         asked,
         early: asked.snapshot === undefined
           ? undefined
-          : await EarlyPages.read(pid, process.vmas.vmas, counters),
+          : await EarlyPages.read(tid, process.vmas.vmas, counters),
       });
     }
     still.clocks = {
@@ -331,8 +371,15 @@ async function whileStopped(
       boottime: clockNow(CLOCK_BOOTTIME),
     };
     still.shared = await saveSharedMemory(
-      seen.processes.map(({ pid, vmas }) => ({ pid, vmas: vmas.vmas })),
+      seen.processes.map(({ tid, vmas }) => ({ pid: tid, vmas: vmas.vmas })),
       firstPagesId(seen.processes.length),
+      writer,
+      counters,
+    );
+    still.memfds = await saveMemfds(
+      seen.processes,
+      new Set(still.shared.map(({ id }) => id)),
+      firstPagesId(seen.processes.length) + still.shared.length,
       writer,
       counters,
     );
@@ -344,6 +391,8 @@ async function whileStopped(
 }
 
 const PROGRESS_MS = 100;
+/** One is described in JavaScript while others are copied. */
+const SAVED_AT_ONCE = 3;
 /** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
 const PAGES_WORTH_PROGRESS = 16384;
 
@@ -357,32 +406,45 @@ async function saveMemory(
   const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
     report.progress("saving memory (pages)", counters.scanned, total);
   }, PROGRESS_MS);
+  // Memory that several processes use is stored with the first of them.
+  const first = new Map<number, number>();
+  const jobs = new Map<number, Promise<SavedParent>>();
+  const running = new Set<Promise<unknown>>();
   try {
-    const saved: StoredPages[] = [];
-    const memories = new Set<number>();
-    const parents = new Map<number, SavedParent>();
     for (const [i, { seen, asked, early }] of processes.entries()) {
       const path = writer.createRaw(pagesName(pagesId(i)));
-      const source = hasSnapshots ? asked.snapshot!.pid : seen.pid;
+      const source = hasSnapshots ? asked.snapshot!.pid : seen.tid;
       const { vm } = objects.get(seen.pid)!;
-      // Memory that several processes use is stored with the first of them.
-      const pages = memories.has(vm)
-        ? { entries: [], guards: [], inherited: [] }
-        : await savePages(
+      if (first.has(vm)) continue;
+      first.set(vm, seen.pid);
+      const parent = jobs.get(seen.stat.ppid);
+      const save = async () => ({
+        source,
+        path,
+        pages: await savePages(
           source,
           seen.vmas.vmas,
           hasSnapshots ? early : undefined,
           path,
           counters,
           report.signal,
-          parents.get(seen.stat.ppid),
-        );
-      if (!memories.has(vm)) parents.set(seen.pid, { source, pages, path });
-      memories.add(vm);
-      saved.push(pages);
+          await parent,
+        ),
+      });
+      const job = save();
+      jobs.set(seen.pid, job);
+      const over = job.finally(() => running.delete(over));
+      running.add(over);
+      if (running.size >= SAVED_AT_ONCE) await Promise.race(running);
     }
-    return saved;
+    const none = { entries: [], guards: [], inherited: [] };
+    return await Promise.all(
+      processes.map(async ({ seen }) =>
+        (await jobs.get(seen.pid))?.pages ?? none
+      ),
+    );
   } finally {
+    await Promise.allSettled(running);
     // Even naming it costs 8 ms the first time.
     if (shown !== undefined) clearInterval(shown);
   }
@@ -450,9 +512,14 @@ export async function check(
       remedy: "ckpt dump looks at it when it is stopped",
     }]);
   }
-  const { reasons, neededOptions } = survey;
+  const { reasons, neededOptions, seen } = survey;
   const cgroup = options.freezeCgroup === undefined
     ? []
     : CgroupFreezer.open(options.freezeCgroup).reasonsAgainst(pid);
-  return { pid, reasons: [...missing, ...reasons, ...cgroup], neededOptions };
+  return {
+    pid,
+    reasons: [...missing, ...reasons, ...cgroup],
+    neededOptions,
+    files: caredFiles(seen.files, options),
+  };
 }

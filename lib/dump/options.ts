@@ -26,11 +26,31 @@ export interface DumpOptions {
   freezeCgroup?: string;
   /** Replace an image that is already in the directory. */
   replace: boolean;
+  /** Consent to links in the file systems of the program. */
+  linkRemap?: boolean;
+  /** How many bytes of one deleted file are saved at most. */
+  ghostLimit?: bigint;
 }
 
 export interface DumpResult {
   pid: number;
   imagesDirectory: string;
+}
+
+/** A file whose path does not lead to it. */
+export interface CaredFile {
+  /** What the link to it in /proc shows. */
+  file: string;
+  /** What uses it, of which process: "descriptor 5"; one of those that do. */
+  holder: string;
+  task: number;
+  fate: "ghost" | "link" | "elsewhere" | "refused";
+  /** Bytes it takes on its file system. */
+  bytes: bigint;
+  /** Where it is found instead. */
+  path?: string;
+  /** The option it needs. */
+  option?: string;
 }
 
 export interface CheckOptions {
@@ -39,8 +59,10 @@ export interface CheckOptions {
   shellJob: boolean;
   external: string[];
   root?: string;
-  /** As of a dump. */
+  /** These as of a dump. */
   freezeCgroup?: string;
+  linkRemap?: boolean;
+  ghostLimit?: bigint;
 }
 
 export interface CheckResult {
@@ -49,4 +71,6 @@ export interface CheckResult {
   reasons: readonly Reason[];
   /** The options a dump would need, as they are typed: "--shell-job". */
   neededOptions: readonly string[];
+  /** Files whose path does not lead to them, and what a dump does about it. */
+  files?: readonly CaredFile[];
 }

@@ -1,4 +1,7 @@
-/** The content of shared anonymous memory, each object once. */
+/**
+ * The content of shared anonymous memory and System V segments, each object
+ * once.
+ */
 import { close, O, open, stat } from "../ffi/syscall.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { type Pagemap, pagesName } from "../image/kinds.ts";
@@ -10,16 +13,16 @@ import {
 import type { Vma } from "../mm/vma.ts";
 
 export interface SharedContent {
-  /** Inode number of the object, which the areas name. */
+  /** Number of the object in the images, which its areas have as `shmid`. */
   id: bigint;
   pagesId: number;
   pages: StoredPages;
 }
 
 /**
- * Saves every object that an area of the processes shows, once. All of them lie
- * in one file system of the kernel's (shm_mnt in mm/shmem.c), so that the inode
- * alone tells them apart.
+ * Saves every object that an area of the processes shows, once, and gives the
+ * areas its number. All of a kind lie in one file system of the kernel's
+ * (shm_mnt in mm/shmem.c), so that the inode alone tells them apart.
  *
  * @param processes of one tree, all stopped
  * @param firstPagesId number of the first page image that is free
@@ -32,24 +35,48 @@ export async function saveSharedMemory(
 ): Promise<SharedContent[]> {
   const saved: SharedContent[] = [];
   const seen = new Set<bigint>();
+  const segments = new Set(
+    processes.flatMap(({ vmas }) => vmas)
+      .filter(({ segmentKey }) => segmentKey !== undefined)
+      .map(({ inode }) => inode),
+  );
   for (const { pid, vmas } of processes) {
-    for (const { content, inode, link } of vmas) {
-      if (content !== "object" || seen.has(inode)) continue;
-      seen.add(inode);
-      const path = `/proc/${pid}/map_files/${link}`;
+    for (const vma of vmas) {
+      if (vma.content !== "object") continue;
+      const id = vma.entry.shmid = objectNumber(vma, segments);
+      if (seen.has(id)) continue;
+      seen.add(id);
+      const path = `/proc/${pid}/map_files/${vma.link}`;
       const pagesId = firstPagesId + saved.length;
       const pages = await saveObject(
         path,
         writer.createRaw(pagesName(pagesId)),
         counters,
       );
-      saved.push({ id: inode, pagesId, pages });
+      saved.push({ id, pagesId, pages });
     }
   }
   return saved;
 }
 
-async function saveObject(
+/** Ids of segments are smaller: they have 31 bits. */
+const NO_SEGMENT = 1n << 32n;
+
+/**
+ * The id of a segment, the inode of anything else: but both name a
+ * pagemap-shmem image, so that an inode gives way to an equal id.
+ */
+function objectNumber(
+  { inode, segmentKey }: Vma,
+  segments: ReadonlySet<bigint>,
+): bigint {
+  return segmentKey === undefined && segments.has(inode)
+    ? inode + NO_SEGMENT
+    : inode;
+}
+
+/** Copies the content of what `path` leads to into a new page image. */
+export async function saveObject(
   path: string,
   image: string,
   counters: PageCounters,

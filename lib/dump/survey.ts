@@ -7,6 +7,7 @@ import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EPERM } from "../ffi/errno.ts";
 import {
   type FileStatus,
+  O,
   readLink,
   stat,
   syscall,
@@ -14,13 +15,15 @@ import {
 } from "../ffi/syscall.ts";
 import {
   type DescriptorPlan,
+  fileUse,
+  hasPath,
   lookAtDescriptors,
   planDescriptors,
   type SeenDescriptor,
   type TreeDescriptions,
 } from "../files/descriptors.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
-import { whyPathMisleads } from "../files/file_table.ts";
+import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import {
   describeMapping,
   planVmas,
@@ -35,12 +38,14 @@ import {
   readSmaps,
   readStat,
   readStatus,
+  readThreadStat,
   readTimers,
 } from "../proc/read.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { PosixTimer } from "../proc/timers.ts";
 import { KCMP } from "../task/shared_objects.ts";
+import { livingThread } from "../task/process_tree.ts";
 import type { DumpOptions } from "./options.ts";
 
 /** A file the process uses without a descriptor. */
@@ -52,8 +57,15 @@ export interface UsedFile {
 /** What was seen of a process at one moment; nothing is judged yet. */
 export interface Sighting {
   readonly pid: number;
+  readonly threads: readonly number[];
+  /** The thread that was asked: the leader, unless that has ended. */
+  readonly tid: number;
   readonly stat: Stat;
   readonly status: Status;
+  /** Those of the tree that have not ended. */
+  readonly children: readonly number[];
+  /** What is left of the leader where only that has ended. */
+  readonly endedLeader: EndedLeader | undefined;
   /** /proc/PID/maps as it was read. */
   readonly maps: Uint8Array;
   readonly mappings: readonly SmapsMapping[];
@@ -69,6 +81,12 @@ export interface Sighting {
   readonly reasons: readonly Reason[];
 }
 
+/** A thread that has ended, but leads the process still. */
+export interface EndedLeader {
+  readonly stat: Stat;
+  readonly status: Status;
+}
+
 export interface MappedFile {
   readonly vma: Vma;
   /** As /proc/PID/map_files leads to it; undefined when that was refused. */
@@ -80,8 +98,11 @@ export interface Survey extends Omit<Sighting, "descriptors"> {
   readonly neededOptions: readonly string[];
 }
 
-export interface SurveyOptions
-  extends Pick<DumpOptions, "shellJob" | "external" | "freezeCgroup"> {
+export interface SurveyOptions extends
+  Pick<
+    DumpOptions,
+    "shellJob" | "external" | "freezeCgroup" | "linkRemap" | "ghostLimit"
+  > {
   /** The root of the tree. */
   root: number;
 }
@@ -103,9 +124,9 @@ export function refuseImpossible(pid: number, action: string): void {
     }]);
   };
   if (pid === Deno.pid) refuse("this is ckpt itself");
-  const { flags, state } = readStat(pid);
-  if (flags & PF_KTHREAD) refuse("it is a thread of the kernel");
-  if (state === "Z" || state === "X") {
+  const stat = readStat(pid);
+  if (stat.flags & PF_KTHREAD) refuse("it is a thread of the kernel");
+  if (livingThread(stat) === undefined) {
     refuse("it has ended already (a zombie)");
   }
   const { tgid } = readStatus(pid);
@@ -125,33 +146,49 @@ export function refuseImpossible(pid: number, action: string): void {
  * same: the flags of areas are only in smaps, for which the kernel walks all
  * pages (150 ms for a GiB). To be confirmed by {@link confirmAreas}.
  * @param index the same for all processes of a tree
+ * @param tid a thread of it that has not ended, the leader where that has not
+ * @param children those of the tree that have not ended
  */
 export function lookAtProcess(
   pid: number,
   before?: Sighting,
   index: DescriptionIndex = new DescriptionIndex(),
+  tid = pid,
+  children: readonly number[] = [],
 ): Sighting {
-  const stat = readStat(pid);
-  const status = readStatus(pid);
-  const maps = readMapsBytes(pid);
+  const endedLeader = tid === pid
+    ? undefined
+    : { stat: readThreadStat(pid, pid), status: readStatus(pid) };
+  const stat = {
+    ...readStat(tid),
+    // What only the leader has.
+    ...endedLeader && { pid, exitSignal: endedLeader.stat.exitSignal },
+  };
+  const status = readStatus(tid);
+  const maps = readMapsBytes(tid);
   const same = before !== undefined &&
     status.vmLocked === before.status.vmLocked && equal(maps, before.maps);
-  const mappings = same ? before.mappings : readSmaps(pid);
+  const mappings = same ? before.mappings : readSmaps(tid);
   const vmas = same ? before.vmas : planVmas(pid, mappings);
+  const threads = listThreads(pid);
   return {
     pid,
+    tid,
     stat,
     status,
+    endedLeader,
+    children,
     maps,
     mappings,
     vmas,
-    descriptors: lookAtDescriptors(pid, index),
-    exe: usedFile(pid, "exe"),
-    cwd: usedFile(pid, "cwd"),
-    root: usedFile(pid, "root"),
-    timers: readTimers(pid),
-    mappedFiles: lookAtMappedFiles(pid, vmas),
-    reasons: threadsApart(pid),
+    descriptors: lookAtDescriptors(tid, index),
+    exe: usedFile(tid, "exe"),
+    cwd: usedFile(tid, "cwd"),
+    root: usedFile(tid, "root"),
+    timers: readTimers(tid),
+    mappedFiles: lookAtMappedFiles(tid, vmas),
+    threads,
+    reasons: threadsApart(pid, tid, threads),
   };
 }
 
@@ -209,13 +246,13 @@ export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
  * Finds every reason why a process cannot be saved.
  *
  * @param tree the same for all processes of a tree
- * @param copy of the process, where it may go on meanwhile; else its pid
+ * @param copy of the process, where it may go on meanwhile; else its thread
  */
 export function judge(
   seen: Sighting,
   options: SurveyOptions,
   tree: TreeDescriptions,
-  copy = seen.pid,
+  copy = seen.tid,
 ): Survey {
   const { pid, stat, status, vmas } = seen;
   const reasons: Reason[] = [];
@@ -242,20 +279,8 @@ export function judge(
     add("it uses a shadow stack, which is not supported yet");
   }
   reasons.push(...otherNamespaces(pid, copy), ...seen.reasons);
-  for (
-    const [what, { path, status }] of [
-      ["the program file", seen.exe],
-      ["the working directory", seen.cwd],
-      ["the root directory", seen.root],
-    ] as const
-  ) {
-    const why = whyPathMisleads(path, status);
-    if (why !== undefined) {
-      reasons.push({ object: `${what} ${path} of task ${pid}`, why });
-    }
-  }
-  reasons.push(...vmas.reasons, ...mappedFilesThatMislead(seen));
-  const descriptors = planDescriptors(pid, seen.descriptors, {
+  reasons.push(...vmas.reasons, ...unknownMappedFiles(seen));
+  const descriptors = planDescriptors(seen.tid, seen.descriptors, {
     ...options,
     controllingTerminal: stat.ttyNr,
   }, tree);
@@ -327,14 +352,18 @@ function otherNamespaces(pid: number, copy: number): Reason[] {
 }
 
 /** Threads that left the descriptor table or directories of their process. */
-function threadsApart(pid: number): Reason[] {
+function threadsApart(
+  pid: number,
+  first: number,
+  threads: readonly number[],
+): Reason[] {
   const reasons: Reason[] = [];
-  for (const tid of listThreads(pid)) {
-    if (tid === pid) continue;
+  for (const tid of threads) {
+    if (tid === pid || tid === first) continue;
     for (const type of ["files", "fs"] as const) {
       try {
         if (
-          syscall("kcmp", BigInt(pid), BigInt(tid), KCMP[type]) !== 0n &&
+          syscall("kcmp", BigInt(first), BigInt(tid), KCMP[type]) !== 0n &&
           !isEnding(tid)
         ) {
           reasons.push({
@@ -384,25 +413,69 @@ export function mappedFileKey({ inode, path }: Vma): string {
   return `${inode} ${path}`;
 }
 
-/** Mapped files whose path leads to another file, or to none. */
-function mappedFilesThatMislead({ pid, mappedFiles }: Sighting): Reason[] {
-  const reasons: Reason[] = [];
-  for (const { vma: { path, entry }, status } of mappedFiles) {
-    const object = `mapping ${entry.start.toString(16)} of ${path} in ` +
-      `task ${pid}`;
-    if (status === undefined) {
-      reasons.push({
-        object,
-        why: "the kernel does not say which file it is (map_files)",
-        remedy: "ckpt needs the capability CAP_CHECKPOINT_RESTORE or " +
-          "CAP_SYS_ADMIN in the first user namespace",
-      });
-      continue;
-    }
-    const why = whyPathMisleads(path!, status);
-    if (why !== undefined) reasons.push({ object, why });
+function nameOfMapping({ entry }: Vma): string {
+  return `mapping ${entry.start.toString(16)}`;
+}
+
+function unknownMappedFiles({ pid, mappedFiles }: Sighting): Reason[] {
+  return mappedFiles.flatMap(({ vma, status }) =>
+    status !== undefined ? [] : [{
+      object: `${nameOfMapping(vma)} (${vma.path}) of task ${pid}`,
+      why: "the kernel does not say which file it is (map_files)",
+      remedy: "ckpt needs the capability CAP_CHECKPOINT_RESTORE or " +
+        "CAP_SYS_ADMIN in the first user namespace",
+    }]
+  );
+}
+
+/** What a process uses but for descriptors: program, directories, mappings. */
+function filesWithoutDescriptor(
+  { pid, tid, exe, cwd, root, mappedFiles }: Sighting,
+): FileUse[] {
+  const used = (what: string, name: string, { path, status }: UsedFile) => ({
+    link: path,
+    status,
+    at: `/proc/${tid}/${name}`,
+    holder: what,
+    task: pid,
+    writes: false,
+  });
+  return [
+    used("the program file", "exe", exe),
+    used("the working directory", "cwd", cwd),
+    used("the root directory", "root", root),
+    ...mappedFiles.flatMap(({ vma, status }) =>
+      status === undefined ? [] : [{
+        link: vma.path!,
+        status,
+        at: `/proc/${tid}/map_files/${vma.link}`,
+        holder: nameOfMapping(vma),
+        task: pid,
+        writes: vma.entry.fdflags === O.RDWR,
+      }]
+    ),
+  ];
+}
+
+/**
+ * Notes all files that a process uses by a path, or once did.
+ *
+ * @param external as given by --external: files of the outside
+ */
+export function noteFiles(
+  seen: Sighting,
+  files: FilesInUse,
+  external: readonly string[],
+): void {
+  for (const descriptor of seen.descriptors) {
+    const { sameAs, info, status } = descriptor;
+    if (
+      sameAs !== undefined || !hasPath(descriptor) ||
+      external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
+    ) continue;
+    files.look({ ...fileUse(seen.tid, descriptor), task: seen.pid });
   }
-  return reasons;
+  for (const use of filesWithoutDescriptor(seen)) files.look(use);
 }
 
 /** @throws CkptError refused, with all reasons, when there are any */

@@ -5,9 +5,11 @@ import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
 import { OutsideHolders } from "../files/outside_holders.ts";
 import { listThreads, readStat } from "../proc/read.ts";
+import { FilesInUse } from "../ghost/files_in_use.ts";
 import {
   judge,
   lookAtProcess,
+  noteFiles,
   refuseImpossible,
   type Survey,
   type SurveyOptions,
@@ -146,10 +148,10 @@ Deno.test("a stopped program can be saved", async () => {
   assertEquals(surveyRunning(child.pid, OPTIONS)?.reasons, []);
 });
 
-Deno.test("deleted files in use are refused: directory, mapping, descriptor", async () => {
+Deno.test("deleted files in use are noted once each, with their first holder: directory, mapping, descriptor", async () => {
   const directory = await Deno.makeTempDir();
   try {
-    const { whys, objects, pid } = await reasonsFor(`
+    await using child = await ChildProgram.start(`
 path = ${JSON.stringify(directory)}
 file = os.open(path + "/mapped", os.O_RDWR | os.O_CREAT)
 os.ftruncate(file, 4096)
@@ -158,17 +160,33 @@ os.unlink(path + "/mapped")
 os.mkdir(path + "/cwd")
 os.chdir(path + "/cwd")
 os.rmdir(path + "/cwd")
-ready()
+other = os.open(path + "/other", os.O_RDONLY | os.O_CREAT)
+inode = os.fstat(other).st_ino
+os.unlink(path + "/other")
+ready([int(line.split()[1]) for line in open("/proc/self/fdinfo/%d" % other) if "mnt_id" in line] + [inode])
 `);
-    const deleted = "the file was deleted while in use; saving such files is " +
-      "not supported yet";
-    assertEquals(new Set(whys), new Set([deleted]));
-    const about = (words: RegExp) =>
-      objects.filter((o) => words.test(o)).length;
-    assertEquals(about(/^the working directory .*cwd \(deleted\) of task/), 1);
-    assertEquals(about(/^mapping \w+ of .*mapped \(deleted\) in task/), 1);
-    assertEquals(about(/^descriptor 3 \(.*mapped \(deleted\)\) of task/), 1);
-    assert(objects.every((object) => object.endsWith(`task ${pid}`)));
+    const [mount, inode] = child.answer as [number, number];
+    const files = new FilesInUse();
+    noteFiles(lookAtProcess(child.pid), files, [
+      `file[${mount.toString(16)}:${inode}]`,
+    ]);
+    assertEquals(
+      files.lost.map(({ link, holder, written }) => [link, holder, written]),
+      [
+        [
+          `${directory}/mapped (deleted)`,
+          "descriptor 3",
+          true,
+        ],
+        [
+          `${directory}/cwd (deleted)`,
+          "the working directory",
+          false,
+        ],
+      ],
+    );
+    const { reasons } = survey(child.pid);
+    assertEquals(reasons, []);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -177,8 +195,8 @@ ready()
 Deno.test("all reasons are told at once", async () => {
   const { whys } = await reasonsFor(
     `
-sockets = socket.socketpair()
-epoll = select.epoll()
+sockets = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in "ab"]
+namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
 ready()
 `,
     false,

@@ -14,15 +14,29 @@ import { waitsInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
 import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
+import {
+  unclearEpolls,
+  watchedAmong,
+  type WatchedFiles,
+} from "../files/kernel_objects.ts";
+import { FilesInUse } from "../ghost/files_in_use.ts";
 import { OutsideHolders } from "../files/outside_holders.ts";
-import { readStat, readStatus } from "../proc/read.ts";
+import { socketsAmong, TreeSockets } from "../files/sockets.ts";
+import {
+  hasSegments,
+  segmentsOfTree,
+  type TreeSegments,
+} from "../mm/sysv_segments.ts";
+import { readStat, readStatus, readSysvSegments } from "../proc/read.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import { birthProblems } from "./births.ts";
 import { frozenByOthers } from "./frozen_cgroup.ts";
+import { lostFileReasons } from "./lost_files.ts";
 import {
   judge,
   lookAtProcess,
+  noteFiles,
   type Sighting,
   type Survey,
   type SurveyOptions,
@@ -52,6 +66,12 @@ export interface TreeSighting {
   readonly sharedOutside: readonly Kind[];
   /** Who else has the pipes of the tree open. */
   readonly outsideHolders: OutsideHolders;
+  /** Where their paths lead. */
+  readonly files: FilesInUse;
+  /** What its epoll instances watch. */
+  readonly watched: WatchedFiles;
+  /** System V shared memory it is attached to. */
+  readonly segments: TreeSegments;
 }
 
 /** A process that has ended, and whose it was. */
@@ -75,11 +95,13 @@ const FIRST_OBJECT = 2;
  * Looks at every process of a tree.
  *
  * @param before an earlier look, see {@link lookAtProcess}
+ * @param external as given by --external
  * @throws CkptError or SyscallError when something goes away meanwhile
  */
 export function lookAtTree(
   tree: ProcessTree,
   before?: TreeSighting,
+  external: readonly string[] = [],
 ): TreeSighting {
   const earlier = new Map(
     before?.processes.map((process) => [process.pid, process]),
@@ -88,9 +110,19 @@ export function lookAtTree(
   const [root] = living;
   const objects = numberObjects(living);
   const index = new DescriptionIndex();
-  const processes = living.map(({ pid }) =>
-    lookAtProcess(pid, earlier.get(pid), index)
+  const children = Map.groupBy(living, ({ stat }) => stat.ppid);
+  const processes = living.map(({ pid, tid }) =>
+    lookAtProcess(
+      pid,
+      earlier.get(pid),
+      index,
+      tid,
+      children.get(pid)?.map((child) => child.pid),
+    )
   );
+  const files = new FilesInUse();
+  for (const process of processes) noteFiles(process, files, external);
+  files.settle();
   return {
     tree,
     processes,
@@ -99,13 +131,33 @@ export function lookAtTree(
     ),
     objects,
     vforks: vforksAmong(living, objects),
-    sharedOutside: sharedBetween(root.pid, root.stat.ppid),
+    sharedOutside: sharedBetween(root.tid, root.stat.ppid),
     outsideHolders: new OutsideHolders(
-      pipesAmong(processes),
+      [...pipesAmong(processes), ...socketsAmong(processes)],
       pidsOf(tree),
       before?.outsideHolders,
     ),
+    files,
+    watched: watchedAmong(processes),
+    segments: lookAtSegments(processes, objects),
   };
+}
+
+function lookAtSegments(
+  processes: readonly Sighting[],
+  objects: ReadonlyMap<number, SharedObjects>,
+): TreeSegments {
+  const memories = [
+    ...new Map(
+      processes.map(({ pid, vmas: { vmas } }) =>
+        [objects.get(pid)!.vm, { pid, vmas }] as const
+      ),
+    ).values(),
+  ];
+  return segmentsOfTree(
+    memories,
+    hasSegments(memories) ? readSysvSegments() : [],
+  );
 }
 
 function pidsOf({ members }: ProcessTree): ReadonlySet<number> {
@@ -119,15 +171,21 @@ function numberObjects(
   const files = new ObjectNumbers(KCMP.files, FIRST_OBJECT);
   const fs = new ObjectNumbers(KCMP.fs, FIRST_OBJECT);
   const sighand = new ObjectNumbers(KCMP.sighand, FIRST_OBJECT);
-  const pids = new Set(living.map(({ pid }) => pid));
-  return new Map(living.map(({ pid, stat: { ppid } }) => [pid, {
-    vm: vm.of(pid),
-    files: files.of(pid),
-    fs: fs.of(pid),
-    sighand: sighand.of(pid),
-    ioContext: pids.has(ppid) && sharesOptional("io", pid, ppid),
-    semaphoreUndo: pids.has(ppid) && sharesOptional("sysvsem", pid, ppid),
-  }]));
+  const threads = new Map(living.map(({ pid, tid }) => [pid, tid]));
+  return new Map(living.map(({ pid, tid, stat: { ppid } }) => {
+    const parent = threads.get(ppid);
+    const shares = (kind: "io" | "sysvsem") =>
+      parent !== undefined && sharesOptional(kind, tid, parent);
+    const numbers = {
+      vm: vm.of(tid),
+      files: files.of(tid),
+      fs: fs.of(tid),
+      sighand: sighand.of(tid),
+      ioContext: shares("io"),
+      semaphoreUndo: shares("sysvsem"),
+    };
+    return [pid, numbers];
+  }));
 }
 
 function vforksAmong(
@@ -169,6 +227,9 @@ export function judgeTree(
   const descriptions = new TreeDescriptions(
     pidsOf(seen.tree),
     seen.outsideHolders,
+    seen.watched,
+    new TreeSockets(seen.processes),
+    new Set(seen.processes.flatMap(({ threads }) => threads)),
   );
   const processes = seen.processes.map((process) =>
     judge(
@@ -178,19 +239,21 @@ export function judgeTree(
       copies.get(process.pid),
     )
   );
+  const lost = lostFileReasons(seen.files, options);
   return {
     seen,
     processes,
     reasons: [
       ...processes.flatMap(({ reasons }) => reasons),
+      ...lost.reasons,
       ...frozenByOthers(
-        processes.map(({ pid }) => pid),
+        processes.map(({ pid, tid }) => copies.has(pid) ? pid : tid),
         options.freezeCgroup,
         copies,
       ),
-      ...(pidsOf(seen.tree).has(Deno.pid) ? [CKPT_INSIDE] : []),
       ...sharedWithOutside(root, seen.sharedOutside),
       ...sharedAmongTree(seen),
+      ...seen.segments.reasons,
       ...birthProblems(members),
       ...[...seen.vforks].map(([pid, child]) => ({
         object: `task ${pid}`,
@@ -200,16 +263,13 @@ export function judgeTree(
       })),
     ],
     neededOptions: [
-      ...new Set(processes.flatMap(({ neededOptions }) => neededOptions)),
+      ...new Set([
+        ...processes.flatMap(({ neededOptions }) => neededOptions),
+        ...lost.neededOptions,
+      ]),
     ],
   };
 }
-
-const CKPT_INSIDE: Reason = {
-  object: `task ${Deno.pid}`,
-  why: "this is ckpt itself, which cannot stop the tree it is part of",
-  remedy: "run ckpt from outside the tree",
-};
 
 function sharedWithOutside(
   { pid, stat }: TreeMember,
@@ -260,6 +320,14 @@ function sharedAmongTree({ tree, objects }: TreeSighting): Reason[] {
   return reasons;
 }
 
+function refuseOwnTree(root: number): never {
+  throw new CkptError(EXIT.refused, `looking at the tree of task ${root}`, [{
+    object: `task ${Deno.pid}`,
+    why: "this is ckpt itself, which cannot stop the tree it is part of",
+    remedy: "run ckpt from outside the tree",
+  }]);
+}
+
 /** How often a program is looked at that changes while we look. */
 const TRIES = 5;
 const NO_PROBLEMS = "[]";
@@ -276,9 +344,11 @@ export function surveyRunning(
   options: Omit<SurveyOptions, "root">,
 ): TreeSurvey | undefined {
   let before = NO_PROBLEMS;
+  let unclearBefore = "";
   for (let i = 0; i < TRIES; i++) {
     try {
       const tree = listTree(root);
+      if (pidsOf(tree).has(Deno.pid)) refuseOwnTree(root);
       // A tree that changes while it is listed may look like none that can be:
       // what is seen twice is so.
       const problems = JSON.stringify(birthProblems(tree.members));
@@ -286,10 +356,18 @@ export function surveyRunning(
         before = problems;
         continue;
       }
-      const seen = lookAtTree(tree);
-      // Most are in vfork for a moment only.
-      if (seen.vforks.size > 0 && i + 1 < TRIES) {
+      const seen = lookAtTree(tree, undefined, options.external);
+      // Most are in vfork for a moment only; a segment may just have gone.
+      const passing = seen.vforks.size + seen.segments.reasons.length > 0;
+      if (passing && i + 1 < TRIES) {
         pause(VFORK_MS);
+        continue;
+      }
+      // A file may have been added to an epoll after descriptors were listed:
+      // what is seen twice is so.
+      const unclear = unclearEpolls(seen.watched);
+      if (unclear !== "" && unclear !== unclearBefore) {
+        unclearBefore = unclear;
         continue;
       }
       return judgeTree(seen, options);

@@ -180,7 +180,7 @@ Deno.test("a session of the outside needs one option for the whole tree", async 
 Deno.test("the reasons of all processes are told at once", async () => {
   await using program = await ChildProgram.start(`
 def holds():
-    globals()["kept"] = socket.socketpair()
+    globals()["kept"] = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
 ready([child(holds)[0], child(holds)[0]])
 `);
   const [first, second] = program.answer as number[];
@@ -188,6 +188,29 @@ ready([child(holds)[0], child(holds)[0]])
   for (const pid of [first, second]) {
     assert(reasons.some(({ object }) => object.endsWith(`task ${pid}`)));
   }
+});
+
+Deno.test("an epoll may watch what the tree has open by any number, and nothing else", async () => {
+  await using program = await ChildProgram.start(`
+import select
+ends = os.pipe()
+kept = os.dup2(ends[0], 105)
+def watches():
+    os.setsid()
+    globals()["epoll"] = select.epoll()
+    epoll.register(kept, select.EPOLLIN)
+    os.close(kept)
+ready([child(watches)[0], kept])
+`);
+  const [pid, kept] = program.answer as number[];
+  assertEquals(told(survey(program.pid)), []);
+  const [{ why }, ...others] = survey(pid).reasons;
+  assertEquals(others, []);
+  assertEquals(
+    why,
+    `it watches a file that was descriptor ${kept} and that no process of ` +
+      "the tree has open any more",
+  );
 });
 
 Deno.test("a root that is gone is told as gone, a tree that vanishes while it is seen is tried again", async () => {

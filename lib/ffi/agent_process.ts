@@ -200,11 +200,26 @@ export class AgentProcess implements Disposable {
     return outcome;
   }
 
-  /** Unmaps the agent's memory with the system call instruction at `at`. */
-  unmapAgent(at: bigint, start: bigint, length: bigint): void {
+  /**
+   * Lets the leader run a program that ends it, and it alone; the other threads
+   * stay stopped.
+   */
+  endLeader(leader: AgentThread, program: Program, address: bigint): void {
+    this.load(leader, program, address);
+    checked(
+      library("restore").ckpt_end_leader(leader.tid),
+      `ending thread ${leader.tid}`,
+    );
+  }
+
+  /**
+   * Unmaps the agent's memory, in one of the threads, with the system call
+   * instruction at `at`.
+   */
+  unmapAgent(tid: number, at: bigint, start: bigint, length: bigint): void {
     const MUNMAP = 11n;
     checked(
-      library("restore").ckpt_call_at(this.pid, at, MUNMAP, start, length),
+      library("restore").ckpt_call_at(tid, at, MUNMAP, start, length),
       `removing the agent from task ${this.pid}`,
     );
   }

@@ -6,6 +6,7 @@ import { AgentProcess } from "./agent_process.ts";
 import { checked } from "./cause.ts";
 import { library } from "./library.ts";
 import { Program } from "./program.ts";
+import { askContinuedChildren } from "../task/continued_children.ts";
 import { addressOf, close, O, open, syscall } from "./syscall.ts";
 import {
   exists,
@@ -98,6 +99,34 @@ Deno.test("more threads than were expected are told, and nothing is left", () =>
   assertEquals(error.exit, EXIT.failed);
   agent[Symbol.dispose]();
   assert(!exists(agent.pid), "the process is still there");
+});
+
+Deno.test("the leader of an agent ends alone, and nothing is left of it when the agent is disposed of", async () => {
+  for (const released of [false, true]) {
+    const agent = start();
+    const { pid } = agent;
+    const { born } = runProgram(agent, cloning(pid, 2), 2);
+    const thread = mainThread(agent);
+    const program = new Program();
+    program.call("exit", [7], "ending");
+    agent.endLeader(thread, program, thread.room);
+    assertEquals(readStat(pid).state, "Z");
+    assertEquals(readStatus(pid).tracerPid, 0);
+    assertEquals([...born].map((tid) => readStat(tid).state), ["t", "t"]);
+    if (released) {
+      // ckpt, as the parent, is not told before all have ended.
+      assertEquals(takeChange(pid, WNOHANG), 0);
+      const address = thread.room;
+      agent.memory.write(address, program.encode(address, 1n));
+      born.forEach((tid, i) =>
+        agent.point({ tid, stack: thread.stack - BigInt(4096 * i) }, address)
+      );
+      AgentProcess.release([agent], Int32Array.from(born));
+      await settles(pid, "Z");
+      assertEquals(takeChange(pid, 0), 7 << 8);
+    } else agent[Symbol.dispose]();
+    assert(!exists(pid), "the process is still there");
+  }
 });
 
 Deno.test("an agent whose program fails names the operation", () => {
@@ -361,6 +390,37 @@ Deno.test("a process of a group that is not orphaned is stopped with the signal 
   );
   syscall("kill", BigInt(child.pid), BigInt(SIGKILL));
   await settles(child.pid, "Z");
+});
+
+Deno.test("a process that was stopped goes on, and its parent is told once", () => {
+  using family = new Family(2);
+  const { parent, children: [child, other] } = family;
+  const pids = [child.pid, other.pid];
+  const ask = () => {
+    const program = new Program();
+    const read = askContinuedChildren(program, pids);
+    return read(runProgram(parent, program).outcome);
+  };
+  assertEquals(ask(), []);
+  const before = readStat(child.pid).kstkeip;
+  stopGroup([child.pid], SIGSTOP);
+  assertEquals(ask(), []);
+  checked(
+    library("restore").ckpt_continue_group(
+      child.pid,
+      new Uint8Array(Int32Array.of(child.pid).buffer),
+      1n,
+    ),
+    "letting it go on",
+  );
+  assertEquals(readStat(child.pid).kstkeip, before);
+  assertEquals(readStatus(child.pid).shdPnd, 1n << BigInt(SIGCONT - 1));
+  // Asking takes nothing away.
+  assertEquals(ask(), [child.pid]);
+  assertEquals(ask(), [child.pid]);
+  const WCONTINUED = 8;
+  runCall(parent, "wait4", () => [child.pid, 0, WCONTINUED, 0]);
+  assertEquals(ask(), []);
 });
 
 Deno.test("a stop that cannot be is told, and does not hang", () => {

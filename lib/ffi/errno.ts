@@ -30,10 +30,12 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
   28: ["ENOSPC", "no space left on device"],
   29: ["ESPIPE", "no seeking here"],
   30: ["EROFS", "read-only file system"],
+  31: ["EMLINK", "too many links"],
   32: ["EPIPE", "broken pipe"],
   34: ["ERANGE", "out of range"],
   36: ["ENAMETOOLONG", "name too long"],
   38: ["ENOSYS", "not implemented by this kernel"],
+  39: ["ENOTEMPTY", "directory not empty"],
   40: ["ELOOP", "too many symbolic links"],
   61: ["ENODATA", "no data"],
   71: ["EPROTO", "protocol error"],
@@ -43,6 +45,10 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
   105: ["ENOBUFS", "no buffer space"],
   110: ["ETIMEDOUT", "timed out"],
   116: ["ESTALE", "stale file handle"],
+  98: ["EADDRINUSE", "address in use"],
+  99: ["EADDRNOTAVAIL", "no such address"],
+  107: ["ENOTCONN", "not connected"],
+  111: ["ECONNREFUSED", "connection refused"],
   122: ["EDQUOT", "disk quota exceeded"],
 };
 
@@ -50,12 +56,22 @@ export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
 export const ECHILD = 10;
+export const EAGAIN = 11;
 export const EACCES = 13;
 export const EPERM = 1;
 export const EEXIST = 17;
 export const EINVAL = 22;
+export const ENODATA = 61;
+export const EMLINK = 31;
+export const EROFS = 30;
+export const ENOTTY = 25;
+export const EXDEV = 18;
+export const ENXIO = 6;
 export const ENOSPC = 28;
 export const EOPNOTSUPP = 95;
+export const EADDRINUSE = 98;
+export const EADDRNOTAVAIL = 99;
+export const ENOTCONN = 107;
 export const ENOBUFS = 105;
 export const ETIMEDOUT = 110;
 

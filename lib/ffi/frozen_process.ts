@@ -18,7 +18,10 @@ export class FrozenProcess implements Disposable {
 
   private constructor(
     readonly pid: number,
-    /** All threads, the leader first. */
+    /**
+     * All threads: the leader first, or, where that has ended, the one with
+     * the lowest id.
+     */
     readonly tids: Int32Array<ArrayBuffer>,
     /** Whether seccomp does not apply to calls made in them meanwhile. */
     readonly suspendsSeccomp: boolean,
@@ -49,7 +52,7 @@ export class FrozenProcess implements Disposable {
    * A process all of whose threads have stopped, as a scope.
    *
    * @param seized undefined: none of its threads were there to be stopped
-   * @throws CkptError when it or its first thread has ended
+   * @throws CkptError when it has ended
    */
   static ofStopped(
     pid: number,
@@ -60,13 +63,6 @@ export class FrozenProcess implements Disposable {
       throw new CkptError(EXIT.gone, action, [{
         object: `task ${pid}`,
         why: "it has ended",
-      }]);
-    }
-    if (seized.leaderless) {
-      throw new CkptError(EXIT.refused, action, [{
-        object: `task ${pid}`,
-        why: "its first thread has ended and others run on, which is not " +
-          "supported yet",
       }]);
     }
     return new FrozenProcess(

@@ -26,7 +26,16 @@ const base = {
 
 const dump = {
   ckpt_seize: {
-    parameters: ["i32", "u32", "buffer", "buffer", "u64", "u64"],
+    parameters: [
+      "i32",
+      "u32",
+      "buffer",
+      "buffer",
+      "u64",
+      "u64",
+      "buffer",
+      "buffer",
+    ],
     result: "i64",
   },
   ckpt_await_stops: {
@@ -105,6 +114,8 @@ const restore = {
     result: "i64",
   },
   ckpt_agent_end: { parameters: ["i32"], result: "i64" },
+  ckpt_end_leader: { parameters: ["i32"], result: "i64" },
+  ckpt_continue_group: { parameters: ["i32", "buffer", "u64"], result: "i64" },
   ckpt_stop_group: { parameters: ["buffer", "u64", "i32"], result: "i64" },
   ckpt_release: { parameters: ["buffer", "u64"], result: "i64" },
   ckpt_set_fpu: { parameters: ["i32", "buffer", "u64"], result: "i64" },

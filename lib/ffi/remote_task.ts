@@ -126,7 +126,7 @@ function encodeHost(
   memory: TaskMemory,
   cave: bigint,
 ): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(40 + 216 + 32 + 8);
+  const out = new Uint8Array(40 + 216 + 32 + 8 + 8);
   const view = new DataView(out.buffer);
   view.setInt32(0, host.tid, true);
   view.setInt32(4, memory.fd, true);
@@ -140,6 +140,7 @@ function encodeHost(
     view.setBigUint64(256 + i * 8, word, true)
   );
   view.setBigUint64(288, BigInt(host.quietSignal), true);
+  view.setBigUint64(296, BigInt(memory.pid), true);
   return out;
 }
 

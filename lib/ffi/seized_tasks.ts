@@ -29,6 +29,8 @@ const SEIZE_REFRIGERATED = 2;
 
 /** struct stopping_task of c/lib/freeze.c, in words. */
 const WORDS = 4;
+/** struct kinship: a process, its parent, and the thread that is. */
+const KINSHIP_WORDS = 3;
 const FIRST_ROOM = 256;
 
 /** How long undoing waits for threads that do not stop. */
@@ -38,17 +40,21 @@ export const A_DAY_MS = 86_400_000;
 /** The threads of one process. */
 export interface SeizedProcess {
   readonly pid: number;
-  /** All threads, the leader first. */
+  /**
+   * All threads that have not ended: the leader first, or, where that has
+   * ended, the one with the lowest id.
+   */
   readonly tids: Int32Array<ArrayBuffer>;
   /** The signal by which job control had stopped it; 0: it ran. */
   readonly stopSignal: number;
-  /** Its first thread has ended, and is not among them. */
-  readonly leaderless: boolean;
 }
 
 export class SeizedTasks {
   #tasks = new Int32Array(FIRST_ROOM * WORDS);
   readonly #count = new BigUint64Array(1);
+  /** As of the last seize. */
+  #kinships = new Int32Array(FIRST_ROOM * KINSHIP_WORDS);
+  readonly #found = new BigUint64Array(1);
   #options: bigint = TRACING.suspendingSeccomp;
 
   /** @param action what errors say was being done */
@@ -77,11 +83,14 @@ export class SeizedTasks {
         bytesOf(this.#count),
         BigInt(this.#tasks.length / WORDS),
         this.#options,
+        bytesOf(this.#kinships),
+        bytesOf(this.#found),
       );
       if (result === BigInt(-ENOBUFS)) {
         const larger = new Int32Array(this.#tasks.length * 4);
         larger.set(this.#tasks);
         this.#tasks = larger;
+        this.#kinships = new Int32Array(this.#kinships.length * 4);
       } else if (
         result === BigInt(-EPERM) && this.suspendsSeccomp &&
         this.#count[0] === 0n
@@ -126,6 +135,31 @@ export class SeizedTasks {
     );
   }
 
+  /** The children of each process that has any, as of the last {@link seize}. */
+  children(): Map<number, number[]> {
+    const children = new Map<number, number[]>();
+    for (let i = 0; i < Number(this.#found[0]); i++) {
+      const [pid, parent] = this.#kinships.subarray(i * KINSHIP_WORDS);
+      const siblings = children.get(parent);
+      if (siblings === undefined) children.set(parent, [pid]);
+      else siblings.push(pid);
+    }
+    return children;
+  }
+
+  /**
+   * The threads that are parents, by their children; only those that are no
+   * leaders. As of the last {@link seize}.
+   */
+  parentThreads(): Map<number, number> {
+    const threads = new Map<number, number>();
+    for (let i = 0; i < Number(this.#found[0]); i++) {
+      const [pid, parent, thread] = this.#kinships.subarray(i * KINSHIP_WORDS);
+      if (thread !== parent) threads.set(pid, thread);
+    }
+    return threads;
+  }
+
   /** Pids of all processes that have a thread among them. */
   pids(): Set<number> {
     const pids = new Set<number>();
@@ -142,16 +176,17 @@ export class SeizedTasks {
     for (let i = 0; i < Number(this.#count[0]); i++) {
       const [pid, tid, , stopSignal] = this.#tasks.subarray(i * WORDS);
       const known = threads.get(pid);
-      if (known === undefined) threads.set(pid, [tid]);
-      else if (tid === pid) known.unshift(tid);
-      else known.push(tid);
-      if (tid === pid) signals.set(pid, stopSignal);
+      if (known === undefined) {
+        threads.set(pid, [tid]);
+        signals.set(pid, stopSignal);
+      } else if (tid === pid || known[0] !== pid && tid < known[0]) {
+        known.unshift(tid);
+      } else known.push(tid);
     }
     return [...threads].map(([pid, tids]) => ({
       pid,
       tids: Int32Array.from(tids),
-      stopSignal: signals.get(pid) ?? 0,
-      leaderless: tids[0] !== pid,
+      stopSignal: signals.get(pid)!,
     }));
   }
 

@@ -20,6 +20,9 @@ import { TaskMemory } from "./task_memory.ts";
 const CLONE_FS = 0x200;
 const CLONE_FILES = 0x400;
 const CLONE_PTRACE = 0x2000;
+const MADV_DONTNEED = 4;
+/** End of user space with four-level page tables. */
+const TASK_END = 0x7fff_ffff_f000n;
 const SIGKILL = 9n;
 const WALL = 0x40000000n;
 
@@ -32,6 +35,8 @@ export class Snapshot implements Disposable {
     /** The agent's code and room in the copy: where they were when it was made. */
     readonly agent: bigint,
     readonly room: bigint,
+    /** Bytes of the agent's memory. */
+    readonly length: number,
   ) {}
 
   /**
@@ -63,7 +68,13 @@ export class Snapshot implements Disposable {
     const memory = TaskMemory.open(pid);
     // The cure is in the copy, too.
     memory.write(remote.cave.leader, new Uint8Array(remote.cave.length));
-    return new Snapshot(pid, memory, remote.area, remote.room);
+    return new Snapshot(
+      pid,
+      memory,
+      remote.area,
+      remote.room,
+      remote.areaLength,
+    );
   }
 
   /**
@@ -92,6 +103,25 @@ export class Snapshot implements Disposable {
       }]);
     }
     return outcome;
+  }
+
+  /**
+   * Gives back its memory, as far as that is simple. Nothing can be read any
+   * more. The areas stay: the kernel writes into that of rseq(2) when it likes.
+   */
+  empty(): void {
+    const end = this.agent + BigInt(this.length);
+    const program = new Program();
+    for (const [from, to] of [[0n, this.agent], [end, TASK_END]]) {
+      // Ends at the first area that cannot be emptied, such as the vdso's data.
+      program.call(
+        "madvise",
+        [from, to - from, MADV_DONTNEED],
+        "giving memory back",
+        { mayFail: true },
+      );
+    }
+    this.run(program);
   }
 
   /** Ends the copy. Its zombie is left to the process. */

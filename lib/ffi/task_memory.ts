@@ -7,10 +7,13 @@ import { close, O, open, pread, pwrite, SyscallError } from "./syscall.ts";
 export class TaskMemory implements Disposable {
   private constructor(readonly pid: number, readonly fd: number) {}
 
-  /** @throws CkptError when the task is gone or may not be traced */
-  static open(pid: number): TaskMemory {
+  /**
+   * @param tid a thread of it that has not ended
+   * @throws CkptError when the task is gone or may not be traced
+   */
+  static open(pid: number, tid = pid): TaskMemory {
     try {
-      return new TaskMemory(pid, open(`/proc/${pid}/mem`, O.RDWR));
+      return new TaskMemory(pid, open(`/proc/${tid}/mem`, O.RDWR));
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       const denied = error.errno === EACCES || error.errno === EPERM;

@@ -11,6 +11,11 @@ export interface DescriptorPlace {
   readonly fd: number;
 }
 
+/** The same for equal places. */
+export function nameOf({ pid, fd }: DescriptorPlace): string {
+  return `${pid} ${fd}`;
+}
+
 /** Negative, zero or positive: any order that is the same for every question. */
 type Compare = (a: DescriptorPlace, b: DescriptorPlace) => number;
 

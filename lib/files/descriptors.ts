@@ -5,6 +5,7 @@
  */
 import type { Reason } from "../error.ts";
 import { ENOENT } from "../ffi/errno.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
 import {
   close,
   deviceNumbers,
@@ -22,8 +23,24 @@ import type { fown_entry } from "../image/schema.gen.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
-import { DescriptionIndex, type DescriptorPlace } from "./description_index.ts";
-import { NO_OWNER, whyPathMisleads } from "./file_table.ts";
+import {
+  DescriptionIndex,
+  type DescriptorPlace,
+  nameOf,
+} from "./description_index.ts";
+import { pollsBusily, type Watched } from "./epoll.ts";
+import {
+  EPOLL_LINK,
+  isKernelObject,
+  type KernelObject,
+  parseKernelObject,
+  TIMERFD_LINK,
+  type WatchedFiles,
+} from "./kernel_objects.ts";
+import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
+import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
+import type { FileUse } from "../ghost/files_in_use.ts";
+import { NO_OWNER } from "./file_table.ts";
 import {
   type Holder,
   isFifo,
@@ -33,6 +50,12 @@ import {
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
+import {
+  isSocket,
+  lookAtSocket,
+  type SeenSocket,
+  TreeSockets,
+} from "./sockets.ts";
 
 export const FD_CLOEXEC = 1;
 
@@ -46,6 +69,11 @@ export interface Description {
     | "external pipe"
     | "fifo"
     | "pidfd"
+    /** A kernel object without a name: `object` tells of it. */
+    | "object"
+    | "memfd"
+    /** `socket` tells of it. */
+    | "socket"
     | "external";
   /** What /proc/PID/fd/N leads to. */
   readonly link: string;
@@ -57,8 +85,17 @@ export interface Description {
   readonly mountId: number;
   /** A reader of a fifo whose poll(2) does not tell that there is no writer. */
   readonly unconnected: boolean;
-  /** Of a pidfd: the process it stands for, {@link GONE} when it is gone. */
+  /**
+   * Of a pidfd: the task it stands for, {@link GONE} when it is gone. Of a file
+   * below /proc: the process it tells of, when that is gone.
+   */
   readonly target: number | undefined;
+  /** Where it was first seen. */
+  readonly place: DescriptorPlace;
+  readonly object?: KernelObject;
+  readonly socket?: SeenSocket;
+  /** What an epoll watches. */
+  readonly watched?: readonly Watched[];
 }
 
 /** What fdinfo tells as the pid of a process that was waited for. */
@@ -92,17 +129,11 @@ const MEMORY_MAJOR = 1;
 
 /** The words for what /proc/PID/fd/N shows of things that are no files. */
 const NAMELESS: readonly (readonly [prefix: string, what: string])[] = [
-  ["socket:", "a socket"],
-  ["anon_inode:[eventfd]", "an eventfd"],
-  ["anon_inode:[eventpoll]", "an epoll instance"],
-  ["anon_inode:[signalfd]", "a signalfd"],
-  ["anon_inode:[timerfd]", "a timerfd"],
   ["anon_inode:inotify", "an inotify instance"],
   ["anon_inode:[fanotify]", "a fanotify group"],
   ["anon_inode:[userfaultfd]", "a userfaultfd"],
   ["anon_inode:[io_uring]", "an io_uring"],
   ["anon_inode:", "a kernel object"],
-  ["/memfd:", "a memfd"],
   ["net:[", "a namespace"],
   ["mnt:[", "a namespace"],
   ["pid:[", "a namespace"],
@@ -123,6 +154,10 @@ export interface SeenDescriptor {
   readonly owner: fown_entry;
   /** The end of a fifo, and poll(2) does not tell POLLHUP. */
   readonly unconnected: boolean;
+  /** Of a socket, like the two above. */
+  readonly socket?: SeenSocket | undefined;
+  /** An epoll that waits for network cards itself (EPIOCSPARAMS). */
+  readonly pollsBusily?: boolean;
   /** One that was seen before and has the same open file description. */
   readonly sameAs: DescriptorPlace | undefined;
 }
@@ -130,6 +165,7 @@ export interface SeenDescriptor {
 /**
  * Looks at every descriptor.
  *
+ * @param pid of the process, or of a thread of it: places have this number
  * @param index the same for all processes of a tree
  * @throws CkptError or SyscallError when one is closed meanwhile
  */
@@ -137,13 +173,13 @@ export function lookAtDescriptors(
   pid: number,
   index: DescriptionIndex,
 ): SeenDescriptor[] {
-  const pidfd = Number(syscall("pidfd_open", BigInt(pid)));
+  const pidfd = openPidfd(pid);
   try {
     return listDescriptors(pid).map((fd) => {
       const info = readFdInfo(pid, fd);
       const path = `/proc/${pid}/fd/${fd}`;
       const link = decodeText(readLink(path));
-      const status = statusOf(path, pidfd, fd);
+      const status = statusOf(path);
       const flags = info.flags & ~O.CLOEXEC;
       const sameAs = index.find(
         { pid, fd },
@@ -152,25 +188,59 @@ export function lookAtDescriptors(
       const seen = { fd, link, info, status, sameAs };
       return sameAs !== undefined || (flags & O.PATH) !== 0
         ? { ...seen, owner: NO_OWNER, unconnected: false }
-        : { ...seen, ...ask(pidfd, fd, isFifo({ link, status })) };
+        : {
+          ...seen,
+          ...ask(pidfd, fd, isFifo({ link, status })),
+          socket: isSocket(status)
+            ? lookAtSocket(pidfd, fd, status.ino)
+            : undefined,
+          ...askObject(seen, pidfd, pid),
+        };
     });
   } finally {
     close(pidfd);
   }
 }
 
-/** The status of an open file, also of one below /proc whose task is gone. */
-function statusOf(path: string, pidfd: number, fd: number): FileStatus {
+/** What fdinfo does not tell of kernel objects, or only after a question. */
+function askObject(
+  { fd, link, info }: Pick<SeenDescriptor, "fd" | "link" | "info">,
+  pidfd: number,
+  pid: number,
+): Pick<SeenDescriptor, "info" | "pollsBusily"> {
+  const isEpoll = link === EPOLL_LINK;
+  const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
+  if (!isEpoll && !waits) return { info };
+  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  try {
+    if (isEpoll) return { info, pollsBusily: pollsBusily(own) };
+    countExpiries(own);
+    return { info: readFdInfo(pid, fd) };
+  } finally {
+    close(own);
+  }
+}
+
+/** What is known of a file below /proc whose task is gone. */
+const NO_STATUS: FileStatus = {
+  dev: 0n,
+  ino: 0n,
+  mode: 0,
+  nlink: 0n,
+  uid: 0,
+  gid: 0,
+  rdev: 0n,
+  size: 0n,
+};
+
+/** The kernel refuses the status of such a file (pid_getattr in fs/proc/base.c). */
+function statusOf(path: string): FileStatus {
   try {
     return stat(path);
   } catch (error) {
     if (!(error instanceof SyscallError) || error.errno !== ENOENT) throw error;
-  }
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
-  try {
-    return stat(own);
-  } finally {
-    close(own);
+    readLink(path); // throws when it is the descriptor that is gone
+    return NO_STATUS;
   }
 }
 
@@ -187,17 +257,19 @@ export interface SeenPipe {
 export function pipesAmong(
   processes: readonly {
     readonly pid: number;
+    /** The thread by which it was looked at, where that is another. */
+    readonly tid?: number;
     readonly descriptors: readonly SeenDescriptor[];
   }[],
 ): SeenPipe[] {
   const pipes = new Map<string, SeenPipe & { ends: PipeEnd[] }>();
-  for (const { pid, descriptors } of processes) {
+  for (const { pid, tid = pid, descriptors } of processes) {
     for (const { fd, link, info, status, sameAs } of descriptors) {
       if (sameAs !== undefined || !isOpenPipe({ link, info, status })) continue;
       const key = pipeKey({ link, status });
       const pipe = pipes.get(key) ?? { key, link, status, ends: [] };
       pipes.set(key, pipe);
-      pipe.ends.push({ pid, fd, flags: info.flags });
+      pipe.ends.push({ pid: tid, fd, flags: info.flags });
     }
   }
   return [...pipes.values()];
@@ -216,10 +288,13 @@ export class TreeDescriptions {
   /** Undefined for what is refused. By the first place of each. */
   readonly #known = new Map<string, Description | undefined>();
 
-  /** @param pids all processes of the tree */
+  /** @param pids all processes of the tree; @param tids and their threads */
   constructor(
     readonly pids: ReadonlySet<number>,
     readonly outside: OutsideHolders,
+    readonly watched: WatchedFiles = new Map(),
+    readonly sockets = new TreeSockets([]),
+    readonly tids: ReadonlySet<number> = pids,
   ) {}
 
   has(place: DescriptorPlace): boolean {
@@ -235,14 +310,11 @@ export class TreeDescriptions {
   }
 }
 
-function nameOf({ pid, fd }: DescriptorPlace): string {
-  return `${pid} ${fd}`;
-}
-
 /**
  * Decides for every descriptor how it is saved. What is refused is told once,
  * with its first descriptor.
  *
+ * @param pid by which it was looked at
  * @param tree the same for all processes of a tree, which come in the order in
  * which they were looked at
  */
@@ -260,7 +332,7 @@ export function planDescriptors(
     const first = sameAs ?? { pid, fd };
     // Record locks belong to the process, not to the description.
     if (!tree.has(first) || info.locks.length > 0) {
-      const verdict = classify(descriptor, options, tree);
+      const verdict = classify(pid, descriptor, options, tree);
       if ("why" in verdict) {
         if (verdict.option !== undefined) needed.add(verdict.option);
         reasons.push({
@@ -281,6 +353,10 @@ export function planDescriptors(
           mountId: info.mntId,
           unconnected,
           target: verdict.target,
+          place: first,
+          object: verdict.object,
+          socket: verdict.kind === "socket" ? descriptor.socket : undefined,
+          watched: verdict.watched,
         },
       );
     }
@@ -320,14 +396,21 @@ function poll(fd: number): number {
 }
 
 type Verdict =
-  | { kind: Description["kind"]; target?: number }
+  | {
+    kind: Description["kind"];
+    target?: number;
+    object?: KernelObject;
+    watched?: readonly Watched[];
+  }
   | { why: string; remedy?: string; option?: string };
 
 function classify(
-  { link, info, status }: SeenDescriptor,
+  pid: number,
+  descriptor: SeenDescriptor,
   options: DescriptorOptions,
   tree: TreeDescriptions,
 ): Verdict {
+  const { link, info, status } = descriptor;
   if (info.locks.length > 0) {
     return { why: "it holds a file lock, which is not supported yet" };
   }
@@ -336,10 +419,21 @@ function classify(
   if (isOpenPipe({ link, info, status })) {
     const holder = tree.outside.holder({ link, status });
     return isFifo({ link, status })
-      ? classifyFifo(link, status, external, holder)
+      ? classifyFifo(external, holder)
       : classifyPipe(link, options, holder);
   }
-  if (PIDFD_LINK.test(link)) return classifyPidfd(info, tree.pids);
+  if (PIDFD_LINK.test(link)) return classifyPidfd(info, tree);
+  if (descriptor.socket !== undefined) {
+    const { outside, sockets } = tree;
+    const why = sockets.problem(descriptor, descriptor.socket, outside);
+    return why === undefined ? { kind: "socket" } : { why };
+  }
+  if (isKernelObject(link)) return classifyObject(pid, descriptor, tree);
+  if (memfdName(link) !== undefined) {
+    return isOrdinaryMemfd(status)
+      ? { kind: "memfd" }
+      : { why: "a memfd of huge pages is not supported yet" };
+  }
   for (const [prefix, what] of NAMELESS) {
     if (link.startsWith(prefix)) {
       return { why: `${what} is not supported yet` };
@@ -363,27 +457,92 @@ function classify(
       }
       case S_IF.BLK:
         return { why: "a block device is not supported yet" };
-      case S_IF.SOCK:
-        return { why: "a socket is not supported yet" };
     }
   }
-  const why = whyTaskIsMissing(link) ?? whyPathMisleads(link, status);
-  return why === undefined ? { kind: "named" } : { why };
+  return classifyNamed(link, tree);
 }
 
-/** Files below /proc come back with the processes they tell of. */
-function whyTaskIsMissing(link: string): string | undefined {
-  const found = /^\/proc\/(\d+)(?:\/task\/(\d+))?(?:\/|$)/.exec(link);
-  if (found === null) return undefined;
-  const [, pid, tid = pid] = found;
-  if (tid !== pid) return "a file of a thread in /proc is not supported yet";
+function classifyObject(
+  pid: number,
+  { fd, link, info, pollsBusily }: SeenDescriptor,
+  tree: TreeDescriptions,
+): Verdict {
+  if (pollsBusily) {
+    return { why: "an epoll that polls busily is not supported yet" };
+  }
+  if ((info.flags & O.PATH) !== 0) {
+    return {
+      why: "it only names a kernel object (O_PATH), which is not supported",
+    };
+  }
+  const object = parseKernelObject({ link, info })!;
+  if (object.kind !== "epoll") return { kind: "object", object };
+  const found = tree.watched.get(nameOf({ pid, fd }))!;
+  const watched = found.filter((one) => one !== undefined);
+  if (watched.length === found.length) {
+    return { kind: "object", object, watched };
+  }
+  const { number } = object.watched[found.indexOf(undefined)];
+  return {
+    why:
+      `it watches a file that was descriptor ${number} and that no process ` +
+      "of the tree has open any more",
+    remedy: `dump again when the file is closed everywhere`,
+  };
+}
+
+/** A descriptor of a file that has, or had, a path. */
+export function fileUse(
+  pid: number,
+  { fd, link, info, status }: SeenDescriptor,
+): FileUse {
+  return {
+    link,
+    status,
+    at: `/proc/${pid}/fd/${fd}`,
+    holder: `descriptor ${fd}`,
+    task: pid,
+    writes: (info.flags & O.ACCMODE) !== O.RDONLY,
+  };
+}
+
+/** Whether a descriptor is of a file that has, or had, a path. */
+export function hasPath({ link, info, status }: SeenDescriptor): boolean {
+  return status !== NO_STATUS && link.startsWith("/") &&
+    !/^\/proc\/\d/.test(link) &&
+    !link.startsWith("/memfd:") &&
+    ((info.flags & O.PATH) !== 0 || (status.mode & S_IF.MT) !== S_IF.CHR ||
+      !TERMINAL_MAJORS.has(deviceNumbers(status.rdev).major));
+}
+
+/**
+ * Files below /proc come back with the tasks they tell of. For one of a process
+ * that has ended, another stands in while the file is opened.
+ */
+function classifyNamed(
+  link: string,
+  { pids, tids }: TreeDescriptions,
+): Verdict {
+  const found = /^\/proc\/(\d+)(?:\/task\/(\d+))?(?:\/| |$)/.exec(link);
+  if (found === null) return { kind: "named" };
+  const [pid, tid] = [Number(found[1]), Number(found[2] ?? found[1])];
+  if (pids.has(pid) ? tids.has(tid) || tid === pid : exists(`/proc/${tid}`)) {
+    return { kind: "named" };
+  }
+  if (tid === pid) return { kind: "named", target: pid };
+  return {
+    why: `it tells of thread ${tid}, which has ended; saving such files is ` +
+      "not supported",
+  };
+}
+
+function exists(path: string): boolean {
   try {
-    lstat(`/proc/${pid}`);
-    return undefined;
+    lstat(path);
+    return true;
   } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    return `it tells of process ${pid}, which has ended; saving such files ` +
-      "is not supported yet";
+    if (error instanceof SyscallError) return false;
+    throw error;
   }
 }
 
@@ -407,13 +566,9 @@ function classifyPipe(
 }
 
 function classifyFifo(
-  link: string,
-  status: FileStatus,
   external: string,
   holder: Holder | undefined,
 ): Verdict {
-  const why = whyPathMisleads(link, status);
-  if (why !== undefined) return { why };
   if (holder === undefined) return { kind: "fifo" };
   return {
     why: `${outsider(holder)} has it open, too, as descriptor ${holder.fd}`,
@@ -432,15 +587,13 @@ const PIDFD_LINK = /^(anon_inode:\[pidfd\]|pidfd:\[\d+\])$/;
 
 function classifyPidfd(
   { flags, extra }: FdInfo,
-  pids: ReadonlySet<number>,
+  { pids, tids }: TreeDescriptions,
 ): Verdict {
   // PIDFD_THREAD of pidfd_open(2) is kept as O_EXCL.
-  if ((flags & O.EXCL) !== 0) {
-    return { why: "a pidfd of a thread is not supported yet" };
-  }
+  const known = (flags & O.EXCL) === 0 ? pids : tids;
   const line = extra.find((line) => line.startsWith("Pid:\t"));
   const target = Number(line?.slice("Pid:\t".length));
-  if (target === GONE || pids.has(target)) return { kind: "pidfd", target };
+  if (target === GONE || known.has(target)) return { kind: "pidfd", target };
   return {
     why: target > 0
       ? `it is a pidfd of process ${target}, which is not part of what is ` +

@@ -6,15 +6,12 @@ import {
   fd_types,
   type file_entry,
   type fown_entry,
+  type remap_file_path_entry,
+  remap_type,
 } from "../image/schema.gen.ts";
-import { encodeText } from "../ffi/text.ts";
-import {
-  type FileStatus,
-  lstat,
-  O,
-  S_IF,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { type FileStatus, O, S_IF } from "../ffi/syscall.ts";
+import { inodeKey } from "../ghost/files_in_use.ts";
+import { SavedFiles } from "../ghost/save.ts";
 
 export const NO_OWNER: Readonly<fown_entry> = {
   uid: 0,
@@ -26,6 +23,7 @@ export const NO_OWNER: Readonly<fown_entry> = {
 
 /** A regular file, directory, device or other file reached by a path. */
 export interface NamedFile {
+  /** What the link to it in /proc showed. */
   path: string;
   /** O_* flags to open it with. */
   flags: number;
@@ -36,10 +34,15 @@ export interface NamedFile {
 
 export class FileTable {
   readonly entries: file_entry[] = [];
+  /** What is to be opened instead of paths that do not lead to their files. */
+  readonly remaps: remap_file_path_entry[] = [];
   readonly #shared = new Map<string, number>();
-  readonly #once = new Map<object, number>();
+  readonly #once = new Map<object | string, number>();
   readonly #pipeIds = new Map<string, number>();
   readonly #takenPipeIds = new Set<number>();
+
+  /** @param saved where the files are that have no path */
+  constructor(readonly saved: SavedFiles = new SavedFiles()) {}
 
   /** A new id for an entry; `make` gets it. */
   add(make: (id: number) => file_entry): number {
@@ -49,7 +52,7 @@ export class FileTable {
   }
 
   /** The id of the entry of `key`, which `add` makes when there is none yet. */
-  once(key: object, add: () => number): number {
+  once(key: object | string, add: () => number): number {
     let id = this.#once.get(key);
     if (id === undefined) {
       id = add();
@@ -82,6 +85,45 @@ export class FileTable {
 
   /** An open file description: an entry of its own. */
   addNamed(file: NamedFile): number {
+    const { path: link, status } = file;
+    const { path, remap } = this.saved.placeOf({ link, status });
+    const id = this.#addPath(file, path);
+    if (remap === undefined) return id;
+    this.remaps.push(
+      "ghost" in remap
+        ? { orig_id: id, remap_id: remap.ghost, remap_type: remap_type.GHOST }
+        : {
+          orig_id: id,
+          remap_id: this.#addLink(remap.link, status),
+          remap_type: remap_type.LINKED,
+        },
+    );
+    return id;
+  }
+
+  /** The link that a dump made to a file. */
+  #addLink(path: string, status: FileStatus): number {
+    let id = this.#shared.get(`link ${path}`);
+    if (id === undefined) {
+      const file = { path, flags: 0, pos: 0n, owner: NO_OWNER, status };
+      id = this.#addPath(file, path);
+      this.#shared.set(`link ${path}`, id);
+    }
+    return id;
+  }
+
+  /** A file below /proc that tells of a process that has ended. */
+  addOfEnded(file: NamedFile, pid: number): number {
+    const id = this.#addPath(file, file.path);
+    this.remaps.push({
+      orig_id: id,
+      remap_id: pid,
+      remap_type: remap_type.PROCFS,
+    });
+    return id;
+  }
+
+  #addPath(file: NamedFile, name: string): number {
     return this.add((id) => ({
       type: fd_types.REG,
       id,
@@ -90,17 +132,18 @@ export class FileTable {
         flags: file.flags,
         pos: file.pos,
         fown: file.owner,
-        name: file.path,
+        name,
         size: sizeToCheck(file),
-        mode: file.status.mode,
+        // Not known of a file whose task is gone.
+        mode: file.status.mode || undefined,
         build_id: [],
       },
     }));
   }
 
-  /** A file that is only reached, not held open: one entry per path and flags. */
+  /** A file that is only reached, not held open: one entry for each way. */
   addReached(path: string, flags: number, status: FileStatus): number {
-    const key = `${flags} ${path}`;
+    const key = `${flags} ${inodeKey(status)} ${path}`;
     let id = this.#shared.get(key);
     if (id === undefined) {
       id = this.addNamed({ path, flags, pos: 0n, owner: NO_OWNER, status });
@@ -118,28 +161,4 @@ function sizeToCheck({ flags, status }: NamedFile): bigint | undefined {
   if ((status.mode & S_IF.MT) !== S_IF.REG) return undefined;
   if (flags & O.APPEND && (flags & O.ACCMODE) === O.WRONLY) return undefined;
   return status.size;
-}
-
-/**
- * Whether opening `path` gives the file with this status back; if not, why.
- *
- * @returns undefined when it does
- */
-export function whyPathMisleads(
-  path: string,
-  status: FileStatus,
-): string | undefined {
-  let found: FileStatus;
-  try {
-    found = lstat(encodeText(path));
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    return status.nlink === 0n
-      ? "the file was deleted while in use; saving such files is not " +
-        "supported yet"
-      : `its path leads nowhere: ${error.message}`;
-  }
-  if (found.dev === status.dev && found.ino === status.ino) return undefined;
-  return "its path leads to another file now (it was replaced); saving such " +
-    "files is not supported yet";
 }

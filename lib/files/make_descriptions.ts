@@ -218,7 +218,7 @@ export function makeDeadPidfds(
   program.call("wait4", [child, 0, WALL, 0], "waiting for a process that ends");
 }
 
-/** @param pid of a process that exists */
+/** @param pid of a process, or with O_EXCL of a thread, that exists */
 export function makePidfd(
   table: TableProgram,
   { flags, fd, cloexec }: Wanted,
@@ -226,8 +226,8 @@ export function makePidfd(
 ): void {
   table.program.call(
     "pidfd_open",
-    [pid, flags & O.NONBLOCK],
-    `opening descriptor ${fd}, a pidfd of process ${pid}`,
+    [pid, flags & (O.NONBLOCK | O.EXCL)],
+    `opening descriptor ${fd}, a pidfd of task ${pid}`,
   );
   table.move(table.take(), fd, cloexec);
 }

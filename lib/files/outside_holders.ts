@@ -16,7 +16,9 @@ import {
   listProcesses,
   readComm,
   readFdInfo,
+  readStat,
 } from "../proc/read.ts";
+import { livingThread } from "../task/process_tree.ts";
 
 /** A process outside the tree, by one of its descriptors. */
 export interface Holder {
@@ -124,8 +126,15 @@ class WantedPipes {
 /** A process, or one of its descriptors, may go away while we look. */
 function heldBy(pid: number, wanted: WantedPipes): [key: string, fd: number][] {
   const held: [string, number][] = [];
-  for (const fd of unlessGone(() => listDescriptors(pid)) ?? []) {
-    const key = unlessGone(() => wanted.keyOf(pid, fd));
+  // The descriptors of a leader that has ended are found by another thread.
+  let tid = pid;
+  let fds = unlessGone(() => listDescriptors(pid)) ?? [];
+  if (fds.length === 0) {
+    tid = unlessGone(() => livingThread(readStat(pid))) ?? pid;
+    if (tid !== pid) fds = unlessGone(() => listDescriptors(tid)) ?? [];
+  }
+  for (const fd of fds) {
+    const key = unlessGone(() => wanted.keyOf(tid, fd));
     if (key !== undefined) held.push([key, fd]);
   }
   return held;
@@ -145,4 +154,16 @@ function unlessGone<T>(look: () => T): T | undefined {
     ) return undefined;
     throw error;
   }
+}
+
+/** Who has a socket open, for errors. */
+export function holderOf(ino: number): string {
+  const socket = {
+    link: `socket:[${ino}]`,
+    status: { dev: 0n, ino: BigInt(ino), mode: S_IF.SOCK },
+  };
+  const holder = new OutsideHolders([socket], new Set()).holder(socket);
+  return holder === undefined
+    ? "a process that cannot be seen"
+    : `task ${holder.pid} (${holder.name})`;
 }

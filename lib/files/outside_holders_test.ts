@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { readLink, stat } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
+import { readStat } from "../proc/read.ts";
 import { OutsideHolders, type PipeIdentity } from "./outside_holders.ts";
 
 function identity(pid: number, fd: number): PipeIdentity {
@@ -90,4 +91,24 @@ ready(os.open(${JSON.stringify(directory)} + "/${name}", os.O_RDWR))
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
+});
+
+Deno.test("a holder is found whose first thread has ended", async () => {
+  await using child = await ChildProgram.start(`
+a, b = os.pipe()
+pid = os.fork()
+if pid == 0:
+    libc.prctl(1, 9)
+    os.close(report)
+    threading.Thread(target=signal.pause, daemon=True).start()
+    libc.syscall(60, 0)
+ready([pid, a])
+`);
+  const [second, a] = child.answer as number[];
+  while (readStat(second).state !== "Z") {
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  const pipe = identity(child.pid, a);
+  const seen = new OutsideHolders([pipe], new Set([child.pid]));
+  assertEquals(seen.holder(pipe), { pid: second, name: "python3", fd: a });
 });

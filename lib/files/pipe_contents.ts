@@ -5,6 +5,7 @@
  * be as they were at one moment.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
 import {
   addressOf,
   close,
@@ -18,6 +19,7 @@ import {
 
 /** A descriptor of a pipe. */
 export interface PipeEnd {
+  /** A process, or a thread of it that has not ended. */
   readonly pid: number;
   readonly fd: number;
   /** O_* flags. */
@@ -178,13 +180,13 @@ class OwnDescriptor implements Disposable {
   }
 
   static of({ pid, fd }: PipeEnd): OwnDescriptor {
-    const process = syscall("pidfd_open", BigInt(pid));
+    const process = openPidfd(pid);
     try {
       return new OwnDescriptor(
-        Number(syscall("pidfd_getfd", process, BigInt(fd))),
+        Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd))),
       );
     } finally {
-      close(Number(process));
+      close(process);
     }
   }
 

@@ -4,11 +4,12 @@
  * of those that hold it, or, of a pipe, one of its descriptions. The others
  * fetch it from there (pidfd_getfd(2)).
  *
- * Three phases, each of which every process ends before any begins the next:
+ * Four phases, each of which every process ends before any begins the next:
  *
  *   open    makes descriptions, at their numbers, and at numbers above all
  *           processes' those that only others hold
  *   fetch   takes what others have made
+ *   watch   adds files to epolls: all numbers lead to what they led to
  *   finish  sets who gets signals; tasks that get them have to exist, and what
  *           is above all processes' numbers has to be closed
  */
@@ -23,7 +24,22 @@ import {
 import { encodeText } from "../ffi/text.ts";
 import { FD_CLOEXEC, GONE } from "./descriptors.ts";
 import { restoreOwner } from "./owner.ts";
+import { type Disarmed, makeEpoll, watch } from "./epoll.ts";
+import { makeEventfd } from "./eventfd.ts";
+import {
+  type EpollPlan,
+  NO_OBJECTS,
+  type ObjectImages,
+  planEpolls,
+  type WatchedFile,
+} from "./object_images.ts";
 import type { PipeImages } from "./pipe_images.ts";
+import { makeSignalfd } from "./signalfd.ts";
+import { makeTimerfd } from "./timerfd.ts";
+import { interfacesOf, makeInetSocket } from "./inet_socket.ts";
+import { makeUnixSockets } from "./make_unix_sockets.ts";
+import { NO_SOCKETS, type SocketImages } from "./socket_images.ts";
+import { UnixTopology } from "./unix_topology.ts";
 import {
   makeDeadPidfds,
   makeFifo,
@@ -39,6 +55,14 @@ const SEEK_SET = 0;
 const NO_POSITION = 2n ** 64n - 1n;
 /** Flags that act on open(2) and are no state of an open file. */
 const ACTING_FLAGS = O.CREAT | O.EXCL | O.TRUNC | O.CLOEXEC;
+/** O_TMPFILE without the bit that it has in common with O_DIRECTORY. */
+const TMPFILE_BIT = O.TMPFILE & ~O.DIRECTORY;
+
+/** Flags to open a file anew with; O_TMPFILE would make another one. */
+function openFlags(flags: number): number {
+  const rest = flags & ~ACTING_FLAGS;
+  return (rest & TMPFILE_BIT) === 0 ? rest : rest & ~O.TMPFILE;
+}
 
 /** A process as far as its descriptors go. */
 export interface DescriptorTable {
@@ -53,12 +77,19 @@ export interface DescriptorTable {
 export interface DescriptorPrograms {
   readonly open: Program;
   readonly fetch: Program;
+  readonly watch: Program;
   readonly finish: Program;
+  /** Filled in: what is to be looked at when `watch` has run. */
+  readonly disarmed: Disarmed[];
 }
 
 export interface FileImages extends PipeImages {
   /** By their ids. */
   readonly files: ReadonlyMap<number, file_entry>;
+  /** What is opened in the stead of paths, by the ids of the files. */
+  readonly made?: GivenDescriptors;
+  readonly objects?: ObjectImages;
+  readonly sockets?: SocketImages;
 }
 
 /** Descriptors the agents were given, by the id of the file they stand for. */
@@ -93,8 +124,13 @@ export function restoreDescriptors(
   ).map((table) => new TablePlan(table, tree, above));
   for (const plan of plans) plan.open();
   for (const plan of plans) plan.fetch();
+  for (const plan of plans) plan.watch();
   for (const plan of plans) plan.finish();
   return plans.reduce((most, { end }) => Math.max(most, end), above.free);
+}
+
+function pathOf({ fd }: GivenDescriptor): string {
+  return `/proc/self/fd/${fd}`;
 }
 
 interface Place {
@@ -110,12 +146,23 @@ class TreePlan {
   readonly finished = new Set<number>();
   /** Ids of descriptions that have to be made together. */
   readonly #groups = new Map<string, number[]>();
+  /** By the ids of Unix sockets, what the first of their group is. */
+  readonly #unixGroups = new Map<number, number>();
+  /** By such a first one, who has to make the group. */
+  readonly #makers = new Map<number, number>();
+  /** Numbers of network interfaces. */
+  readonly interfaces: ReadonlyMap<string, number>;
+  /** What epolls watch, by their ids. */
+  readonly epolls: ReadonlyMap<number, EpollPlan>;
 
   constructor(
     tables: readonly DescriptorTable[],
     readonly images: FileImages,
     readonly given: GivenDescriptors,
   ) {
+    this.epolls = planEpolls(tables, images.files, this.objects);
+    this.interfaces = interfacesOf(this.sockets.inet.values());
+    this.#groupUnixSockets(tables);
     const ids = new Set(
       tables.flatMap(({ entries }) => entries.map(({ id }) => id)),
     );
@@ -134,7 +181,51 @@ class TreePlan {
     if (pipe !== undefined) return `pipe ${pipe.pipe_id}`;
     if (fifo !== undefined) return `fifo ${fifo.pipe_id}`;
     if (pidfd?.nspid === GONE) return `gone ${pidfd.ino}`;
+    const first = this.#unixGroups.get(id);
+    if (first !== undefined) return `sockets ${first}`;
     return `file ${id}`;
+  }
+
+  get objects(): ObjectImages {
+    return this.images.objects ?? NO_OBJECTS;
+  }
+
+  get sockets(): SocketImages {
+    return this.images.sockets ?? NO_SOCKETS;
+  }
+
+  /** SO_PEERCRED tells who made a pair, or listens: that one makes it again. */
+  #groupUnixSockets(tables: readonly DescriptorTable[]): void {
+    // Of those that share a table, the first makes all.
+    const pids = new Set(
+      new Map(tables.toReversed().map(({ filesId, pid }) => [filesId, pid]))
+        .values(),
+    );
+    const held = new Set(
+      tables.flatMap(({ entries }) => entries.map(({ id }) => id)),
+    );
+    const sockets = [...this.sockets.unix.values()].filter(({ entry }) =>
+      held.has(entry.id) && this.given.get(entry.id)?.reopen !== false
+    );
+    for (const group of new UnixTopology(sockets).groups()) {
+      const [{ entry: { id: first } }] = group;
+      for (const { entry } of group) this.#unixGroups.set(entry.id, first);
+      const maker = group.toSorted((a, b) => b.entry.state - a.entry.state)
+        .map(({ extension }) => extension.peer?.pid)
+        .find((pid) => pid !== undefined && pids.has(pid));
+      if (maker !== undefined) this.#makers.set(first, maker);
+    }
+  }
+
+  /** The process that has to make it; undefined: the first that holds it. */
+  maker(id: number): number | undefined {
+    return this.#makers.get(this.#unixGroups.get(id) ?? -1);
+  }
+
+  /** What a process has to make, though it may not hold it. */
+  madeBy(pid: number): number[] {
+    return [...this.#makers].filter(([, maker]) => maker === pid)
+      .map(([first]) => first);
   }
 
   group(id: number): readonly number[] {
@@ -151,14 +242,35 @@ class TreePlan {
     return reg ?? this.file(fifo!.regf_id!).reg!;
   }
 
+  /** The descriptor of a file that its path does not lead to. */
+  madeFor(id: number): GivenDescriptor | undefined {
+    return this.images.made?.get(this.file(id).fifo?.regf_id ?? id);
+  }
+
+  /** What to open for it. */
+  source(id: number): string {
+    const made = this.madeFor(id);
+    return made === undefined ? this.path(id).name : pathOf(made);
+  }
+
   /** Flags and owner, wherever the kind of file has them. */
   state(id: number): { flags: number; fown: fown_entry } {
-    const { tty, pipe, pidfd } = this.file(id);
-    return tty ?? pipe ?? pidfd ?? this.path(id);
+    const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd, usk, isk } = this
+      .file(id);
+    return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
+      usk ?? isk ?? this.path(id);
   }
 
   name(id: number): string {
-    const { tty, pipe, pidfd } = this.file(id);
+    const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd } = this.file(id);
+    const { usk, isk } = this.file(id);
+    const socket = usk ?? isk;
+    if (socket !== undefined) return `socket:[${socket.ino}]`;
+    if (efd !== undefined) return "an eventfd";
+    if (tfd !== undefined) return "a timerfd";
+    if (sgfd !== undefined) return "a signalfd";
+    if (epfd !== undefined) return "an epoll instance";
+    if (memfd !== undefined) return "a memfd";
     if (tty !== undefined) return "the terminal";
     if (pipe !== undefined) return `pipe:[${pipe.pipe_id}]`;
     if (pidfd === undefined) return this.path(id).name;
@@ -179,6 +291,8 @@ class TablePlan {
   readonly #firsts = new Map<number, fdinfo_entry>();
   /** Numbers that are open. */
   readonly #open = new Set<number>();
+  /** By ids, descriptors that are here only to be watched. */
+  readonly #forEpolls = new Map<number, number>();
 
   constructor(
     { pid, programs, entries }: DescriptorTable,
@@ -201,6 +315,7 @@ class TablePlan {
 
   open(): void {
     const { given, made } = this.#tree;
+    for (const id of this.#tree.madeBy(this.#pid)) this.#make(id);
     for (const entry of this.#entries) {
       const { id, fd } = entry;
       const replacement = given.get(id);
@@ -208,7 +323,10 @@ class TablePlan {
         this.#duplicate(replacement.fd, entry);
         continue;
       }
-      if (!made.has(id)) this.#make(id);
+      if (!made.has(id)) {
+        if (this.#tree.maker(id) !== undefined) continue;
+        this.#make(id);
+      }
       const place = made.get(id)!;
       if (place.pid === this.#pid && !this.#open.has(fd)) {
         this.#duplicate(place.fd, entry);
@@ -226,7 +344,64 @@ class TablePlan {
       if (entries === undefined) byOwner.set(pid, [entry]);
       else entries.push(entry);
     }
+    for (const entry of this.#neededForEpolls()) {
+      const { pid } = this.#tree.made.get(entry.id)!;
+      byOwner.set(pid, [...byOwner.get(pid) ?? [], entry]);
+    }
     for (const [owner, entries] of byOwner) this.#fetchFrom(owner, entries);
+  }
+
+  /** What epolls watch that are filled here, and is not here yet. */
+  #neededForEpolls(): fdinfo_entry[] {
+    return this.#epolls().flatMap(({ watched }) => watched).flatMap(
+      ({ file: id }) => {
+        const made = this.#tree.made.get(id);
+        if (
+          made === undefined || made.pid === this.#pid ||
+          this.#firsts.has(id) || this.#forEpolls.has(id)
+        ) return [];
+        const fd = this.#table.temporary();
+        this.#forEpolls.set(id, fd);
+        const { type } = this.#tree.file(id);
+        return [{ id, fd, flags: FD_CLOEXEC, type }];
+      },
+    );
+  }
+
+  #epolls(): { fd: number; watched: readonly WatchedFile[] }[] {
+    return [...this.#firsts.values()].flatMap(({ id, fd }) => {
+      const plan = this.#tree.epolls.get(id);
+      return plan?.pid === this.#pid ? [{ fd, watched: plan.watched }] : [];
+    });
+  }
+
+  watch(): void {
+    const { watch: program, disarmed } = this.#programs;
+    this.#table.program = program;
+    const entries = new Map(this.#entries.map((entry) => [entry.fd, entry]));
+    for (const { fd, watched } of this.#epolls()) {
+      disarmed.push(...watch(
+        this.#table,
+        fd,
+        watched.map(({ number, events, data, file }) => {
+          const entry = entries.get(number);
+          return {
+            number,
+            events,
+            data,
+            at: entry?.id === file ? number : this.#placeOf(file),
+            cloexec: entry && cloexecOf(entry),
+          };
+        }),
+      ));
+    }
+  }
+
+  /** A descriptor that is here. */
+  #placeOf(id: number): number {
+    const { given, made } = this.#tree;
+    return this.#firsts.get(id)?.fd ?? this.#forEpolls.get(id) ??
+      made.get(id)?.fd ?? given.get(id)!.fd;
   }
 
   #fetchFrom(owner: number, entries: readonly fdinfo_entry[]): void {
@@ -236,8 +411,8 @@ class TablePlan {
     table.move(table.take(), pidfd, O.CLOEXEC);
     for (const entry of entries) {
       const { id, fd } = entry;
-      const first = this.#firsts.get(id)!;
-      if (first !== entry) {
+      const first = this.#firsts.get(id);
+      if (first !== undefined && first !== entry) {
         this.#duplicate(first.fd, entry);
         continue;
       }
@@ -282,8 +457,21 @@ class TablePlan {
     const tree = this.#tree;
     const table = this.#table;
     const wanted = tree.group(id).map((id) => this.#place(id));
-    const { pipe, fifo, pidfd } = tree.file(id);
+    const { pipe, fifo, pidfd, efd, tfd, sgfd, epfd, usk, isk } = tree.file(id);
+    const { unix, inet } = tree.sockets;
     if (tree.given.has(id)) this.#openPath(wanted[0]);
+    else if (usk !== undefined) {
+      makeUnixSockets(
+        table,
+        wanted.map((one) => ({ ...one, ...unix.get(one.id)! })),
+      );
+    } else if (isk !== undefined) {
+      makeInetSocket(table, wanted[0], inet.get(id)!, tree.interfaces);
+    } else if (efd !== undefined) {
+      makeEventfd(table, wanted[0], efd, tree.objects.semaphores.has(id));
+    } else if (tfd !== undefined) makeTimerfd(table, wanted[0], tfd);
+    else if (sgfd !== undefined) makeSignalfd(table, wanted[0], sgfd);
+    else if (epfd !== undefined) makeEpoll(table, wanted[0]);
     else if (pipe !== undefined) {
       const content = tree.images.pipes.get(pipe.pipe_id);
       makePipe(table, wanted, content, tree.name(id));
@@ -292,7 +480,10 @@ class TablePlan {
         table,
         wanted.map((one) => ({
           ...one,
-          path: tree.path(one.id).name,
+          path: tree.source(one.id),
+          flags: tree.madeFor(one.id) === undefined
+            ? one.flags
+            : one.flags & ~O.NOFOLLOW,
           unconnected: tree.images.unconnected.has(one.id),
         })),
         tree.images.fifos.get(fifo.pipe_id),
@@ -313,19 +504,26 @@ class TablePlan {
   }
 
   #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
-    const { given } = this.#tree;
-    const replacement = given.get(id);
-    const source = replacement === undefined
+    const replacement = this.#tree.given.get(id);
+    const made = this.#tree.madeFor(id);
+    const { reg, memfd } = this.#tree.file(id);
+    const source = replacement !== undefined
+      ? pathOf(replacement)
+      : memfd === undefined
       ? this.#tree.path(id).name
-      : `/proc/self/fd/${replacement.fd}`;
-    this.#table.open(
-      source,
-      flags & ~ACTING_FLAGS,
-      fd,
-      cloexec,
-      `opening ${source} for descriptor ${fd}`,
-    );
-    const pos = this.#tree.file(id).reg?.pos ?? NO_POSITION;
+      : this.#tree.name(id);
+    if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);
+    else {
+      this.#table.open(
+        made === undefined ? source : pathOf(made),
+        // Of a link in /proc, the last part has to be followed.
+        openFlags(flags) & ~(made === undefined ? 0 : O.NOFOLLOW),
+        fd,
+        cloexec,
+        `opening ${source} for descriptor ${fd}`,
+      );
+    }
+    const { pos } = reg ?? memfd ?? { pos: NO_POSITION };
     if (flags & O.PATH || pos === 0n || pos === NO_POSITION) return;
     this.#table.program.call(
       "lseek",
@@ -344,17 +542,24 @@ function cloexecOf({ flags }: fdinfo_entry): number {
   return (flags & FD_CLOEXEC) !== 0 ? O.CLOEXEC : 0;
 }
 
-/** Root and working directory (chroot(2), fchdir(2)). */
+/**
+ * Root and working directory (chroot(2), fchdir(2)).
+ *
+ * @param sources what to open in the stead of paths, by the ids of the files
+ */
 export function restoreDirectories(
   program: Program,
   cwd: reg_file_entry,
   root: reg_file_entry,
+  sources: ReadonlyMap<number, string> = new Map(),
 ): void {
+  const pathOf = ({ id, name }: reg_file_entry) =>
+    program.text(encodeText(sources.get(id) ?? name));
   const fd = program.call(
     "openat",
     [
       AT_FDCWD,
-      program.text(encodeText(cwd.name)),
+      pathOf(cwd),
       O.PATH | O.DIRECTORY | O.CLOEXEC,
       0,
     ],
@@ -363,7 +568,7 @@ export function restoreDirectories(
   if (root.name !== "/") {
     program.call(
       "chroot",
-      [program.text(encodeText(root.name))],
+      [pathOf(root)],
       `changing the root directory to ${root.name}`,
     );
   }

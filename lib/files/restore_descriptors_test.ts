@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Program } from "../ffi/program.ts";
-import { decodeProgram } from "../ffi/testing/decoded_program.ts";
+import { decodeProgram, textAt } from "../ffi/testing/decoded_program.ts";
 import { O } from "../ffi/syscall.ts";
 import {
   fd_types,
@@ -70,7 +70,13 @@ const NOTHING: PipeImage = {
 };
 
 function newPrograms(): DescriptorPrograms {
-  return { open: new Program(), fetch: new Program(), finish: new Program() };
+  return {
+    open: new Program(),
+    fetch: new Program(),
+    watch: new Program(),
+    finish: new Program(),
+    disarmed: [],
+  };
 }
 
 /** A random tree of processes, as images and as what is to come of them. */
@@ -345,7 +351,7 @@ class Scenario {
       this.given,
       { base: this.#base, free },
     );
-    const phase = (name: keyof DescriptorPrograms) =>
+    const phase = (name: "open" | "fetch" | "finish") =>
       this.tables.forEach(({ programs }, i) => {
         this.kernel.run(processes[i], programs[name]);
       });
@@ -503,6 +509,63 @@ Deno.test("a terminal is opened anew with the flags of the image", () => {
   kernel.run(process, programs.open);
   assertEquals([...process.table.keys()], [50, 2]);
   assertEquals(process.table.get(2)!.file, { ...terminal, flags: O.WRONLY });
+});
+
+Deno.test("files that no path leads to are opened by their descriptors, or are these", () => {
+  const files = new Map([
+    [1, named(1, "/a", { flags: O.RDWR | O.APPEND, pos: 5n })],
+    [2, named(2, "/b", { flags: O.RDWR | O.NOFOLLOW, pos: 6n })],
+    [3, named(3, "/c", { flags: O.RDWR | O.TMPFILE })],
+    [4, named(4, "/d", { flags: O.RDONLY | O.DIRECTORY })],
+  ]);
+  const programs = newPrograms();
+  restoreDescriptors(
+    [{
+      pid: 7,
+      filesId: 1,
+      entries: [1, 2, 3, 4].map((id) => ({
+        id,
+        flags: 0,
+        type: fd_types.REG,
+        fd: 10 + id,
+      })),
+      programs,
+    }],
+    {
+      files,
+      ...NO_PIPES,
+      made: new Map([
+        [1, { fd: 51, reopen: true }],
+        [2, { fd: 52, reopen: false }],
+        [3, { fd: 53, reopen: true }],
+      ]),
+    },
+    new Map(),
+    { base: 50, free: 60 },
+  );
+  const decoded = decodeProgram(programs.open);
+  const { operations } = decoded;
+  const opened = operations.filter(({ name }) => name === "openat")
+    .map(({ args }): [string, number] => [
+      textAt(decoded, args[1].value),
+      Number(args[2].value) & ~(O.NOCTTY | O.CLOEXEC),
+    ]);
+  assertEquals(opened, [
+    ["/proc/self/fd/51", O.RDWR | O.APPEND],
+    ["/proc/self/fd/53", O.RDWR],
+    ["/d", O.DIRECTORY],
+  ]);
+  assertEquals(
+    operations.filter(({ name }) => name === "lseek")
+      .map(({ args }) => args.slice(0, 2).map(({ value }) => value)),
+    [[11n, 5n], [12n, 6n]],
+  );
+  assertEquals(
+    operations.filter(({ name, args }) =>
+      name === "dup3" && args[0].value === 52n
+    ).map(({ args }) => args[1].value),
+    [12n],
+  );
 });
 
 Deno.test("a process that uses all numbers below those for the work keeps them", () => {

@@ -11,7 +11,13 @@ export const FEATURES = {
   "ckpt:syscall-user-dispatch": "system calls dispatched to the program",
   "ckpt:tsc": "a forbidden time stamp counter",
   "ckpt:shared-vm": "memory that is that of the parent (CLONE_VM)",
+  "ckpt:ended-leader": "a process whose first thread has ended",
+  "ckpt:ghost-attributes": "extended attributes of deleted files",
+  "ckpt:thread-pidfd": "a pidfd of a thread",
   "ckpt:packets": "packets in a pipe",
+  "ckpt:sysv-shm": "attached System V shared memory of the host",
+  "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
+  "ckpt:watched": "files in an epoll that its first process does not have",
 } as const;
 
 export type Feature = keyof typeof FEATURES;

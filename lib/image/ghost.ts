@@ -28,8 +28,11 @@ export interface GhostImage {
   chunks: GhostChunk[];
 }
 
-/** More than a chunk's size and message can take. */
+/** What a chunk's size and message take when nothing fills them up. */
 const CHUNK_HEAD_BYTES = 64;
+/** Blocks that file systems share between files have this size, or are parts. */
+const BLOCK = 4096;
+const SIZE_BYTES = 4;
 
 /** What goes before `length` bytes that belong at `offset`. */
 export function encodeGhostChunk(offset: number, length: number): Uint8Array {
@@ -37,6 +40,45 @@ export function encodeGhostChunk(offset: number, length: number): Uint8Array {
     len: BigInt(length),
     off: BigInt(offset),
   });
+}
+
+/**
+ * The same, filled up so that the content lies in the image as it lies in the
+ * blocks of the file: a file system that can share blocks need not copy them.
+ * The filling is a field that nobody knows.
+ *
+ * @param position where in the image it will be
+ */
+export function encodeAlignedGhostChunk(
+  offset: number,
+  length: number,
+  position: number,
+): Uint8Array {
+  const head = encodeGhostChunk(offset, length);
+  let missing = (offset - position - head.length) % BLOCK;
+  if (missing < 0) missing += BLOCK;
+  if (missing === 0) return head;
+  if (missing < FILLING_HEAD_BYTES) missing += BLOCK;
+  const filled = new Uint8Array(head.length + missing);
+  filled.set(head);
+  const bytes = missing - FILLING_HEAD_BYTES;
+  // Field 15, a length of two bytes, and that many zeros.
+  filled.set([15 << 3 | 2, bytes & 0x7f | 0x80, bytes >> 7], head.length);
+  new DataView(filled.buffer).setUint32(0, filled.length - SIZE_BYTES, true);
+  return filled;
+}
+
+const FILLING_HEAD_BYTES = 3;
+
+/** The bytes of an image at `position` that hold the head of a chunk. */
+function readChunkHead(file: Deno.FsFile, position: number): Uint8Array {
+  const bytes = readAt(file, position, CHUNK_HEAD_BYTES);
+  if (bytes.length < SIZE_BYTES) return bytes;
+  const size = SIZE_BYTES +
+    new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+  return size <= bytes.length || size > CHUNK_HEAD_BYTES + 2 * BLOCK
+    ? bytes
+    : readAt(file, position, size);
 }
 
 /**
@@ -66,7 +108,7 @@ export function readGhost(set: ImageSet, id: number): GhostImage {
     const number = chunks.length + 1;
     const wrong = (field: string, why: string) =>
       imageError(set.directory, [{ file: name, entry: number, field, why }]);
-    const reader = new Reader(readAt(file, position, CHUNK_HEAD_BYTES));
+    const reader = new Reader(readChunkHead(file, position));
     let chunk: ghost_chunk_entry;
     try {
       chunk = decodeEntry(

@@ -1,9 +1,14 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
 import { encodeImage } from "./framing.ts";
-import { encodeGhostChunk, readGhost } from "./ghost.ts";
+import {
+  encodeAlignedGhostChunk,
+  encodeGhostChunk,
+  readGhost,
+} from "./ghost.ts";
 import { type ImageSet, readImageSet } from "./image_set.ts";
 import { minimalImage, writeWithoutManifest } from "./testing/minimal_image.ts";
+import { seededRandom } from "./testing/random.ts";
 
 async function withGhost(
   parts: Uint8Array[],
@@ -83,4 +88,39 @@ Deno.test("chunks that overlap, or go beyond either file, are refused", async ()
       assertThrows(() => readGhost(set, 0x1f), CkptError, words);
     });
   }
+});
+
+Deno.test("aligned chunks lie as in the file, wherever they begin, and are found", async () => {
+  const random = seededRandom(3);
+  const parts = [
+    encodeImage("ghost-file", { ...owner, chunks: true, size: 1n << 40n }),
+  ];
+  let position = parts[0].length;
+  let offset = 0;
+  const expected: [number, number][] = [];
+  for (let i = 0; i < 300; i++) {
+    offset += Math.floor(random() * 3) * 4096 +
+      (i % 3 === 0 ? Math.floor(random() * 4096) : 0);
+    const length = 1 + Math.floor(random() * 5000);
+    const head = encodeAlignedGhostChunk(offset, length, position);
+    position += head.length;
+    assertEquals((position - offset) % 4096, 0, `chunk ${i}`);
+    parts.push(head, data(length, i));
+    position += length;
+    expected.push([offset, length]);
+    offset += length;
+  }
+  await withGhost(parts, (set, bytes) => {
+    const { chunks } = readGhost(set, 0x1f);
+    assertEquals(
+      chunks.map(({ offset, length }) => [offset, length]),
+      expected,
+    );
+    for (const [i, { position, length }] of chunks.entries()) {
+      assertEquals(
+        [bytes[position], bytes[position + length - 1]],
+        [i % 256, i % 256],
+      );
+    }
+  });
 });

@@ -112,7 +112,11 @@ export const IMAGE_FILES = {
   "stats-restore": file(0x57093306, "stats_entry", "one", "none", "none", "empty"),
   "irmap-cache": file(0x57004059, "irmap_cache_entry", "many", "none", "none", "empty"),
   "ckpt-task": file(0x434b5054, "ckpt_task_entry", "one", "decimal", "none", "empty"),
+  "ckpt-ghosts": file(0x434b5047, "ckpt_ghost_entry", "many", "none", "none", "empty"),
   "ckpt-pipes": file(0x434b5050, "ckpt_pipe_entry", "many", "none", "none", "empty"),
+  "ckpt-sockets": file(0x434b504b, "ckpt_socket_entry", "many", "none", "none", "empty"),
+  "ckpt-files": file(0x434b5046, "ckpt_file_entry", "many", "none", "none", "empty"),
+  "ckpt-segments": file(0x434b5053, "ckpt_segment_entry", "many", "none", "none", "empty"),
 } as const;
 
 export type ImageKind = keyof typeof IMAGE_FILES;

@@ -292,6 +292,12 @@ export interface ckpt_cgroup_entry {
   path: string;
 }
 
+export interface ckpt_credentials_entry {
+  pid: number;
+  uid: number;
+  gid: number;
+}
+
 export interface ckpt_ended_entry {
   uid: number;
   euid: number;
@@ -301,8 +307,32 @@ export interface ckpt_ended_entry {
   sgid: number;
 }
 
+export interface ckpt_ended_leader_entry {
+  status: number;
+}
+
+export interface ckpt_file_entry {
+  id: number;
+  semaphore?: boolean | undefined;
+  watched: ckpt_watched_entry[];
+}
+
+export interface ckpt_ghost_entry {
+  ghost_id: number;
+  xattrs: ckpt_xattr_entry[];
+  inode_flags?: number | undefined;
+  atime_ns?: number | undefined;
+  mtime_ns?: number | undefined;
+  allocated: ckpt_range_entry[];
+}
+
 export interface ckpt_inherited_entry {
   ranges: ckpt_range_entry[];
+}
+
+export interface ckpt_packet_entry {
+  sender?: ckpt_credentials_entry | undefined;
+  name?: Uint8Array | undefined;
 }
 
 export interface ckpt_pipe_entry {
@@ -318,6 +348,31 @@ export interface ckpt_pipe_entry {
 export interface ckpt_range_entry {
   start: bigint;
   end: bigint;
+}
+
+export interface ckpt_segment_entry {
+  id: number;
+  changed: bigint;
+  made_with_key?: number | undefined;
+  attached_outside?: boolean | undefined;
+}
+
+export interface ckpt_socket_entry {
+  id: number;
+  options: ckpt_socket_option[];
+  peer?: ckpt_credentials_entry | undefined;
+  uid?: number | undefined;
+  gid?: number | undefined;
+  pending: number[];
+  reset?: boolean | undefined;
+  packets: ckpt_packet_entry[];
+  lost_peer?: boolean | undefined;
+}
+
+export interface ckpt_socket_option {
+  level: number;
+  name: number;
+  value: Uint8Array;
 }
 
 export interface ckpt_task_entry {
@@ -337,6 +392,9 @@ export interface ckpt_task_entry {
   ended?: ckpt_ended_entry | undefined;
   shares_io_context?: boolean | undefined;
   shares_semaphore_undo?: boolean | undefined;
+  ended_leader?: ckpt_ended_leader_entry | undefined;
+  continue_unreported?: boolean | undefined;
+  parent_thread?: number | undefined;
 }
 
 export interface ckpt_thread_entry {
@@ -360,6 +418,17 @@ export interface ckpt_thread_entry {
   utilization_min?: number | undefined;
   utilization_max?: number | undefined;
   time_slice_ns?: bigint | undefined;
+}
+
+export interface ckpt_watched_entry {
+  index: number;
+  number: number;
+  file: number;
+}
+
+export interface ckpt_xattr_entry {
+  name: string;
+  value: Uint8Array;
 }
 
 export interface core_entry {
@@ -1442,12 +1511,22 @@ export interface Messages {
   cgroup_prop_entry: cgroup_prop_entry;
   ckpt_area_entry: ckpt_area_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
+  ckpt_credentials_entry: ckpt_credentials_entry;
   ckpt_ended_entry: ckpt_ended_entry;
+  ckpt_ended_leader_entry: ckpt_ended_leader_entry;
+  ckpt_file_entry: ckpt_file_entry;
+  ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_packet_entry: ckpt_packet_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
   ckpt_range_entry: ckpt_range_entry;
+  ckpt_segment_entry: ckpt_segment_entry;
+  ckpt_socket_entry: ckpt_socket_entry;
+  ckpt_socket_option: ckpt_socket_option;
   ckpt_task_entry: ckpt_task_entry;
   ckpt_thread_entry: ckpt_thread_entry;
+  ckpt_watched_entry: ckpt_watched_entry;
+  ckpt_xattr_entry: ckpt_xattr_entry;
   core_entry: core_entry;
   cpuinfo_entry: cpuinfo_entry;
   cpuinfo_x86_entry: cpuinfo_x86_entry;
@@ -1597,12 +1676,22 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
+  ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
+  ckpt_ended_leader_entry: "1!uint32 status",
+  ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched",
+  ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
-  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo",
+  ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer",
+  ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
+  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
+  ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",
+  ckpt_xattr_entry: "1!string name,2!bytes value",
   core_entry: "1!#core_entry_march mtype,2?@thread_info_x86 thread_info,3?@task_core_entry tc,4?@task_kobj_ids_entry ids,5?@thread_core_entry thread_core",
   cpuinfo_entry: "1*@cpuinfo_x86_entry x86_entry",
   cpuinfo_x86_entry: "1!#cpuinfo_x86_entry_vendor vendor_id,2!uint32 cpu_family,3!uint32 model,4!uint32 stepping,5!uint32 capability_ver,6*uint32 capability,7?string model_id,8?uint64 xfeatures_mask,9?uint32 xsave_size,10?uint32 xsave_size_max",

@@ -16,8 +16,8 @@ import type {
 } from "../image/schema.gen.ts";
 import { isPrivate, VMA_STATUS } from "../image/vma_status.ts";
 import { PROT } from "../proc/maps.ts";
-import type { AddressRange } from "./hole.ts";
-import { MAP } from "./vma.ts";
+import { type AttachInput, attachSegments } from "./attach_segments.ts";
+import { isSegment, MAP } from "./vma.ts";
 
 const ARCH_MAP_VDSO_64 = 0x2003;
 const MREMAP_MAYMOVE = 1;
@@ -45,10 +45,12 @@ export const MADV = {
   guardRemove: 103,
 } as const;
 
-export interface RebuildInput {
+export interface RebuildInput extends AttachInput {
   mm: mm_entry;
   /** Regular files by id. */
   files: ReadonlyMap<number, reg_file_entry>;
+  /** What to open in the stead of paths that do not lead to their files. */
+  sources?: ReadonlyMap<number, string>;
   pages: readonly pagemap_entry[];
   /** Descriptor of the page image, in the agent. */
   pagesFd: Argument;
@@ -56,8 +58,6 @@ export interface RebuildInput {
   shared: ReadonlyMap<bigint, Argument>;
   /** What CRIU has no field for, by the start of the area. */
   extensions: ReadonlyMap<bigint, ckpt_area_entry>;
-  /** The agent's own memory. */
-  agent: AddressRange;
 }
 
 /** Which advice an area was given. */
@@ -124,6 +124,7 @@ export function mapAreas(
   mapVdso(program, vmas);
   mapAnonymous(program, all, wanted, written, input);
   mapSharedMemory(program, vmas, input);
+  attachSegments(program, vmas, input);
   mapFiles(program, vmas, written, input);
 }
 
@@ -267,7 +268,8 @@ function mapFiles(
   }
   for (const group of byFile.values()) {
     const file = input.files.get(Number(group[0].shmid))!;
-    const fd = openPath(program, file.name, openMode(group[0]));
+    const source = input.sources?.get(file.id) ?? file.name;
+    const fd = openPath(program, source, openMode(group[0]), file.name);
     for (const vma of group) {
       mmap(
         program,
@@ -291,11 +293,16 @@ export function openMode(vma: vma_entry): number {
   return writes ? O.RDWR : O.RDONLY;
 }
 
-function openPath(program: Program, path: string, flags: number): Result {
+function openPath(
+  program: Program,
+  path: string,
+  flags: number,
+  name: string,
+): Result {
   return program.call(
     "openat",
     [AT_FDCWD, program.text(encodeText(path)), flags | O.CLOEXEC, 0],
-    `opening ${path}`,
+    `opening ${name}`,
   );
 }
 
@@ -309,7 +316,7 @@ function mapSharedMemory(
   input: RebuildInput,
 ): void {
   for (const vma of vmas) {
-    if ((vma.status & VMA_STATUS.ANON_SHARED) === 0) continue;
+    if ((vma.status & VMA_STATUS.ANON_SHARED) === 0 || isSegment(vma)) continue;
     mmap(
       program,
       vma,

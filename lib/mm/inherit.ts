@@ -39,7 +39,7 @@ import {
 import { difference, intersection, joined, type Range } from "./ranges.ts";
 import { fill } from "./rebuild.ts";
 import { storedPages, type StoredRange } from "./stored_pages.ts";
-import { MAP } from "./vma.ts";
+import { isSegment, MAP } from "./vma.ts";
 
 export interface InheritInput extends RebuildInput {
   /** The parent, all of it in its final place, not sealed yet. */
@@ -171,10 +171,12 @@ const KIND = VMA_STATUS.VDSO | VMA_STATUS.VVAR | VMA_STATUS.FILE_PRIVATE |
   VMA_STATUS.SYSVIPC | VMA_STATUS.MEMFD;
 
 const NOT_ANONYMOUS = VMA_STATUS.FILE_PRIVATE | VMA_STATUS.FILE_SHARED |
-  VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC;
+  VMA_STATUS.ANON_SHARED;
 
 /** Whether an area begins in one of the parent's and is of the same kind. */
 function canKeep(vma: vma_entry, from: vma_entry): boolean {
+  // Attached anew: that its parts are one, shmdt(2) has to know.
+  if (isSegment(vma)) return false;
   if (
     vma.start < from.start || (vma.status & KIND) !== (from.status & KIND) ||
     (vma.flags & ~MAP.locked) !== (from.flags & ~MAP.locked)

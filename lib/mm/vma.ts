@@ -65,8 +65,12 @@ export interface Vma {
   readonly link?: string;
   /** Path of the mapped file. */
   readonly path?: string;
-  /** Inode of the mapped file or shared memory object. */
+  /** Inode of the mapped file or shared memory object; id of a segment. */
   readonly inode: bigint;
+  /** Of a System V segment: the key it was made with; 0: IPC_PRIVATE. */
+  readonly segmentKey?: number;
+  /** A memfd is mapped, which has no path. */
+  readonly memfd?: boolean;
   /** MLOCK_ONFAULT: locked as pages are touched. */
   readonly lockOnFault: boolean;
   /** mseal(2): may not be changed any more. */
@@ -135,6 +139,26 @@ function isAnonymousShared(mapping: SmapsMapping): boolean {
       mapping.path.startsWith("[anon_shmem:"));
 }
 
+/**
+ * The key in the name of a System V segment, "/SYSV0c0ffee0 (deleted)"; its
+ * inode is its id (newseg in ipc/shm.c). It has no device behind it, as a file
+ * of the same name would.
+ */
+function segmentKeyOf(
+  { shared, major, path }: SmapsMapping,
+): number | undefined {
+  const key = /^\/SYSV([0-9a-f]{8}) \(deleted\)$/.exec(path)?.[1];
+  return key === undefined || !shared || major !== 0
+    ? undefined
+    : parseInt(key, 16);
+}
+
+/** Those of huge pages are refused by their flag. */
+function isMemfd({ path, major }: SmapsMapping): boolean {
+  return major === 0 && path.startsWith("/memfd:") &&
+    path.endsWith(" (deleted)");
+}
+
 function refuse(
   mapping: SmapsMapping,
 ): Omit<Reason, "object"> | undefined {
@@ -144,12 +168,6 @@ function refuse(
     if (why !== undefined) return { why };
   }
   const { path } = mapping;
-  if (path.startsWith("/SYSV")) {
-    return { why: "System V shared memory is not supported yet" };
-  }
-  if (path.startsWith("/memfd:")) {
-    return { why: "memory of a memfd is not supported yet" };
-  }
   if (path.startsWith("anon_inode:") || path.startsWith("socket:")) {
     return { why: "memory of a kernel object is not supported yet" };
   }
@@ -215,6 +233,27 @@ function planVma(mapping: SmapsMapping): Vma {
     entry.pgoff = BigInt(mapping.offset);
     return { ...base, content: "object", link: linkName(mapping) };
   }
+  const segmentKey = segmentKeyOf(mapping);
+  if (segmentKey !== undefined) {
+    entry.status |= VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC;
+    entry.flags |= MAP.anonymous;
+    entry.pgoff = BigInt(mapping.offset);
+    // mw: it is not attached with SHM_RDONLY.
+    entry.fdflags = vmFlags.has("mw") ? 2 : 0;
+    return { ...base, content: "object", link: linkName(mapping), segmentKey };
+  }
+  if (isMemfd(mapping)) {
+    entry.pgoff = BigInt(mapping.offset);
+    entry.status |= VMA_STATUS.MEMFD |
+      (mapping.shared ? VMA_STATUS.FILE_SHARED : VMA_STATUS.FILE_PRIVATE);
+    entry.fdflags = mapping.shared && vmFlags.has("mw") ? 2 : 0;
+    return {
+      ...base,
+      content: mapping.shared ? "none" : "privateFile",
+      link: linkName(mapping),
+      memfd: true,
+    };
+  }
   if (path.startsWith("/")) {
     entry.pgoff = BigInt(mapping.offset);
     entry.status |= mapping.shared
@@ -240,6 +279,11 @@ function planVma(mapping: SmapsMapping): Vma {
 
 function linkName(mapping: SmapsMapping): string {
   return `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
+}
+
+/** Part of a System V segment; `shmid` is its id. */
+export function isSegment({ status }: vma_entry): boolean {
+  return (status & VMA_STATUS.SYSVIPC) !== 0;
 }
 
 /** Executable by the task: where a system call instruction may be. */

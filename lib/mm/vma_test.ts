@@ -52,6 +52,8 @@ interface Expected {
   link?: string;
   path?: string;
   inode?: bigint;
+  segmentKey?: number;
+  memfd?: boolean;
   lockOnFault?: boolean;
   sealed?: boolean;
   name?: string;
@@ -91,6 +93,38 @@ const SAVED: readonly [what: string, string, string, Expected][] = [
       link: "7f5da0a00000-7f5da0a02000",
       path: "/srv/data",
       inode: 12n,
+    },
+  ],
+  [
+    "a shared memfd that may be written",
+    "7f5da0a00000-7f5da0a02000 r--s 00001000 00:01 12                         /memfd:a b (deleted)",
+    "rd sh mr mw me ms",
+    {
+      prot: 1,
+      flags: MAP.shared,
+      status: R | VMA_STATUS.FILE_SHARED | VMA_STATUS.MEMFD,
+      content: "none",
+      pgoff: 0x1000n,
+      fdflags: 2,
+      link: "7f5da0a00000-7f5da0a02000",
+      inode: 12n,
+      memfd: true,
+    },
+  ],
+  [
+    "a private memfd",
+    "7f5da0a00000-7f5da0a02000 rw-p 00000000 00:01 12                         /memfd: (deleted)",
+    "rd wr mr mw me ac",
+    {
+      prot: 3,
+      flags: MAP.private,
+      status: R | VMA_STATUS.FILE_PRIVATE | VMA_STATUS.MEMFD,
+      content: "privateFile",
+      pgoff: 0n,
+      fdflags: 0,
+      link: "7f5da0a00000-7f5da0a02000",
+      inode: 12n,
+      memfd: true,
     },
   ],
   [
@@ -217,6 +251,52 @@ const SAVED: readonly [what: string, string, string, Expected][] = [
       link: "7f5da0a00000-7f5da0a02000",
       inode: 1059n,
       name: "queue",
+    },
+  ],
+  [
+    "a part of a System V segment, whose inode is its id",
+    "7f5da0a00000-7f5da0a02000 r--s 00003000 00:01 0                          /SYSV00000000 (deleted)",
+    "rd wr sh mr mw me ms",
+    {
+      prot: 1,
+      flags: MAP.shared | MAP.anonymous,
+      status: R | VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC,
+      content: "object",
+      pgoff: 0x3000n,
+      fdflags: 2,
+      link: "7f5da0a00000-7f5da0a02000",
+      inode: 0n,
+      segmentKey: 0,
+    },
+  ],
+  [
+    "a System V segment that is attached with SHM_RDONLY",
+    "7f5da0a00000-7f5da0a02000 r--s 00000000 00:01 32775                      /SYSVfc0ffee0 (deleted)",
+    "rd mr me ms",
+    {
+      prot: 1,
+      flags: MAP.shared | MAP.anonymous,
+      status: R | VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC,
+      content: "object",
+      fdflags: 0,
+      link: "7f5da0a00000-7f5da0a02000",
+      inode: 32775n,
+      segmentKey: 0xfc0ffee0,
+    },
+  ],
+  [
+    "a deleted file that is called as if it were a System V segment",
+    "7f5da0a00000-7f5da0a02000 r--s 00000000 fe:00 32775                      /SYSVfc0ffee0 (deleted)",
+    "rd mr me ms",
+    {
+      prot: 1,
+      flags: MAP.shared,
+      status: R | VMA_STATUS.FILE_SHARED,
+      content: "none",
+      fdflags: 0,
+      link: "7f5da0a00000-7f5da0a02000",
+      path: "/SYSVfc0ffee0 (deleted)",
+      inode: 32775n,
     },
   ],
   [
@@ -362,6 +442,8 @@ for (const [what, header, flags, expected] of SAVED) {
       lockOnFault: rest.lockOnFault,
       sealed: rest.sealed,
       name: rest.name,
+      segmentKey: rest.segmentKey,
+      memfd: rest.memfd,
     }, {
       content: expected.content,
       link: expected.link,
@@ -370,6 +452,8 @@ for (const [what, header, flags, expected] of SAVED) {
       lockOnFault: expected.lockOnFault ?? false,
       sealed: expected.sealed ?? false,
       name: expected.name,
+      segmentKey: expected.segmentKey,
+      memfd: expected.memfd,
     });
     assertEquals(isExecutable(entry), (expected.prot & 4) !== 0);
   });
@@ -402,14 +486,9 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
     "it is registered with userfaultfd, which cannot be saved",
   ]),
   [
-    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:01 0                          /SYSV00000000 (deleted)",
-    "rd wr sh mr mw me ms",
-    "System V shared memory is not supported yet",
-  ],
-  [
-    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:01 2                          /memfd:a (deleted)",
-    "rd wr sh mr mw me ms",
-    "memory of a memfd is not supported yet",
+    "7f5da0a00000-7f5da0c00000 rw-s 00000000 00:0e 2                          /memfd:a (deleted)",
+    "rd wr sh mr mw me ms de ht",
+    "huge pages (hugetlbfs) are not supported yet",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:0f 9                          anon_inode:[perf_event]",
@@ -487,7 +566,8 @@ Deno.test("of random mappings, each is planned with its range and protection or 
   const paths = [
     ...["", "", "", "[heap]", "[stack]", "[vdso]", "[vvar]", "[vvar_vclock]"],
     ...["/a", "/dev/zero", "/dev/zero (deleted)", "[anon:x]", "[uprobes]"],
-    ...["[anon_shmem:y]", "/memfd:z", "/SYSV00001234", "socket:[1]"],
+    ...["[anon_shmem:y]", "/memfd:z", "/SYSV00001234 (deleted)"],
+    "socket:[1]",
   ];
   for (let round = 0; round < 3000; round++) {
     let at = 0x10000;

@@ -31,6 +31,7 @@ import { parseSmaps, type SmapsMapping } from "./smaps.ts";
 import { parseStat, type Stat } from "./stat.ts";
 import { parseStatus, type Status } from "./status.ts";
 import { type CurrentSyscall, parseSyscall, parseWchan } from "./syscall.ts";
+import { parseSysvSegments, type SysvSegment } from "./sysvipc.ts";
 import { parseTimers, type PosixTimer } from "./timers.ts";
 
 export function readMaps(pid: number): Mapping[] {
@@ -47,6 +48,15 @@ export function readStatus(pid: number): Status {
 
 export function readStat(pid: number): Stat {
   return readWith(pid, "stat", parseStat);
+}
+
+/**
+ * Of one thread alone; of a leader, too, whose {@link readStat} tells of the
+ * process: how that was stopped instead of how the leader ended (do_task_stat
+ * in fs/proc/array.c).
+ */
+export function readThreadStat(pid: number, tid: number): Stat {
+  return readWith(pid, `task/${tid}/stat`, parseStat);
 }
 
 export function readLimits(pid: number): Limit[] {
@@ -149,6 +159,17 @@ export function listDescriptors(pid: number): number[] {
 export function listProcesses(): number[] {
   const names = [...Deno.readDirSync("/proc")].map((entry) => entry.name);
   return numericNames(names);
+}
+
+/** Of ckpt's own ipc namespace; none where the kernel has no such memory. */
+export function readSysvSegments(): SysvSegment[] {
+  const path = "/proc/sysvipc/shm";
+  try {
+    return parseSysvSegments(Deno.readTextFileSync(path), path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
 }
 
 /** Whether ckpt itself has the capability in its effective set. */

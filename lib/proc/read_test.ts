@@ -1,6 +1,7 @@
 /** The readers and the parsers against the kernel that runs. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
+import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { CAPABILITIES } from "./capability.ts";
 import { RLIM_INFINITY } from "./limits.ts";
 import { PROT } from "./maps.ts";
@@ -25,6 +26,7 @@ import {
   readStat,
   readStatus,
   readSyscall,
+  readThreadStat,
   readTimers,
   readTimerslackNs,
   readWchan,
@@ -256,4 +258,29 @@ Deno.test("a closed descriptor is an error that names it", () => {
   const error = assertThrows(() => readFdInfo(self, 999_999), CkptError);
   assertEquals(error.exit, EXIT.gone);
   assertEquals(error.reasons[0].object, `descriptor 999999 of task ${self}`);
+});
+
+Deno.test("how a leader ended is told by the thread, also while its process is stopped", async () => {
+  await using child = await ChildProgram.start(`
+pid = os.fork()
+if pid == 0:
+    libc.prctl(1, 9)
+    os.close(report)
+    threading.Thread(target=signal.pause, daemon=True).start()
+    libc.syscall(60, 7)
+ready(pid)
+`);
+  const pid = child.answer as number;
+  const settle = async (done: () => boolean) => {
+    while (!done()) await new Promise((wait) => setTimeout(wait, 1));
+  };
+  await settle(() => readStat(pid).state === "Z");
+  const [, other] = listThreads(pid);
+  assertEquals(readThreadStat(pid, pid).exitCode, 7 << 8);
+  Deno.kill(pid, "SIGSTOP");
+  await settle(() => readStat(other).state === "T");
+  const SIGSTOP = 19;
+  assertEquals(readStat(pid).exitCode, SIGSTOP);
+  assertEquals(readThreadStat(pid, pid).exitCode, 7 << 8);
+  assertEquals(readThreadStat(pid, other).pid, other);
 });

@@ -8,6 +8,7 @@ import type { AgentProcess, AgentThread } from "../ffi/agent_process.ts";
 import { Program } from "../ffi/program.ts";
 import { PAGE_SIZE } from "../image/pagemap.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
+import { attachedLength } from "../mm/attach_segments.ts";
 import { type AddressRange, findHole } from "../mm/hole.ts";
 import { MAP } from "../mm/vma.ts";
 import { PROT } from "../proc/maps.ts";
@@ -80,6 +81,7 @@ export function enterHole(
   const slotCount = 1 + Math.max(...slotNumbers(images).values());
   const length = slotLength * slotCount;
   // Behind the agent, areas that move are put together.
+  const segments = [...images.segments.values()].map(attachedLength);
   const largest = processes.reduce(
     (most, { mm }) =>
       mm.vmas.reduce(
@@ -89,7 +91,7 @@ export function enterHole(
             : Math.max(most, Number(end - start)),
         most,
       ),
-    0,
+    Math.max(0, ...segments.map(Number)),
   );
   const start = findHole(
     [

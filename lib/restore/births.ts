@@ -52,7 +52,43 @@ export function planBirthsOf(images: TreeImages): Births {
     return { steps: [], inheriting: new Set(), reasons: plan.reasons };
   }
   const { steps } = plan.births;
-  return { ...plan.births, reasons: sharingThatIsLost(living, steps) };
+  return {
+    ...plan.births,
+    reasons: [
+      ...sharingThatIsLost(living, steps),
+      ...childrenOfEndedLeaders(living, steps),
+    ],
+  };
+}
+
+/**
+ * Where a leader has to end at last, its children go to another thread, and get
+ * their parent-death signal: so they have to be born from that thread.
+ */
+function childrenOfEndedLeaders(
+  living: ReadonlyMap<number, TaskImages>,
+  steps: readonly Step[],
+): Reason[] {
+  const bornFromParent = new Set(
+    steps.flatMap((step) =>
+      step.kind === "fork" &&
+        living.get(step.child)?.tree.ppid === step.by
+        ? [step.child]
+        : []
+    ),
+  );
+  return [...living.values()].flatMap(({ pid, tree, threads, extension }) =>
+    living.get(tree.ppid)?.extension.ended_leader === undefined ||
+      bornFromParent.has(pid) && extension.parent_thread !== undefined ||
+      !threads.some(({ core }) => core.thread_core?.pdeath_sig)
+      ? []
+      : [{
+        object: `process ${pid}`,
+        why: "it has a parent-death signal, and cannot be born from the " +
+          `thread whose child it is, for the first of process ${tree.ppid} ` +
+          "has ended; that is not supported yet",
+      }]
+  );
 }
 
 /**

@@ -233,3 +233,27 @@ Deno.test("what is shared is shared along births only", async () => {
     "process 12",
   ]);
 });
+
+Deno.test("a child that would be told of the end of a leader that has ended is refused", async () => {
+  const THREAD = 21;
+  const nothing = { threads: [], areas: [], cgroups: [] };
+  const rootWithThread = root();
+  rootWithThread.pstree[0].threads.push(THREAD);
+  const told = (image: MinimalImage) => {
+    image.core.thread_core!.pdeath_sig = 9;
+  };
+  const reasonsOf = async (
+    extension: { parent_thread?: number },
+    change: (image: MinimalImage) => void,
+  ) => {
+    const { reasons } = await plan([rootWithThread, child(11, {}, change)], [
+      ["core", THREAD, minimalImage(ROOT).core],
+      ["ckpt-task", ROOT, { ...nothing, ended_leader: { status: 0 } }],
+      ["ckpt-task", 11, { ...nothing, ...extension }],
+    ]);
+    return reasons.map(({ object }) => object);
+  };
+  assertEquals(await reasonsOf({ parent_thread: THREAD }, told), []);
+  assertEquals(await reasonsOf({}, () => {}), []);
+  assertEquals(await reasonsOf({}, told), ["process 11"]);
+});

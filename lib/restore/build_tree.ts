@@ -5,10 +5,11 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
-import { Program } from "../ffi/program.ts";
+import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
 import { readMountInfo } from "../proc/read.ts";
 import { PageCounters } from "../mm/page_copy.ts";
+import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
 import { restoreCgroups } from "../task/cgroups.ts";
 import { SIGNALS_WITH_ACTION } from "../task/signal_actions.ts";
@@ -21,19 +22,26 @@ import {
   slotNumbers,
   stackOf,
 } from "./agent_layout.ts";
+import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
+import { MadeFiles } from "../ghost/make.ts";
 import {
   type DescriptorPrograms,
   restoreDescriptors,
 } from "../files/restore_descriptors.ts";
-import { deliver } from "./deliver.ts";
-import { finishThreads } from "./finish_threads.ts";
+import { armTimerfds } from "../files/timerfd.ts";
+import { clockNow } from "../task/posix_timers.ts";
+import { deliver, forkHelper, reapHelper } from "./deliver.ts";
+import { finishThreads, stopAndContinue } from "./finish_threads.ts";
 import type { Given } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
+import { Memfds } from "./memfds.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import {
   cloneThreads,
+  earlyThreadProgram,
+  endLeaderProgram,
   eventProgram,
   leaderProgram,
   memoryProgram,
@@ -44,7 +52,12 @@ import {
   threadProgram,
 } from "./programs.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
-import type { TaskImages, TreeImages } from "./task_images.ts";
+import { SysvSegments } from "./sysv_segments.ts";
+import {
+  livingThreads,
+  type TaskImages,
+  type TreeImages,
+} from "./task_images.ts";
 
 const SIGSTOP = 19;
 const RLIMIT_NOFILE = 7;
@@ -54,14 +67,32 @@ export async function buildTree(
   images: TreeImages,
   plan: TreePlan,
   given: Given,
+  segmentsPlan: SegmentsPlan,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
   const [rootImages] = images.processes;
   const imagesFd = open(images.set.directory, O.PATH | O.DIRECTORY);
   try {
+    using made = await MadeFiles.make(
+      images.set,
+      images.remaps,
+      images.files,
+      report,
+    );
+    using memfds = await Memfds.make(
+      images,
+      new PageCounters(),
+      report.signal,
+    );
     using shared = await SharedMemoryObjects.make(
       images,
+      new PageCounters(),
+      report.signal,
+    );
+    using segments = await SysvSegments.make(
+      images,
+      segmentsPlan,
       new PageCounters(),
       report.signal,
     );
@@ -69,6 +100,7 @@ export async function buildTree(
       images: imagesFd,
       shared: shared.fds,
       given: [...new Set([...given.byFile.values()].map(({ fd }) => fd))],
+      made: new Map([...made.byFile, ...memfds.byFile]),
     };
     const numbers = new ServiceNumbers(images, services);
     const nofile = plan.host.limits[RLIMIT_NOFILE].hard;
@@ -91,17 +123,23 @@ export async function buildTree(
     );
     report.log(3, `started the agent as task ${rootImages.pid}`);
     await builder.beBorn();
+    memfds.seal();
     builder.openDescriptors();
+    made.setTimes();
     await builder.letSignalsIn();
     builder.startThreads();
     builder.setFileOwners();
+    builder.armTimers();
     builder.restoreThreads();
     await builder.letSignalsIn();
-    builder.joinCgroups();
     using pidfile = writePidfile(options.pidfile, rootImages.pid);
     builder.finish();
+    // Nothing runs from here on: the cgroup may be a frozen one.
+    builder.joinCgroups();
     await builder.letSignalsIn();
+    segments.settle();
     builder.release(options.leaveStopped);
+    segments.keep();
     pidfile.keep();
     return rootImages.pid;
   } finally {
@@ -122,12 +160,25 @@ function descriptorPrograms(
     programs: {
       open: new Program(),
       fetch: new Program(),
+      watch: new Program(),
       finish: new Program(),
+      disarmed: [],
     },
   }));
   restoreDescriptors(
     tables,
-    { files: images.files, ...readPipeImages(images.set) },
+    {
+      files: images.files,
+      made: new Map(
+        [...numbers.services.made].map(([id, { fd, reopen }]) => [
+          id,
+          { fd: numbers.of(fd), reopen },
+        ]),
+      ),
+      ...readPipeImages(images.set),
+      objects: readObjectImages(images.set),
+      sockets: images.sockets,
+    },
     new Map(
       [...given.byFile].map(([id, { fd, reopen }]) => [
         id,
@@ -142,8 +193,8 @@ function descriptorPrograms(
 /** Bytes of the largest program: it holds what was in pipes. */
 function largestOf(all: ReadonlyMap<number, DescriptorPrograms>): number {
   return [...all.values()].reduce(
-    (most, { open, fetch, finish }) =>
-      Math.max(most, open.size, fetch.size, finish.size),
+    (most, { open, fetch, watch, finish }) =>
+      Math.max(most, open.size, fetch.size, watch.size, finish.size),
     0,
   );
 }
@@ -163,6 +214,8 @@ class TreeBuilder implements Disposable {
   readonly #descriptors: ReadonlyMap<number, DescriptorPrograms>;
   /** Those that live, parents before children; complete once all are born. */
   #members: Member[] = [];
+  /** Threads that are there before the others, to fork their children. */
+  readonly #early = new Map<number, AgentThread>();
 
   constructor(
     readonly images: TreeImages,
@@ -179,7 +232,15 @@ class TreeBuilder implements Disposable {
       images.processes.map((process) => [process.pid, process]),
     );
     try {
-      this.#layout = enterHole(root, images, largestOf(descriptors));
+      const timers = armTimerfds(images.processes, images.files, clockNow);
+      this.#layout = enterHole(
+        root,
+        images,
+        [...timers.values()].reduce(
+          (most, { size }) => Math.max(most, size),
+          largestOf(descriptors),
+        ),
+      );
     } catch (error) {
       root[Symbol.dispose]();
       throw error;
@@ -200,20 +261,43 @@ class TreeBuilder implements Disposable {
     return { tid: pid, stack: this.#slot(pid).leaderStack };
   }
 
-  /** Runs one program in the leader of one agent, from start to end. */
-  #run(agent: AgentProcess, program: Program, room = 0): Int32Array {
-    const leader = this.#leader(agent.pid);
+  /** Runs one program in one thread of one agent, from start to end. */
+  #run(
+    agent: AgentProcess,
+    program: Program,
+    room = 0,
+    tid = agent.pid,
+  ): Int32Array {
+    const thread = tid === agent.pid
+      ? this.#leader(tid)
+      : this.#earlyThread(agent, tid);
     const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
-    agent.load(leader, program, address);
-    agent.resume(leader);
-    return agent.wait(leader, program, address, room);
+    agent.load(thread, program, address);
+    agent.resume(thread);
+    return agent.wait(thread, program, address, room);
+  }
+
+  #earlyThread(agent: AgentProcess, tid: number): AgentThread {
+    const known = this.#early.get(tid);
+    if (known !== undefined) return known;
+    const { threads } = this.#byPid.get(agent.pid)!;
+    const i = threads.findIndex((thread) => thread.tid === tid);
+    const thread = { tid, stack: stackOf(this.#slot(agent.pid), i) };
+    const program = new Program();
+    cloneThreads(program, [{ ...thread, program: 0n }]);
+    this.#run(agent, program, 1);
+    this.#early.set(tid, thread);
+    return thread;
   }
 
   /**
    * Runs a program in every process, all at the same time: each is resumed
    * before any is waited for.
    */
-  #runAll(programOf: (member: Member) => Program): void {
+  #runAll(
+    programOf: (member: Member) => Program,
+    look?: (member: Member, outcome: Outcome) => void,
+  ): void {
     const running = this.#members.flatMap((member) => {
       const program = programOf(member);
       if (program.operationCount === 0) return [];
@@ -223,8 +307,10 @@ class TreeBuilder implements Disposable {
       member.agent.resume(member.leader);
       return [{ member, program, address }];
     });
-    for (const { member: { agent, leader }, program, address } of running) {
+    for (const { member, program, address } of running) {
+      const { agent, leader } = member;
       agent.wait(leader, program, address);
+      look?.(member, agent.outcome(program, address));
     }
   }
 
@@ -242,7 +328,7 @@ class TreeBuilder implements Disposable {
         this.images.zombies.map((zombie) => [zombie.pid, zombie]),
       ),
       memory: (pid) => this.#memoryOf(pid),
-      run: (agent, program, room) => this.#run(agent, program, room),
+      run: (agent, program, room, tid) => this.#run(agent, program, room, tid),
       runToEnd: (agent, program) => {
         const leader = this.#leader(agent.pid);
         const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
@@ -271,10 +357,80 @@ class TreeBuilder implements Disposable {
     );
   }
 
+  /**
+   * Threads that a pidfd (PIDFD_THREAD, kept as O_EXCL) or a file below /proc
+   * stands for have to be there.
+   */
+  #makeThreadsOfFiles(): void {
+    const owners = new Map(
+      this.images.processes.flatMap(({ pid, threads }) =>
+        threads.map(({ tid }) => [tid, pid] as const)
+      ),
+    );
+    for (const { pidfd, reg } of this.images.files.values()) {
+      const tid = pidfd !== undefined && (pidfd.flags & O.EXCL) !== 0
+        ? pidfd.nspid
+        : Number(/^\/proc\/\d+\/task\/(\d+)/.exec(reg?.name ?? "")?.[1]);
+      const pid = owners.get(tid);
+      if (pid === undefined || pid === tid) continue;
+      this.#earlyThread(this.#agents.get(pid)!, tid);
+    }
+  }
+
+  /** Processes with the pids of those that had ended, for a moment. */
+  #standInForEnded(): AgentProcess[] {
+    const { endedTasks } = this.images;
+    if (endedTasks.size === 0) return [];
+    const program = new Program();
+    for (const pid of endedTasks) forkHelper(program, pid);
+    const root = this.#root;
+    return [...this.#run(root, program, endedTasks.size)].map((pid) => {
+      const helper = root.adopt(pid);
+      this.#agents.set(pid, helper);
+      return helper;
+    });
+  }
+
+  #end(helpers: readonly AgentProcess[]): void {
+    if (helpers.length === 0) return;
+    const program = new Program();
+    for (const helper of helpers) {
+      helper[Symbol.dispose]();
+      this.#agents.delete(helper.pid);
+      reapHelper(program, helper.pid);
+    }
+    this.#run(this.#root, program);
+  }
+
+  get #root(): AgentProcess {
+    return this.#agents.get(this.images.tree[0].pid)!;
+  }
+
   /** Every open file once, then all that share it take it from there. */
   openDescriptors(): void {
+    this.#makeThreadsOfFiles();
+    const ended = this.#standInForEnded();
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.fetch);
+    this.#end(ended);
+    this.#fillEpolls();
+  }
+
+  /** What should have fired and could not waits for errors only. */
+  #fillEpolls(): void {
+    const quieten = new Map<number, Program>();
+    this.#runAll(
+      ({ images }) => this.#descriptors.get(images.pid)!.watch,
+      ({ images }, outcome) => {
+        const program = new Program();
+        const { disarmed } = this.#descriptors.get(images.pid)!;
+        for (const { fired, quieten } of disarmed) {
+          if (outcome.result(fired) === 0n) quieten(program);
+        }
+        quieten.set(images.pid, program);
+      },
+    );
+    this.#runAll(({ images }) => quieten.get(images.pid) ?? new Program());
   }
 
   /** Who gets signals about files: threads that have to exist. */
@@ -282,9 +438,22 @@ class TreeBuilder implements Disposable {
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.finish);
   }
 
+  /** Their time runs; some clocks need rights that go with the credentials. */
+  armTimers(): void {
+    const { processes, files } = this.images;
+    const programs = armTimerfds(processes, files, clockNow);
+    this.#runAll(({ images }) => programs.get(images.pid) ?? new Program());
+  }
+
   /** What a process has as a whole; then its threads are born. */
   startThreads(): void {
     const { host } = this.plan;
+    for (const { images, agent } of this.#members) {
+      for (const { tid } of images.threads) {
+        if (!this.#early.has(tid)) continue;
+        this.#run(agent, earlyThreadProgram(images, host), 0, tid);
+      }
+    }
     const directories = new Set<number>();
     const running = this.#members.map((member) => {
       const { images, agent, leader } = member;
@@ -297,34 +466,33 @@ class TreeBuilder implements Disposable {
       directories.add(images.ids.fs_id);
       const slot = this.#slot(images.pid);
       const room = new ProgramRoom(slot);
-      const threads = images.threads.slice(1).map((thread) => {
-        const program = threadProgram(images, host, thread);
+      const threads = images.threads.slice(1).map((image, i) => {
+        const program = threadProgram(images, host, image);
         const address = room.place(program);
         agent.memory.write(address, program.encode(address, 1n));
-        return { tid: thread.tid, program, address };
+        const thread = { tid: image.tid, stack: stackOf(slot, i + 1) };
+        return { thread, program, address };
       });
+      const unborn = threads.filter(({ thread }) =>
+        !this.#early.has(thread.tid)
+      );
       cloneThreads(
         program,
-        threads.map(({ tid, address }, i) => ({
-          tid,
-          stack: stackOf(slot, i + 1),
-          program: address,
-        })),
+        unborn.map(({ thread, address }) => ({ ...thread, program: address })),
       );
       const address = room.place(program);
       agent.load(leader, program, address);
       agent.resume(leader);
-      return { member, program, address, threads };
+      return { member, program, address, threads, births: unborn.length };
     });
-    for (const { member, program, address, threads } of running) {
+    for (const { member, program, address, threads, births } of running) {
       const { agent, leader } = member;
-      agent.wait(leader, program, address, threads.length);
-      const born = threads.map(({ tid, ...rest }, i) => ({
-        thread: { tid, stack: stackOf(this.#slot(agent.pid), i + 1) },
-        ...rest,
-      }));
-      for (const { thread } of born) agent.resume(thread);
-      for (const { thread, program, address } of born) {
+      agent.wait(leader, program, address, births);
+      for (const { thread, address } of threads) {
+        if (this.#early.has(thread.tid)) agent.point(thread, address);
+        agent.resume(thread);
+      }
+      for (const { thread, program, address } of threads) {
         agent.wait(thread, program, address);
       }
     }
@@ -363,20 +531,24 @@ class TreeBuilder implements Disposable {
     { images, agent, leader }: Member,
     children: readonly { pid: number }[],
   ): void {
-    const changed = children.filter(({ pid }) =>
-      this.#byPid.get(pid)?.stopSignal !== 0
-    );
+    const changed = children.filter(({ pid }) => {
+      const child = this.#byPid.get(pid);
+      return child?.stopSignal !== 0 || child.extension.continue_unreported;
+    });
     const events = eventProgram(
       images,
       this.plan.host,
       changed.flatMap(({ pid }) => {
         const child = this.#byPid.get(pid);
-        return child === undefined || child.extension.stop_unreported
+        return child === undefined || child.stopSignal === 0 ||
+            child.extension.stop_unreported
           ? []
           : [pid];
       }),
       changed.length > 0,
+      images.extension.continue_unreported ?? false,
     );
+    if (images.extension.continue_unreported) stopAndContinue(images);
     const slot = this.#slot(images.pid);
     const room = new ProgramRoom(slot);
     images.threads.forEach(({ tid }, i) => {
@@ -393,6 +565,11 @@ class TreeBuilder implements Disposable {
         );
       }
     });
+    const { ended_leader } = images.extension;
+    if (ended_leader !== undefined) {
+      const program = endLeaderProgram(ended_leader);
+      agent.endLeader(leader, program, room.place(program));
+    }
     // Those that share the memory come later: the first of them is the last.
     const last = this.#slots.get(images.pid) === 0;
     finishThreads(
@@ -430,7 +607,7 @@ class TreeBuilder implements Disposable {
       this.#members.map(({ agent }) => agent),
       Int32Array.from(
         this.#members.flatMap(({ images }) =>
-          images.threads.map(({ tid }) => tid)
+          livingThreads(images).map(({ tid }) => tid)
         ),
       ),
     );

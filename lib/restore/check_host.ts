@@ -19,16 +19,21 @@ import { PAGE_SIZE, pageCount, pageFlags } from "../image/pagemap.ts";
 import { PAGE_FLAGS, VMA_STATUS } from "../image/vma_status.ts";
 import { encodeText } from "../ffi/text.ts";
 import { readMaps } from "../proc/read.ts";
-import { pagesPath, type TaskImages } from "./task_images.ts";
+import { missingLinks } from "../ghost/make.ts";
+import { pagesPath, type TaskImages, type TreeImages } from "./task_images.ts";
 
 /** @param replaced ids of files for which ckpt was given a descriptor */
 export function changedFiles(
-  images: Pick<TaskImages, "files">,
+  images: Pick<TreeImages, "files" | "remaps">,
   replaced: ReadonlySet<number>,
 ): Reason[] {
-  const reasons: Reason[] = [];
+  const reasons = missingLinks(images.remaps);
+  const gone = new Set(reasons.map(({ object }) => object));
   for (const entry of images.files.values()) {
-    if (entry.type !== fd_types.REG || replaced.has(entry.id)) continue;
+    if (
+      entry.type !== fd_types.REG || replaced.has(entry.id) ||
+      images.remaps.has(entry.id) || gone.has(`file ${entry.reg!.name}`)
+    ) continue;
     const why = whyChanged(entry.reg!);
     if (why !== undefined) {
       reasons.push({ object: `file ${entry.reg!.name}`, ...why });
@@ -72,47 +77,59 @@ function whyChanged(
   return undefined;
 }
 
-/**
- * The kernel's vdso is mapped into the restored task, so it has to be the one
- * that the program saw: its code may hold return addresses into it.
- */
-export function otherVdso(images: TaskImages): Reason[] {
-  const vdso = images.mm.vmas.find(({ status }) =>
-    (status & VMA_STATUS.VDSO) !== 0
-  );
-  if (vdso === undefined) return [];
-  const vvar = images.mm.vmas.find(({ status }) =>
-    (status & VMA_STATUS.VVAR) !== 0
-  );
+/** The vdso of this kernel, and the data it comes with. */
+interface Vdso {
+  readonly code: Uint8Array;
+  /** Bytes. */
+  readonly dataSize: number;
+}
+
+function ownVdso(): Vdso | undefined {
   const own = readMaps(Deno.pid);
-  const ownVdso = own.find(({ path }) => path === "[vdso]");
-  const ownVvar = own.filter(({ path }) => path.startsWith("[vvar"));
-  const object = "the vdso of the program";
-  const remedy = "restore on the kernel the image was made on";
-  const ownVvarSize = ownVvar.reduce(
-    (sum, { start, end }) => sum + end - start,
-    0,
-  );
-  if (
-    ownVdso === undefined || vvar === undefined ||
-    BigInt(ownVdso.end - ownVdso.start) !== vdso.end - vdso.start ||
-    BigInt(ownVvarSize) !== vvar.end - vvar.start
-  ) {
-    return [{ object, why: "this kernel lays its vdso out otherwise", remedy }];
-  }
-  const stored = storedPages(images, vdso.start, vdso.end);
-  if (stored === undefined) return [];
+  const vdso = own.find(({ path }) => path === "[vdso]");
+  if (vdso === undefined) return undefined;
   using memory = TaskMemory.open(Deno.pid);
-  const here = memory.read(
-    BigInt(ownVdso.start),
-    ownVdso.end - ownVdso.start,
-  );
-  if (stored.every((byte, i) => byte === here[i])) return [];
-  return [{
-    object,
-    why: "it is not the one of this kernel",
-    remedy,
-  }];
+  return {
+    code: memory.read(BigInt(vdso.start), vdso.end - vdso.start),
+    dataSize: own.filter(({ path }) => path.startsWith("[vvar"))
+      .reduce((sum, { start, end }) => sum + end - start, 0),
+  };
+}
+
+/**
+ * The kernel's vdso is mapped into the restored tasks, so it has to be the one
+ * that the programs saw: their code may hold return addresses into it.
+ */
+export function otherVdso(processes: readonly TaskImages[]): Reason[] {
+  const own = ownVdso();
+  return processes.flatMap((images) => {
+    const why = whyOtherVdso(images, own);
+    return why === undefined ? [] : [{
+      object: `the vdso of process ${images.pid}`,
+      why,
+      remedy: "restore on the kernel the image was made on",
+    }];
+  });
+}
+
+function whyOtherVdso(
+  images: TaskImages,
+  own: Vdso | undefined,
+): string | undefined {
+  const { vmas } = images.mm;
+  const vdso = vmas.find(({ status }) => (status & VMA_STATUS.VDSO) !== 0);
+  if (vdso === undefined) return undefined;
+  const vvar = vmas.find(({ status }) => (status & VMA_STATUS.VVAR) !== 0);
+  if (
+    own === undefined || vvar === undefined ||
+    BigInt(own.code.length) !== vdso.end - vdso.start ||
+    BigInt(own.dataSize) !== vvar.end - vvar.start
+  ) return "this kernel lays its vdso out otherwise";
+  const stored = storedPages(images, vdso.start, vdso.end);
+  if (stored === undefined) return undefined;
+  return stored.every((byte, i) => byte === own.code[i])
+    ? undefined
+    : "it is not the one of this kernel";
 }
 
 /** Stored content of [start, end), if it is there in one piece. */

@@ -119,7 +119,7 @@ Deno.test("the vdso of this kernel is the program's, or it is refused", async ()
     (await withImages((image) => {
       withOwnVdso(image);
       change(image);
-    }, ({ processes: [root] }) => otherVdso(root))).map(({ why }) => why);
+    }, ({ processes }) => otherVdso(processes))).map(({ why }) => why);
   assertEquals(await why(() => {}), []);
   const last = 4096 + 4095;
   assertEquals(

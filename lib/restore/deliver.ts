@@ -20,8 +20,17 @@ export interface Delivery {
   memory(pid: number): Program | undefined;
   /** Lets an agent run a program in which it ends. @returns its status */
   runToEnd(agent: AgentProcess, program: Program): number;
-  /** @returns the ids of those that were born */
-  run(agent: AgentProcess, program: Program, room: number): Int32Array;
+  /**
+   * @param tid the thread that runs the program; it is started when it is not
+   * there yet
+   * @returns the ids of those that were born
+   */
+  run(
+    agent: AgentProcess,
+    program: Program,
+    room: number,
+    tid?: number,
+  ): Int32Array;
   letSignalsIn(): Promise<void>;
 }
 
@@ -64,7 +73,7 @@ export async function deliver(
   }
 }
 
-/** Steps of one process that follow each other are one program. */
+/** Steps of one thread that follow each other are one program. */
 function deliverRun(
   steps: readonly Step[],
   first: number,
@@ -72,15 +81,17 @@ function deliverRun(
   delivery: Delivery,
 ): number {
   const program = new Program();
+  const tid = threadOf(steps[first], delivery);
   let born = 0;
   let i = first;
   for (; i < steps.length && steps[i].by === steps[first].by; i++) {
     const step = steps[i];
+    if (threadOf(step, delivery) !== tid) break;
     if (!writeStep(program, step, delivery)) break;
     if (step.kind === "fork") born++;
   }
   try {
-    for (const pid of delivery.run(agent, program, born)) {
+    for (const pid of delivery.run(agent, program, born, tid)) {
       delivery.agents.set(pid, agent.adopt(pid));
     }
   } catch (error) {
@@ -88,6 +99,20 @@ function deliverRun(
     throw error;
   }
   return i;
+}
+
+/**
+ * The thread that carries out a step: a child belongs to the one that forks it.
+ * All else the leader does.
+ */
+function threadOf(step: Step, { living, zombies }: Delivery): number {
+  if (step.kind !== "fork") return step.by;
+  const { extension } = living.get(step.child) ?? zombies.get(step.child) ?? {};
+  const thread = extension?.parent_thread;
+  if (thread === undefined) return step.by;
+  // Another one may fork it, for its session: then it becomes the leader's.
+  const isOwn = living.get(step.by)?.threads.some(({ tid }) => tid === thread);
+  return isOwn ? thread : step.by;
 }
 
 /** Those that a program forked before it failed: they end with the others. */
@@ -136,11 +161,7 @@ function writeStep(
       );
       return true;
     case "reap":
-      program.call(
-        "wait4",
-        [step.child, 0, WALL, 0],
-        `taking the end of helper ${step.child}`,
-      );
+      reapHelper(program, step.child);
       return true;
     default:
       return false;
@@ -189,14 +210,42 @@ function writeFork(
       flags += CLONE_IO;
     }
   }
+  if (helper) forkHelper(program, child, flags);
+  else {
+    forkAs(
+      program,
+      child,
+      flags,
+      extension?.exit_signal ?? SIGCHLD,
+      `starting task ${child}`,
+    );
+  }
+}
+
+/** A process that nobody hears of when it ends; {@link reapHelper}. */
+export function forkHelper(program: Program, pid: number, flags = 0): void {
+  forkAs(program, pid, flags, 0, `starting helper ${pid}`);
+}
+
+export function reapHelper(program: Program, pid: number): void {
+  program.call("wait4", [pid, 0, WALL, 0], `taking the end of helper ${pid}`);
+}
+
+function forkAs(
+  program: Program,
+  pid: number,
+  flags: number,
+  exitSignal: number,
+  purpose: string,
+): void {
   const wanted = program.reserve(4);
-  program.setInt32(wanted, 0, child);
+  program.setInt32(wanted, 0, pid);
   const args = program.words([
     flags,
     0,
     0,
     0,
-    helper ? 0 : extension?.exit_signal ?? SIGCHLD,
+    exitSignal,
     0,
     0,
     0,
@@ -204,11 +253,7 @@ function writeFork(
     1,
     0,
   ]);
-  program.call(
-    "clone",
-    [args, CLONE_ARGS_BYTES, 0],
-    helper ? `starting helper ${child}` : `starting task ${child}`,
-  );
+  program.call("clone", [args, CLONE_ARGS_BYTES, 0], purpose);
 }
 
 function end(

@@ -35,6 +35,8 @@ interface Ran {
   program: Program;
   calls: string[];
   room?: number;
+  /** The thread that ran it. */
+  tid?: number;
 }
 
 interface Process {
@@ -44,6 +46,8 @@ interface Process {
   fs_id?: number;
   exit_signal?: number;
   shares?: ("shares_io_context" | "shares_semaphore_undo")[];
+  threads?: number[];
+  parent_thread?: number;
 }
 
 interface Recording {
@@ -66,10 +70,15 @@ async function record(
   agents.set(ROOT, agentOf(ROOT));
   const ran: Ran[] = [];
   let pauses = 0;
-  const note = ({ pid }: AgentProcess, program: Program, room?: number) => {
+  const note = (
+    { pid }: AgentProcess,
+    program: Program,
+    room?: number,
+    tid?: number,
+  ) => {
     const { operations } = decodeProgram(program);
     const calls = operations.map(({ name }) => name);
-    ran.push({ by: pid, program, calls, room });
+    ran.push({ by: pid, program, calls, room, tid });
   };
   const delivery: Delivery = {
     agents,
@@ -85,8 +94,8 @@ async function record(
       program.call("getpid", [], `memory of ${pid}`);
       return program;
     },
-    run: (agent, program, room) => {
-      note(agent, program, room);
+    run: (agent, program, room, tid) => {
+      note(agent, program, room, tid);
       return Int32Array.from(births(program), ({ pid }) => pid);
     },
     runToEnd: (agent, program) => {
@@ -108,6 +117,7 @@ function extensionOf(exit_signal: number | undefined): ckpt_task_entry {
 
 function imagesOf(process: Process, pid: number): TaskImages {
   return {
+    threads: (process.threads ?? [pid]).map((tid) => ({ tid })),
     ids: {
       vm_id: process.vm_id ?? pid,
       sighand_id: process.sighand_id ?? pid,
@@ -116,9 +126,10 @@ function imagesOf(process: Process, pid: number): TaskImages {
     },
     extension: {
       ...extensionOf(process.exit_signal),
+      parent_thread: process.parent_thread,
       ...Object.fromEntries((process.shares ?? []).map((name) => [name, true])),
     },
-  } as TaskImages;
+  } as unknown as TaskImages;
 }
 
 /** The clones of a program: struct clone_args of clone3(2). */
@@ -162,6 +173,40 @@ Deno.test("steps of one process that follow each other are one program", async (
   ]);
   assertEquals([...agents.keys()], [ROOT, 11, 12, 13]);
   assertEquals(pauses(), 0);
+});
+
+Deno.test("a child is forked by the thread whose child it is, where its parent forks it", async () => {
+  const dead = {
+    pid: 14,
+    comm: "dead",
+    status: 0,
+    extension: { ...extensionOf(undefined), parent_thread: 21 },
+  } as ZombieImage;
+  const { ran } = await record(
+    [
+      fork(ROOT, 11),
+      fork(ROOT, 12),
+      fork(ROOT, 13),
+      fork(ROOT, 14),
+      { kind: "setsid", by: ROOT },
+      fork(11, 15),
+    ],
+    {
+      [ROOT]: { threads: [ROOT, 21, 22] },
+      11: {},
+      12: { parent_thread: 22 },
+      13: { parent_thread: 21 },
+      15: { parent_thread: 22 },
+    },
+    [dead],
+  );
+  assertEquals(ran.map(({ by, tid, calls }) => [by, tid, calls.join()]), [
+    [ROOT, ROOT, "clone"],
+    [ROOT, 22, "clone"],
+    [ROOT, 21, "clone,clone"],
+    [ROOT, ROOT, "setsid"],
+    [11, 11, "clone"],
+  ]);
 });
 
 Deno.test("memory is a program of its own, after which signals are let in", async () => {

@@ -14,11 +14,55 @@ import { rawFpu } from "../task/fpu.ts";
 import { rawRegisters } from "../task/registers.ts";
 import { syscallUserDispatch } from "../task/thread_attributes.ts";
 import type { AgentLayout } from "./agent_layout.ts";
-import type { TaskImages } from "./task_images.ts";
+import { livingThreads, type TaskImages } from "./task_images.ts";
 
 const PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG = 0x4210n;
 
+const SIGSTOP = 19;
+
 /**
+ * Stops a process as job control does; its threads stay traced and stopped.
+ *
+ * @param signal what its parent is told
+ */
+function stopGroup(
+  pid: number,
+  threads: readonly { tid: number }[],
+  signal: number,
+): void {
+  checked(
+    library("restore").ckpt_stop_group(
+      bytesOf(threads),
+      BigInt(threads.length),
+      signal,
+    ),
+    `stopping task ${pid}`,
+  );
+}
+
+/**
+ * Stops a process, all of whose signals are blocked, and lets it go on: its
+ * parent is told of both, and SIGCONT waits to be taken.
+ */
+export function stopAndContinue({ pid, threads }: TaskImages): void {
+  stopGroup(pid, threads, SIGSTOP);
+  checked(
+    library("restore").ckpt_continue_group(
+      pid,
+      bytesOf(threads),
+      BigInt(threads.length),
+    ),
+    `letting task ${pid} go on`,
+  );
+}
+
+function bytesOf(threads: readonly { tid: number }[]): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Int32Array.from(threads, ({ tid }) => tid).buffer);
+}
+
+/**
+ * @param images of the process, whose threads are stopped, but for a leader that
+ * has ended
  * @param layout memory of the agents to remove; undefined while another process
  * still needs it
  * @param stopSignal what job control stops the process with; 0: it is to run
@@ -29,26 +73,17 @@ export function finishThreads(
   layout: AgentLayout | undefined,
   stopSignal: number,
 ): void {
-  const { threads } = images;
+  const threads = livingThreads(images);
   threads.forEach(({ tid, core }) => setFpu(images, tid, core));
   if (layout !== undefined) {
     agent.unmapAgent(
+      threads[0].tid,
       syscallInstruction(agent, images),
       layout.start,
       BigInt(layout.length),
     );
   }
-  if (stopSignal !== 0) {
-    const tids = Int32Array.from(threads, ({ tid }) => tid);
-    checked(
-      library("restore").ckpt_stop_group(
-        new Uint8Array(tids.buffer),
-        BigInt(tids.length),
-        stopSignal,
-      ),
-      `stopping task ${agent.pid}`,
-    );
-  }
+  if (stopSignal !== 0) stopGroup(agent.pid, threads, stopSignal);
   for (const { tid, core } of threads) setRegisters(images, tid, core);
 }
 

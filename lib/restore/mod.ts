@@ -4,14 +4,17 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
+import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
+import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
 import { changedFiles, otherVdso } from "./check_host.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
+import { planSegmentsOf } from "./sysv_segments.ts";
 import { readTreeImages } from "./task_images.ts";
 import { takenIds } from "./taken_ids.ts";
 import { waitForTask } from "./wait.ts";
@@ -41,19 +44,26 @@ export async function restore(
   const images = readTreeImages(set);
   const given = chooseGiven(images, options);
   const plan = planTree(images, options);
+  const taken = await takenIds(images);
+  // When those that were dumped are gone, and with them what they held.
+  const addresses = takenAddresses(images.sockets);
+  const segments = planSegmentsOf(images);
   const reasons = [
     ...given.reasons,
     ...changedFiles(images, new Set(given.byFile.keys())),
-    ...images.processes.flatMap(otherVdso),
+    ...otherVdso(images.processes),
     ...plan.reasons,
-    ...await takenIds(images),
+    ...taken,
+    ...segments.reasons,
+    ...addresses,
   ];
   if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
   const planned = performance.now();
-  const pid = await buildTree(images, plan, given, options, report);
+  warnOfLostSharers(segments, report);
+  const pid = await buildTree(images, plan, given, segments, options, report);
   releaseGiven(given, options);
   const finished = performance.now();
   const figures = {
@@ -77,6 +87,17 @@ export async function restore(
   );
   if (options.detached) return { pid };
   return { pid, ...await waitForTask(pid, options, report) };
+}
+
+function warnOfLostSharers({ make }: SegmentsPlan, report: Report): void {
+  for (const { segment: { id, attachedOutside } } of make) {
+    if (!attachedOutside) continue;
+    report.log(
+      2,
+      `System V segment ${id} is made again; processes outside the tree that ` +
+        "were attached to it are not attached to this one",
+    );
+  }
 }
 
 function micros(milliseconds: number): number {

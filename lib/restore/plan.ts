@@ -36,6 +36,8 @@ import { schedulingImageProblems } from "../task/scheduling.ts";
 import { chainOf } from "../task/seccomp.ts";
 import { signalActionProblems } from "../task/signal_actions.ts";
 import { threadAttributeProblems } from "../task/thread_attributes.ts";
+import { objectProblems } from "../files/object_images.ts";
+import { memfdProblems } from "./memfds.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
 import { type Births, planBirthsOf } from "./births.ts";
@@ -100,6 +102,10 @@ export function planTree(
       remedy: "give --shell-job: it joins the session of ckpt",
     });
   }
+  reasons.push(
+    ...memfdProblems(images.memfds),
+    ...objectProblems(images.files),
+  );
   const births = planBirthsOf(images);
   reasons.push(...births.reasons);
   return {

@@ -5,8 +5,14 @@
 import type { Reason } from "../error.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
+import { highestWatched, readObjectImages } from "../files/object_images.ts";
 import { restoreDirectories } from "../files/restore_descriptors.ts";
+import type { MadeFile } from "../ghost/make.ts";
 import { pagesName } from "../image/kinds.ts";
+import type {
+  ckpt_ended_leader_entry,
+  reg_file_entry,
+} from "../image/schema.gen.ts";
 import type { AddressRange } from "../mm/hole.ts";
 import { inheritedRanges } from "../mm/inherited_pages.ts";
 import { inheritMemory } from "../mm/inherit.ts";
@@ -22,7 +28,11 @@ import {
   restoreThreadSignals,
 } from "../task/pending_signals.ts";
 import { clockNow, restorePosixTimers } from "../task/posix_timers.ts";
-import { restoreDumpable, restoreProcess } from "../task/process_attributes.ts";
+import {
+  restoreDumpable,
+  restoreInherited,
+  restoreProcess,
+} from "../task/process_attributes.ts";
 import { restoreFlags } from "../task/registers.ts";
 import { restoreResourceLimits } from "../task/resource_limits.ts";
 import { restoreRseq } from "../task/rseq.ts";
@@ -56,6 +66,8 @@ export interface Services {
   shared: ReadonlyMap<bigint, number>;
   /** What stands in for files of the outside. */
   given: readonly number[];
+  /** What stands for files that no path leads to, by their ids. */
+  made: ReadonlyMap<number, MadeFile>;
 }
 
 /** Where the agents have them: above all numbers that any process uses. */
@@ -64,14 +76,33 @@ export class ServiceNumbers {
   readonly sources: readonly number[];
   /** The first number that belongs to no process. */
   readonly base: number;
+  /** What leads to the files that no path leads to, by their ids. */
+  readonly madePaths: ReadonlyMap<number, string>;
 
-  constructor({ processes }: TreeImages, readonly services: Services) {
-    const { images, shared, given } = services;
-    this.sources = [...new Set([images, ...shared.values(), ...given])];
+  constructor(
+    { processes, files, set }: TreeImages,
+    readonly services: Services,
+  ) {
+    const { images, shared, given, made } = services;
+    this.sources = [
+      ...new Set([
+        images,
+        ...shared.values(),
+        ...given,
+        ...[...made.values()].map(({ fd }) => fd),
+      ]),
+    ];
     this.base = 1 + processes.reduce(
       (most, { descriptors }) =>
         descriptors.reduce((most, { fd }) => Math.max(most, fd), most),
-      Math.max(2, ...this.sources),
+      highestWatched(
+        files,
+        readObjectImages(set),
+        Math.max(2, ...this.sources),
+      ),
+    );
+    this.madePaths = new Map(
+      [...made].map(([id, { fd }]) => [id, `/proc/self/fd/${this.of(fd)}`]),
     );
   }
 
@@ -137,12 +168,14 @@ export function memoryProgram(
   program.call("close", [opened], `opening ${name}`);
   const input = {
     mm,
-    files: regularFiles(images),
+    files: mappableFiles(images),
+    sources: numbers.madePaths,
     pages: pagemap.entries,
     pagesFd: numbers.pages,
     shared: new Map(
       [...numbers.services.shared].map(([id, fd]) => [id, numbers.of(fd)]),
     ),
+    segments: images.segments,
     extensions: areaExtensions(images),
     agent,
   };
@@ -153,7 +186,12 @@ export function memoryProgram(
     const exe = regularFile(images, mm.exe_file_id);
     const exeFd = program.call(
       "openat",
-      [AT_FDCWD, program.text(encodeText(exe.name)), O.RDONLY | O.CLOEXEC, 0],
+      [
+        AT_FDCWD,
+        program.text(encodeText(input.sources.get(exe.id) ?? exe.name)),
+        O.RDONLY | O.CLOEXEC,
+        0,
+      ],
       `opening the program file ${exe.name}`,
     );
     restoreMemoryMap(program, mm, exeFd);
@@ -188,12 +226,20 @@ function areaExtensions({ extension }: TaskImages) {
   return new Map(extension.areas.map((area) => [area.start, area]));
 }
 
-function regularFiles(images: TaskImages) {
-  return new Map(
-    [...images.files].flatMap(([id, { reg }]) =>
-      reg === undefined ? [] : [[id, reg] as const]
-    ),
-  );
+/** What is mapped by a path, or by a descriptor in the stead of one. */
+function mappableFiles(
+  { files }: TaskImages,
+): ReadonlyMap<number, reg_file_entry> {
+  const found = new Map<number, reg_file_entry>();
+  for (const [id, { reg, memfd }] of files) {
+    if (reg !== undefined) found.set(id, reg);
+    else if (memfd !== undefined) {
+      const { flags, pos, fown } = memfd;
+      const name = "a memfd";
+      found.set(id, { id, flags, pos, fown, name, build_id: [] });
+    }
+  }
+  return found;
 }
 
 /**
@@ -212,7 +258,7 @@ export function processProgram(
   sealMemory(program, {
     mm,
     extensions: areaExtensions(images),
-    files: regularFiles(images),
+    files: mappableFiles(images),
   });
   restoreProcess(
     program,
@@ -224,6 +270,7 @@ export function processProgram(
       program,
       regularFile(images, fs.cwd_id),
       regularFile(images, fs.root_id),
+      numbers.madePaths,
     );
   }
   program.call(
@@ -235,6 +282,18 @@ export function processProgram(
     if (xsave !== undefined) restoreFpuPermission(program, xsave);
   }
   restoreSignalActions(program, leader.tc!.sigactions);
+  return program;
+}
+
+/**
+ * What a thread would have from its leader if it had not been cloned before
+ * that had it. Needs /proc, as {@link processProgram} does.
+ */
+export function earlyThreadProgram(images: TaskImages, host: Host): Program {
+  const program = new Program();
+  const task = images.threads[0].core.tc!;
+  const { extension } = images;
+  restoreInherited(program, { task, extension }, host.readings);
   return program;
 }
 
@@ -294,7 +353,9 @@ function restoreThread(
   const extension = images.extension.threads.find((entry) => entry.tid === tid);
   restoreThreadName(program, thread.comm ?? core.tc?.comm ?? "");
   if (thread.sas !== undefined) restoreAlternateStack(program, thread.sas);
-  restoreTidAddress(program, core.thread_info!.clear_tid_addr);
+  if (core.thread_info !== undefined) {
+    restoreTidAddress(program, core.thread_info.clear_tid_addr);
+  }
   restoreRobustList(program, thread);
   if (thread.rseq_entry !== undefined) {
     restoreRseq(program, thread.rseq_entry);
@@ -307,7 +368,9 @@ function restoreThread(
   // The kernel clears it when credentials change.
   program.call("prctl", PR_SET_PDEATHSIG_OFF, "clearing the agent's own");
   restoreParentDeathSignal(program, thread);
-  restoreFlags(program, core.thread_info!.gpregs);
+  if (core.thread_info !== undefined) {
+    restoreFlags(program, core.thread_info.gpregs);
+  }
 }
 
 /**
@@ -330,6 +393,15 @@ export function leaderProgram(images: TaskImages, host: Host): Program {
   return program;
 }
 
+/** The end of a leader that is gone: nothing is left that it could do. */
+export function endLeaderProgram(
+  { status }: ckpt_ended_leader_entry,
+): Program {
+  const program = new Program();
+  program.call("exit", [status >> 8], "ending the first thread");
+  return program;
+}
+
 export interface EventPrograms {
   /** One per thread, the leader first; may be empty. */
   programs: Program[];
@@ -338,6 +410,7 @@ export interface EventPrograms {
 }
 
 const SIGCHLD = 17;
+const SIGCONT = 18;
 const SIGNAL_SET_BYTES = 8;
 /** waitid(2). */
 const P_PID = 1;
@@ -350,12 +423,15 @@ const WSTOPPED = 2;
  * @param stoppedChildren children whose stop the program has waited for
  * @param childrenChanged whether children of it have ended or stopped by now:
  * that they sent SIGCHLD is nothing the program shall see
+ * @param continued whether it was stopped and let go on by now: SIGCONT is
+ * nothing it shall see either
  */
 export function eventProgram(
   images: TaskImages,
   host: Host,
   stoppedChildren: readonly number[],
   childrenChanged: boolean,
+  continued: boolean,
 ): EventPrograms {
   const { pid, threads } = images;
   const task = threads[0].core.tc!;
@@ -368,19 +444,22 @@ export function eventProgram(
       `waiting for the stop of task ${child}`,
     );
   }
-  if (childrenChanged) {
+  const takeSignal = (signal: number, purpose: string, mayFail: boolean) =>
     leader.call(
       "rt_sigtimedwait",
       [
-        leader.words([1n << BigInt(SIGCHLD - 1)]),
+        leader.words([1n << BigInt(signal - 1)]),
         0,
         leader.words([0, 0]),
         SIGNAL_SET_BYTES,
       ],
-      "taking the signals of children",
-      { mayFail: true },
+      purpose,
+      { mayFail },
     );
+  if (childrenChanged) {
+    takeSignal(SIGCHLD, "taking the signals of children", true);
   }
+  if (continued) takeSignal(SIGCONT, "taking the signal to go on", false);
   const queues = [
     task.signals_s?.signals ?? [],
     ...threads.map(({ core }) => core.thread_core?.signals_p?.signals ?? []),

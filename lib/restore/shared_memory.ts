@@ -122,7 +122,7 @@ async function makeObject(
 }
 
 /** Of an object only what an area shows is there; the rest has no place. */
-function placedPages(
+export function placedPages(
   pages: SharedObject["pagemap"]["entries"],
   size: bigint,
 ): bigint[] {
@@ -132,7 +132,7 @@ function placedPages(
 }
 
 /** @param parts start, end and place in the image of each range of pages */
-async function fill(
+export async function fill(
   memory: bigint,
   parts: readonly bigint[],
   image: number,

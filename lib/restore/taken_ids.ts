@@ -29,13 +29,16 @@ export async function takenIds(images: TreeImages): Promise<Reason[]> {
   }
 }
 
-function wantedIds({ tree, processes }: TreeImages): Set<number> {
+function wantedIds(
+  { tree, processes, endedTasks }: TreeImages,
+): Set<number> {
   const [root] = tree;
   // Sessions and groups whose leader is gone are made by a helper.
   const wanted = new Set(tree.flatMap(({ sid, pgid }) => [sid, pgid]));
   // Those of the outside; 0 is one that could not be seen.
   for (const id of [0, root.sid, root.pgid]) wanted.delete(id);
   for (const { pid } of tree) wanted.add(pid);
+  for (const pid of endedTasks) wanted.add(pid);
   for (const { threads } of processes) {
     for (const { tid } of threads) wanted.add(tid);
   }

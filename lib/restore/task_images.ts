@@ -13,6 +13,7 @@ import {
   type fdinfo_entry,
   type file_entry,
   type fs_entry,
+  type memfd_inode_entry,
   type mm_entry,
   type pstree_entry,
   type reg_file_entry,
@@ -23,11 +24,25 @@ import {
 import { VMA_STATUS } from "../image/vma_status.ts";
 import { TASK_STATE } from "../image/validate/tree.ts";
 import { pagesName } from "../image/kinds.ts";
-import { MAP } from "../mm/vma.ts";
+import { isSegment, MAP } from "../mm/vma.ts";
+import {
+  readSocketImages,
+  type SocketImages,
+  unsupportedSockets,
+} from "../files/socket_images.ts";
+import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
+import { readSegments, type SegmentImage } from "./segment_images.ts";
 
 export interface ThreadImage {
   readonly tid: number;
   readonly core: core_entry;
+}
+
+/** All threads but a leader that has ended: at least one. */
+export function livingThreads(
+  { threads, extension }: Pick<TaskImages, "threads" | "extension">,
+): readonly ThreadImage[] {
+  return extension.ended_leader === undefined ? threads : threads.slice(1);
 }
 
 export interface SharedObject {
@@ -46,6 +61,15 @@ export interface ZombieImage {
   readonly extension: ckpt_task_entry;
 }
 
+/** An object of memory that files of the image are opened of. */
+export interface MemfdImage {
+  readonly entry: memfd_inode_entry;
+  /** Ids of these files. */
+  readonly files: readonly number[];
+  /** Undefined: it is empty. */
+  readonly pagemap: Pagemap | undefined;
+}
+
 export interface TreeImages {
   readonly set: ImageSet;
   /** The root first, parents before children; with those that have ended. */
@@ -57,6 +81,14 @@ export interface TreeImages {
   readonly descriptors: readonly fdinfo_entry[];
   readonly files: ReadonlyMap<number, file_entry>;
   readonly shared: readonly SharedObject[];
+  readonly memfds: readonly MemfdImage[];
+  readonly sockets: SocketImages;
+  /** System V segments by their ids. */
+  readonly segments: ReadonlyMap<bigint, SegmentImage>;
+  /** Files whose path does not lead to them, by their ids. */
+  readonly remaps: ReadonlyMap<number, Remap>;
+  /** Processes that had ended and that files below /proc tell of. */
+  readonly endedTasks: ReadonlySet<number>;
 }
 
 /** The images of one process that lives. */
@@ -75,6 +107,8 @@ export interface TaskImages {
   readonly files: ReadonlyMap<number, file_entry>;
   readonly pagemap: Pagemap;
   readonly shared: readonly SharedObject[];
+  /** Those of all processes. */
+  readonly segments: ReadonlyMap<bigint, SegmentImage>;
   readonly seccomp: seccomp_entry;
   /** What CRIU has no field for. */
   readonly extension: ckpt_task_entry;
@@ -85,7 +119,6 @@ const SIGSTOP = 19;
 
 /** Images whose presence means state that is not restored yet. */
 const UNSUPPORTED_IMAGES = [
-  ["remap-fpath", "files without a name"],
   ["filelocks", "file locks"],
   ["cgroup", "cgroups of the program's own"],
   ["apparmor", "AppArmor profiles"],
@@ -97,11 +130,17 @@ const RESTORED_KINDS: ReadonlySet<number> = new Set([
   fd_types.PIPE,
   fd_types.FIFO,
   fd_types.PIDFD,
+  fd_types.EVENTFD,
+  fd_types.TIMERFD,
+  fd_types.SIGNALFD,
+  fd_types.EVENTPOLL,
+  fd_types.MEMFD,
+  fd_types.UNIXSK,
+  fd_types.INETSK,
 ]);
 
 /** Kinds of areas that are not restored yet. */
 const UNSUPPORTED_AREAS: readonly (readonly [bit: number, what: string])[] = [
-  [VMA_STATUS.SYSVIPC, "System V shared memory"],
   [VMA_STATUS.SOCKET, "memory of a packet socket"],
   [VMA_STATUS.AIORING, "asynchronous I/O"],
   [VMA_STATUS.SHSTK, "a shadow stack"],
@@ -136,11 +175,16 @@ export function readTreeImages(set: ImageSet): TreeImages {
       Array.isArray(content) && content.length === 0;
     if (!empty) refuse(`${kind}.img`, `${what} are not supported yet`);
   }
+  const files = new Map(
+    set.require("files", undefined).map((entry) => [entry.id, entry]),
+  );
+  const sockets = readSocketImages(set, files);
+  reasons.push(...unsupportedSockets(set, sockets));
+  const remaps = readRemaps(set, files);
   const common = {
     set,
-    files: new Map(
-      set.require("files", undefined).map((entry) => [entry.id, entry]),
-    ),
+    files,
+    segments: readSegments(set),
     seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
   };
   const shared = new Map<bigint, SharedObject>();
@@ -173,12 +217,42 @@ export function readTreeImages(set: ImageSet): TreeImages {
   }
   return {
     ...common,
+    sockets,
+    remaps,
+    endedTasks: readEndedTasks(set),
     tree,
     processes,
     zombies,
     descriptors: processes.flatMap(({ descriptors }) => descriptors),
     shared: [...shared.values()],
+    memfds: readMemfds(set, files, processes),
   };
+}
+
+/** Those that are open or mapped as such. */
+function readMemfds(
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+  processes: readonly Pick<TaskImages, "descriptors" | "mm">[],
+): MemfdImage[] {
+  const used = new Set(processes.flatMap(({ descriptors, mm }) => [
+    ...descriptors.map(({ id }) => id),
+    ...mm.vmas.filter(({ status }) => (status & VMA_STATUS.MEMFD) !== 0)
+      .map(({ shmid }) => Number(shmid)),
+  ]));
+  return (set.read("memfd", undefined) ?? []).flatMap((entry) => {
+    const ids = [...files.values()].filter(({ id, memfd }) =>
+      used.has(id) && memfd !== undefined &&
+      BigInt(memfd.inode_id) === entry.inode_id
+    ).map(({ id }) => id);
+    return ids.length === 0 ? [] : [{
+      entry,
+      files: ids,
+      pagemap: entry.size === 0n
+        ? undefined
+        : set.require("pagemap-shmem", BigInt(entry.shmid)),
+    }];
+  });
 }
 
 function readExtension(set: ImageSet, pid: number): ckpt_task_entry {
@@ -187,7 +261,10 @@ function readExtension(set: ImageSet, pid: number): ckpt_task_entry {
 
 function readProcess(
   tree: pstree_entry,
-  { set, files, seccomp }: Pick<TaskImages, "set" | "files" | "seccomp">,
+  { set, files, segments, seccomp }: Pick<
+    TaskImages,
+    "set" | "files" | "segments" | "seccomp"
+  >,
   sharedInTree: Map<bigint, SharedObject>,
   refuse: Refuse,
 ): Omit<TaskImages, "stopSignal"> {
@@ -236,6 +313,7 @@ function readProcess(
     files,
     pagemap: set.require("pagemap", pid),
     shared: [...shared.values()],
+    segments,
     seccomp,
     extension: readExtension(set, pid),
   };
@@ -289,10 +367,7 @@ function normalArea(
     const inode = set.read("memfd", undefined)?.find((entry) =>
       entry.inode_id === BigInt(inodeId ?? -1)
     );
-    if (inode?.name !== "/dev/zero") {
-      refuse(object, "memory of a memfd is not supported yet");
-      return vma;
-    }
+    if (inode?.name !== "/dev/zero") return vma;
     const id = BigInt(inode.shmid);
     noteShared(shared, set, id, inode.size);
     return {
@@ -302,7 +377,7 @@ function normalArea(
       status: VMA_STATUS.REGULAR | VMA_STATUS.ANON_SHARED,
     };
   }
-  if ((vma.status & VMA_STATUS.ANON_SHARED) !== 0) {
+  if ((vma.status & VMA_STATUS.ANON_SHARED) !== 0 && !isSegment(vma)) {
     noteShared(shared, set, vma.shmid, vma.pgoff + vma.end - vma.start);
   }
   return vma;

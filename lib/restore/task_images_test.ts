@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
 import { readImageSet } from "../image/image_set.ts";
-import { fd_types } from "../image/schema.gen.ts";
+import { fd_types, remap_type } from "../image/schema.gen.ts";
 import {
   endImage,
   type ImagePart,
@@ -220,20 +220,77 @@ Deno.test("descriptors of kinds that are not restored are refused by kind", asyn
   assertEquals(
     await refused((image) => {
       image.fdinfo.push(
-        { id: 8, flags: 0, type: fd_types.EVENTFD, fd: 7 },
-        { id: 9, flags: 0, type: fd_types.UNIXSK, fd: 8 },
+        { id: 8, flags: 0, type: fd_types.INOTIFY, fd: 7 },
+        { id: 9, flags: 0, type: fd_types.FANOTIFY, fd: 8 },
       );
     }),
     [
-      ["descriptor 7 of process 4242", "its kind EVENTFD is not supported yet"],
-      ["descriptor 8 of process 4242", "its kind UNIXSK is not supported yet"],
+      ["descriptor 7 of process 4242", "its kind INOTIFY is not supported yet"],
+      [
+        "descriptor 8 of process 4242",
+        "its kind FANOTIFY is not supported yet",
+      ],
     ],
+  );
+});
+
+Deno.test("System V segments are those of the dumper's namespace, with what CRIU cannot tell of them", async () => {
+  const desc = { key: 7, uid: 1, gid: 2, cuid: 3, cgid: 4, mode: 0o1600 };
+  const segment = (id: number) => ({
+    desc: { ...desc, id },
+    size: 4097n,
+    in_pagemaps: true,
+  });
+  const pagemap = { pages_id: 1, entries: [] };
+  await read(
+    (image) => {
+      const shared = VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC;
+      image.mm.vmas.push({
+        ...image.mm.vmas[0],
+        start: 0x1000n,
+        end: 0x3000n,
+        shmid: 5n,
+        flags: MAP.shared | MAP.anonymous,
+        status: VMA_STATUS.REGULAR | shared,
+      });
+    },
+    [
+      ["ipcns-shm", 3, [segment(5), segment(6)]],
+      ["ipcns-shm", 4, [segment(8)]],
+      ["pagemap-shmem", 5, pagemap],
+      ["pagemap-shmem", 6, pagemap],
+      ["ckpt-segments", undefined, [{
+        id: 6,
+        changed: 99n,
+        made_with_key: 8,
+        attached_outside: true,
+      }]],
+    ],
+    ({ segments, shared }) => {
+      assertEquals(shared, []);
+      const common = { ...desc, size: 4097n, pagemap };
+      assertEquals([...segments], [
+        [5n, {
+          ...common,
+          id: 5,
+          changed: undefined,
+          madeWithKey: 7,
+          attachedOutside: false,
+        }],
+        [6n, {
+          ...common,
+          id: 6,
+          changed: 99n,
+          madeWithKey: 8,
+          attachedOutside: true,
+        }],
+      ]);
+    },
   );
 });
 
 Deno.test("every kind of area that is not restored is refused, all at once", async () => {
   const kinds = [
-    [VMA_STATUS.SYSVIPC, "System V shared memory"],
     [VMA_STATUS.SOCKET, "memory of a packet socket"],
     [VMA_STATUS.AIORING, "asynchronous I/O"],
     [VMA_STATUS.SHSTK, "a shadow stack"],
@@ -260,7 +317,7 @@ Deno.test("every kind of area that is not restored is refused, all at once", asy
   );
 });
 
-Deno.test("files without a name and locks are refused, empty lists are not", async () => {
+Deno.test("locks are refused, files of processes that had ended are told, and lists may be empty", async () => {
   assertEquals(
     await refused(UNCHANGED, ["filelocks", undefined, [{
       flag: 1,
@@ -271,6 +328,20 @@ Deno.test("files without a name and locks are refused, empty lists are not", asy
       len: 0n,
     }]]),
     [["filelocks.img", "file locks are not supported yet"]],
+  );
+  const { id } = minimalImage().files.find(({ reg }) => reg)!;
+  const remap = {
+    orig_id: id,
+    remap_id: 77,
+    remap_type: remap_type.PROCFS,
+  };
+  assertEquals(
+    await withTree(
+      [minimalImage()],
+      ({ endedTasks, remaps }) => [[...endedTasks], remaps.size],
+      [["remap-fpath", undefined, [remap]]],
+    ),
+    [[77], 0],
   );
   assertEquals(
     await read(
@@ -396,9 +467,25 @@ Deno.test("shared memory that CRIU wrote as a memfd becomes shared memory", asyn
   ]);
 });
 
-Deno.test("a memfd of the program's own is refused", async () => {
-  assertEquals(await refused(withMemfd, ...memfdArea("mine")), [[
-    "mm image, area 1000000000",
-    "memory of a memfd is not supported yet",
-  ]]);
+Deno.test("a memfd of the program's own is one object with all its files", async () => {
+  const image = minimalImage();
+  withMemfd(image);
+  const { memfd } = image.files.at(-1)!;
+  for (const id of [31, 32]) {
+    image.files.push({
+      type: fd_types.MEMFD,
+      id,
+      memfd: { ...memfd!, id, flags: 0 },
+    });
+  }
+  image.fdinfo.push({ id: 31, flags: 0, type: fd_types.MEMFD, fd: 9 });
+  const found = await withTree(
+    [image],
+    ({ memfds }) => memfds,
+    memfdArea("mine"),
+  );
+  assertEquals(
+    found.map(({ entry, files, pagemap }) => [entry.name, files, pagemap]),
+    [["mine", [30, 31], { pages_id: 7, entries: [] }]],
+  );
 });

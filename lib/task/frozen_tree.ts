@@ -50,7 +50,13 @@ export class FrozenTree implements Disposable {
       do {
         tasks.awaitStops(left());
       } while (seize(false) > 0);
-      const tree = listTree(root);
+      // All stand still since the last round: nobody has other children now.
+      const children = tasks.children();
+      const tree = listTree(
+        root,
+        undefined,
+        (pid) => children.get(pid) ?? [],
+      );
       const seized = new Map(
         tasks.processes().map((process) => [process.pid, process]),
       );
@@ -59,7 +65,11 @@ export class FrozenTree implements Disposable {
       );
       // Somebody killed a parent meanwhile: its children left the tree.
       tasks.letGoOthers(processes.map(({ pid }) => pid));
-      return new FrozenTree(tree, processes, cgroup);
+      return new FrozenTree(
+        { ...tree, parentThreads: tasks.parentThreads() },
+        processes,
+        cgroup,
+      );
     } catch (error) {
       cgroup?.release();
       tasks.letGo(() => cgroup?.restore());

@@ -84,15 +84,17 @@ ready()
     );
     assertEquals(states(pids), ["t"]);
   }
-  killChildren(program);
 });
 
-Deno.test("a root that is gone, and a process without its first thread, are told", async () => {
+Deno.test("a root that is gone is told so", async () => {
   const gone = await assertRejects(
     () => FrozenTree.freeze(99_999_999, LONG_MS),
     CkptError,
   );
   assertEquals(gone.exit, EXIT.gone);
+});
+
+Deno.test("of a process whose first thread has ended, the others are stopped", async () => {
   await using program = await ChildProgram.start(`
 child = os.fork()
 if child == 0:
@@ -106,12 +108,33 @@ ready(child)
   while (readStat(child).state !== "Z") {
     await new Promise((done) => setTimeout(done, 1));
   }
-  const error = await assertRejects(
-    () => FrozenTree.freeze(program.pid, LONG_MS),
-    CkptError,
-  );
-  assertEquals(error.exit, EXIT.refused);
-  assertEquals(error.reasons[0].object, `task ${child}`);
-  assertEquals(readStatus(program.pid).tracerPid, 0);
+  const [leader, other] = listThreads(child);
+  assertEquals(leader, child);
+  {
+    using frozen = await FrozenTree.freeze(program.pid, LONG_MS);
+    assertEquals(frozen.processes.map(({ pid }) => pid), [program.pid, child]);
+    assertEquals([...frozen.processes[1].tids], [other]);
+    assertEquals(readStat(other).state, "t");
+  }
+  assertEquals(readStatus(other).tracerPid, 0);
   Deno.kill(child, "SIGKILL");
+});
+
+Deno.test("whose child a process is, of which thread, is told of a tree that stands still", async () => {
+  await using program = await ChildProgram.start(`
+below = []
+done = threading.Event()
+def parent():
+    below.append(child()[0])
+    below.append(threading.get_native_id())
+    done.set()
+    signal.pause()
+first = child()[0]
+threading.Thread(target=parent, daemon=True).start()
+done.wait()
+ready([first, *below])
+`);
+  const [, second, thread] = program.answer as number[];
+  using frozen = await FrozenTree.freeze(program.pid, LONG_MS);
+  assertEquals([...frozen.tree.parentThreads!], [[second, thread]]);
 });

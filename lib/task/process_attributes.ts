@@ -300,10 +300,6 @@ export function restoreProcess(
   if (oomScoreAdj !== current.oomScoreAdj) {
     writeProc(program, self, "oom_score_adj", `${oomScoreAdj}`);
   }
-  const { loginuid = LOGINUID_UNSET } = task;
-  if (loginuid !== LOGINUID_UNSET && loginuid !== current.loginuid) {
-    writeProc(program, self, "loginuid", `${loginuid}`);
-  }
   const filter = extension?.coredump_filter ?? DEFAULT_COREDUMP_FILTER;
   if (
     current.coredumpFilter !== undefined && filter !== current.coredumpFilter
@@ -311,12 +307,7 @@ export function restoreProcess(
     writeProc(program, self, "coredump_filter", `0x${filter.toString(16)}`);
   }
 
-  const personality = extension?.personality ?? task.personality;
-  program.call(
-    "personality",
-    [personality],
-    `setting the personality 0x${personality.toString(16)}`,
-  );
+  restoreInherited(program, { task, extension }, current, self);
   if (extension?.mdwe !== undefined) {
     program.call(
       "prctl",
@@ -324,6 +315,31 @@ export function restoreProcess(
       "forbidding writable memory to become executable",
     );
   }
+}
+
+/**
+ * What every thread has for itself, but gets from the one that clones it: part
+ * of {@link restoreProcess}, and for threads that were cloned before that.
+ */
+export function restoreInherited(
+  program: Program,
+  { task, extension }: {
+    task: task_core_entry;
+    extension: ProcessExtension | undefined;
+  },
+  current: ProcessReadings,
+  self: Argument = AT_FDCWD,
+): void {
+  const { loginuid = LOGINUID_UNSET } = task;
+  if (loginuid !== LOGINUID_UNSET && loginuid !== current.loginuid) {
+    writeProc(program, self, "loginuid", `${loginuid}`, "thread-self");
+  }
+  const personality = extension?.personality ?? task.personality;
+  program.call(
+    "personality",
+    [personality],
+    `setting the personality 0x${personality.toString(16)}`,
+  );
 }
 
 /**
@@ -352,8 +368,9 @@ function writeProc(
   self: Argument,
   file: string,
   text: string,
+  whose: "self" | "thread-self" = "self",
 ): void {
-  const path = `${self === AT_FDCWD ? "/proc/" : ""}self/${file}`;
+  const path = `${self === AT_FDCWD ? "/proc/" : ""}${whose}/${file}`;
   const bytes = encoder.encode(text);
   const fd = program.call(
     "openat",

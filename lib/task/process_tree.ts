@@ -9,6 +9,8 @@ import type { Stat } from "../proc/stat.ts";
 export interface TreeMember {
   readonly pid: number;
   readonly stat: Stat;
+  /** The thread that is asked about it ({@link livingThread}). */
+  readonly tid: number;
   /** It has ended, and its parent has not taken notice yet. */
   readonly zombie: boolean;
 }
@@ -18,6 +20,11 @@ export interface ProcessTree {
   readonly members: readonly TreeMember[];
   /** Dead copies that a killed ckpt left, by the process they belong to. */
   readonly deadSnapshots: ReadonlyMap<number, readonly number[]>;
+  /**
+   * Children of threads that are not the first of their process, by their pids,
+   * each with its thread; known of a tree that stands still.
+   */
+  readonly parentThreads?: ReadonlyMap<number, number>;
 }
 
 /**
@@ -25,11 +32,13 @@ export interface ProcessTree {
  *
  * @param visit called for each living member before its children are listed;
  * false: it is gone, and left out
+ * @param childrenOf for a caller that knows them already
  * @throws CkptError (gone) when the root does not exist
  */
 export function listTree(
   root: number,
   visit: (pid: number) => boolean = () => true,
+  childrenOf: (pid: number) => readonly number[] = readChildren,
 ): ProcessTree {
   const members: TreeMember[] = [];
   const deadSnapshots = new Map<number, number[]>();
@@ -42,7 +51,8 @@ export function listTree(
     if (known.has(pid)) continue;
     try {
       const stat = readStat(pid);
-      const zombie = hasEnded(stat);
+      const tid = livingThread(stat);
+      const zombie = tid === undefined;
       if (zombie && pid !== root && isDeadSnapshot(stat, names.get(parent))) {
         const list = deadSnapshots.get(parent) ?? [];
         deadSnapshots.set(parent, [...list, pid]);
@@ -50,10 +60,10 @@ export function listTree(
       }
       if (!zombie && !visit(pid)) continue;
       known.add(pid);
-      names.set(pid, stat.comm);
-      members.push({ pid, stat, zombie });
+      names.set(pid, tid === pid ? stat.comm : readStat(tid ?? pid).comm);
+      members.push({ pid, stat, tid: tid ?? pid, zombie });
       if (zombie) continue;
-      const children = readChildren(pid);
+      const children = childrenOf(pid).toSorted((a, b) => a - b);
       for (let i = children.length - 1; i >= 0; i--) {
         waiting.push({ pid: children[i], parent: pid });
       }
@@ -65,10 +75,23 @@ export function listTree(
   return { members, deadSnapshots };
 }
 
-/** A leader that has ended while other threads of it live is no zombie yet. */
-function hasEnded({ pid, state }: Stat): boolean {
-  return state === "X" || state === "Z" && listThreads(pid).length <= 1;
+/**
+ * A thread of a process that has not ended: the leader, or, where only that has
+ * ended, the one with the lowest id. /proc tells of memory, descriptors and
+ * directories under its id alone.
+ *
+ * @param stat of the process
+ * @returns undefined when all of it has ended
+ * @throws CkptError when one ends meanwhile
+ */
+export function livingThread({ pid, state }: Stat): number | undefined {
+  if (!ENDED.has(state)) return pid;
+  return listThreads(pid).find((tid) =>
+    tid !== pid && !ENDED.has(readStat(tid).state)
+  );
 }
+
+const ENDED: ReadonlySet<string> = new Set(["Z", "X"]);
 
 const SIGKILL = 9;
 

@@ -18,6 +18,7 @@ Deno.test("a process alone is a tree, and one that does not exist is gone", asyn
   assertEquals(members, [{
     pid: child.pid,
     stat: readStat(child.pid),
+    tid: child.pid,
     zombie: false,
   }]);
   assertEquals(deadSnapshots.size, 0);
@@ -84,6 +85,8 @@ ready([zombie, killed, child(leaderless)[0]])
       [leaderless, false, 0],
     ],
   );
+  const [, other] = listThreads(leaderless);
+  assertEquals(members.at(-1)!.tid, other);
   assertEquals(visited, [child.pid, leaderless]);
 });
 

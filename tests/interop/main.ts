@@ -10,6 +10,7 @@ import { CKPT, type Program, run, Scope } from "../harness.ts";
 const CRIU = Deno.env.get("CRIU") ?? "criu";
 const CRIT = (Deno.env.get("CRIT") ?? "crit").split(" ");
 
+/** Programs of tests/programs, with their arguments. */
 const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "mem_private",
   "mem_files",
@@ -40,6 +41,28 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "files_regular",
   "files_devices",
   "directories",
+  "pipes",
+  "tree_child",
+  "tree_shape 3 3 2",
+  "tree_zombies",
+  "tree_sessions",
+  "tree_orphans",
+  "tree_stopped",
+  "tree_waits",
+  "tree_clone files",
+  "tree_clone fs",
+  "tree_shared_memory",
+  "tree_cow",
+  "tree_pipes",
+  "tree_fifos",
+  "fd_eventfd plain",
+  "fd_timerfd plain",
+  "fd_signalfd",
+  "fd_epoll plain",
+  "fd_memfd plain",
+  "tree_pending",
+  "tree_owners",
+  "random_tree 3 12",
 ];
 
 /** "ok", or in one line what went wrong. */
@@ -50,6 +73,7 @@ function firstLines(text: string): string {
 }
 
 async function act(
+  scope: Scope,
   tool: string,
   action: "dump" | "restore",
   program: Program,
@@ -72,8 +96,10 @@ async function act(
       firstLines(errors.join("\n") || text)
     }`;
   }
-  if (action === "dump") await program.ended();
-  else program.restored();
+  if (action === "dump") {
+    await program.ended();
+    await scope.gone();
+  } else program.restored();
   return "ok";
 }
 
@@ -85,13 +111,14 @@ async function exchange(
   look: (images: string) => Promise<Outcome> = () => Promise.resolve("ok"),
 ): Promise<Outcome> {
   await using scope = new Scope();
-  const program = await scope.start(name);
+  const [file, ...args] = name.split(" ");
+  const program = await scope.start(file, ...args);
   const images = scope.path("images");
   for (
     const step of [
-      () => act(from, "dump", program, images),
+      () => act(scope, from, "dump", program, images),
       () => look(images),
-      () => act(to, "restore", program, images),
+      () => act(scope, to, "restore", program, images),
       async () => firstLines(await program.verify()),
     ]
   ) {

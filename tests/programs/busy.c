@@ -1,5 +1,6 @@
 /*
- * A busy program that verifies itself all the time and ends at the first difference: busy WORK_DIRECTORY [CHILDREN].
+ * A busy program that verifies itself all the time and ends at the first difference:
+ * busy WORK_DIRECTORY [CHILDREN [leaderless]]. With `leaderless`, the first thread of every process ends before.
  * Every thread of it and of its children counts its rounds in a shared file, `progress`, a page for each process,
  * where a test can see that it goes on. It maps, allocates and opens nothing more once
  * it is ready, so that its maps and descriptors must stay as they are.
@@ -203,9 +204,40 @@ static void busy(int number, void (*ready)(void)) {
 }
 static void say_ready(void) { check_write_file("ready", "", 0); }
 
+static bool leaderless;
+static int children;
+static pid_t pids[8];
+
+static void *run_member(void *number) {
+  if (leaderless) tree_await_state(getpid(), 'Z');
+  busy((int)(long)number, tree_tell);
+  tree_report(failed);
+}
+
+static void *run_root(void *unused) {
+  if (leaderless) tree_await_state(getpid(), 'Z');
+  busy(0, say_ready);
+  for (int i = 0; i < children; i++) {
+    char name[64];
+    snprintf(name, sizeof(name), "child-%d", i + 1);
+    tree_collect(name);
+    tree_wait(pids[i], 0);
+  }
+  exit(check_finish());
+  return unused;
+}
+
+static void go_on(void *(*rest)(void *), void *argument) {
+  if (!leaderless) rest(argument);
+  pthread_t id;
+  MUST0(pthread_create(&id, NULL, rest, argument));
+  syscall(SYS_exit, 0);
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
-  int children = argc > 2 ? atoi(argv[2]) : 0;
+  children = argc > 2 ? atoi(argv[2]) : 0;
+  leaderless = argc > 3;
   if (children < 0 || children > 8) return 2;
   /* together no busier than one alone */
   breath_ms += 12 * children;
@@ -215,21 +247,12 @@ int main(int argc, char **argv) {
   MUST(ftruncate(fd, (children + 1) * 4096));
   progress = (struct progress *)MUST(mmap(NULL, (size_t)(children + 1) * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
   close(fd);
-  pid_t pids[8];
   for (int i = 0; i < children; i++) {
     pids[i] = tree_fork("child-%d", i + 1);
-    if (pids[i] == 0) {
-      busy(i + 1, tree_tell);
-      tree_report(failed);
-    }
+    if (pids[i] == 0) go_on(run_member, (void *)(long)(i + 1));
     snprintf(name, sizeof(name), "child-%d", i + 1);
     tree_await(name);
   }
-  busy(0, say_ready);
-  for (int i = 0; i < children; i++) {
-    snprintf(name, sizeof(name), "child-%d", i + 1);
-    tree_collect(name);
-    tree_wait(pids[i], 0);
-  }
-  return check_finish();
+  go_on(run_root, NULL);
+  return 0;
 }

@@ -13,18 +13,14 @@
 #include <netinet/in.h>
 #include <pty.h>
 #include <signal.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #define MAX 64
@@ -64,31 +60,39 @@ __attribute__((noreturn)) static void end_with_test(void) {
 
 static void build(const char *kind) {
   int pair[2];
-  if (!strcmp(kind, "socketpair")) {
+  if (!strcmp(kind, "rights-in-flight")) {
+    /* a descriptor that was sent and that nobody has received */
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    hold(kind, pair[0]), hold(kind, pair[1]);
+    struct {
+      struct cmsghdr header;
+      int fd;
+    } rights = {{CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}, pair[0]};
+    struct msghdr message = {.msg_iov = &(struct iovec){"x", 1}, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
+    MUST(sendmsg(pair[0], &message, 0));
+    hold(kind, pair[1]);
   } else if (!strcmp(kind, "tcp")) {
-    hold(kind, socket(AF_INET, SOCK_STREAM, 0));
-    MUST(bind(held[count - 1].fd, (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_INET}, sizeof(struct sockaddr_in)));
-    MUST(listen(held[count - 1].fd, 1));
+    /* a connection: both of its ends */
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof(address);
+    int listener = (int)MUST(socket(AF_INET, SOCK_STREAM, 0)), client = (int)MUST(socket(AF_INET, SOCK_STREAM, 0));
+    MUST(bind(listener, (struct sockaddr *)&address, length));
+    MUST(listen(listener, 1));
+    MUST(getsockname(listener, (struct sockaddr *)&address, &length));
+    MUST(connect(client, (struct sockaddr *)&address, length));
+    hold(kind, client), hold(kind, (int)MUST(accept(listener, NULL, NULL)));
+    close(listener);
   } else if (!strcmp(kind, "netlink")) {
     hold(kind, socket(AF_NETLINK, SOCK_RAW, 0));
-  } else if (!strcmp(kind, "epoll")) {
-    hold(kind, epoll_create1(0));
-  } else if (!strcmp(kind, "eventfd")) {
-    hold(kind, eventfd(3, 0));
-  } else if (!strcmp(kind, "timerfd")) {
-    hold(kind, timerfd_create(CLOCK_MONOTONIC, 0));
-  } else if (!strcmp(kind, "signalfd")) {
-    sigset_t set;
-    sigemptyset(&set);
-    hold(kind, signalfd(-1, &set, 0));
+  } else if (!strcmp(kind, "raw-socket")) {
+    hold(kind, socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+  } else if (!strcmp(kind, "packet-socket")) {
+    hold(kind, socket(AF_PACKET, SOCK_RAW, 0));
   } else if (!strcmp(kind, "inotify")) {
     hold(kind, inotify_init1(0));
   } else if (!strcmp(kind, "fanotify")) {
     hold(kind, fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
-  } else if (!strcmp(kind, "memfd")) {
-    hold(kind, memfd_create("held", 0));
+  } else if (!strcmp(kind, "huge-memfd")) {
+    hold(kind, memfd_create("held", MFD_HUGETLB));
   } else if (!strcmp(kind, "pty")) {
     MUST(openpty(&pair[0], &pair[1], NULL, NULL, NULL));
     hold(kind, pair[0]), hold(kind, pair[1]);
@@ -102,24 +106,15 @@ static void build(const char *kind) {
     snprintf(path, sizeof(path), "/ckpt-test-%d", getpid());
     hold(kind, mq_open(path, O_RDWR | O_CREAT, 0600, NULL));
     mq_unlink(path);
-  } else if (!strcmp(kind, "deleted-file")) {
-    hold(kind, file("deleted"));
-    MUST(unlink(in_dir("deleted")));
-  } else if (!strcmp(kind, "replaced-file")) {
-    hold(kind, file("replaced"));
-    MUST(unlink(in_dir("replaced")));
-    close(file("replaced"));
-  } else if (!strcmp(kind, "tmpfile")) {
-    hold(kind, open(check_dir, O_TMPFILE | O_RDWR, 0600));
   } else if (!strcmp(kind, "proc-of-another")) {
     /* a file of a task that may be gone at the restore: that of the parent of this one */
     snprintf(path, sizeof(path), "/proc/%d/stat", getppid());
     hold(kind, open(path, O_RDONLY));
   } else if (!strcmp(kind, "child-holds")) {
     /* what is refused in a child; the root holds it no more */
-    MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    pair[0] = (int)MUST(socket(AF_NETLINK, SOCK_RAW, 0));
     if (child(0) == 0) end_with_test();
-    close(pair[0]), close(pair[1]);
+    close(pair[0]);
   } else if (!strcmp(kind, "child-in-pid-namespace")) {
     if (child(CLONE_NEWPID) == 0) end_with_test();
   } else if (!strcmp(kind, "child-in-mount-namespace")) {
@@ -130,17 +125,6 @@ static void build(const char *kind) {
     MUST(ptrace(PTRACE_SEIZE, pid, 0, 0));
   } else if (!strcmp(kind, "pidfd-of-outside")) {
     hold(kind, (int)syscall(SYS_pidfd_open, 1, 0));
-  } else if (!strcmp(kind, "deleted-mapping")) {
-    int fd = file("mapped");
-    MUST(ftruncate(fd, 8192));
-    MUST(mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0));
-    close(fd);
-    MUST(unlink(in_dir("mapped")));
-  } else if (!strcmp(kind, "memfd-mapping")) {
-    int fd = (int)MUST(memfd_create("mapped", 0));
-    MUST(ftruncate(fd, 8192));
-    MUST(mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0));
-    close(fd);
   } else if (!strcmp(kind, "aio")) {
     aio_context_t context = 0;
     MUST(syscall(SYS_io_setup, 4, &context));
@@ -150,10 +134,6 @@ static void build(const char *kind) {
   } else if (!strcmp(kind, "ldt")) {
     struct user_desc entry = {.entry_number = 3, .base_addr = 0x1000, .limit = 0xfff, .seg_32bit = 1, .limit_in_pages = 1};
     MUST(syscall(SYS_modify_ldt, 1, &entry, sizeof(entry)));
-  } else if (!strcmp(kind, "deleted-cwd")) {
-    MUST(mkdir(in_dir("gone"), 0700));
-    MUST(chdir(path));
-    MUST(rmdir(path));
   } else if (!strcmp(kind, "lease")) {
     int fd = file("leased");
     hold(kind, fd);

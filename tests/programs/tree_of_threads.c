@@ -4,7 +4,7 @@
  */
 #include "tree.h"
 
-static pid_t child;
+static pid_t child, zombie, below;
 static atomic_int built;
 static struct {
   pid_t own, of_leader;
@@ -12,6 +12,19 @@ static struct {
 
 static volatile sig_atomic_t got;
 static void on_signal(int sig) { got = sig; }
+
+static void *parent_below(void *unused) {
+  pid_t pid = tree_fork("below-below");
+  if (pid == 0) {
+    tree_settled();
+    tree_report(3);
+  }
+  tree_wait_go();
+  int status = -1;
+  CHECK_EQ("the thread below waits for its child", pid, waitpid(pid, &status, __WNOTHREAD));
+  CHECK_EQ("status of the child below", W_EXITCODE(3, 0), status);
+  return unused;
+}
 
 static void *run(void *argument) {
   pid_t of_leader = *(pid_t *)argument;
@@ -27,6 +40,19 @@ static void *run(void *argument) {
     tree_report(0);
   }
   tree_await("of-thread");
+  /* one that has ended, and one with a thread that has a child itself */
+  zombie = tree_fork("ended");
+  if (zombie == 0) _exit(7);
+  siginfo_t end = {0};
+  MUST0(waitid(P_PID, (id_t)zombie, &end, WEXITED | WNOWAIT));
+  below = tree_fork("below");
+  if (below == 0) {
+    pthread_t id;
+    MUST0(pthread_create(&id, NULL, parent_below, NULL));
+    pthread_join(id, NULL);
+    tree_report(0);
+  }
+  tree_await("below-below");
   atomic_store(&built, 1);
   check_wait_go();
   siginfo_t info = {0};
@@ -55,6 +81,8 @@ int main(int argc, char **argv) {
   CHECK_EQ("the thread sees its child", 1, seen.own);
   CHECK_EQ("the thread sees the leader's child alone", -1, seen.of_leader);
   tree_collect("of-thread"), tree_collect("of-leader");
-  tree_wait(child, 0), tree_wait(of_leader, 0);
+  tree_collect("below-below"), tree_collect("below");
+  tree_wait(child, 0), tree_wait(of_leader, 0), tree_wait(below, 0);
+  tree_wait(zombie, W_EXITCODE(7, 0));
   return check_finish();
 }

@@ -1,4 +1,4 @@
-/* Threads in epoll_wait with and without a timeout: neither ends with EINTR. Needs epoll and eventfd. */
+/* Threads in epoll_wait with and without a timeout: neither ends with EINTR. */
 #include "check.h"
 #include <sys/epoll.h>
 #include <sys/eventfd.h>

@@ -8,6 +8,8 @@
 const PROLOGUE = `
 import ctypes, fcntl, json, mmap, os, select, signal, socket, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the lock of the interpreter: the child has no other thread to give it back.
+locked = ctypes.PyDLL(None)
 CLONE, PR_SET_PDEATHSIG, CLONE_FS, CLONE_FILES = 56, 1, 0x200, 0x400
 if os.fork():
     os._exit(0)
@@ -23,7 +25,7 @@ def ready(answer=None):
     os.close(report)
 def child(run=lambda: None, flags=signal.SIGCHLD):
     reading, writing = os.pipe()
-    pid = libc.syscall(CLONE, flags, 0, 0, 0, 0)
+    pid = locked.syscall(CLONE, flags, 0, 0, 0, 0)
     shared = flags & CLONE_FILES
     if pid == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

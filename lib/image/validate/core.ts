@@ -34,12 +34,13 @@ export function checkCores(findings: Findings, tasks: TreeTask[]): void {
     if (leader.tc === undefined) wrong("tc", "is missing");
     else checkTask(wrong, leader.tc, task);
     if (task.dead) continue;
+    const ended = findings.read("ckpt-task", pid)?.ended_leader !== undefined;
     for (const tid of threads) {
       const core = tid === pid ? leader : findings.require("core", tid);
       if (core === undefined) continue;
       const wrong = wrongIn(findings, tid);
       if (tid !== pid) checkOtherThread(wrong, core);
-      checkThread(wrong, core, cgroupSets, filters);
+      checkThread(wrong, core, ended && tid === pid, cgroupSets, filters);
     }
   }
 }
@@ -165,11 +166,12 @@ function checkSignals(
 function checkThread(
   wrong: Wrong,
   core: core_entry,
+  ended: boolean,
   cgroupSets: Set<number>,
   filters: number,
 ): void {
-  if (core.thread_info === undefined) wrong("thread_info", "is missing");
-  else checkRegisters(wrong, core.thread_info);
+  if (core.thread_info !== undefined) checkRegisters(wrong, core.thread_info);
+  else if (!ended) wrong("thread_info", "is missing");
   const thread = core.thread_core;
   if (thread === undefined) {
     wrong("thread_core", "is missing");

@@ -38,7 +38,8 @@ function checkTask(
   wrong: Wrong,
 ): void {
   const { threads, exit_signal = 0, stop_unreported, ended } = extension;
-  const { inherited } = extension;
+  const { inherited, ended_leader, continue_unreported } = extension;
+  const { parent_thread } = extension;
   const tids = new Set(dead ? [] : entry.threads);
   threads.forEach(({ tid }, i) => {
     if (tids.delete(tid)) return;
@@ -53,11 +54,30 @@ function checkTask(
   if (stop_unreported && state !== TASK_STATE.stopped) {
     wrong("stop_unreported", "is said of a process that is not stopped");
   }
+  if (continue_unreported && state !== TASK_STATE.alive) {
+    wrong("continue_unreported", "is said of a process that does not run");
+  }
+  const siblings = parent?.entry.threads.slice(1) ?? [];
+  if (parent_thread !== undefined && !siblings.includes(parent_thread)) {
+    wrong("parent_thread", `${parent_thread} is no other thread of its parent`);
+  }
   if (ended !== undefined) {
     if (!dead) wrong("ended", "is said of a process that has not ended");
     for (const [name, id] of Object.entries(ended)) {
       // setresuid(2), setresgid(2): leaves the id as it is.
       if (id === NO_ID) wrong(`ended.${name}`, `${id} is no id`);
+    }
+  }
+  if (ended_leader !== undefined) {
+    const { status } = ended_leader;
+    if (dead || entry.threads.length < 2) {
+      wrong("ended_leader", "is said of a process that has no other thread");
+    }
+    if ((status & ~0xff00) !== 0) {
+      wrong(
+        "ended_leader.status",
+        `0x${status.toString(16)} is not of exit(2)`,
+      );
     }
   }
   const child = parent !== undefined && !parent.dead && !dead;

@@ -1,5 +1,6 @@
 /** Checks open files, descriptor tables, and what leads from one to another. */
 
+import { O } from "../../ffi/syscall.ts";
 import { imageName } from "../kinds.ts";
 import {
   fd_types,
@@ -8,6 +9,7 @@ import {
   remap_type,
 } from "../schema.gen.ts";
 import type { Findings } from "./findings.ts";
+import { checkSockets } from "./sockets.ts";
 import type { TreeTask } from "./tree.ts";
 
 const FILES = imageName("files");
@@ -20,6 +22,8 @@ const LONGEST_PACKET = 4096;
 const PERMISSIONS = 0o7777;
 /** The kernel takes no larger pipe (round_pipe_size of fs/pipe.c). */
 const LARGEST_PIPE = 2 ** 31;
+/** MAX_LFS_FILESIZE of the kernel's include/linux/fs.h. */
+const LARGEST_FILE = 2n ** 63n - 1n;
 
 /** Which member of file_entry belongs to a type. */
 export const FILE_MEMBERS: Readonly<Record<number, keyof file_entry>> = {
@@ -98,7 +102,9 @@ export function checkFiles(findings: Findings): FileTable {
     checkReferences(findings, table, file, wrong);
   });
   checkRemaps(findings, table);
+  checkGhosts(findings);
   checkPipes(findings, files);
+  checkSockets(findings, files);
   return table;
 }
 
@@ -126,8 +132,8 @@ function checkMember(file: file_entry, wrong: Wrong): void {
   }
   if (reg !== undefined) checkRegular(reg.name, reg.flags, reg.ext, wrong);
   if (tfd !== undefined) {
-    // CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME.
-    if (![0, 1, 7].includes(tfd.clockid)) {
+    // CLOCK_REALTIME, MONOTONIC, BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM.
+    if (![0, 1, 7, 8, 9].includes(tfd.clockid)) {
       wrong("tfd.clockid", `${tfd.clockid} is no clock of timerfd_create(2)`);
     }
     if (tfd.vnsec >= 1_000_000_000n || tfd.insec >= 1_000_000_000n) {
@@ -240,6 +246,26 @@ function checkPipes(findings: Findings, files: readonly file_entry[]): void {
   });
 }
 
+/** What CRIU's images do not tell of ghosts. */
+function checkGhosts(findings: Findings): void {
+  const seen = new Set<number>();
+  (findings.read("ckpt-ghosts", undefined) ?? []).forEach((entry, number) => {
+    const { ghost_id, allocated } = entry;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-ghosts"), number, field, why);
+    if (!findings.set.has("ghost-file", ghost_id)) {
+      wrong("ghost_id", `${imageName("ghost-file", ghost_id)} is missing`);
+    }
+    if (seen.has(ghost_id)) wrong("ghost_id", `${ghost_id} is there twice`);
+    seen.add(ghost_id);
+    for (const { start, end } of allocated) {
+      if (end <= start || end > LARGEST_FILE) {
+        wrong("allocated", `${start} to ${end} is no part of a file`);
+      }
+    }
+  });
+}
+
 const GHOST_BIT = 0x80000000;
 
 function checkRemaps(findings: Findings, table: FileTable): void {
@@ -273,6 +299,7 @@ export function checkDescriptors(
 ): void {
   checkPidfds(findings, tasks);
   const epolls = epollTargets(findings);
+  const open = new Set<number>();
   const seen = new Set<number>();
   // An epoll that is only in flight between sockets is in no table.
   const held = new Set<number>();
@@ -284,13 +311,15 @@ export function checkDescriptors(
     seen.add(ids.files_id);
     const descriptors = findings.read("fdinfo", ids.files_id) ?? [];
     checkTable(findings, ids.files_id, descriptors, table);
-    const open = new Set(descriptors.map((entry) => entry.fd));
+    const numbers = new Set(descriptors.map((entry) => entry.fd));
     for (const { id, type } of descriptors) {
+      open.add(id);
       if (type !== fd_types.EVENTPOLL) continue;
       held.add(id);
-      if (epolls.get(id)?.every((fd) => open.has(fd))) satisfied.add(id);
+      if (epolls.get(id)?.every((fd) => numbers.has(fd))) satisfied.add(id);
     }
   }
+  checkObjects(findings, open);
   for (const [id, fds] of epolls) {
     if (!held.has(id) || satisfied.has(id)) continue;
     findings.add(
@@ -302,25 +331,67 @@ export function checkDescriptors(
   }
 }
 
+const HIGHEST_DESCRIPTOR = 0x3fffffff;
+
 /** A process that was waited for has no pid any more. */
 const GONE = -1;
 
 function checkPidfds(findings: Findings, tasks: TreeTask[]): void {
   const pids = new Set(tasks.map(({ entry: { pid } }) => pid));
+  const tids = new Set(
+    tasks.flatMap(({ entry, dead }) => dead ? [entry.pid] : entry.threads),
+  );
   (findings.read("files", undefined) ?? []).forEach(({ pidfd }, number) => {
     if (pidfd === undefined || pidfd.nspid === GONE) return;
-    if (pids.has(pidfd.nspid)) return;
+    const known = (pidfd.flags & O.EXCL) === 0 ? pids : tids;
+    if (known.has(pidfd.nspid)) return;
     const why = `${pidfd.nspid} is no process of pstree.img`;
     findings.add(FILES, number, "pidfd.nspid", why);
   });
 }
 
+/** What an image of ours tells of eventfds and epolls. */
+function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
+  const files = new Map(
+    (findings.read("files", undefined) ?? []).map((file) => [file.id, file]),
+  );
+  const seen = new Set<number>();
+  (findings.read("ckpt-files", undefined) ?? []).forEach((entry, place) => {
+    const { id, semaphore, watched } = entry;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-files"), place, field, why);
+    const { efd, epfd } = files.get(id) ?? {};
+    if (seen.has(id)) wrong("id", `${id} is there twice`);
+    seen.add(id);
+    if (semaphore && efd === undefined) wrong("id", `${id} is no eventfd`);
+    watched.forEach(({ index, number, file }) => {
+      if (epfd?.tfd[index] === undefined) {
+        wrong("watched.index", `epoll ${id} has no entry ${index}`);
+      }
+      if (number > HIGHEST_DESCRIPTOR) {
+        wrong("watched.number", `${number} is no descriptor`);
+      }
+      if (!open.has(file)) {
+        wrong("watched.file", `no process has file ${file} open`);
+      }
+    });
+  });
+}
+
+/** The numbers by which what epolls watch is found in a table. */
 function epollTargets(findings: Findings): Map<number, number[]> {
   const files = findings.read("files", undefined) ?? [];
+  const extensions = new Map(
+    (findings.read("ckpt-files", undefined) ?? []).map(({ id, watched }) => [
+      id,
+      new Set(watched.map(({ index }) => index)),
+    ]),
+  );
   return new Map(
     files.filter((file) => file.epfd !== undefined).map((file) => [
       file.id,
-      file.epfd!.tfd.map((target) => target.tfd),
+      file.epfd!.tfd.filter((_, index) => !extensions.get(file.id)?.has(index))
+        .map((target) => target.tfd),
     ]),
   );
 }
@@ -337,7 +408,7 @@ function checkTable(
       findings.add(imageName("fdinfo", filesId), number, field, why);
     if (seen.has(fd)) wrong("fd", `${fd} is there twice`);
     seen.add(fd);
-    if (fd > 0x3fffffff) wrong("fd", `${fd} is no descriptor`);
+    if (fd > HIGHEST_DESCRIPTOR) wrong("fd", `${fd} is no descriptor`);
     if (flags > 1) wrong("flags", `${flags} is more than FD_CLOEXEC`);
     if (table.known && !table.has(type, id)) {
       wrong("id", `no file ${id} of type ${type} is in files.img`);

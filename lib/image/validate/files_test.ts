@@ -158,3 +158,53 @@ for (const [change, complaint] of DAMAGES) {
     assertEquals(told.includes(complaint), true, told.join("\n"));
   });
 }
+
+Deno.test("what is said of ghosts has to be of ghosts, once each, and possible", async () => {
+  const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
+  const ghost = (ghost_id: number, start = 0n, end = 1n) => ({
+    ghost_id,
+    xattrs: [],
+    allocated: [{ start, end }],
+  });
+  const told = async (...ghosts: ReturnType<typeof ghost>[]) => {
+    Deno.writeFileSync(
+      `${directory}/ckpt-ghosts.img`,
+      encodeImage("ckpt-ghosts", ghosts) as Uint8Array<ArrayBuffer>,
+    );
+    const set = await readImageSet(directory);
+    try {
+      validateImageSet(set);
+      return [];
+    } catch (error) {
+      if (!(error instanceof CkptError)) throw error;
+      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
+    }
+  };
+  try {
+    writeWithoutManifest(directory, minimalImage());
+    Deno.writeFileSync(
+      `${directory}/ghost-file-1f.img`,
+      encodeImage("ghost-file", {
+        uid: 0,
+        gid: 0,
+        mode: 0o100600,
+      }) as Uint8Array<ArrayBuffer>,
+    );
+    const field = "ckpt-ghosts.img, entry";
+    assertEquals(await told(ghost(0x1f)), []);
+    assertEquals(await told(ghost(0x1f), ghost(0x1f)), [
+      `${field} 1, field ghost_id: 31 is there twice`,
+    ]);
+    assertEquals(await told(ghost(1)), [
+      `${field} 0, field ghost_id: ghost-file-1.img is missing`,
+    ]);
+    assertEquals(await told(ghost(0x1f, 5n, 5n)), [
+      `${field} 0, field allocated: 5 to 5 is no part of a file`,
+    ]);
+    assertEquals(await told(ghost(0x1f, 5n, 2n ** 63n)), [
+      `${field} 0, field allocated: 5 to ${2n ** 63n} is no part of a file`,
+    ]);
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});

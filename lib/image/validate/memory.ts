@@ -6,6 +6,7 @@ import { fd_types, type mm_entry, type vma_entry } from "../schema.gen.ts";
 import { isArea, isPrivate, PAGE_FLAGS, VMA_STATUS } from "../vma_status.ts";
 import type { FileTable } from "./files.ts";
 import type { Findings } from "./findings.ts";
+import { SegmentsCheck } from "./segments.ts";
 import type { TreeTask } from "./tree.ts";
 
 /** TASK_SIZE_MAX of x86_64 with four levels of page tables. */
@@ -35,6 +36,7 @@ export function checkMemory(
 ): void {
   const pageFiles = new Map<number, string>();
   const shared = new Set<bigint>();
+  const segments = new SegmentsCheck(findings);
   const memories = new Set<number>();
   for (const { entry: { pid }, dead, ids } of tasks) {
     if (dead) continue;
@@ -46,6 +48,7 @@ export function checkMemory(
       const check = new AddressSpaceCheck(findings, pid, mm, files, taskSize);
       check.all();
       check.sharedMemory.forEach((shmid) => shared.add(shmid));
+      segments.checkAreas(imageName("mm", pid), mm.vmas);
     }
     const pagemap = findings.require("pagemap", pid);
     if (pagemap === undefined) continue;
@@ -56,7 +59,8 @@ export function checkMemory(
     checkPagemap(findings, file, pagemap, pageFiles);
     if (mm !== undefined) checkPagesInAreas(findings, file, pagemap, mm.vmas);
   }
-  for (const shmid of [...shared, ...files.sharedMemory]) {
+  segments.stored.forEach((id) => shared.add(id));
+  for (const shmid of new Set([...shared, ...files.sharedMemory])) {
     const pagemap = findings.require("pagemap-shmem", shmid);
     if (pagemap === undefined) continue;
     const file = imageName("pagemap-shmem", shmid);

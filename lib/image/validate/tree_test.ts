@@ -219,6 +219,26 @@ Deno.test("what ckpt adds about a process has to be possible", async () => {
       "inherited.ranges[2]: does not come after the one before",
     ],
   );
+  const unseen = { continue_unreported: true };
+  const still = "continue_unreported: is said of a process that does not run";
+  assertEquals(await extensionComplaints(unseen), []);
+  assertEquals(await extensionComplaints(unseen, stop), [still]);
+  assertEquals(await extensionComplaints(unseen, undefined, 9), [still]);
+  assertEquals(await extensionComplaints({ parent_thread: ROOT }), [
+    `parent_thread: ${ROOT} is no other thread of its parent`,
+  ]);
+  const ended_leader = { status: 7 << 8 };
+  const twoThreads = ({ pstree }: MinimalImage) => pstree[0].threads.push(11);
+  const alone = "ended_leader: is said of a process that has no other thread";
+  assertEquals(await extensionComplaints({ ended_leader }), [alone]);
+  assertEquals(await extensionComplaints({ ended_leader }, undefined, 9), [
+    alone,
+  ]);
+  assertEquals(
+    (await extensionComplaints({ ended_leader: { status: 9 } }, twoThreads))
+      .filter((one) => one.startsWith("ended_leader")),
+    ["ended_leader.status: 0x9 is not of exit(2)"],
+  );
   const sharing = { shares_io_context: true, shares_semaphore_undo: true };
   assertEquals(await extensionComplaints(sharing), []);
   assertEquals(await extensionComplaints(sharing, undefined, 9), [

@@ -50,6 +50,7 @@ export function input(vmas: vma_entry[], rest: Partial<RebuildInput> = {}) {
     pages: [] as pagemap_entry[],
     pagesFd: PAGES_FD,
     shared: new Map<bigint, bigint>(),
+    segments: new Map(),
     extensions: new Map(),
     agent: AGENT,
     ...rest,

@@ -1,0 +1,129 @@
+/** Kernel objects without a name, as entries of files.img and ckpt-files.img. */
+import { dumpEventfd, isBeyondEntry } from "../files/eventfd.ts";
+import { dumpEpoll, dumpWatched, type Watched } from "../files/epoll.ts";
+import type { Description } from "../files/descriptors.ts";
+import type { FileTable } from "../files/file_table.ts";
+import { dumpSignalfd } from "../files/signalfd.ts";
+import { dumpTimerfd } from "../files/timerfd.ts";
+import type { Feature } from "../image/features.ts";
+import {
+  type ckpt_file_entry,
+  fd_types,
+  type fdinfo_entry,
+  type file_entry,
+} from "../image/schema.gen.ts";
+
+export const OBJECT_TYPES = {
+  eventfd: fd_types.EVENTFD,
+  timerfd: fd_types.TIMERFD,
+  signalfd: fd_types.SIGNALFD,
+  epoll: fd_types.EVENTPOLL,
+} as const;
+
+/** The entry of an object; what an epoll watches comes later. */
+export function describeObject(
+  id: number,
+  { object, flags, owner }: Description,
+): file_entry {
+  const type = OBJECT_TYPES[object!.kind];
+  switch (object!.kind) {
+    case "eventfd":
+      return { type, id, efd: dumpEventfd(id, object!, flags, owner) };
+    case "timerfd":
+      return { type, id, tfd: dumpTimerfd(id, object!, flags, owner) };
+    case "signalfd":
+      return { type, id, sgfd: dumpSignalfd(id, object!, flags, owner) };
+    case "epoll":
+      return { type, id, epfd: dumpEpoll(id, [], flags, owner) };
+  }
+}
+
+/** A process with what it has open, as described. */
+export interface DescribedTable {
+  readonly descriptions: readonly Description[];
+  readonly descriptors: readonly fdinfo_entry[];
+}
+
+export interface DescribedObjects {
+  readonly extensions: ckpt_file_entry[];
+  readonly features: ReadonlySet<Feature>;
+}
+
+/**
+ * Fills in what every epoll watches, and tells what CRIU's entries do not.
+ *
+ * @param tables all processes in the order of the tree, when all files have
+ * their entries
+ */
+export function describeObjects(
+  tables: readonly DescribedTable[],
+  files: FileTable,
+): DescribedObjects {
+  const extensions: ckpt_file_entry[] = [];
+  const features = new Set<Feature>();
+  const idAt = new Map<string, number>();
+  for (const { descriptions } of tables) {
+    for (const description of descriptions) {
+      idAt.set(placeKey(description), files.idOf(description));
+    }
+  }
+  const done = new Set<number>();
+  for (const { descriptions, descriptors } of tables) {
+    const table = new Map(descriptors.map(({ fd, id }) => [fd, id]));
+    for (const description of descriptions) {
+      const { object } = description;
+      if (object === undefined) continue;
+      const id = files.idOf(description);
+      if (done.has(id)) continue;
+      done.add(id);
+      if (object.kind === "eventfd" && isBeyondEntry(object)) {
+        features.add("ckpt:eventfd");
+        if (object.semaphore) {
+          extensions.push({ id, semaphore: true, watched: [] });
+        }
+      }
+      if (object.kind !== "epoll") continue;
+      const { tfd, watched, isWhole } = describeWatched(
+        description.watched!,
+        ({ target }) => idAt.get(placeKey({ place: target }))!,
+        table,
+      );
+      files.entries.find((entry) => entry.id === id)!.epfd!.tfd = tfd;
+      if (watched.length > 0) extensions.push({ id, watched });
+      if (!isWhole) features.add("ckpt:watched");
+    }
+  }
+  return { extensions, features };
+}
+
+function placeKey({ place }: Pick<Description, "place">): string {
+  return `${place.pid} ${place.fd}`;
+}
+
+/**
+ * @param table ids by the numbers of the first process that has the epoll: by
+ * them CRIU finds what is watched
+ */
+function describeWatched(
+  entries: readonly Watched[],
+  idOf: (watched: Watched) => number,
+  table: ReadonlyMap<number, number>,
+) {
+  const numberOf = new Map<number, number>();
+  for (const [number, id] of table) {
+    if (!numberOf.has(id)) numberOf.set(id, number);
+  }
+  const watched: ckpt_file_entry["watched"] = [];
+  let isWhole = true;
+  const tfd = entries.map((entry, index) => {
+    const { number } = entry;
+    const file = idOf(entry);
+    if (table.get(number) === file) return dumpWatched(entry, number);
+    watched.push({ index, number, file });
+    const other = numberOf.get(file);
+    // What CRIU makes of another number is as near as it comes.
+    isWhole &&= other !== undefined;
+    return dumpWatched(entry, other ?? number);
+  });
+  return { tfd, watched, isWhole };
+}

@@ -1,0 +1,123 @@
+/** The memfds of a tree, each once, open or only mapped, with their content. */
+import { CkptError, EXIT } from "../error.ts";
+import {
+  close,
+  type FileStatus,
+  O,
+  open,
+  readLink,
+  stat,
+  syscall,
+} from "../ffi/syscall.ts";
+import { decodeText } from "../ffi/text.ts";
+import type { SeenDescriptor } from "../files/descriptors.ts";
+import { dumpMemfdObject, isOrdinaryMemfd, memfdName } from "../files/memfd.ts";
+import type { ImageWriter } from "../image/image_writer.ts";
+import { pagesName } from "../image/kinds.ts";
+import type { memfd_inode_entry } from "../image/schema.gen.ts";
+import type { PageCounters } from "../mm/page_copy.ts";
+import type { Vma } from "../mm/vma.ts";
+import { saveObject, type SharedContent } from "./shared_memory.ts";
+
+/** Their numbers in the images, by their inodes. */
+export type MemfdNumbers = ReadonlyMap<bigint, number>;
+
+export interface SavedMemfds {
+  readonly numbers: MemfdNumbers;
+  readonly entries: readonly memfd_inode_entry[];
+  readonly contents: readonly SharedContent[];
+}
+
+export const NO_MEMFDS: SavedMemfds = {
+  numbers: new Map(),
+  entries: [],
+  contents: [],
+};
+
+const F_GET_SEALS = 1034n;
+/** The name under which CRIU stores shared anonymous memory. */
+const SHARED_MEMORY = "/dev/zero";
+
+interface Process {
+  readonly tid: number;
+  readonly descriptors: readonly SeenDescriptor[];
+  readonly vmas: { readonly vmas: readonly Vma[] };
+}
+
+/**
+ * @param processes of one tree, all stopped
+ * @param taken numbers of shared memory that are in use
+ * @param firstPagesId number of the first page image that is free
+ */
+export async function saveMemfds(
+  processes: readonly Process[],
+  taken: ReadonlySet<bigint>,
+  firstPagesId: number,
+  writer: ImageWriter,
+  counters: PageCounters,
+): Promise<SavedMemfds> {
+  const numbers = new Map<bigint, number>();
+  const used = new Set(taken);
+  const entries: memfd_inode_entry[] = [];
+  const contents: SharedContent[] = [];
+  for (const { inode, path } of memfdsOf(processes)) {
+    if (numbers.has(inode)) continue;
+    const { name, status, seals } = look(path);
+    // What is only mapped may be shared memory that CRIU has restored.
+    if (name === SHARED_MEMORY && path.includes("/fd/")) {
+      refuse(path, "the images know shared anonymous memory by this name");
+    }
+    // memfd.img has 32 bits for it.
+    let id = BigInt.asUintN(32, inode);
+    while (used.has(id)) id = BigInt.asUintN(32, id + 1n);
+    used.add(id);
+    numbers.set(inode, Number(id));
+    entries.push(dumpMemfdObject(Number(id), name, status, seals));
+    if (status.size === 0n) continue;
+    const pagesId = firstPagesId + contents.length;
+    const image = writer.createRaw(pagesName(pagesId));
+    const pages = await saveObject(path, image, counters);
+    contents.push({ id, pagesId, pages });
+  }
+  return { numbers, entries, contents };
+}
+
+/** Every use of a memfd, with a path that leads to it. */
+function memfdsOf(
+  processes: readonly Process[],
+): { inode: bigint; path: string }[] {
+  return processes.flatMap(({ tid, descriptors, vmas }) => [
+    ...descriptors.filter(({ link, status, sameAs }) =>
+      sameAs === undefined && memfdName(link) !== undefined &&
+      isOrdinaryMemfd(status)
+    ).map(({ fd, status }) => ({
+      inode: status.ino,
+      path: `/proc/${tid}/fd/${fd}`,
+    })),
+    ...vmas.vmas.filter(({ memfd }) => memfd).map(({ inode, link }) => ({
+      inode,
+      path: `/proc/${tid}/map_files/${link}`,
+    })),
+  ]);
+}
+
+function refuse(object: string, why: string): never {
+  throw new CkptError(EXIT.refused, "saving a memfd", [{ object, why }]);
+}
+
+function look(
+  path: string,
+): { name: string; status: FileStatus; seals: number } {
+  const name = memfdName(decodeText(readLink(path)));
+  const fd = open(path, O.RDONLY);
+  try {
+    const status = stat(fd);
+    if (name === undefined || !isOrdinaryMemfd(status)) {
+      return refuse(path, "it is called like a memfd, but is none");
+    }
+    const seals = Number(syscall("fcntl", BigInt(fd), F_GET_SEALS));
+    return { name, status, seals };
+  } finally {
+    close(fd);
+  }
+}

@@ -1,0 +1,523 @@
+/**
+ * TCP and UDP sockets without a connection of TCP: what is seen of one, what
+ * cannot be saved, its entry in files.img, and how it is made again.
+ */
+import type { Reason } from "../error.ts";
+import { EADDRINUSE, EADDRNOTAVAIL, ENOTCONN } from "../ffi/errno.ts";
+import {
+  addressOf,
+  close,
+  O,
+  syscall,
+  syscallBuffer1,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import type {
+  fown_entry,
+  inet_sk_entry,
+  ip_opts_entry,
+  tcp_opts_entry,
+} from "../image/schema.gen.ts";
+import type { Wanted } from "./make_descriptions.ts";
+import { holderOf } from "./outside_holders.ts";
+import type { InetSocketImage } from "./socket_images.ts";
+import {
+  getOption,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  OptionSetter,
+  readIpOptions,
+  readSocketOptions,
+  readTcpOptions,
+  setInt,
+  setOption,
+  SO,
+  type SocketKind,
+  type SocketOptions,
+  SOL_SOCKET,
+} from "./socket_options.ts";
+import type { TableProgram } from "./table_program.ts";
+import { STATE } from "./unix_socket.ts";
+
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+
+/** An address as CRIU writes it. */
+export interface InetAddress {
+  /** 0: none. */
+  readonly port: number;
+  /** As they lie in memory: one word of IPv4, four of IPv6. */
+  readonly words: readonly number[];
+  /** Number of the interface of a link-local address, 0: none. */
+  readonly scope: number;
+}
+
+export interface SeenInetSocket {
+  readonly family: "inet";
+  readonly ino: number;
+  readonly kind: SocketKind;
+  /** TCP_* of net/tcp_states.h. */
+  readonly state: number;
+  readonly backlog: number;
+  /** Connections that wait to be accepted. */
+  readonly waiting: number;
+  readonly local: InetAddress;
+  /** Undefined: not connected. */
+  readonly remote: InetAddress | undefined;
+  /** Name of the interface of `local.scope`. */
+  readonly interface: string | undefined;
+  readonly options: SocketOptions;
+  readonly ip: { ip_opts: ip_opts_entry; v6only: boolean | undefined };
+  readonly tcp: tcp_opts_entry | undefined;
+  readonly shutdown: number;
+  /** Of TCP: it was connected once. */
+  readonly hasEnded: boolean;
+  readonly hasError: boolean;
+}
+
+const TCP_INFO = 11;
+const MSG_PEEK = 2n;
+const MSG_DONTWAIT = 0x40n;
+const POLLHUP = 0x10;
+const POLLRDHUP = 0x2000;
+const SIOCGIFNAME = 0x8910n;
+const SIOCGIFINDEX = 0x8933n;
+const IFREQ = 40;
+const IFNAMSIZ = 16;
+
+/**
+ * @param fd a descriptor of ckpt's own for the socket
+ * @param events what poll(2) tells of it
+ */
+export function lookAtInetSocket(
+  fd: number,
+  ino: bigint,
+  kind: SocketKind,
+  events: number,
+  hasError: boolean,
+): SeenInetSocket {
+  const { domain, protocol } = kind;
+  const isTcp = protocol === IPPROTO_TCP;
+  const local = addressBy("getsockname", fd)!;
+  const remote = addressBy("getpeername", fd);
+  const info = isTcp
+    ? tcpInfo(fd)
+    : { state: remote === undefined ? STATE.CLOSE : STATE.ESTABLISHED };
+  return {
+    family: "inet",
+    ino: Number(ino),
+    kind,
+    backlog: 0,
+    waiting: 0,
+    ...info,
+    local,
+    remote,
+    interface: local.scope === 0 ? undefined : interfaceName(fd, local.scope),
+    options: readSocketOptions(fd, kind),
+    ip: readIpOptions(fd, domain),
+    tcp: isTcp ? readTcpOptions(fd) : undefined,
+    shutdown: isTcp
+      ? 0
+      : (events & POLLHUP) !== 0
+      ? 3
+      : (events & POLLRDHUP) !== 0
+      ? 1
+      : 0,
+    hasEnded: isTcp && info.state === STATE.CLOSE && !hasError &&
+      hasEnded(fd),
+    hasError,
+  };
+}
+
+/** struct tcp_info; of one that listens, what it tells of its queue. */
+function tcpInfo(
+  fd: number,
+): { state: number; backlog: number; waiting: number } {
+  const info = getOption(fd, IPPROTO_TCP, TCP_INFO, 256);
+  const view = new DataView(info.buffer);
+  const state = info[0];
+  const listens = state === STATE.LISTEN;
+  return {
+    state,
+    // tcpi_unacked and tcpi_sacked (tcp_get_info in net/ipv4/tcp.c).
+    waiting: listens ? view.getUint32(24, true) : 0,
+    backlog: listens ? view.getUint32(28, true) : 0,
+  };
+}
+
+/** A socket that never was connected says so; another gives the end of file. */
+function hasEnded(fd: number): boolean {
+  try {
+    syscallBuffer1(
+      "recvfrom",
+      BigInt(fd),
+      new Uint8Array(1),
+      1n,
+      MSG_PEEK | MSG_DONTWAIT,
+    );
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError) return error.errno !== ENOTCONN;
+    throw error;
+  }
+}
+
+const LONGEST_ADDRESS = 28;
+
+function addressBy(
+  call: "getsockname" | "getpeername",
+  fd: number,
+): InetAddress | undefined {
+  const address = new Uint8Array(LONGEST_ADDRESS);
+  const length = new Uint8Array([LONGEST_ADDRESS, 0, 0, 0]);
+  try {
+    syscallBuffer1(call, BigInt(fd), address, addressOf(length));
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ENOTCONN) {
+      return undefined;
+    }
+    throw error;
+  }
+  return decodeAddress(address);
+}
+
+/** struct sockaddr_in and sockaddr_in6. */
+export function decodeAddress(bytes: Uint8Array<ArrayBuffer>): InetAddress {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const isIpv6 = view.getUint16(0, true) === AF_INET6;
+  const at = isIpv6 ? [8, 12, 16, 20] : [4];
+  return {
+    port: view.getUint16(2),
+    words: at.map((offset) => view.getUint32(offset, true)),
+    scope: isIpv6 ? view.getUint32(24, true) : 0,
+  };
+}
+
+export function encodeAddress(
+  family: number,
+  { port, words, scope }: InetAddress,
+): Uint8Array<ArrayBuffer> {
+  const isIpv6 = family === AF_INET6;
+  const bytes = new Uint8Array(isIpv6 ? LONGEST_ADDRESS : 16);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, family, true);
+  view.setUint16(2, port);
+  words.forEach((word, i) =>
+    view.setUint32((isIpv6 ? 8 : 4) + 4 * i, word, true)
+  );
+  if (isIpv6) view.setUint32(24, scope, true);
+  return bytes;
+}
+
+/** As people write it: 127.0.0.1:80, [::1]:80. */
+export function addressText(family: number, address: InetAddress): string {
+  const bytes = new Uint8Array(Uint32Array.from(address.words).buffer);
+  if (family === AF_INET) return `${bytes.join(".")}:${address.port}`;
+  const view = new DataView(bytes.buffer);
+  const groups = Array.from(
+    { length: 8 },
+    (_, i) => view.getUint16(2 * i).toString(16),
+  ).join(":");
+  const short = groups.replace(/(^|:)0(:0)+(:|$)/, "::");
+  return `[${short}]:${address.port}`;
+}
+
+function interfaceName(fd: number, index: number): string | undefined {
+  const request = new Uint8Array(IFREQ);
+  new DataView(request.buffer).setInt32(IFNAMSIZ, index, true);
+  try {
+    syscall("ioctl", BigInt(fd), SIOCGIFNAME, addressOf(request));
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+  return new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
+}
+
+/** @throws SyscallError ENODEV */
+function interfaceIndex(fd: number, name: string): number {
+  const request = new Uint8Array(IFREQ);
+  request.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
+  syscall("ioctl", BigInt(fd), SIOCGIFINDEX, addressOf(request));
+  return new DataView(request.buffer).getInt32(IFNAMSIZ, true);
+}
+
+/** @returns why it cannot be saved, undefined when it can */
+export function inetSocketProblem(socket: SeenInetSocket): string | undefined {
+  const { kind, state, remote, waiting } = socket;
+  if (kind.protocol !== IPPROTO_TCP && kind.protocol !== IPPROTO_UDP) {
+    return `a socket of protocol ${kind.protocol} is not supported yet`;
+  }
+  if (kind.protocol === IPPROTO_TCP) {
+    if (state !== STATE.LISTEN && state !== STATE.CLOSE) {
+      return `a TCP connection${
+        remote === undefined ? "" : ` (to ${addressText(kind.domain, remote)})`
+      } is not supported yet`;
+    }
+    if (waiting > 0) {
+      return "a TCP connection waits to be accepted, which is not supported yet";
+    }
+    if (socket.hasEnded) {
+      return "a TCP connection that has ended is not supported yet";
+    }
+  }
+  return socket.hasError
+    ? "it has an error that the program has not seen yet, which is not " +
+      "supported"
+    : undefined;
+}
+
+/** The entry of files.img. */
+export function describeInetSocket(
+  socket: SeenInetSocket,
+  id: number,
+  flags: number,
+  fown: fown_entry,
+): inet_sk_entry {
+  const { kind, local, remote, options, ip, tcp } = socket;
+  const none = local.words.map(() => 0);
+  return {
+    id,
+    ino: socket.ino,
+    family: kind.domain,
+    type: kind.type,
+    proto: kind.protocol,
+    state: socket.state,
+    src_port: local.port,
+    dst_port: remote?.port ?? 0,
+    flags,
+    backlog: socket.backlog,
+    src_addr: [...local.words],
+    dst_addr: [...remote?.words ?? none],
+    fown,
+    opts: options.opts,
+    v6only: ip.v6only,
+    ip_opts: ip.ip_opts,
+    ifname: socket.interface,
+    shutdown: socket.shutdown || undefined,
+    tcp_opts: tcp,
+  };
+}
+
+function sourceOf(entry: inet_sk_entry, scope: number): InetAddress {
+  return { port: entry.src_port, words: entry.src_addr, scope };
+}
+
+const MAPPED_IPV4 = 0xffff0000;
+
+/**
+ * Where to bind it. To bind(2) an address of IPv6 is to set IPV6_V6ONLY; where
+ * that is not set, it was connect(2) that chose the address.
+ */
+function bindAddress(entry: inet_sk_entry, scope: number): InetAddress {
+  const { family, v6only, dst_port, src_addr } = entry;
+  const source = sourceOf(entry, scope);
+  const wasChosen = family === AF_INET6 && v6only === false && dst_port !== 0 &&
+    src_addr[2] !== MAPPED_IPV4;
+  return wasChosen ? { ...source, words: [0, 0, 0, 0] } : source;
+}
+
+function isBound({ src_port, src_addr }: inet_sk_entry): boolean {
+  return src_port !== 0 || src_addr.some((word) => word !== 0);
+}
+
+/** Binds each for a moment, to see whether this host lets it. */
+export function inetProblems(sockets: Iterable<InetSocketImage>): Reason[] {
+  const reasons: Reason[] = [];
+  for (const { entry, extension } of sockets) {
+    if (entry.proto !== IPPROTO_TCP && entry.proto !== IPPROTO_UDP) continue;
+    const fd = Number(
+      syscall(
+        "socket",
+        BigInt(entry.family),
+        BigInt(entry.type | O.CLOEXEC),
+        BigInt(entry.proto),
+      ),
+    );
+    try {
+      tryAddress(fd, entry, extension.uid ?? 0, extension.gid ?? 0);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      reasons.push({
+        object: `${protocolName(entry)} ${
+          addressText(entry.family, sourceOf(entry, 0))
+        }`,
+        ...whyNot(entry, error),
+      });
+    } finally {
+      close(fd);
+    }
+  }
+  return reasons;
+}
+
+function protocolName({ proto }: inet_sk_entry): string {
+  return proto === IPPROTO_TCP ? "TCP" : "UDP";
+}
+
+function whyNot(
+  entry: inet_sk_entry,
+  error: SyscallError,
+): Omit<Reason, "object"> {
+  switch (error.errno) {
+    case EADDRINUSE:
+      return {
+        why: `the port is in use by ${holderOfPort(entry)}`,
+        remedy: "end that first",
+      };
+    case EADDRNOTAVAIL:
+      return { why: "this host has no such address" };
+    default:
+      return { why: error.message };
+  }
+}
+
+/** IP_TRANSPARENT and the like have to be there before bind(2). */
+const IPPROTO_IP = 0;
+const IP_FREEBIND = 15;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+
+function tryAddress(
+  fd: number,
+  entry: inet_sk_entry,
+  uid: number,
+  gid: number,
+): void {
+  const { opts, ip_opts, v6only, proto } = entry;
+  const on = (level: number, name: number) => setInt(fd, level, name, 1);
+  if (uid !== 0 || gid !== 0) {
+    syscall("fchown", BigInt(fd), BigInt(uid), BigInt(gid));
+  }
+  if (proto === IPPROTO_TCP || opts.reuseaddr) on(SOL_SOCKET, SO.REUSEADDR);
+  if (opts.so_reuseport) on(SOL_SOCKET, SO.REUSEPORT);
+  if (ip_opts?.freebind) on(IPPROTO_IP, IP_FREEBIND);
+  if (v6only) on(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (opts.so_bound_dev !== undefined) {
+    const name = new TextEncoder().encode(`${opts.so_bound_dev}\0`);
+    setOption(fd, SOL_SOCKET, SO.BINDTODEVICE, name);
+  }
+  if (!isBound(entry)) return;
+  const scope = entry.ifname === undefined
+    ? 0
+    : interfaceIndex(fd, entry.ifname);
+  const address = encodeAddress(entry.family, bindAddress(entry, scope));
+  syscallBuffer1("bind", BigInt(fd), address, BigInt(address.length));
+}
+
+function holderOfPort({ proto, src_port }: inet_sk_entry): string {
+  const name = proto === IPPROTO_TCP ? "tcp" : "udp";
+  for (const path of [`/proc/net/${name}`, `/proc/net/${name}6`]) {
+    let text: string;
+    try {
+      text = Deno.readTextFileSync(path);
+    } catch (error) {
+      // A kernel without IPv6.
+      if (error instanceof Deno.errors.NotFound) continue;
+      throw error;
+    }
+    const ino = socketOfPort(text, src_port);
+    if (ino !== undefined) return holderOf(ino);
+  }
+  return "a process that cannot be seen";
+}
+
+/** The inode of the first socket in /proc/net/tcp or udp with this port. */
+export function socketOfPort(text: string, port: number): number | undefined {
+  const end = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  for (const line of text.split("\n").slice(1)) {
+    const words = line.trim().split(/\s+/);
+    if (words[1]?.endsWith(end) && words[9] !== "0") return Number(words[9]);
+  }
+  return undefined;
+}
+
+/** Interfaces by name, for {@link makeInetSocket}. */
+export function interfacesOf(
+  sockets: Iterable<InetSocketImage>,
+): ReadonlyMap<string, number> {
+  const found = new Map<string, number>();
+  const names = new Set(
+    [...sockets].flatMap(({ entry: { ifname } }) => ifname ?? []),
+  );
+  if (names.size === 0) return found;
+  const fd = Number(
+    syscall("socket", BigInt(AF_INET), BigInt(SOCK_DGRAM | O.CLOEXEC), 0n),
+  );
+  try {
+    for (const name of names) found.set(name, interfaceIndex(fd, name));
+    return found;
+  } finally {
+    close(fd);
+  }
+}
+
+const SOCK_DGRAM = 2;
+const F_SETFL = 4;
+const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
+
+/** socket(2), and all that it takes until it is as it was. */
+export function makeInetSocket(
+  table: TableProgram,
+  { flags, fd, cloexec }: Wanted,
+  { entry, extension }: InetSocketImage,
+  interfaces: ReadonlyMap<string, number>,
+): void {
+  const { program } = table;
+  const { family, type, proto, opts } = entry;
+  const what = `descriptor ${fd} (${protocolName(entry)} ${
+    addressText(family, sourceOf(entry, 0))
+  })`;
+  program.call("socket", [family, type | O.CLOEXEC, proto], `making ${what}`);
+  table.move(table.take(), fd, cloexec);
+  const { uid = 0, gid = 0 } = extension;
+  // Before bind(2): only sockets of one user share a port.
+  if (uid !== 0 || gid !== 0) {
+    program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
+  }
+  const options = new OptionSetter(program, fd, what);
+  if (entry.v6only !== undefined) options.v6only(entry.v6only);
+  options.sharing(true, opts.so_reuseport ?? false);
+  options.common(opts);
+  options.ip(entry.ip_opts ?? {});
+  if (proto === IPPROTO_TCP) options.tcp(entry.tcp_opts ?? {});
+  options.further(extension.options);
+  const scope = interfaces.get(entry.ifname ?? "") ?? 0;
+  if (isBound(entry)) {
+    const address = encodeAddress(family, bindAddress(entry, scope));
+    program.call(
+      "bind",
+      [fd, program.bytes(address), address.length],
+      `binding ${what}`,
+    );
+  }
+  options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  if (entry.state === STATE.LISTEN) {
+    program.call("listen", [fd, entry.backlog], `listening at ${what}`);
+  } else if (entry.dst_port !== 0) {
+    const address = encodeAddress(family, {
+      port: entry.dst_port,
+      words: entry.dst_addr,
+      scope,
+    });
+    program.call(
+      "connect",
+      [fd, program.bytes(address), address.length],
+      `connecting ${what}`,
+    );
+  }
+  if (entry.shutdown) {
+    // What is not connected is shut, too, though the kernel says ENOTCONN.
+    program.call(
+      "shutdown",
+      [fd, entry.shutdown - 1],
+      `shutting ${what}`,
+      { mayFail: true },
+    );
+  }
+  program.call(
+    "fcntl",
+    [fd, F_SETFL, flags & SETTABLE],
+    `setting the flags of ${what}`,
+  );
+}

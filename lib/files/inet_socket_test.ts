@@ -1,0 +1,157 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { Program } from "../ffi/program.ts";
+import { O } from "../ffi/syscall.ts";
+import { ChildProgram } from "../ffi/testing/child_program.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
+import { close, stat } from "../ffi/syscall.ts";
+import { AgentTask } from "../task/testing/agent_task.ts";
+import {
+  addressText,
+  decodeAddress,
+  describeInetSocket,
+  encodeAddress,
+  inetProblems,
+  inetSocketProblem,
+  makeInetSocket,
+  type SeenInetSocket,
+  socketOfPort,
+} from "./inet_socket.ts";
+import { NO_OWNER } from "./file_table.ts";
+import { noExtension } from "./socket_images.ts";
+import { lookAtSocket } from "./sockets.ts";
+import { TableProgram } from "./table_program.ts";
+
+const LOOPBACK = 0x0100007f;
+
+Deno.test("addresses are encoded as the kernel has them, and written as people do", () => {
+  const four = { port: 80, words: [LOOPBACK], scope: 0 };
+  const bytes = encodeAddress(2, four);
+  assertEquals([...bytes.subarray(0, 8)], [2, 0, 0, 80, 127, 0, 0, 1]);
+  assertEquals(decodeAddress(bytes), four);
+  assertEquals(addressText(2, four), "127.0.0.1:80");
+  const table: [number[], string][] = [
+    [[0, 0, 0, 0], "[::]:443"],
+    [[0, 0, 0, 0x01000000], "[::1]:443"],
+    [[0x80fe, 0, 0, 0x02000000], "[fe80::2]:443"],
+    [[0xb80d0120, 0, 0, 0], "[2001:db8::]:443"],
+  ];
+  for (const [words, text] of table) {
+    const six = { port: 443, words, scope: 3 };
+    assertEquals(decodeAddress(encodeAddress(10, six)), six);
+    assertEquals(addressText(10, six), text);
+  }
+});
+
+Deno.test("the socket of a port is found in /proc/net/tcp", () => {
+  const text = [
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+    "   0: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 100 1 0",
+    "   1: 0100007F:1F90 00000000:0000 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0",
+    "   2: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 200 1 0",
+    "",
+  ].join("\n");
+  assertEquals(socketOfPort(text, 8080), 200);
+  assertEquals(socketOfPort(text, 8081), 100);
+  assertEquals(socketOfPort(text, 80), undefined);
+});
+
+function look(pid: number, fd: number): SeenInetSocket {
+  const pidfd = openPidfd(pid);
+  try {
+    const { ino } = stat(`/proc/${pid}/fd/${fd}`);
+    return lookAtSocket(pidfd, fd, ino) as SeenInetSocket;
+  } finally {
+    close(pidfd);
+  }
+}
+
+Deno.test("connections are refused with where they lead, and what waits or has ended, too", async () => {
+  await using child = await ChildProgram.start(`
+import socket as s, struct
+listener = s.create_server(("127.0.0.1", 0))
+client = s.create_connection(listener.getsockname())
+server, _ = listener.accept()
+waits = s.create_server(("127.0.0.1", 0))
+second = s.create_connection(waits.getsockname())
+ended = s.create_connection(listener.getsockname())
+other, _ = listener.accept()
+other.setsockopt(s.SOL_SOCKET, s.SO_LINGER, struct.pack("2i", 1, 0))
+other.close()
+try:
+    ended.recv(1)
+except OSError:
+    pass
+udp = s.socket(s.AF_INET, s.SOCK_DGRAM)
+ready([one.fileno() for one in (listener, client, waits, ended, udp)] + [listener.getsockname()[1]])
+`);
+  const numbers = child.answer as number[];
+  const port = numbers.pop();
+  const [listener, client, waits, ended, udp] = numbers.map((fd) =>
+    inetSocketProblem(look(child.pid, fd))
+  );
+  assertEquals([listener, udp], [undefined, undefined]);
+  assertMatch(
+    client!,
+    new RegExp(`^a TCP connection \\(to 127.0.0.1:${port}\\) is not supported`),
+  );
+  assertMatch(waits!, /^a TCP connection waits to be accepted/);
+  assertMatch(ended!, /^a TCP connection that has ended/);
+});
+
+Deno.test("sockets are made as they were seen", async () => {
+  await using child = await ChildProgram.start(`
+import socket as s
+kept = []
+def make(family, kind, *options):
+    one = s.socket(family, kind)
+    for option in options:
+        one.setsockopt(*option)
+    kept.append(one)
+    return one
+make(s.AF_INET, s.SOCK_STREAM, (1, 2, 1), (6, 1, 1), (0, 2, 9)).bind(("127.0.0.1", 0))
+kept[0].listen(3)
+make(s.AF_INET6, s.SOCK_STREAM, (41, 26, 1), (1, 15, 1)).bind(("::1", 0))
+make(s.AF_INET, s.SOCK_DGRAM, (1, 6, 1), (0, 10, 2), (1, 25, b"lo\\0")).bind(("127.0.0.1", 0))
+make(s.AF_INET6, s.SOCK_DGRAM, (41, 67, 5)).connect(("::1", 9))
+kept[3].shutdown(s.SHUT_RD)
+make(s.AF_INET, s.SOCK_STREAM, (6, 13, b"reno"), (1, 8, 30000))
+ready([one.fileno() for one in kept])
+`);
+  const seen = (child.answer as number[]).map((fd) => look(child.pid, fd));
+  const images = seen.map((socket, i) => ({
+    entry: describeInetSocket(socket, i, O.RDWR | O.NONBLOCK, NO_OWNER),
+    extension: { ...noExtension(i), options: [...socket.options.further] },
+  }));
+  // While the child has the ports, they are told as taken.
+  const taken = inetProblems(images).map(({ object, why }) =>
+    `${object}: ${why}`
+  );
+  // With SO_REUSEPORT a port is shared with anybody of the same user.
+  assertEquals(taken.length, 3, taken.join("\n"));
+  assertMatch(
+    taken[0],
+    new RegExp(`^TCP 127.0.0.1:\\d+: .* by task ${child.pid} \\(python3\\)$`),
+  );
+  await child[Symbol.asyncDispose]();
+  assertEquals(inetProblems(images), []);
+  using task = new AgentTask();
+  const program = new Program();
+  program.call("close", [0], "closing the lifeline");
+  const table = new TableProgram(program, { base: 300, free: 300 });
+  images.forEach((image, i) => {
+    const wanted = { fd: 20 + i, flags: O.RDWR | O.NONBLOCK, cloexec: 0 };
+    makeInetSocket(table, wanted, image, new Map());
+  });
+  task.run(program);
+  images.forEach((image, i) => {
+    const again = look(task.pid, 20 + i);
+    assertEquals(
+      {
+        ...describeInetSocket(again, i, O.RDWR | O.NONBLOCK, NO_OWNER),
+        ino: 0,
+      },
+      { ...image.entry, ino: 0 },
+    );
+    assertEquals(again.options.further, image.extension.options);
+  });
+});

@@ -1,0 +1,117 @@
+/** The kinds of kernel objects without a name that descriptors stand for. */
+import { type FileStatus, O } from "../ffi/syscall.ts";
+import type { FdInfo } from "../proc/fdinfo.ts";
+import { type DescriptorPlace, nameOf } from "./description_index.ts";
+import {
+  Candidates,
+  type Epoll,
+  type IsWatched,
+  parseEpoll,
+  type Watched,
+} from "./epoll.ts";
+import { type Eventfd, parseEventfd } from "./eventfd.ts";
+import { parseSignalfd, type Signalfd } from "./signalfd.ts";
+import { parseTimerfd, type Timerfd } from "./timerfd.ts";
+
+export type KernelObject = Eventfd | Timerfd | Signalfd | Epoll;
+
+/** A descriptor, as far as it matters here. */
+interface Seen {
+  readonly fd: number;
+  readonly link: string;
+  readonly info: FdInfo;
+  readonly status: FileStatus;
+  /** One that was seen before and has the same open file description. */
+  readonly sameAs: DescriptorPlace | undefined;
+}
+
+export const TIMERFD_LINK = "anon_inode:[timerfd]";
+export const EPOLL_LINK = "anon_inode:[eventpoll]";
+
+const PARSERS: Readonly<
+  Record<string, (details: readonly string[]) => KernelObject>
+> = {
+  "anon_inode:[eventfd]": parseEventfd,
+  [TIMERFD_LINK]: parseTimerfd,
+  "anon_inode:[signalfd]": parseSignalfd,
+  [EPOLL_LINK]: parseEpoll,
+};
+
+/** Whether such a link leads to one of them. */
+export function isKernelObject(link: string): boolean {
+  return Object.hasOwn(PARSERS, link);
+}
+
+/**
+ * What fdinfo tells of it; undefined: it is none of them.
+ *
+ * @throws CkptError when it tells something unknown
+ */
+export function parseKernelObject(
+  { link, info }: Pick<Seen, "link" | "info">,
+): KernelObject | undefined {
+  return isKernelObject(link) ? PARSERS[link](info.extra) : undefined;
+}
+
+/**
+ * What every epoll of a tree watches, by the name of the place where it was
+ * first seen; undefined for a file that nobody in the tree has open.
+ */
+export type WatchedFiles = ReadonlyMap<
+  string,
+  readonly (Watched | undefined)[]
+>;
+
+/**
+ * The epolls that seem to watch a file which nobody has open, as a text that is
+ * the same when nothing has changed; "": there is none.
+ */
+export function unclearEpolls(watched: WatchedFiles): string {
+  return [...watched].filter(([, entries]) => entries.includes(undefined))
+    .map(([place, entries]) =>
+      [
+        place,
+        ...entries.map((entry) =>
+          entry && `${entry.number} ${entry.data} ${nameOf(entry.target)}`
+        ),
+      ].join("; ")
+    ).join("\n");
+}
+
+/**
+ * Finds out what is watched.
+ *
+ * @param processes in the order of the tree
+ * @throws SyscallError when something of it was closed meanwhile
+ */
+export function watchedAmong(
+  processes: readonly {
+    /** By which its descriptors were looked at. */
+    readonly tid: number;
+    readonly descriptors: readonly Seen[];
+  }[],
+  isWatched?: IsWatched,
+): WatchedFiles {
+  const found = new Map<string, readonly (Watched | undefined)[]>();
+  let candidates: Candidates | undefined;
+  for (const { tid: pid, descriptors } of processes) {
+    for (const { fd, link, info, sameAs } of descriptors) {
+      if (sameAs !== undefined) continue;
+      const object = (info.flags & O.PATH) === 0
+        ? parseKernelObject({ link, info })
+        : undefined;
+      if (object?.kind !== "epoll") continue;
+      candidates ??= new Candidates(
+        processes.flatMap(({ tid: pid, descriptors }) =>
+          descriptors.map((descriptor) => ({ pid, ...descriptor }))
+        ),
+      );
+      const place = { pid, fd };
+      found.set(
+        nameOf(place),
+        candidates.resolve(place, object.watched, isWatched),
+      );
+    }
+  }
+  return found;
+}

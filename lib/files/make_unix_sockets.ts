@@ -1,0 +1,444 @@
+/**
+ * Makes Unix sockets that belong together: binds, listens, connects and accepts
+ * as the programs did, and puts into their queues what nobody has read.
+ */
+import type { Data } from "../ffi/program.ts";
+import { AT_FDCWD, O } from "../ffi/syscall.ts";
+import { encodeText } from "../ffi/text.ts";
+import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
+import type { Wanted } from "./make_descriptions.ts";
+import type { PacketImage, UnixSocketImage } from "./socket_images.ts";
+import { OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
+import type { TableProgram } from "./table_program.ts";
+import { SOCK } from "./unix_queue.ts";
+import { AF_UNIX, equalNames, isPath, pathOf } from "./unix_socket.ts";
+import { isListening, UnixTopology } from "./unix_topology.ts";
+
+/** A socket that is to be made, and where. */
+export interface WantedUnix extends Wanted, UnixSocketImage {}
+
+/** @param wanted all that belong together ({@link UnixTopology.groups}) */
+export function makeUnixSockets(
+  table: TableProgram,
+  wanted: readonly WantedUnix[],
+): void {
+  new UnixMaker(table, wanted).make();
+}
+
+const F_SETFL = 4;
+const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const SCM_CREDENTIALS = 2;
+/** Room for all that is queued (sk_setsockopt takes no more). */
+const ROOM = 1 << 29;
+const PR_SET_SECUREBITS = 28;
+const SECBIT_NO_SETUID_FIXUP = 4;
+const KEEP_ID = -1;
+
+class UnixMaker {
+  readonly #table: TableProgram;
+  readonly #topology: UnixTopology<WantedUnix>;
+  readonly #wanted: readonly WantedUnix[];
+
+  constructor(table: TableProgram, wanted: readonly WantedUnix[]) {
+    this.#table = table;
+    this.#wanted = wanted;
+    this.#topology = new UnixTopology(wanted);
+  }
+
+  make(): void {
+    const topology = this.#topology;
+    const accepted = this.#wanted.filter((one) => topology.isAccepted(one));
+    const clients = new Set(accepted.map((one) => topology.partner(one)));
+    const done = new Set<WantedUnix>(accepted);
+    for (const one of this.#wanted) {
+      if (done.has(one)) continue;
+      const partner = topology.partner(one);
+      if (clients.has(one)) this.#create(one);
+      else if (partner !== undefined) {
+        this.#pair(one, partner);
+        done.add(partner);
+      } else if (topology.isOrphan(one)) {
+        this.#orphan(one, () => this.#temporaryPair(one));
+      } else this.#create(one);
+    }
+    const bound = this.#wanted.filter((one) =>
+      one.entry.name.length > 0 && !topology.isAccepted(one)
+    );
+    // Who connects has its name before; what has lost its path had it before
+    // the one that has it now.
+    const rank = (one: WantedUnix) =>
+      (isListening(one) ? 2 : 0) + (one.entry.deleted ? 0 : 1);
+    for (const one of bound.toSorted((a, b) => rank(a) - rank(b))) {
+      this.#serve(one, accepted);
+    }
+    for (const one of accepted) {
+      if (topology.listener(one) === undefined) this.#acceptAlone(one);
+    }
+    for (const one of this.#wanted) {
+      const partner = topology.partner(one);
+      if (partner !== undefined) this.#fill(one, partner.fd);
+      else if (this.#isOpenToAll(one)) this.#fillByName(one, true);
+    }
+    for (const one of this.#wanted) this.#settle(one);
+  }
+
+  #name(one: UnixSocketImage): string {
+    return `socket:[${one.entry.ino}]`;
+  }
+
+  /** socket(2) into a descriptor. */
+  #socket(type: number, fd: number, cloexec: number, name: string): void {
+    const { program } = this.#table;
+    program.call("socket", [AF_UNIX, type | O.CLOEXEC, 0], `making ${name}`);
+    this.#table.move(this.#table.take(), fd, cloexec);
+  }
+
+  #create(one: WantedUnix): void {
+    this.#socket(one.entry.type, one.fd, one.cloexec, this.#name(one));
+  }
+
+  /** socketpair(2) into the two descriptors for the work. */
+  #scratchPair(one: WantedUnix): void {
+    const table = this.#table;
+    const { program } = table;
+    const [left, right] = table.scratch;
+    const ends = program.reserve(8);
+    this.#as(one.extension.peer, () =>
+      program.call(
+        "socketpair",
+        [AF_UNIX, one.entry.type | O.CLOEXEC, 0, ends],
+        `making ${this.#name(one)}`,
+      ));
+    const [first, second] = [table.take(), table.take()];
+    table.move(first, left, O.CLOEXEC);
+    table.move(second, right, O.CLOEXEC);
+  }
+
+  #pair(one: WantedUnix, partner: WantedUnix): void {
+    const table = this.#table;
+    const [left, right] = table.scratch;
+    this.#scratchPair(one);
+    table.duplicate(left, one.fd, one.cloexec);
+    table.duplicate(right, partner.fd, partner.cloexec);
+    table.close(left);
+    table.close(right);
+  }
+
+  /** Leaves the other end at the second descriptor for the work. */
+  #temporaryPair(one: WantedUnix): void {
+    const table = this.#table;
+    const [left] = table.scratch;
+    this.#scratchPair(one);
+    table.duplicate(left, one.fd, one.cloexec);
+    table.close(left);
+  }
+
+  /** One whose peer is gone: the peer is made, says what it said, and goes. */
+  #orphan(one: WantedUnix, make: (temporary: number) => void): void {
+    const table = this.#table;
+    const [, temporary] = table.scratch;
+    make(temporary);
+    this.#fill(one, temporary);
+    if (one.extension.reset) {
+      this.#write(one.fd, new Uint8Array(1), this.#name(one));
+    }
+    table.close(temporary);
+  }
+
+  /** Binds one, and makes all connections that come by its name. */
+  #serve(one: WantedUnix, accepted: readonly WantedUnix[]): void {
+    const topology = this.#topology;
+    const { program } = this.#table;
+    const { entry, fd, extension } = one;
+    this.#bind(one.fd, one);
+    if (isListening(one)) {
+      const pending = topology.pending(one);
+      const listen = (backlog: number) =>
+        this.#as(extension.peer, () =>
+          program.call(
+            "listen",
+            [fd, backlog],
+            `listening at ${this.#name(one)}`,
+          ));
+      listen(Math.max(entry.backlog, pending.length));
+      for (const server of accepted) {
+        if (topology.listener(server) !== one) continue;
+        this.#connectAndAccept(server, fd);
+      }
+      for (const client of pending) {
+        const { uid = 0, gid = 0 } = client.extension;
+        this.#connect(client.fd, one, { pid: 0, uid, gid });
+      }
+      if (pending.length > entry.backlog) listen(entry.backlog);
+    } else {
+      for (const sender of this.#wanted) {
+        if (topology.peer(sender) !== one) continue;
+        if (topology.partner(sender) === one) continue;
+        this.#connect(sender.fd, one, undefined);
+      }
+      if (this.#isOpenToAll(one)) this.#fillByName(one, false);
+    }
+    this.#settleFile(one);
+  }
+
+  /** Takes packets from any socket, not only from its peer. */
+  #isOpenToAll(one: WantedUnix): boolean {
+    return one.entry.type === SOCK.DGRAM && !this.#topology.isOrphan(one) &&
+      this.#topology.peer(one) === undefined;
+  }
+
+  /** A client, or what stands in for one that is gone, and its server. */
+  #connectAndAccept(server: WantedUnix, listener: number): void {
+    const table = this.#table;
+    const client = this.#topology.partner(server);
+    const connect = (fd: number) => {
+      this.#connect(fd, server, server.extension.peer);
+      table.program.call(
+        "accept4",
+        [listener, 0, 0, O.CLOEXEC],
+        `accepting ${this.#name(server)}`,
+      );
+      table.move(table.take(), server.fd, server.cloexec);
+    };
+    if (client !== undefined) connect(client.fd);
+    else {
+      this.#orphan(server, (temporary) => {
+        const name = `the peer of ${this.#name(server)}`;
+        this.#socket(server.entry.type, temporary, O.CLOEXEC, name);
+        connect(temporary);
+      });
+    }
+  }
+
+  /** One that was accepted by a socket that is gone. */
+  #acceptAlone(server: WantedUnix): void {
+    const table = this.#table;
+    const { program } = table;
+    const [listener] = table.scratch;
+    const name = `what accepted ${this.#name(server)}`;
+    this.#socket(server.entry.type, listener, O.CLOEXEC, name);
+    this.#bind(listener, server);
+    const client = this.#topology.partner(server);
+    this.#as(
+      client?.extension.peer,
+      () => program.call("listen", [listener, 1], `listening for ${name}`),
+    );
+    this.#connectAndAccept(server, listener);
+    if (isPath(server.entry.name)) this.#unlink(server);
+    table.close(listener);
+  }
+
+  /** The address of one, valid in the directory that is made the current. */
+  #address({ entry: { name } }: UnixSocketImage): readonly [Data, number] {
+    const bytes = new Uint8Array(2 + name.length);
+    bytes[0] = AF_UNIX;
+    bytes.set(name, 2);
+    return [this.#table.program.bytes(bytes), bytes.length];
+  }
+
+  /** fchdir(2) to where the name of one begins. */
+  #enter({ entry: { name, name_dir } }: UnixSocketImage): void {
+    if (name_dir === undefined || !isPath(name) || name[0] === SLASH) return;
+    const table = this.#table;
+    const { program } = table;
+    program.call(
+      "openat",
+      [
+        AT_FDCWD,
+        program.text(encodeText(name_dir)),
+        O.PATH | O.DIRECTORY | O.CLOEXEC,
+        0,
+      ],
+      `opening the directory ${name_dir}`,
+    );
+    const fd = table.take();
+    program.call("fchdir", [fd], `changing to the directory ${name_dir}`);
+    table.close(fd);
+  }
+
+  #bind(fd: number, one: WantedUnix): void {
+    const { program } = this.#table;
+    const { name } = one.entry;
+    this.#enter(one);
+    // A socket that nobody has, as was seen before.
+    if (isPath(name)) this.#unlink(one, true);
+    program.call(
+      "bind",
+      [fd, ...this.#address(one)],
+      `binding ${isPath(name) ? pathOf(name) : this.#name(one)}`,
+    );
+  }
+
+  #unlink({ entry: { name } }: WantedUnix, mayFail = false): void {
+    const { program } = this.#table;
+    const path = pathOf(name);
+    program.call(
+      "unlinkat",
+      [AT_FDCWD, program.text(encodeText(path)), 0],
+      `removing ${path}`,
+      { mayFail },
+    );
+  }
+
+  /** When all have connected: owner and mode of the file, or its end. */
+  #settleFile(one: WantedUnix): void {
+    const { name, file_perms, deleted } = one.entry;
+    if (!isPath(name)) return;
+    if (deleted) this.#unlink(one);
+    else if (file_perms !== undefined) {
+      const { program } = this.#table;
+      const path = pathOf(name);
+      const { uid, gid, mode } = file_perms;
+      const place = program.text(encodeText(path));
+      program.call("lchown", [place, uid, gid], `setting the owner of ${path}`);
+      program.call("chmod", [place, mode], `setting the mode of ${path}`);
+    }
+  }
+
+  #connect(
+    fd: number,
+    to: WantedUnix,
+    as: ckpt_credentials_entry | undefined,
+  ): void {
+    this.#as(as, () =>
+      this.#table.program.call(
+        "connect",
+        [fd, ...this.#address(to)],
+        `connecting to ${this.#name(to)}`,
+      ));
+  }
+
+  /**
+   * Borrows the effective ids that the other end shall see (SO_PEERCRED). With
+   * the capabilities of root all the same, so that no permission hinders.
+   */
+  #as(peer: ckpt_credentials_entry | undefined, call: () => void): void {
+    const { uid = 0, gid = 0 } = peer ?? {};
+    if (uid === 0 && gid === 0) {
+      call();
+      return;
+    }
+    const { program } = this.#table;
+    const set = (uid: number, gid: number, bits: number) => {
+      const purpose = "borrowing the user ids for a socket";
+      program.call("prctl", [PR_SET_SECUREBITS, bits, 0, 0, 0], purpose);
+      program.call("setresgid", [KEEP_ID, gid, KEEP_ID], purpose);
+      program.call("setresuid", [KEEP_ID, uid, KEEP_ID], purpose);
+    };
+    set(uid, gid, SECBIT_NO_SETUID_FIXUP);
+    call();
+    set(0, 0, SECBIT_NO_SETUID_FIXUP);
+    program.call(
+      "prctl",
+      [PR_SET_SECUREBITS, 0, 0, 0, 0],
+      "taking the user ids of root again",
+    );
+  }
+
+  /** What came from sockets that are not connected to it. */
+  #fillByName(one: WantedUnix, named: boolean): void {
+    const packets = one.packets.filter(({ name }) =>
+      (name !== undefined) === named
+    );
+    if (packets.length === 0) return;
+    const table = this.#table;
+    const [temporary] = table.scratch;
+    if (!named) {
+      const name = `a sender to ${this.#name(one)}`;
+      this.#socket(one.entry.type, temporary, O.CLOEXEC, name);
+    }
+    for (const packet of packets) {
+      const sender = this.#wanted.find(({ entry }) =>
+        packet.name !== undefined && equalNames(entry.name, packet.name)
+      );
+      this.#send(sender?.fd ?? temporary, packet, one, true);
+    }
+    if (!named) table.close(temporary);
+  }
+
+  #fill(one: WantedUnix, sender: number): void {
+    for (const packet of one.packets) this.#send(sender, packet, one, false);
+  }
+
+  #send(
+    sender: number,
+    { bytes, sender: credentials }: PacketImage,
+    one: WantedUnix,
+    byName: boolean,
+  ): void {
+    const { program } = this.#table;
+    const name = this.#name(one);
+    new OptionSetter(program, sender, name)
+      .int(SOL_SOCKET, SO.SNDBUFFORCE, ROOM);
+    if (one.entry.type === SOCK.STREAM && credentials === undefined) {
+      this.#write(sender, bytes, name);
+      return;
+    }
+    const [address, length] = byName ? this.#address(one) : [0, 0] as const;
+    const content = program.bytes(bytes);
+    const control = credentials === undefined ? undefined : program.words([
+      // struct cmsghdr: length, level and type; then struct ucred.
+      28,
+      BigInt(SOL_SOCKET) | BigInt(SCM_CREDENTIALS) << 32n,
+      BigInt(credentials.pid) | BigInt(credentials.uid) << 32n,
+      credentials.gid,
+    ]);
+    const message = program.words([
+      address,
+      length,
+      program.words([content, bytes.length]),
+      1,
+      control ?? 0,
+      control === undefined ? 0 : 32,
+      0,
+    ]);
+    program.call(
+      "sendmsg",
+      [sender, message, MSG_DONTWAIT | MSG_NOSIGNAL],
+      `filling ${name}`,
+    );
+  }
+
+  #write(fd: number, bytes: Uint8Array, name: string): void {
+    const { program } = this.#table;
+    const content = program.bytes(bytes);
+    program.call("write", [fd, content, bytes.length], `filling ${name}`, {
+      whole: true,
+    });
+  }
+
+  /** Options, ends and flags: when nothing is sent any more. */
+  #settle(one: WantedUnix): void {
+    const { program } = this.#table;
+    const { entry, extension, fd, flags } = one;
+    const name = `descriptor ${fd} (${this.#name(one)})`;
+    const { uid = 0, gid = 0 } = extension;
+    if (uid !== 0 || gid !== 0) {
+      program.call("fchown", [fd, uid, gid], `setting the owner of ${name}`);
+    }
+    const { opts } = entry;
+    const options = new OptionSetter(program, fd, name);
+    options.common(opts);
+    if (opts.reuseaddr || opts.so_reuseport) {
+      options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+    }
+    options.further(extension.options);
+    if (entry.shutdown) {
+      program.call(
+        "shutdown",
+        [fd, entry.shutdown - 1],
+        `shutting ${name}`,
+        { mayFail: this.#topology.isOrphan(one) },
+      );
+    }
+    program.call(
+      "fcntl",
+      [fd, F_SETFL, flags & SETTABLE],
+      `setting the flags of ${name}`,
+    );
+  }
+}
+
+const SLASH = 0x2f;

@@ -1,0 +1,173 @@
+/**
+ * What the kernel tells of Unix sockets that no call on the socket itself does:
+ * its peer, who waits to be accepted, how it is shut (NETLINK_SOCK_DIAG,
+ * linux/unix_diag.h).
+ */
+import {
+  close,
+  O,
+  syscall,
+  syscallBuffer1,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import { ENOENT } from "../ffi/errno.ts";
+
+export interface UnixDiag {
+  /** Inode of the socket; 0 for one that no descriptor leads to. */
+  readonly ino: number;
+  /** SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET. */
+  readonly type: number;
+  /** TCP_* of net/tcp_states.h. */
+  readonly state: number;
+  /** sun_path as bound: a path ends with a zero, an abstract name begins so. */
+  readonly name: Uint8Array<ArrayBuffer>;
+  /** The file it is bound to, 32 bits of its inode. */
+  readonly fileIno: number | undefined;
+  /**
+   * Inode of its peer; 0: the peer has no descriptor (any more, or not yet);
+   * undefined: it never had one.
+   */
+  readonly peer: number | undefined;
+  /** Inodes of those that wait to be accepted, the first first. */
+  readonly pending: readonly number[];
+  /** Of one that listens: as listen(2) was told. */
+  readonly backlog: number;
+  /** Of one that listens: how many wait to be accepted. */
+  readonly waiting: number;
+  /** RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. */
+  readonly shutdown: number;
+}
+
+const AF_NETLINK = 16n;
+const AF_UNIX = 1;
+const SOCK_RAW = 3;
+const NETLINK_SOCK_DIAG = 4n;
+const SOCK_DIAG_BY_FAMILY = 20;
+const NLM_F_REQUEST = 1;
+const NLM_F_DUMP = 0x300;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const NLMSG_HEADER = 16;
+const REQUEST_LENGTH = 40;
+const ANSWER_LENGTH = 16;
+const ATTRIBUTE_HEADER = 4;
+const ALL_STATES = 0xffffffff;
+/** Name, file, peer, pending connections, queue lengths. */
+const SHOW = 0x1f;
+const ATTRIBUTE = {
+  name: 0,
+  file: 1,
+  peer: 2,
+  pending: 3,
+  queues: 4,
+  shutdown: 6,
+} as const;
+const LISTEN = 10;
+/** No answer of the kernel is longer (NLMSG_GOODSIZE, 32 KiB for a dump). */
+const BUFFER = 65536;
+
+/** One Unix socket of ckpt's network namespace; undefined: there is none. */
+export function unixSocket(ino: number): UnixDiag | undefined {
+  try {
+    return query(ino, 0)[0];
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ENOENT) {
+      return undefined;
+    }
+    throw error;
+  }
+}
+
+/** All Unix sockets of ckpt's network namespace. */
+export function unixSockets(): UnixDiag[] {
+  return query(0, NLM_F_DUMP);
+}
+
+function query(ino: number, flags: number): UnixDiag[] {
+  const fd = Number(
+    syscall(
+      "socket",
+      AF_NETLINK,
+      BigInt(SOCK_RAW | O.CLOEXEC),
+      NETLINK_SOCK_DIAG,
+    ),
+  );
+  try {
+    const request = new Uint8Array(REQUEST_LENGTH);
+    const view = new DataView(request.buffer);
+    view.setUint32(0, REQUEST_LENGTH, true);
+    view.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
+    view.setUint16(6, NLM_F_REQUEST | flags, true);
+    view.setUint8(NLMSG_HEADER, AF_UNIX);
+    view.setUint32(NLMSG_HEADER + 4, ALL_STATES, true);
+    view.setUint32(NLMSG_HEADER + 8, ino, true);
+    view.setUint32(NLMSG_HEADER + 12, SHOW, true);
+    // Any cookie (INET_DIAG_NOCOOKIE).
+    view.setInt32(NLMSG_HEADER + 16, -1, true);
+    view.setInt32(NLMSG_HEADER + 20, -1, true);
+    syscallBuffer1("write", BigInt(fd), request, BigInt(request.length));
+    const found: UnixDiag[] = [];
+    const buffer = new Uint8Array(BUFFER);
+    for (;;) {
+      const length = Number(
+        syscallBuffer1("read", BigInt(fd), buffer, BigInt(BUFFER)),
+      );
+      const ended = parse(buffer.subarray(0, length), found);
+      if (ended || flags === 0) return found;
+    }
+  } finally {
+    close(fd);
+  }
+}
+
+/** @returns whether that was all */
+export function parse(
+  answer: Uint8Array<ArrayBuffer>,
+  found: UnixDiag[],
+): boolean {
+  const view = new DataView(answer.buffer, answer.byteOffset, answer.length);
+  for (let at = 0; at + NLMSG_HEADER <= answer.length;) {
+    const length = view.getUint32(at, true);
+    const type = view.getUint16(at + 4, true);
+    if (type === NLMSG_DONE) return true;
+    if (type === NLMSG_ERROR) {
+      throw new SyscallError("write", -view.getInt32(at + NLMSG_HEADER, true));
+    }
+    found.push(parseOne(answer.slice(at + NLMSG_HEADER, at + length)));
+    at += align(length);
+  }
+  return false;
+}
+
+function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
+  const view = new DataView(message.buffer);
+  const state = message[2];
+  const attributes = new Map<number, Uint8Array<ArrayBuffer>>();
+  for (let at = ANSWER_LENGTH; at + ATTRIBUTE_HEADER <= message.length;) {
+    const length = view.getUint16(at, true);
+    attributes.set(
+      view.getUint16(at + 2, true),
+      message.slice(at + ATTRIBUTE_HEADER, at + length),
+    );
+    at += align(length);
+  }
+  const words = (type: number) =>
+    new Uint32Array(attributes.get(type)?.buffer ?? new ArrayBuffer(0));
+  const [waiting = 0, backlog = 0] = words(ATTRIBUTE.queues);
+  return {
+    ino: view.getUint32(4, true),
+    type: message[1],
+    state,
+    name: attributes.get(ATTRIBUTE.name) ?? new Uint8Array(0),
+    fileIno: words(ATTRIBUTE.file)[0],
+    peer: words(ATTRIBUTE.peer)[0],
+    pending: [...words(ATTRIBUTE.pending)],
+    backlog: state === LISTEN ? backlog : 0,
+    waiting: state === LISTEN ? waiting : 0,
+    shutdown: attributes.get(ATTRIBUTE.shutdown)?.[0] ?? 0,
+  };
+}
+
+function align(length: number): number {
+  return (length + 3) & ~3;
+}

@@ -1,0 +1,117 @@
+/** What the images tell of sockets, and what of it cannot be restored yet. */
+import type { Reason } from "../error.ts";
+import type { ImageSet } from "../image/image_set.ts";
+import type {
+  ckpt_credentials_entry,
+  ckpt_socket_entry,
+  file_entry,
+  inet_sk_entry,
+  unix_sk_entry,
+} from "../image/schema.gen.ts";
+
+export interface PacketImage {
+  readonly bytes: Uint8Array;
+  readonly sender: ckpt_credentials_entry | undefined;
+  /** Of the socket it was sent from. */
+  readonly name: Uint8Array | undefined;
+}
+
+export interface UnixSocketImage {
+  readonly entry: unix_sk_entry;
+  readonly packets: readonly PacketImage[];
+  readonly extension: ckpt_socket_entry;
+}
+
+export interface InetSocketImage {
+  readonly entry: inet_sk_entry;
+  readonly extension: ckpt_socket_entry;
+}
+
+/** By the ids of files. */
+export interface SocketImages {
+  readonly unix: ReadonlyMap<number, UnixSocketImage>;
+  readonly inet: ReadonlyMap<number, InetSocketImage>;
+}
+
+export const NO_SOCKETS: SocketImages = { unix: new Map(), inet: new Map() };
+
+export function noExtension(id: number): ckpt_socket_entry {
+  return { id, options: [], pending: [], packets: [] };
+}
+
+/** @param set validated */
+export function readSocketImages(
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+): SocketImages {
+  const extensions = new Map(
+    (set.read("ckpt-sockets", undefined) ?? []).map((one) => [one.id, one]),
+  );
+  const queues = Map.groupBy(
+    set.read("sk-queues", undefined) ?? [],
+    ({ id_for }) => id_for,
+  );
+  const unix = new Map<number, UnixSocketImage>();
+  const inet = new Map<number, InetSocketImage>();
+  for (const { id, usk, isk } of files.values()) {
+    const extension = extensions.get(id) ?? noExtension(id);
+    if (isk !== undefined) inet.set(id, { entry: isk, extension });
+    if (usk === undefined) continue;
+    const packets = (queues.get(id) ?? []).map(({ extra }, i) => ({
+      bytes: extra,
+      sender: extension.packets[i]?.sender,
+      name: extension.packets[i]?.name,
+    }));
+    unix.set(id, { entry: usk, packets, extension });
+  }
+  return { unix, inet };
+}
+
+/** What no version of an image that we restore has. */
+export function unsupportedSockets(
+  set: ImageSet,
+  { unix, inet }: SocketImages,
+): Reason[] {
+  const reasons: Reason[] = [];
+  for (const { entry } of unix.values()) {
+    if (entry.uflags !== 0) {
+      reasons.push({
+        object: `socket:[${entry.ino}]`,
+        why: "it leads outside of the program, which is not supported yet",
+      });
+    }
+  }
+  for (const { entry } of inet.values()) {
+    const why = inetImageProblem(entry);
+    if (why !== undefined) {
+      reasons.push({ object: `socket:[${entry.ino}]`, why });
+    }
+  }
+  for (const { id_for, scm } of set.read("sk-queues", undefined) ?? []) {
+    if (scm.length > 0) {
+      reasons.push({
+        object: `socket:[${unix.get(id_for)?.entry.ino}]`,
+        why: "descriptors are in flight in it (SCM_RIGHTS), which is not " +
+          "supported yet",
+      });
+    }
+  }
+  return reasons;
+}
+
+const TCP = 6;
+const UDP = 17;
+/** SOCK_STREAM and SOCK_DGRAM, by the protocol that has it. */
+const TYPES: ReadonlyMap<number, number> = new Map([[TCP, 1], [UDP, 2]]);
+const CLOSE = 7;
+const LISTEN = 10;
+
+function inetImageProblem(entry: inet_sk_entry): string | undefined {
+  const { proto, type, state } = entry;
+  if (type !== TYPES.get(proto)) {
+    return `a socket of type ${type} and protocol ${proto} is not supported yet`;
+  }
+  return proto === TCP && state !== CLOSE && state !== LISTEN
+    ? "a TCP connection is not supported yet"
+    : undefined;
+}

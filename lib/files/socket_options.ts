@@ -1,0 +1,483 @@
+/**
+ * The options of sockets: those that CRIU's messages have a field for, and all
+ * others that differ from those of a fresh socket of the same kind, as the
+ * kernel gives them.
+ */
+import type { Program } from "../ffi/program.ts";
+import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
+import type {
+  ckpt_socket_option,
+  ip_opts_entry,
+  sk_opts_entry,
+  tcp_opts_entry,
+} from "../image/schema.gen.ts";
+
+export const SOL_SOCKET = 1;
+export const IPPROTO_IP = 0;
+export const IPPROTO_TCP = 6;
+export const IPPROTO_UDP = 17;
+export const IPPROTO_IPV6 = 41;
+
+/** include/uapi/asm-generic/socket.h. */
+export const SO = {
+  REUSEADDR: 2,
+  TYPE: 3,
+  DONTROUTE: 5,
+  BROADCAST: 6,
+  SNDBUF: 7,
+  RCVBUF: 8,
+  KEEPALIVE: 9,
+  OOBINLINE: 10,
+  NO_CHECK: 11,
+  PRIORITY: 12,
+  LINGER: 13,
+  REUSEPORT: 15,
+  PASSCRED: 16,
+  PEERCRED: 17,
+  RCVLOWAT: 18,
+  RCVTIMEO: 20,
+  SNDTIMEO: 21,
+  BINDTODEVICE: 25,
+  /** SO_GET_FILTER is the same number. */
+  ATTACH_FILTER: 26,
+  SNDBUFFORCE: 32,
+  RCVBUFFORCE: 33,
+  PASSSEC: 34,
+  MARK: 36,
+  PROTOCOL: 38,
+  DOMAIN: 39,
+  PEEK_OFF: 42,
+  BUF_LOCK: 72,
+} as const;
+
+const IP = { TOS: 1, TTL: 2, PKTINFO: 8, FREEBIND: 15 } as const;
+const IPV6_V6ONLY = 26;
+const TCP = {
+  NODELAY: 1,
+  CORK: 3,
+  KEEPIDLE: 4,
+  KEEPINTVL: 5,
+  KEEPCNT: 6,
+} as const;
+
+const AF_INET6 = 10;
+
+/** Options without a field of CRIU's, by their level, that can be set again. */
+const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
+  // Timestamps, RXQ_OVFL, PEEK_OFF, LOCK_FILTER, SELECT_ERR_QUEUE, BUSY_POLL,
+  // MAX_PACING_RATE, ZEROCOPY, PREFER_BUSY_POLL, BUSY_POLL_BUDGET, TXREHASH,
+  // RCVMARK, PASSPIDFD, RCVPRIORITY, PASSRIGHTS
+  [SOL_SOCKET, [
+    ...[29, 35, 37, 40, 42, 44, 45, 46, 47, 60, 69, 70, 74, 75, 76, 82, 83],
+  ]],
+  // RECVOPTS, RETOPTS, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, PASSSEC,
+  // TRANSPARENT, RECVORIGDSTADDR, MINTTL, CHECKSUM, BIND_ADDRESS_NO_PORT,
+  // RECVFRAGSIZE, RECVERR_RFC4884, multicast, UNICAST_IF, LOCAL_PORT_RANGE
+  [IPPROTO_IP, [
+    ...[6, 7, 10, 11, 12, 13, 18, 19, 20, 21, 23, 24, 25, 26, 32, 33, 34, 49],
+    ...[50, 51],
+  ]],
+  // UNICAST_HOPS, multicast, MTU_DISCOVER, RECVERR, RECVPKTINFO, RECVHOPLIMIT,
+  // DONTFRAG, RECVTCLASS, TCLASS, AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT,
+  // RECVORIGDSTADDR, TRANSPARENT, UNICAST_IF, RECVFRAGSIZE
+  [IPPROTO_IPV6, [
+    ...[16, 17, 18, 19, 23, 25, 29, 49, 51, 62, 66, 67, 70, 72, 73, 74, 75],
+    ...[76, 77],
+  ]],
+  // MAXSEG, SYNCNT, LINGER2, DEFER_ACCEPT, WINDOW_CLAMP, CONGESTION,
+  // THIN_LINEAR_TIMEOUTS, USER_TIMEOUT, FASTOPEN, NOTSENT_LOWAT, SAVE_SYN,
+  // FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE, INQ, TX_DELAY
+  [IPPROTO_TCP, [2, 7, 8, 9, 10, 13, 16, 18, 23, 25, 27, 30, 34, 36, 37]],
+  // CORK, NO_CHECK6_TX, NO_CHECK6_RX, SEGMENT, GRO
+  [IPPROTO_UDP, [1, 101, 102, 103, 104]],
+]);
+const LOCK_FILTER = 44;
+const LONGEST_OPTION = 64;
+
+/** What all sockets of a kind have in common: socket(2). */
+export interface SocketKind {
+  readonly domain: number;
+  readonly type: number;
+  readonly protocol: number;
+}
+
+export interface SocketOptions {
+  readonly opts: sk_opts_entry;
+  readonly further: readonly ckpt_socket_option[];
+}
+
+/**
+ * getsockopt(2): as many bytes as the kernel gives.
+ *
+ * @throws SyscallError
+ */
+export function getOption(
+  fd: number,
+  level: number,
+  name: number,
+  room = LONGEST_OPTION,
+): Uint8Array<ArrayBuffer> {
+  const value = new Uint8Array(room);
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, room, true);
+  syscall(
+    "getsockopt",
+    BigInt(fd),
+    BigInt(level),
+    BigInt(name),
+    addressOf(value),
+    addressOf(length),
+  );
+  return value.slice(0, new DataView(length.buffer).getUint32(0, true));
+}
+
+/** An option that is an int. */
+export function getInt(fd: number, level: number, name: number): number {
+  return new DataView(getOption(fd, level, name, 4).buffer).getInt32(0, true);
+}
+
+function tryInt(fd: number, level: number, name: number): number | undefined {
+  return unlessRefused(() => getInt(fd, level, name));
+}
+
+function unlessRefused<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+}
+
+export function setInt(
+  fd: number,
+  level: number,
+  name: number,
+  value: number,
+): void {
+  setOption(fd, level, name, intBytes(value));
+}
+
+/** setsockopt(2). */
+export function setOption(
+  fd: number,
+  level: number,
+  name: number,
+  bytes: Uint8Array<ArrayBuffer>,
+): void {
+  syscall(
+    "setsockopt",
+    BigInt(fd),
+    BigInt(level),
+    BigInt(name),
+    addressOf(bytes),
+    BigInt(bytes.length),
+  );
+}
+
+function intBytes(value: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setInt32(0, value | 0, true);
+  return bytes;
+}
+
+/** @param fd a descriptor of ckpt's own for the socket */
+export function readSocketOptions(
+  fd: number,
+  kind: SocketKind,
+): SocketOptions {
+  return { opts: readCommon(fd), further: readFurther(fd, kind) };
+}
+
+/** `undefined` for false: as CRIU leaves out what is not set. */
+function flag(fd: number, level: number, name: number): true | undefined {
+  return tryInt(fd, level, name) ? true : undefined;
+}
+
+function readCommon(fd: number): sk_opts_entry {
+  const of = (name: number) => getInt(fd, SOL_SOCKET, name);
+  const isSet = (name: number) => flag(fd, SOL_SOCKET, name);
+  const [sendSeconds, sendMicros] = timeout(fd, SO.SNDTIMEO);
+  const [receiveSeconds, receiveMicros] = timeout(fd, SO.RCVTIMEO);
+  const linger = new Int32Array(getOption(fd, SOL_SOCKET, SO.LINGER).buffer);
+  const device = getOption(fd, SOL_SOCKET, SO.BINDTODEVICE);
+  return {
+    so_sndbuf: of(SO.SNDBUF),
+    so_rcvbuf: of(SO.RCVBUF),
+    so_snd_tmo_sec: sendSeconds,
+    so_snd_tmo_usec: sendMicros,
+    so_rcv_tmo_sec: receiveSeconds,
+    so_rcv_tmo_usec: receiveMicros,
+    reuseaddr: isSet(SO.REUSEADDR),
+    so_priority: of(SO.PRIORITY) >>> 0,
+    so_rcvlowat: of(SO.RCVLOWAT),
+    so_mark: of(SO.MARK) >>> 0 || undefined,
+    so_passcred: isSet(SO.PASSCRED),
+    so_passsec: isSet(SO.PASSSEC),
+    so_dontroute: isSet(SO.DONTROUTE),
+    so_no_check: isSet(SO.NO_CHECK),
+    so_bound_dev: device.length > 1
+      ? new TextDecoder().decode(device.subarray(0, device.indexOf(0)))
+      : undefined,
+    so_filter: readFilter(fd),
+    so_reuseport: isSet(SO.REUSEPORT),
+    so_broadcast: isSet(SO.BROADCAST),
+    so_keepalive: isSet(SO.KEEPALIVE),
+    so_oobinline: of(SO.OOBINLINE) || undefined,
+    so_linger: linger[0] === 0 ? undefined : linger[1],
+    so_buf_lock: tryInt(fd, SOL_SOCKET, SO.BUF_LOCK),
+  };
+}
+
+function timeout(fd: number, name: number): [bigint, bigint] {
+  const [seconds, micros] = new BigUint64Array(
+    getOption(fd, SOL_SOCKET, name).buffer,
+  );
+  return [seconds, micros];
+}
+
+/** struct sock_filter: code u16, jt u8, jf u8, k u32. */
+const INSTRUCTION = 8;
+
+/** @throws SyscallError EACCES for a program of eBPF, which cannot be read */
+function readFilter(fd: number): bigint[] {
+  // The kernel counts in instructions here (sk_get_filter in net/core/filter.c).
+  const count = getFilter(fd, new Uint8Array(0), 0);
+  if (count === 0) return [];
+  const bytes = new Uint8Array(count * INSTRUCTION);
+  getFilter(fd, bytes, count);
+  const view = new DataView(bytes.buffer);
+  return Array.from({ length: count }, (_, i) => {
+    const at = i * INSTRUCTION;
+    return BigInt(view.getUint16(at, true)) << 48n |
+      BigInt(view.getUint8(at + 2)) << 40n |
+      BigInt(view.getUint8(at + 3)) << 32n |
+      BigInt(view.getUint32(at + 4, true));
+  });
+}
+
+function getFilter(
+  fd: number,
+  room: Uint8Array<ArrayBuffer>,
+  count: number,
+): number {
+  const length = new Uint32Array([count]);
+  syscall(
+    "getsockopt",
+    BigInt(fd),
+    BigInt(SOL_SOCKET),
+    BigInt(SO.ATTACH_FILTER),
+    room.length === 0 ? 0n : addressOf(room),
+    addressOf(new Uint8Array(length.buffer)),
+  );
+  return length[0];
+}
+
+const fresh = new Map<string, ReadonlyMap<string, Uint8Array>>();
+
+/** What a new socket of this kind has; asked once. */
+function freshOptions(kind: SocketKind): ReadonlyMap<string, Uint8Array> {
+  const { domain, type, protocol } = kind;
+  const key = `${domain} ${type} ${protocol}`;
+  let known = fresh.get(key);
+  if (known === undefined) {
+    const fd = Number(
+      syscall(
+        "socket",
+        BigInt(domain),
+        BigInt(type | O.CLOEXEC),
+        BigInt(protocol),
+      ),
+    );
+    try {
+      known = new Map(
+        furtherOptions(fd, kind).map(({ level, name, value }) =>
+          [`${level} ${name}`, value] as const
+        ),
+      );
+    } finally {
+      close(fd);
+    }
+    fresh.set(key, known);
+  }
+  return known;
+}
+
+function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
+  const usual = freshOptions(kind);
+  return furtherOptions(fd, kind).filter(({ level, name, value }) => {
+    const other = usual.get(`${level} ${name}`);
+    return other === undefined || other.length !== value.length ||
+      value.some((byte, i) => byte !== other[i]);
+  });
+}
+
+function levelsOf({ domain, protocol }: SocketKind): readonly number[] {
+  const levels = [SOL_SOCKET];
+  if (protocol === IPPROTO_TCP || protocol === IPPROTO_UDP) {
+    levels.push(IPPROTO_IP, protocol);
+    if (domain === AF_INET6) levels.push(IPPROTO_IPV6);
+  }
+  return levels;
+}
+
+function furtherOptions(fd: number, kind: SocketKind): ckpt_socket_option[] {
+  return levelsOf(kind).flatMap((level) =>
+    FURTHER.get(level)!.flatMap((name) => {
+      const value = unlessRefused(() => getOption(fd, level, name));
+      return value === undefined ? [] : [{ level, name, value }];
+    })
+  );
+}
+
+export function readIpOptions(
+  fd: number,
+  domain: number,
+): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
+  return {
+    ip_opts: {
+      freebind: flag(fd, IPPROTO_IP, IP.FREEBIND),
+      pktinfo: flag(fd, IPPROTO_IP, IP.PKTINFO),
+      tos: tryInt(fd, IPPROTO_IP, IP.TOS) || undefined,
+      ttl: tryInt(fd, IPPROTO_IP, IP.TTL) || undefined,
+    },
+    v6only: domain === AF_INET6
+      ? getInt(fd, IPPROTO_IPV6, IPV6_V6ONLY) !== 0
+      : undefined,
+  };
+}
+
+export function readTcpOptions(fd: number): tcp_opts_entry {
+  return {
+    cork: flag(fd, IPPROTO_TCP, TCP.CORK),
+    nodelay: flag(fd, IPPROTO_TCP, TCP.NODELAY),
+    keepcnt: getInt(fd, IPPROTO_TCP, TCP.KEEPCNT),
+    keepidle: getInt(fd, IPPROTO_TCP, TCP.KEEPIDLE),
+    keepintvl: getInt(fd, IPPROTO_TCP, TCP.KEEPINTVL),
+  };
+}
+
+/** Writes setsockopt(2) calls for one socket. */
+export class OptionSetter {
+  constructor(
+    readonly program: Program,
+    readonly fd: number,
+    /** How errors call the socket. */
+    readonly what: string,
+  ) {}
+
+  int(level: number, name: number, value: number): void {
+    this.bytes(level, name, intBytes(value));
+  }
+
+  bytes(level: number, name: number, value: Uint8Array): void {
+    this.program.call(
+      "setsockopt",
+      [this.fd, level, name, this.program.bytes(value), value.length],
+      `setting option ${level}:${name} of ${this.what}`,
+    );
+  }
+
+  /** All that every socket has, but the permissions to share an address. */
+  common(opts: sk_opts_entry): void {
+    const set = (name: number, value: number | undefined) => {
+      if (value !== undefined) this.int(SOL_SOCKET, name, value);
+    };
+    const turnOn = (name: number, value: boolean | undefined) => {
+      if (value) this.int(SOL_SOCKET, name, 1);
+    };
+    // The kernel doubles what it is given.
+    set(SO.SNDBUFFORCE, opts.so_sndbuf >>> 1);
+    set(SO.RCVBUFFORCE, opts.so_rcvbuf >>> 1);
+    set(SO.BUF_LOCK, opts.so_buf_lock);
+    this.#timeout(SO.SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec);
+    this.#timeout(SO.RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec);
+    set(SO.PRIORITY, opts.so_priority || undefined);
+    set(SO.RCVLOWAT, opts.so_rcvlowat === 1 ? undefined : opts.so_rcvlowat);
+    set(SO.MARK, opts.so_mark || undefined);
+    turnOn(SO.PASSCRED, opts.so_passcred);
+    turnOn(SO.PASSSEC, opts.so_passsec);
+    turnOn(SO.DONTROUTE, opts.so_dontroute);
+    turnOn(SO.NO_CHECK, opts.so_no_check);
+    turnOn(SO.BROADCAST, opts.so_broadcast);
+    turnOn(SO.KEEPALIVE, opts.so_keepalive);
+    set(SO.OOBINLINE, opts.so_oobinline || undefined);
+    if (opts.so_bound_dev !== undefined) {
+      const name = new TextEncoder().encode(`${opts.so_bound_dev}\0`);
+      this.bytes(SOL_SOCKET, SO.BINDTODEVICE, name);
+    }
+    if (opts.so_linger !== undefined) {
+      const value = new Int32Array([1, opts.so_linger]);
+      this.bytes(SOL_SOCKET, SO.LINGER, new Uint8Array(value.buffer));
+    }
+    if (opts.so_filter.length > 0) this.#filter(opts.so_filter);
+  }
+
+  #timeout(name: number, seconds: bigint, micros: bigint): void {
+    if (seconds === 0n && micros === 0n) return;
+    const value = new BigUint64Array([seconds, micros]);
+    this.bytes(SOL_SOCKET, name, new Uint8Array(value.buffer));
+  }
+
+  #filter(filter: readonly bigint[]): void {
+    const code = new Uint8Array(filter.length * INSTRUCTION);
+    const view = new DataView(code.buffer);
+    filter.forEach((word, i) => {
+      const at = i * INSTRUCTION;
+      view.setUint16(at, Number(word >> 48n), true);
+      view.setUint8(at + 2, Number(word >> 40n & 0xffn));
+      view.setUint8(at + 3, Number(word >> 32n & 0xffn));
+      view.setUint32(at + 4, Number(word & 0xffffffffn), true);
+    });
+    const { program } = this;
+    // struct sock_fprog: length, then the address.
+    const value = program.words([filter.length, program.bytes(code)]);
+    program.call(
+      "setsockopt",
+      [this.fd, SOL_SOCKET, SO.ATTACH_FILTER, value, 16],
+      `attaching the filter of ${this.what}`,
+    );
+  }
+
+  /** SO_REUSEADDR and SO_REUSEPORT. */
+  sharing(reuseAddress: boolean, reusePort: boolean): void {
+    this.int(SOL_SOCKET, SO.REUSEADDR, reuseAddress ? 1 : 0);
+    this.int(SOL_SOCKET, SO.REUSEPORT, reusePort ? 1 : 0);
+  }
+
+  ip(options: ip_opts_entry): void {
+    const { freebind, pktinfo, tos, ttl } = options;
+    if (freebind) this.int(IPPROTO_IP, IP.FREEBIND, 1);
+    if (pktinfo) this.int(IPPROTO_IP, IP.PKTINFO, 1);
+    if (tos) this.int(IPPROTO_IP, IP.TOS, tos);
+    if (ttl) this.int(IPPROTO_IP, IP.TTL, ttl);
+  }
+
+  v6only(value: boolean): void {
+    this.int(IPPROTO_IPV6, IPV6_V6ONLY, value ? 1 : 0);
+  }
+
+  tcp(options: tcp_opts_entry): void {
+    const { cork, nodelay, keepcnt, keepidle, keepintvl } = options;
+    const set = (name: number, value: number | boolean | undefined) => {
+      if (value) this.int(IPPROTO_TCP, name, Number(value));
+    };
+    set(TCP.NODELAY, nodelay);
+    set(TCP.CORK, cork);
+    set(TCP.KEEPCNT, keepcnt);
+    set(TCP.KEEPIDLE, keepidle);
+    set(TCP.KEEPINTVL, keepintvl);
+  }
+
+  /** After the filter: one of these locks it. */
+  further(options: readonly ckpt_socket_option[]): void {
+    const locks = ({ level, name }: ckpt_socket_option) =>
+      level === SOL_SOCKET && name === LOCK_FILTER;
+    for (const option of options) {
+      if (!locks(option)) this.bytes(option.level, option.name, option.value);
+    }
+    for (const option of options) {
+      if (locks(option)) this.bytes(option.level, option.name, option.value);
+    }
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * The sockets of a tree: what is seen of each, which cannot be saved, and what
+ * is queued in them.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { EACCES } from "../ffi/errno.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
+import {
+  close,
+  type FileStatus,
+  S_IF,
+  syscall,
+  syscallBuffer0,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import type { FdInfo } from "../proc/fdinfo.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  inetSocketProblem,
+  lookAtInetSocket,
+  type SeenInetSocket,
+} from "./inet_socket.ts";
+import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
+import {
+  getInt,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  SO,
+  SOL_SOCKET,
+} from "./socket_options.ts";
+import {
+  type QueuedPacket,
+  readUnixQueue,
+  SOCK,
+  UnreadableQueue,
+} from "./unix_queue.ts";
+import {
+  AF_UNIX,
+  equalNames,
+  hasQueue,
+  lookAtUnixSocket,
+  nameText,
+  type SeenUnixSocket,
+  type UnixNeighbours,
+  unixSocketProblem,
+} from "./unix_socket.ts";
+
+export type SeenSocket =
+  | SeenUnixSocket
+  | SeenInetSocket
+  /** One that nothing more was asked of, because it cannot be saved. */
+  | { readonly family: "other"; readonly why: string };
+
+const POLLERR = 0x8;
+const POLLRDHUP = 0x2000;
+
+/** Families by the names that errors give them. */
+const FAMILIES: Readonly<Record<number, string>> = {
+  16: "a netlink socket",
+  17: "a packet socket",
+  38: "a socket of the kernel's cryptography",
+  40: "a vsock socket",
+  44: "an XDP socket",
+};
+
+export function isSocket({ mode }: Pick<FileStatus, "mode">): boolean {
+  return (mode & S_IF.MT) === S_IF.SOCK;
+}
+
+/**
+ * Asks a socket of another process; changes nothing.
+ *
+ * @param fd its descriptor there
+ */
+export function lookAtSocket(
+  pidfd: number,
+  fd: number,
+  ino: bigint,
+): SeenSocket {
+  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  try {
+    return lookAt(own, ino);
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === EACCES) {
+      return {
+        family: "other",
+        why: "it has a filter of eBPF, which is not supported",
+      };
+    }
+    throw error;
+  } finally {
+    close(own);
+  }
+}
+
+function lookAt(fd: number, ino: bigint): SeenSocket {
+  const of = (name: number) => getInt(fd, SOL_SOCKET, name);
+  const kind = {
+    domain: of(SO.DOMAIN),
+    type: of(SO.TYPE),
+    protocol: of(SO.PROTOCOL),
+  };
+  const events = poll(fd);
+  const hasError = (events & POLLERR) !== 0;
+  switch (kind.domain) {
+    case AF_UNIX:
+      return lookAtUnixSocket(fd, ino, kind, hasError) ?? {
+        family: "other",
+        why:
+          "it belongs to another network namespace, which is not supported " +
+          "yet",
+      };
+    case AF_INET:
+    case AF_INET6:
+      if (!SUPPORTED.has(`${kind.type} ${kind.protocol}`)) {
+        return {
+          family: "other",
+          why: kind.type === SOCK_RAW
+            ? "a raw socket is not supported yet"
+            : `a socket of protocol ${kind.protocol} is not supported yet`,
+        };
+      }
+      return lookAtInetSocket(fd, ino, kind, events, hasError);
+    default:
+      return {
+        family: "other",
+        why: `${
+          FAMILIES[kind.domain] ?? `a socket of family ${kind.domain}`
+        } is not supported yet`,
+      };
+  }
+}
+
+const SOCK_RAW = 3;
+const SUPPORTED: ReadonlySet<string> = new Set([
+  `${SOCK.STREAM} ${IPPROTO_TCP}`,
+  `${SOCK.DGRAM} ${IPPROTO_UDP}`,
+]);
+
+/** poll(2) without waiting: revents. */
+function poll(fd: number): number {
+  const pollfd = new Int16Array(4);
+  new Int32Array(pollfd.buffer)[0] = fd;
+  pollfd[2] = POLLRDHUP;
+  syscallBuffer0("poll", new Uint8Array(pollfd.buffer), 1n, 0n);
+  return pollfd[3];
+}
+
+interface SocketHolder {
+  readonly pid: number;
+  readonly tid?: number;
+  readonly descriptors: readonly {
+    readonly fd: number;
+    readonly link: string;
+    readonly status: FileStatus;
+    readonly socket?: SeenSocket | undefined;
+  }[];
+}
+
+function* socketsOf(processes: readonly SocketHolder[]) {
+  for (const { pid, tid = pid, descriptors } of processes) {
+    for (const { fd, link, status, socket } of descriptors) {
+      if (socket !== undefined) yield { pid: tid, fd, link, status, socket };
+    }
+  }
+}
+
+/** The sockets of a tree and their peers, of which somebody outside may know. */
+export function socketsAmong(
+  processes: readonly SocketHolder[],
+): PipeIdentity[] {
+  return [...socketsOf(processes)].flatMap(({ link, status, socket }) => {
+    const own = { link, status };
+    if (socket.family !== "unix") return [own];
+    const { peer, pending } = socket.diag;
+    return [
+      own,
+      ...[peer ?? 0, ...pending].filter((ino) => ino !== 0).map((ino) =>
+        identity(ino, status)
+      ),
+    ];
+  });
+}
+
+/** All sockets are on one file system. */
+function identity(ino: number, { dev }: Pick<FileStatus, "dev">): PipeIdentity {
+  return {
+    link: `socket:[${ino}]`,
+    status: { dev, ino: BigInt(ino), mode: S_IF.SOCK },
+  };
+}
+
+/** Every socket of a tree, to judge each by its neighbours. */
+export class TreeSockets {
+  readonly #unix: ReadonlyMap<number, SeenUnixSocket>;
+
+  constructor(processes: readonly SocketHolder[]) {
+    this.#unix = new Map(
+      [...socketsOf(processes)].flatMap(({ socket }) =>
+        socket.family === "unix" ? [[socket.diag.ino, socket] as const] : []
+      ),
+    );
+  }
+
+  /** @returns why a socket cannot be saved, undefined when it can */
+  problem(
+    { link, info, status }: {
+      readonly link: string;
+      readonly info: FdInfo;
+      readonly status: FileStatus;
+    },
+    socket: SeenSocket,
+    outside: OutsideHolders,
+  ): string | undefined {
+    if (socket.family === "other") return socket.why;
+    const holder = outside.holder({ link, status });
+    const { extra } = info;
+    if (extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))) {
+      return "descriptors are in flight in it (SCM_RIGHTS), which is not " +
+        "supported yet";
+    }
+    const why = socket.family === "unix"
+      ? unixSocketProblem(socket, this.neighbours(outside, status))
+      : inetSocketProblem(socket);
+    if (why !== undefined || holder === undefined) return why;
+    return `task ${holder.pid} (${holder.name}) outside of the program has ` +
+      `it, too, as descriptor ${holder.fd}`;
+  }
+
+  neighbours(
+    outside?: OutsideHolders,
+    status: Pick<FileStatus, "dev"> = { dev: 0n },
+  ): UnixNeighbours {
+    return {
+      of: (ino) => this.#unix.get(ino),
+      all: () => this.#unix.values(),
+      holder: (ino) => {
+        const holder = outside?.holder(identity(ino, status));
+        return holder &&
+          `task ${holder.pid} (${holder.name}) outside of the program`;
+      },
+    };
+  }
+}
+
+/** What was queued in each, by its inode. */
+export type SocketQueues = ReadonlyMap<number, readonly QueuedPacket[]>;
+
+/**
+ * Reads the queues of Unix sockets; nothing is taken out. The tree has to stand
+ * still.
+ *
+ * @throws CkptError naming the socket that cannot be saved
+ */
+export function readSocketQueues(
+  processes: readonly SocketHolder[],
+): SocketQueues {
+  const queues = new Map<number, readonly QueuedPacket[]>();
+  const others = new TreeSockets(processes).neighbours();
+  const names = [...others.all()].map(({ diag }) => diag.name);
+  for (const { pid, fd, link, socket } of socketsOf(processes)) {
+    // What has an error is read only where its peer has left one.
+    if (socket.family !== "unix" || !hasQueue(socket)) continue;
+    const object = `descriptor ${fd} (${link}) of task ${pid}`;
+    const packets = readQueue(pid, fd, socket, object);
+    if (packets.length === 0) continue;
+    const isOpenToAll = socket.diag.peer === undefined;
+    for (const { name } of packets) {
+      if (!isOpenToAll || name.length === 0) continue;
+      if (names.some((other) => equalNames(other, name))) continue;
+      throw refusal(
+        object,
+        `it holds a packet of ${nameText(name)}, a socket that is not part ` +
+          "of the program; that is not supported yet",
+      );
+    }
+    queues.set(socket.diag.ino, packets);
+  }
+  return queues;
+}
+
+function readQueue(
+  pid: number,
+  fd: number,
+  { diag, hasError }: SeenUnixSocket,
+  object: string,
+): QueuedPacket[] {
+  // Reading would take the error away; the socket is refused anyway.
+  if (hasError && diag.type !== SOCK.STREAM) return [];
+  const process = openPidfd(pid);
+  try {
+    const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
+    try {
+      return readUnixQueue(own, diag.type, (diag.shutdown & 1) !== 0);
+    } finally {
+      close(own);
+    }
+  } catch (error) {
+    if (error instanceof UnreadableQueue) throw refusal(object, error.message);
+    throw error;
+  } finally {
+    close(process);
+  }
+}
+
+function refusal(object: string, why: string): CkptError {
+  return new CkptError(EXIT.refused, "reading what is in sockets", [
+    { object, why },
+  ]);
+}

@@ -1,0 +1,99 @@
+/**
+ * What this host has at the names and ports of the sockets of an image; looked
+ * at before anything is restored.
+ */
+import type { Reason } from "../error.ts";
+import { ENOENT } from "../ffi/errno.ts";
+import { type FileStatus, lstat, S_IF, SyscallError } from "../ffi/syscall.ts";
+import { encodeText } from "../ffi/text.ts";
+import { inetProblems } from "./inet_socket.ts";
+import { holderOf } from "./outside_holders.ts";
+import { type UnixDiag, unixSockets } from "./sock_diag.ts";
+import type { SocketImages } from "./socket_images.ts";
+import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
+import { UnixTopology } from "./unix_topology.ts";
+
+/** What this host has at the names and ports of sockets. */
+export function takenAddresses(images: SocketImages): Reason[] {
+  return [...unixProblems(images), ...inetProblems(images.inet.values())];
+}
+
+function unixProblems({ unix }: SocketImages): Reason[] {
+  const sockets = [...unix.values()];
+  if (sockets.every(({ entry }) => entry.name.length === 0)) return [];
+  const topology = new UnixTopology(sockets);
+  const host = unixSockets();
+  return sockets.flatMap((socket) => {
+    const { name, name_dir } = socket.entry;
+    const isAccepted = topology.isAccepted(socket);
+    if (
+      name.length === 0 ||
+      isAccepted && topology.listener(socket) !== undefined
+    ) return [];
+    const path = absolute(pathOf(name), name_dir);
+    const why = isPath(name)
+      ? whyPathIsTaken(path, host, !isAccepted)
+      : whyNameIsTaken(name, host);
+    if (why === undefined) return [];
+    const object = `the Unix socket ${isPath(name) ? path : nameText(name)}`;
+    return [{ object, why }];
+  });
+}
+
+function absolute(path: string, directory: string | undefined): string {
+  return path.startsWith("/") ? path : `${directory ?? ""}/${path}`;
+}
+
+function whyNameIsTaken(
+  name: Uint8Array,
+  host: readonly UnixDiag[],
+): string | undefined {
+  const taken = host.find((other) => equalNames(other.name, name));
+  return taken === undefined
+    ? undefined
+    : `this name is taken by a socket of ${holderOf(taken.ino)}`;
+}
+
+/** @param mayBeStale whether a socket that nobody has is no hindrance */
+function whyPathIsTaken(
+  path: string,
+  host: readonly UnixDiag[],
+  mayBeStale: boolean,
+): string | undefined {
+  let status: FileStatus;
+  try {
+    status = lstat(encodeText(path));
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return error.errno === ENOENT ? whyNoDirectory(path) : error.message;
+  }
+  if ((status.mode & S_IF.MT) !== S_IF.SOCK) {
+    return "a file that is no socket has this path now";
+  }
+  const user = host.find(({ fileIno, name }) =>
+    fileIno === Number(BigInt.asUintN(32, status.ino)) &&
+    lastPart(pathOf(name)) === lastPart(path)
+  );
+  if (user !== undefined) {
+    return `this path is in use by a socket of ${holderOf(user.ino)}`;
+  }
+  return mayBeStale
+    ? undefined
+    : "a socket has this path now, and a connection of the program was made " +
+      "by another one that had it";
+}
+
+function whyNoDirectory(path: string): string | undefined {
+  const directory = path.slice(0, -lastPart(path).length - 1) || "/";
+  try {
+    lstat(encodeText(directory));
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return `its directory: ${error.message}`;
+  }
+}
+
+function lastPart(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}

@@ -1,0 +1,350 @@
+/**
+ * Unix sockets: what is seen of one, what cannot be saved, and its entry in
+ * files.img. make_unix_sockets.ts makes them again.
+ */
+import {
+  addressOf,
+  close,
+  type FileStatus,
+  readLink,
+  stat,
+  syscall,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import { decodeText, encodeText } from "../ffi/text.ts";
+import type {
+  ckpt_credentials_entry,
+  file_perms_entry,
+  fown_entry,
+  unix_sk_entry,
+} from "../image/schema.gen.ts";
+import { type UnixDiag, unixSocket } from "./sock_diag.ts";
+import {
+  getOption,
+  readSocketOptions,
+  SO,
+  type SocketKind,
+  type SocketOptions,
+  SOL_SOCKET,
+} from "./socket_options.ts";
+import { SOCK } from "./unix_queue.ts";
+
+export const AF_UNIX = 1;
+/** net/tcp_states.h. */
+export const STATE = { ESTABLISHED: 1, CLOSE: 7, LISTEN: 10 } as const;
+export const SHUT_BOTH = 3;
+
+export interface SeenUnixSocket {
+  readonly family: "unix";
+  readonly diag: UnixDiag;
+  readonly options: SocketOptions;
+  /** SO_PEERCRED; undefined where there is none. */
+  readonly peer: ckpt_credentials_entry | undefined;
+  /** The file it is bound to. */
+  readonly file: BoundFile | undefined;
+  /** poll(2) tells of an error that nobody has asked for yet. */
+  readonly hasError: boolean;
+  /** Bytes that it has sent and its peer has not read; only some count. */
+  readonly unread: number;
+}
+
+export interface BoundFile {
+  /** Where a name that is no absolute path begins. */
+  readonly directory: string | undefined;
+  /** It has no name any more. */
+  readonly deleted: boolean;
+  /** Why it cannot be found by the name that it was bound to. */
+  readonly why: string | undefined;
+  readonly access: file_perms_entry;
+}
+
+const SIOCUNIXFILE = 0x89e0n;
+const SIOCOUTQ = 0x5411n;
+const PERMISSIONS = 0o7777;
+/** What SO_PEERCRED says where nobody has connected. */
+const NOBODY = 0xffffffff;
+
+/**
+ * @param fd a descriptor of ckpt's own for the socket
+ * @returns undefined for a socket of another network namespace
+ */
+export function lookAtUnixSocket(
+  fd: number,
+  ino: bigint,
+  kind: SocketKind,
+  hasError: boolean,
+): SeenUnixSocket | undefined {
+  const diag = unixSocket(Number(ino));
+  if (diag === undefined) return undefined;
+  const peer = new DataView(getOption(fd, SOL_SOCKET, SO.PEERCRED).buffer);
+  const [pid, uid, gid] = [0, 4, 8].map((at) => peer.getUint32(at, true));
+  return {
+    family: "unix",
+    diag,
+    options: readSocketOptions(fd, kind),
+    peer: uid === NOBODY ? undefined : { pid, uid, gid },
+    file: isPath(diag.name) ? lookAtFile(fd, diag.name) : undefined,
+    hasError,
+    unread: diag.state === STATE.ESTABLISHED ? unreadByPeer(fd) : 0,
+  };
+}
+
+function unreadByPeer(fd: number): number {
+  const count = new Int32Array(1);
+  const bytes = new Uint8Array(count.buffer);
+  syscall(
+    "ioctl",
+    BigInt(fd),
+    SIOCOUTQ,
+    addressOf(bytes),
+  );
+  return count[0];
+}
+
+/** A name that is a path, not an abstract one. */
+export function isPath(name: Uint8Array): boolean {
+  return name.length > 0 && name[0] !== 0;
+}
+
+/** How errors write a name. */
+export function nameText(name: Uint8Array): string {
+  if (name.length === 0) return "without a name";
+  if (isPath(name)) return pathOf(name);
+  return `@${decodeText(name.slice(1)).replaceAll("\0", "@")}`;
+}
+
+/** The path in a sun_path, which may end with zeros. */
+export function pathOf(name: Uint8Array): string {
+  const end = name.indexOf(0);
+  return decodeText(end === -1 ? name.slice() : name.slice(0, end));
+}
+
+function lookAtFile(
+  fd: number,
+  name: Uint8Array,
+): BoundFile | undefined {
+  let found: number;
+  try {
+    found = Number(syscall("ioctl", BigInt(fd), SIOCUNIXFILE));
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+  try {
+    const status = stat(found);
+    const link = decodeText(readLink(`/proc/self/fd/${found}`));
+    return boundFile(pathOf(name), link, status, statusAt);
+  } finally {
+    close(found);
+  }
+}
+
+function statusAt(path: string): FileStatus | undefined {
+  try {
+    return stat(encodeText(path));
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+}
+
+const DELETED = " (deleted)";
+
+/**
+ * @param name as bound
+ * @param link where the kernel says that the file is
+ * @param at what is at a path now
+ */
+export function boundFile(
+  name: string,
+  link: string,
+  status: FileStatus,
+  at: (path: string) => FileStatus | undefined,
+): BoundFile {
+  const deleted = status.nlink === 0n;
+  const where = deleted && link.endsWith(DELETED)
+    ? link.slice(0, -DELETED.length)
+    : link;
+  const relative = !name.startsWith("/");
+  const directory = relative && where.endsWith(`/${name}`)
+    ? where.slice(0, -name.length - 1) || "/"
+    : undefined;
+  const path = relative ? where : name;
+  const found = deleted ? undefined : at(path);
+  const same = found?.ino === status.ino && found.dev === status.dev;
+  return {
+    directory,
+    deleted,
+    why: relative && directory === undefined || !deleted && !same
+      ? `the file it is bound to is ${where} now, and not ${name}`
+      : undefined,
+    access: {
+      mode: status.mode & PERMISSIONS,
+      uid: status.uid,
+      gid: status.gid,
+    },
+  };
+}
+
+/** What has to be known of the other sockets of the tree, and outside. */
+export interface UnixNeighbours {
+  /** Of the tree, by inode. */
+  readonly of: (ino: number) => SeenUnixSocket | undefined;
+  readonly all: () => Iterable<SeenUnixSocket>;
+  /** "task 12 (name) outside of the program" that holds a socket. */
+  readonly holder: (ino: number) => string | undefined;
+}
+
+/** @returns why it cannot be saved, undefined when it can */
+export function unixSocketProblem(
+  socket: SeenUnixSocket,
+  others: UnixNeighbours,
+): string | undefined {
+  const { diag, file, hasError } = socket;
+  const { state, type } = diag;
+  const outside = (ino: number) =>
+    others.holder(ino) ?? "a process outside of the program";
+  if (state === STATE.LISTEN) {
+    if (file?.why !== undefined) return file.why;
+    return pendingProblem(diag, others, outside);
+  }
+  if (diag.peer === undefined) {
+    if (hasError) return UNREAD_ERROR;
+    return file?.why;
+  }
+  if (diag.peer === 0) {
+    if (waitsFor(diag, others) !== undefined) {
+      return socket.unread > 0
+        ? "it waits to be accepted and has sent bytes already, which is not " +
+          "supported yet"
+        : file?.why;
+    }
+    if (type !== SOCK.DGRAM && diag.shutdown !== SHUT_BOTH) {
+      return "it waits to be accepted by a process outside of the program";
+    }
+    if (type === SOCK.DGRAM && hasError) return UNREAD_ERROR;
+    return undefined;
+  }
+  const peer = others.of(diag.peer);
+  if (peer === undefined) {
+    return `its peer is a socket of ${outside(diag.peer)}`;
+  }
+  if (hasError) return UNREAD_ERROR;
+  if (peer.diag.peer === diag.ino) {
+    const isBoth = diag.name.length > 0 && peer.diag.name.length > 0;
+    if (type === SOCK.DGRAM) return file?.why;
+    return isBoth && !isListenerName(diag.name, others) &&
+        !isListenerName(peer.diag.name, others)
+      ? "both of its ends have names, and the socket that listened is gone; " +
+        "that is not supported"
+      : undefined;
+  }
+  if (peer.diag.peer !== undefined) {
+    return "its peer has connected to another socket since, which is not " +
+      "supported";
+  }
+  if (peer.diag.name.length === 0) {
+    return "its peer has no name, which is not supported";
+  }
+  return file?.why;
+}
+
+const UNREAD_ERROR =
+  "it has an error that the program has not seen yet, which is not supported";
+
+function isListenerName(name: Uint8Array, { all }: UnixNeighbours): boolean {
+  return [...all()].some(({ diag }) =>
+    diag.state === STATE.LISTEN && equalNames(diag.name, name)
+  );
+}
+
+export function equalNames(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+function pendingProblem(
+  { pending, waiting }: UnixDiag,
+  others: UnixNeighbours,
+  outside: (ino: number) => string,
+): string | undefined {
+  for (const ino of pending) {
+    if (ino !== 0 && others.of(ino) === undefined) {
+      return `a connection of ${outside(ino)} waits to be accepted`;
+    }
+  }
+  return waiting !== pending.filter((ino) => ino !== 0).length
+    ? "a connection waits to be accepted that its maker has closed already, " +
+      "which is not supported yet"
+    : undefined;
+}
+
+/** The socket by which a connection waits to be accepted. */
+function waitsFor(
+  { ino }: UnixDiag,
+  { all }: UnixNeighbours,
+): SeenUnixSocket | undefined {
+  for (const other of all()) {
+    if (other.diag.pending.includes(ino)) return other;
+  }
+  return undefined;
+}
+
+/** Whether it can hold anything: it neither listens nor waits to connect. */
+export function hasQueue({ diag: { type, state } }: SeenUnixSocket): boolean {
+  return type === SOCK.DGRAM || state === STATE.ESTABLISHED;
+}
+
+/** Its peer is gone, and had not read all: the next call tells so. */
+export function isReset({ diag, hasError }: SeenUnixSocket): boolean {
+  return diag.peer === 0 && diag.type !== SOCK.DGRAM && hasError;
+}
+
+/** Whether it has its name from the socket that accepted the connection. */
+function isAccepted(
+  { state, type, name, peer }: UnixDiag,
+  others: UnixNeighbours,
+): boolean {
+  if (state !== STATE.ESTABLISHED || type === SOCK.DGRAM) return false;
+  const other = others.of(peer ?? 0)?.diag.name ?? new Uint8Array(0);
+  return name.length > 0 &&
+    !(other.length > 0 && isListenerName(other, others));
+}
+
+/** A datagram socket that is connected to one that was closed. */
+export function hasLostPeer({ diag }: SeenUnixSocket): boolean {
+  return diag.peer === 0 && diag.type === SOCK.DGRAM;
+}
+
+/** The entry of files.img. */
+export function describeUnixSocket(
+  socket: SeenUnixSocket,
+  id: number,
+  flags: number,
+  fown: fown_entry,
+  others: UnixNeighbours,
+): unix_sk_entry {
+  const { diag, options, file } = socket;
+  const listener = diag.peer === 0 ? waitsFor(diag, others) : undefined;
+  const isBound = file !== undefined &&
+    (listener !== undefined || !isAccepted(diag, others));
+  return {
+    id,
+    ino: diag.ino,
+    type: diag.type,
+    // One that others connect to is called connected, too.
+    state: diag.type === SOCK.DGRAM && diag.peer === undefined
+      ? STATE.CLOSE
+      : diag.state,
+    flags,
+    uflags: 0,
+    backlog: diag.backlog,
+    peer: listener?.diag.ino ?? diag.peer ?? 0,
+    fown,
+    opts: options.opts,
+    name: diag.name,
+    shutdown: diag.shutdown || undefined,
+    file_perms: isBound ? file.access : undefined,
+    name_dir: file?.directory,
+    deleted: isBound && file.deleted ? true : undefined,
+  };
+}

@@ -1,0 +1,226 @@
+/**
+ * What a file has beside its content: owner, mode, times, extended attributes
+ * (ACLs are some of these), flags of the inode (ioctl_iflags(2)).
+ */
+import { CkptError, EXIT } from "../error.ts";
+import {
+  describeErrno,
+  EINVAL,
+  ENODATA,
+  ENOTTY,
+  EOPNOTSUPP,
+  EPERM,
+} from "../ffi/errno.ts";
+import {
+  addressOf,
+  AT_FDCWD,
+  close,
+  type FileStatus,
+  O,
+  open,
+  S_IF,
+  syscall,
+  syscallBuffer0,
+  syscallBuffer1,
+  SyscallError,
+  terminated,
+} from "../ffi/syscall.ts";
+import { decodeText, encodeText } from "../ffi/text.ts";
+import type { ckpt_xattr_entry } from "../image/schema.gen.ts";
+import type { Time } from "./calls.ts";
+
+const FS_IOC_GETFLAGS = 0x80086601n;
+const FS_IOC_SETFLAGS = 0x40086602n;
+const FS_NOCOW_FL = 0x0080_0000;
+/** SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME, NOCOW of linux/fs.h: the rest the
+ * file system sets itself, or it is about directories. */
+const KEPT_FLAGS = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | FS_NOCOW_FL;
+
+/** The flags of an inode that are saved; 0 where the file system has none. */
+export function readInodeFlags(fd: number): number {
+  const flags = new Uint8Array(8);
+  try {
+    syscall("ioctl", BigInt(fd), FS_IOC_GETFLAGS, addressOf(flags));
+  } catch (error) {
+    if (!isOneOf(error, ENOTTY, EOPNOTSUPP, EINVAL)) throw error;
+    return 0;
+  }
+  return new DataView(flags.buffer).getUint32(0, true) & KEPT_FLAGS;
+}
+
+/** Adds to the flags of an inode. */
+function addInodeFlags(fd: number, wanted: number): void {
+  const flags = new Uint8Array(8);
+  const view = new DataView(flags.buffer);
+  syscall("ioctl", BigInt(fd), FS_IOC_GETFLAGS, addressOf(flags));
+  view.setUint32(0, view.getUint32(0, true) | wanted, true);
+  syscall("ioctl", BigInt(fd), FS_IOC_SETFLAGS, addressOf(flags));
+}
+
+/**
+ * Extended attributes of the file that a magic link leads to; none where the
+ * file system has none.
+ */
+export function readXattrs(at: string): ckpt_xattr_entry[] {
+  const path = terminated(encodeText(at));
+  const list = answer((buffer) =>
+    syscallBuffer0(
+      "listxattr",
+      path,
+      addressOf(buffer),
+      BigInt(buffer.length),
+    )
+  );
+  if (list === undefined) return [];
+  const names = decodeText(list).split("\0").filter((name) => name !== "");
+  return names.flatMap((name) => {
+    const value = answer((buffer) => {
+      const text = terminated(encodeText(name));
+      return syscallBuffer0(
+        "getxattr",
+        path,
+        addressOf(text),
+        addressOf(buffer),
+        BigInt(buffer.length),
+      );
+    });
+    return value === undefined ? [] : [{ name, value }];
+  });
+}
+
+/** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
+const LARGEST_XATTR = 65536;
+
+function answer(
+  ask: (buffer: Uint8Array<ArrayBuffer>) => bigint,
+): Uint8Array | undefined {
+  const buffer = new Uint8Array(LARGEST_XATTR);
+  try {
+    return buffer.slice(0, Number(ask(buffer)));
+  } catch (error) {
+    // Not supported here, or not shown to us.
+    if (isOneOf(error, EOPNOTSUPP, ENODATA, EPERM)) return undefined;
+    throw error;
+  }
+}
+
+export interface Attributes {
+  readonly uid: number;
+  readonly gid: number;
+  /** st_mode with the type. */
+  readonly mode: number;
+  readonly accessed: Time | undefined;
+  readonly modified: Time | undefined;
+  readonly xattrs: readonly ckpt_xattr_entry[];
+  readonly inodeFlags: number;
+}
+
+/** NOCOW only acts on a file that is empty (btrfs). */
+export function setEarlyFlags(fd: number, { inodeFlags }: Attributes): void {
+  if ((inodeFlags & FS_NOCOW_FL) !== 0) addInodeFlags(fd, FS_NOCOW_FL);
+}
+
+/**
+ * Gives a file its attributes, each after what would change it again: an owner
+ * clears set-user-ID bits and capabilities, a write sets the time, and an
+ * immutable file takes nothing more.
+ *
+ * @param fd O_PATH
+ * @param name for errors
+ * @throws CkptError naming the attribute
+ */
+export function setAttributes(
+  fd: number,
+  name: string,
+  attributes: Attributes,
+): void {
+  const { uid, gid, mode, xattrs, inodeFlags } = attributes;
+  const at = `/proc/self/fd/${fd}`;
+  const path = terminated(encodeText(at));
+  const attempt = (what: string, call: () => void) => {
+    try {
+      call();
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      throw new CkptError(EXIT.failed, `making the deleted file ${name}`, [{
+        object: what,
+        why: describeErrno(error.errno),
+      }], { cause: error });
+    }
+  };
+  attempt(
+    `its owner ${uid}:${gid}`,
+    () => syscallBuffer0("chown", path, BigInt(uid), BigInt(gid)),
+  );
+  if ((mode & S_IF.MT) !== S_IF.LNK) {
+    attempt(
+      `its mode 0${(mode & 0o7777).toString(8)}`,
+      () => syscallBuffer0("chmod", path, BigInt(mode & 0o7777)),
+    );
+  }
+  for (const { name, value } of xattrs) {
+    const text = terminated(encodeText(name));
+    const bytes = Uint8Array.from(value);
+    attempt(`its extended attribute ${name}`, () =>
+      // The fifth argument, flags, is 0.
+      syscallBuffer0(
+        "setxattr",
+        path,
+        addressOf(text),
+        bytes.length === 0 ? 0n : addressOf(bytes),
+        BigInt(bytes.length),
+      ));
+  }
+  attempt("its times", () => setTimes(fd, attributes));
+  const late = inodeFlags & ~FS_NOCOW_FL;
+  if (late === 0) return;
+  attempt(`its inode flags 0x${late.toString(16)}`, () => {
+    const own = open(encodeText(at), O.RDONLY | O.NONBLOCK);
+    try {
+      addInodeFlags(own, late);
+    } finally {
+      close(own);
+    }
+  });
+}
+
+/** utimensat(2), of an O_PATH descriptor as well. */
+export function setTimes(
+  fd: number,
+  { accessed, modified }: Pick<Attributes, "accessed" | "modified">,
+): void {
+  const times = timespecs(accessed, modified);
+  syscallBuffer1(
+    "utimensat",
+    BigInt(AT_FDCWD),
+    terminated(encodeText(`/proc/self/fd/${fd}`)),
+    addressOf(times),
+    0n,
+  );
+}
+
+const UTIME_OMIT = 0x3ffffffen;
+
+function timespecs(...times: (Time | undefined)[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(16 * times.length);
+  const view = new DataView(bytes.buffer);
+  times.forEach((time, i) => {
+    view.setBigInt64(16 * i, time?.seconds ?? 0n, true);
+    view.setBigInt64(
+      16 * i + 8,
+      time === undefined ? UTIME_OMIT : BigInt(time.nanoseconds),
+      true,
+    );
+  });
+  return bytes;
+}
+
+export function isOneOf(error: unknown, ...numbers: number[]): boolean {
+  return error instanceof SyscallError && numbers.includes(error.errno);
+}
+
+/** Only of these can be asked for flags without an effect of opening them. */
+export function hasInodeFlags({ mode }: Pick<FileStatus, "mode">): boolean {
+  const type = mode & S_IF.MT;
+  return type === S_IF.REG || type === S_IF.DIR;
+}

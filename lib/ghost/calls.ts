@@ -1,0 +1,255 @@
+/** System calls about files as such, by the links of /proc that lead to them. */
+import { encodeText } from "../ffi/text.ts";
+import {
+  addressOf,
+  AT_FDCWD,
+  close,
+  type FileStatus,
+  lstat,
+  O,
+  open,
+  readLink,
+  S_IF,
+  syscall,
+  syscallBuffer0,
+  syscallBuffer1,
+  SyscallError,
+  terminated,
+} from "../ffi/syscall.ts";
+import { decodeText } from "../ffi/text.ts";
+import { ENOENT } from "../ffi/errno.ts";
+
+/** A point in time as the kernel keeps it. */
+export interface Time {
+  readonly seconds: bigint;
+  readonly nanoseconds: number;
+}
+
+export interface ExtendedStatus {
+  readonly allocated: bigint;
+  readonly accessed: Time;
+  readonly modified: Time;
+  readonly mountId: bigint;
+}
+
+const STATX_BASIC_STATS = 0x7ffn;
+const STATX_MNT_ID = 0x1000n;
+const BLOCK = 512n;
+
+/** statx(2), following links. */
+export function statx(path: string): ExtendedStatus {
+  const buffer = new Uint8Array(256);
+  syscallBuffer1(
+    "statx",
+    BigInt(AT_FDCWD),
+    terminated(encodeText(path)),
+    0n,
+    STATX_BASIC_STATS | STATX_MNT_ID,
+    addressOf(buffer),
+  );
+  const view = new DataView(buffer.buffer);
+  const time = (at: number) => ({
+    seconds: view.getBigInt64(at, true),
+    nanoseconds: view.getUint32(at + 8, true),
+  });
+  return {
+    allocated: view.getBigUint64(48, true) * BLOCK,
+    accessed: time(64),
+    modified: time(112),
+    mountId: view.getBigUint64(144, true),
+  };
+}
+
+/** statfs.f_type (statfs(2)). */
+export function fileSystemType(path: string): bigint {
+  const buffer = new Uint8Array(120);
+  syscallBuffer0(
+    "statfs",
+    terminated(encodeText(path)),
+    addressOf(buffer),
+  );
+  return new DataView(buffer.buffer).getBigUint64(0, true);
+}
+
+/** lstat(2); undefined when the path cannot be followed to its end. */
+export function statusAt(path: string): FileStatus | undefined {
+  try {
+    return lstat(encodeText(path));
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+}
+
+export function isSameFile(
+  a: Pick<FileStatus, "dev" | "ino">,
+  b: Pick<FileStatus, "dev" | "ino">,
+): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
+/** The directory of a path, and its last name. */
+export function splitPath(path: string): { directory: string; name: string } {
+  const at = path.lastIndexOf("/");
+  return {
+    directory: at <= 0 ? "/" : path.slice(0, at),
+    name: path.slice(at + 1),
+  };
+}
+
+/**
+ * The nearest directory above `path` that is there. What links in /proc show
+ * leads through no symbolic link; where one is now, the directory is gone.
+ */
+export function nearestDirectory(path: string): string {
+  let { directory } = splitPath(path);
+  while (directory !== "/" && !isDirectory(directory)) {
+    ({ directory } = splitPath(directory));
+  }
+  return directory;
+}
+
+function isDirectory(path: string): boolean {
+  const mode = statusAt(path)?.mode ?? 0;
+  return (mode & S_IF.MT) === S_IF.DIR;
+}
+
+const AT_SYMLINK_FOLLOW = 0x400n;
+
+/** Gives the file that `at` leads to, a magic link of /proc, another name. */
+export function linkTo(at: string, name: string): void {
+  const target = terminated(encodeText(name));
+  syscallBuffer1(
+    "linkat",
+    BigInt(AT_FDCWD),
+    terminated(encodeText(at)),
+    BigInt(AT_FDCWD),
+    addressOf(target),
+    AT_SYMLINK_FOLLOW,
+  );
+}
+
+const AT_REMOVEDIR = 0x200n;
+
+export function unlink(path: string): void {
+  remove(path, 0n);
+}
+
+export function rmdir(path: string): void {
+  remove(path, AT_REMOVEDIR);
+}
+
+function remove(path: string, flags: bigint): void {
+  syscallBuffer1(
+    "unlinkat",
+    BigInt(AT_FDCWD),
+    terminated(encodeText(path)),
+    flags,
+  );
+}
+
+/** unlink(2); @returns false when it is not there */
+export function unlinkIfThere(path: string): boolean {
+  try {
+    unlink(path);
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ENOENT) return false;
+    throw error;
+  }
+}
+
+const BTRFS = 0x9123683en;
+const BTRFS_IOC_INO_PATHS = 0xc0389423n;
+const FIRST_INODE_OF_SUBVOLUME = 256n;
+const PATHS_BYTES = 4096;
+const PATHS_HEAD = 16;
+
+/**
+ * All names of an inode, where the file system knows them (btrfs.h, struct
+ * btrfs_ioctl_ino_path_args).
+ *
+ * @param directory on the same mount, in the same subvolume
+ */
+export function namesByInode(directory: string, inode: bigint): string[] {
+  if (fileSystemType(directory) !== BTRFS) return [];
+  let root = directory;
+  while (statusAt(root)?.ino !== FIRST_INODE_OF_SUBVOLUME) {
+    if (root === "/") return [];
+    root = splitPath(root).directory;
+  }
+  const found = new Uint8Array(PATHS_BYTES);
+  const question = new Uint8Array(56);
+  const view = new DataView(question.buffer);
+  view.setBigUint64(0, inode, true);
+  view.setBigUint64(8, BigInt(PATHS_BYTES), true);
+  view.setBigUint64(48, addressOf(found), true);
+  try {
+    const fd = open(encodeText(root), O.RDONLY | O.DIRECTORY);
+    try {
+      syscall("ioctl", BigInt(fd), BTRFS_IOC_INO_PATHS, addressOf(question));
+    } finally {
+      close(fd);
+    }
+  } catch (error) {
+    if (error instanceof SyscallError) return [];
+    throw error;
+  }
+  const answer = new DataView(found.buffer);
+  const count = answer.getUint32(8, true);
+  return Array.from({ length: count }, (_, i) => {
+    const start = PATHS_HEAD +
+      Number(answer.getBigUint64(PATHS_HEAD + 8 * i, true));
+    const name = found.subarray(start, found.indexOf(0, start));
+    return `${root === "/" ? "" : root}/${decodeText(name)}`;
+  });
+}
+
+const HANDLE_BYTES = 128;
+const HANDLE_HEAD = 8;
+
+/**
+ * A path that the kernel knows for the file behind a magic link: of those of
+ * its names that it has in its cache (open_by_handle_at(2)).
+ *
+ * @param directory on the same mount
+ * @returns undefined where the file system has no handles, or it has no name
+ */
+export function pathByHandle(
+  at: string,
+  directory: string,
+): string | undefined {
+  const handle = new Uint8Array(HANDLE_HEAD + HANDLE_BYTES);
+  new DataView(handle.buffer).setUint32(0, HANDLE_BYTES, true);
+  const mountId = new Uint8Array(4);
+  let mount: number | undefined;
+  try {
+    syscallBuffer1(
+      "name_to_handle_at",
+      BigInt(AT_FDCWD),
+      terminated(encodeText(at)),
+      addressOf(handle),
+      addressOf(mountId),
+      AT_SYMLINK_FOLLOW,
+    );
+    mount = open(encodeText(directory), O.RDONLY | O.DIRECTORY);
+    const fd = Number(
+      syscall(
+        "open_by_handle_at",
+        BigInt(mount),
+        addressOf(handle),
+        BigInt(O.PATH | O.CLOEXEC),
+      ),
+    );
+    try {
+      return decodeText(readLink(`/proc/self/fd/${fd}`));
+    } finally {
+      close(fd);
+    }
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  } finally {
+    if (mount !== undefined) close(mount);
+  }
+}

@@ -1,0 +1,455 @@
+/**
+ * Makes the files of an image that have no name, before any process exists.
+ * Each has its old name only for the moment in which it is opened: whatever
+ * happens afterwards, nothing of it stays. The processes open it anew through
+ * the descriptor (/proc/self/fd), so that /proc shows the path it had.
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import { EEXIST, EINVAL, EOPNOTSUPP, EROFS, EXDEV } from "../ffi/errno.ts";
+import {
+  addressOf,
+  AT_FDCWD,
+  close,
+  O,
+  open,
+  S_IF,
+  stat,
+  syscall,
+  syscallBuffer0,
+  syscallBuffer1,
+  SyscallError,
+  terminated,
+} from "../ffi/syscall.ts";
+import { encodeText } from "../ffi/text.ts";
+import type { ImageSet } from "../image/image_set.ts";
+import { imageName } from "../image/kinds.ts";
+import type { file_entry } from "../image/schema.gen.ts";
+import type { Report } from "../report.ts";
+import {
+  isOneOf,
+  setAttributes,
+  setEarlyFlags,
+  setTimes,
+} from "./attributes.ts";
+import {
+  nearestDirectory,
+  rmdir,
+  splitPath,
+  statusAt,
+  unlink,
+} from "./calls.ts";
+import { copyRange } from "./content.ts";
+import { type Ghost, readGhostFile, type Remap } from "./remaps.ts";
+
+/** A descriptor of ckpt's that stands for a file of the image. */
+export interface MadeFile {
+  readonly fd: number;
+  /**
+   * Whether it is to be opened anew (it is O_PATH). Otherwise it is the very
+   * description: flags that open(2) keeps only for a name or a new file.
+   */
+  readonly reopen: boolean;
+}
+
+/** A file of files.img that needs one. */
+interface Wanted {
+  readonly id: number;
+  readonly path: string;
+  readonly flags: number;
+}
+
+/** Flags that act on open(2) and are no state of an open file. */
+const ACTING_FLAGS = O.CREAT | O.EXCL | O.TRUNC | O.CLOEXEC | O.NOCTTY;
+const TMPFILE_BIT = O.TMPFILE & ~O.DIRECTORY;
+
+export class MadeFiles implements Disposable {
+  readonly byFile = new Map<number, MadeFile>();
+  readonly #fds: number[] = [];
+  readonly #fifos = new Map<number, Ghost>();
+
+  private constructor() {}
+
+  /**
+   * @param remaps by the ids of the files
+   * @throws CkptError naming the file that cannot be made; nothing is left then
+   */
+  static async make(
+    set: ImageSet,
+    remaps: ReadonlyMap<number, Remap>,
+    files: ReadonlyMap<number, file_entry>,
+    report: Report,
+  ): Promise<MadeFiles> {
+    const made = new MadeFiles();
+    try {
+      const groups = Map.groupBy(
+        remaps,
+        ([, remap]) =>
+          remap.kind === "ghost" ? `ghost ${remap.id}` : `link ${remap.path}`,
+      );
+      for (const group of groups.values()) {
+        const [[, remap]] = group;
+        const wanted = group.map(([id]) => {
+          const { name, flags } = files.get(id)!.reg!;
+          return { id, path: name, flags };
+        });
+        if (remap.kind === "link") made.#openLinked(remap.path, wanted);
+        else await made.#makeGhost(set, remap.id, wanted, report);
+      }
+      return made;
+    } catch (error) {
+      made[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get fds(): readonly number[] {
+    return this.#fds;
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.#fds.splice(0)) close(fd);
+    this.byFile.clear();
+  }
+
+  #keep(fd: number): number {
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  async #makeGhost(
+    set: ImageSet,
+    id: number,
+    wanted: readonly Wanted[],
+    report: Report,
+  ): Promise<void> {
+    const ghost = readGhostFile(set, id);
+    const [{ path }] = wanted;
+    const fd = attempt(path, () => this.#create(ghost, wanted));
+    if ((ghost.attributes.mode & S_IF.MT) === S_IF.REG) {
+      await attemptAsync(
+        path,
+        () =>
+          fillGhost(fd, ghost, set.path(imageName("ghost-file", id)), {
+            name: path,
+            report,
+          }),
+      );
+    }
+    setAttributes(fd, path, ghost.attributes);
+    if ((ghost.attributes.mode & S_IF.MT) === S_IF.IFO) {
+      this.#fifos.set(fd, ghost);
+    }
+  }
+
+  /** Once fifos have their content: that it was written changed their times. */
+  setTimes(): void {
+    for (const [fd, { attributes }] of this.#fifos) setTimes(fd, attributes);
+  }
+
+  /** @returns an O_PATH descriptor of the file, which has no name any more */
+  #create(ghost: Ghost, wanted: readonly Wanted[]): number {
+    const nameless = wanted.find(({ flags }) => (flags & TMPFILE_BIT) !== 0);
+    const made = nameless && this.#createNameless(nameless);
+    const rest = wanted.filter((one) => !this.byFile.has(one.id));
+    if (made !== undefined) {
+      for (const { id } of rest) {
+        this.byFile.set(id, { fd: made, reopen: true });
+      }
+      return made;
+    }
+    const remove = (ghost.attributes.mode & S_IF.MT) === S_IF.DIR
+      ? rmdir
+      : unlink;
+    const [first, ...others] = Map.groupBy(rest, ({ path }) => path);
+    return withName(
+      first[0],
+      (name) => createNamed(name, ghost),
+      remove,
+      (name) => {
+        // While it has one name, it can get another.
+        for (const [path, group] of others) {
+          try {
+            withName(
+              path,
+              (other) => linkPath(name, other),
+              remove,
+              (other) => this.#openNamed(other, group),
+            );
+          } catch (error) {
+            // The path was that of another mount of the file system.
+            if (!isOneOf(error, EXDEV)) throw error;
+            this.#openNamed(name, group);
+          }
+        }
+        return this.#openNamed(name, first[1]);
+      },
+    );
+  }
+
+  /**
+   * A file that never had a name (O_TMPFILE), by the descriptor that made it.
+   *
+   * @returns undefined where the file system cannot make one
+   */
+  #createNameless({ id, path, flags }: Wanted): number | undefined {
+    const fd = inDirectory(path, (directory) => {
+      try {
+        return open(encodeText(directory), flags & ~ACTING_FLAGS, 0o600);
+      } catch (error) {
+        if (isOneOf(error, EOPNOTSUPP, EINVAL)) return undefined;
+        throw error;
+      }
+    });
+    if (fd === undefined) return undefined;
+    this.byFile.set(id, { fd: this.#keep(fd), reopen: false });
+    return this.#keep(open(`/proc/self/fd/${fd}`, O.PATH));
+  }
+
+  /** Opens a file while it has a name. @returns an O_PATH descriptor of it */
+  #openNamed(name: string, wanted: readonly Wanted[]): number {
+    const path = encodeText(name);
+    const fd = this.#keep(open(path, O.PATH | O.NOFOLLOW));
+    const type = stat(fd).mode & S_IF.MT;
+    for (const { id, flags } of wanted) {
+      // Through a link of /proc, this flag could not be given. Opening others
+      // by name might wait (fifos) or act (devices).
+      const byName = (flags & O.NOFOLLOW) !== 0 &&
+        ((flags & O.PATH) !== 0 || type === S_IF.REG || type === S_IF.DIR);
+      const clean = flags & ~ACTING_FLAGS &
+        ~((flags & TMPFILE_BIT) === 0 ? 0 : O.TMPFILE);
+      this.byFile.set(
+        id,
+        byName
+          ? { fd: this.#keep(open(path, clean)), reopen: false }
+          : { fd, reopen: true },
+      );
+    }
+    return fd;
+  }
+
+  /** A file with other names: it has its old one for a moment. */
+  #openLinked(link: string, wanted: readonly Wanted[]): void {
+    for (const [path, group] of Map.groupBy(wanted, ({ path }) => path)) {
+      try {
+        withName(
+          path,
+          (name) => linkPath(link, name),
+          unlink,
+          (name) => this.#openNamed(name, group),
+        );
+      } catch (error) {
+        if (!isOneOf(error, EXDEV, EROFS)) throw failure(path, error);
+        attempt(path, () => this.#openNamed(link, group));
+      }
+    }
+  }
+}
+
+function createNamed(name: string, { image, attributes }: Ghost): void {
+  const { mode } = attributes;
+  const path = terminated(encodeText(name));
+  const here = BigInt(AT_FDCWD);
+  const PRIVATE = 0o600;
+  switch (mode & S_IF.MT) {
+    case S_IF.REG:
+      close(open(encodeText(name), O.CREAT | O.EXCL | O.WRONLY, PRIVATE));
+      break;
+    case S_IF.DIR:
+      syscallBuffer1("mkdirat", here, path, 0o700n);
+      break;
+    case S_IF.LNK: {
+      const target = terminated(encodeText(image.entry.symlnk_target ?? ""));
+      syscallBuffer0("symlinkat", target, here, addressOf(path));
+      break;
+    }
+    default:
+      syscallBuffer1(
+        "mknodat",
+        here,
+        path,
+        BigInt((mode & S_IF.MT) | PRIVATE),
+        BigInt(image.entry.rdev ?? 0),
+      );
+  }
+}
+
+function linkPath(from: string, name: string): void {
+  const target = terminated(encodeText(name));
+  syscallBuffer1(
+    "linkat",
+    BigInt(AT_FDCWD),
+    terminated(encodeText(from)),
+    BigInt(AT_FDCWD),
+    addressOf(target),
+  );
+}
+
+/** How many names are tried where another file has the old one. */
+const TRIES = 100;
+
+/**
+ * Lets `use` see a new file under its old name, or one beside that where it is
+ * taken.
+ */
+function withName<T>(
+  path: string,
+  create: (name: string) => void,
+  remove: (name: string) => void,
+  use: (name: string) => T,
+): T {
+  return inDirectory(path, (directory) => {
+    const prefix = directory === "/" ? "/" : `${directory}/`;
+    const old = prefix + splitPath(path).name;
+    let name = old;
+    for (let i = 1;; i++) {
+      try {
+        create(name);
+        break;
+      } catch (error) {
+        if (!isOneOf(error, EEXIST) || i > TRIES) throw error;
+        name = `${old}.ckpt-ghost.${i}`;
+      }
+    }
+    try {
+      return use(name);
+    } finally {
+      remove(name);
+    }
+  });
+}
+
+/**
+ * Lets `use` see the directory of a path. Those that are gone are there
+ * meanwhile; where something else has the name of one, the nearest directory
+ * above takes its place.
+ */
+function inDirectory<T>(path: string, use: (directory: string) => T): T {
+  const nearest = nearestDirectory(path);
+  const { directory } = splitPath(path);
+  const missing: string[] = [];
+  for (let at = directory; at !== nearest; at = splitPath(at).directory) {
+    missing.unshift(at);
+  }
+  if (missing.some((name) => statusAt(name) !== undefined)) {
+    return use(nearest);
+  }
+  const made: string[] = [];
+  try {
+    for (const name of missing) {
+      syscallBuffer1(
+        "mkdirat",
+        BigInt(AT_FDCWD),
+        terminated(encodeText(name)),
+        0o700n,
+      );
+      made.push(name);
+    }
+    return use(directory);
+  } finally {
+    for (const name of made.reverse()) rmdir(name);
+  }
+}
+
+const FALLOC_FL_KEEP_SIZE = 1n;
+const PROGRESS_FROM = 64 << 20;
+
+async function fillGhost(
+  fd: number,
+  ghost: Ghost,
+  imagePath: string,
+  { name, report }: { name: string; report: Report },
+): Promise<void> {
+  const { image: { entry, chunks }, extension, attributes } = ghost;
+  const file = open(`/proc/self/fd/${fd}`, O.RDWR);
+  try {
+    setEarlyFlags(file, attributes);
+    const last = chunks.at(-1);
+    const size = entry.chunks
+      ? entry.size ?? 0n
+      : BigInt(last === undefined ? 0 : last.offset + last.length);
+    syscall("ftruncate", BigInt(file), size);
+    for (const { start, end } of extension.allocated) {
+      try {
+        syscall(
+          "fallocate",
+          BigInt(file),
+          FALLOC_FL_KEEP_SIZE,
+          start,
+          end - start,
+        );
+      } catch (error) {
+        // Where space cannot be reserved, none is.
+        if (!isOneOf(error, EOPNOTSUPP)) throw error;
+      }
+    }
+    if (chunks.length === 0) return;
+    const source = open(encodeText(imagePath), O.RDONLY);
+    try {
+      const total = chunks.reduce((sum, { length }) => sum + length, 0);
+      let done = 0;
+      for (const { offset, length, position } of chunks) {
+        await copyRange(source, position, file, offset, length, async (n) => {
+          done += n;
+          if (total < PROGRESS_FROM) return;
+          report.progress(`making ${name} (bytes)`, done, total);
+          await report.letSignalsIn();
+          report.signal.throwIfAborted();
+        });
+      }
+    } finally {
+      close(source);
+    }
+  } finally {
+    close(file);
+  }
+}
+
+function attempt<T>(path: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw failure(path, error);
+  }
+}
+
+async function attemptAsync<T>(
+  path: string,
+  call: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw failure(path, error);
+  }
+}
+
+function failure(path: string, error: unknown): unknown {
+  if (!(error instanceof SyscallError)) return error;
+  return new CkptError(EXIT.failed, "making deleted files again", [{
+    object: `file ${path}`,
+    why: error.message,
+    ...(error.errno === EROFS && {
+      remedy: "mount its file system for writing while ckpt restores",
+    }),
+  }], { cause: error });
+}
+
+/**
+ * Links that a dump has made and that are not there any more, or are other
+ * files.
+ */
+export function missingLinks(remaps: ReadonlyMap<number, Remap>): Reason[] {
+  const paths = new Set(
+    [...remaps.values()].flatMap((remap) =>
+      remap.kind === "link" ? [remap.path] : []
+    ),
+  );
+  return [...paths].filter((path) => statusAt(path) === undefined).map(
+    (path) => ({
+      object: `file ${path}`,
+      why: "this link, which the dump has made, is gone",
+      remedy: "put it back; ckpt clean removes it, and then the image cannot " +
+        "be restored any more",
+    }),
+  );
+}

@@ -1,0 +1,102 @@
+/** What the images say about files whose path does not lead to them. */
+import { CkptError, EXIT } from "../error.ts";
+import { type GhostImage, readGhost } from "../image/ghost.ts";
+import type { ImageSet } from "../image/image_set.ts";
+import { imageName } from "../image/kinds.ts";
+import {
+  type ckpt_ghost_entry,
+  type file_entry,
+  remap_type,
+} from "../image/schema.gen.ts";
+import type { Attributes } from "./attributes.ts";
+
+/** What is opened in the stead of a file's path. */
+export type Remap =
+  | { readonly kind: "ghost"; readonly id: number }
+  | { readonly kind: "link"; readonly path: string };
+
+export interface Ghost {
+  readonly image: GhostImage;
+  readonly attributes: Attributes;
+  readonly extension: ckpt_ghost_entry;
+}
+
+/** An old way to say that a number is that of a ghost. */
+const GHOST_BIT = 0x80000000;
+
+/**
+ * Processes that had ended and that files below /proc tell of.
+ *
+ * @param set validated
+ */
+export function readEndedTasks(set: ImageSet): ReadonlySet<number> {
+  return new Set(
+    (set.read("remap-fpath", undefined) ?? []).flatMap((entry) =>
+      entry.remap_type === remap_type.PROCFS ? [entry.remap_id] : []
+    ),
+  );
+}
+
+/**
+ * @param set validated
+ * @returns by the ids of the files
+ */
+export function readRemaps(
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+): ReadonlyMap<number, Remap> {
+  const remaps = new Map<number, Remap>();
+  for (const entry of set.read("remap-fpath", undefined) ?? []) {
+    const { orig_id, remap_id, remap_type: type } = entry;
+    if (type === remap_type.PROCFS) continue; // see readEndedTasks
+    if (
+      type === remap_type.GHOST ||
+      type === undefined && (remap_id & GHOST_BIT) !== 0
+    ) {
+      remaps.set(orig_id, { kind: "ghost", id: (remap_id & ~GHOST_BIT) >>> 0 });
+    } else {
+      const path = files.get(remap_id)!.reg!.name;
+      remaps.set(orig_id, { kind: "link", path });
+    }
+  }
+  return remaps;
+}
+
+const NANOSECONDS = 1000;
+
+/** @throws CkptError when the image is missing or damaged */
+export function readGhostFile(set: ImageSet, id: number): Ghost {
+  const image = readGhost(set, id);
+  const { entry } = image;
+  const extension = (set.read("ckpt-ghosts", undefined) ?? [])
+    .find(({ ghost_id }) => ghost_id === id) ??
+    { ghost_id: id, xattrs: [], allocated: [] };
+  const time = (
+    value: typeof entry.atim,
+    rest: number | undefined,
+    field: string,
+  ) => {
+    if (value === undefined) return undefined;
+    const nanoseconds = Number(value.tv_usec) * NANOSECONDS + (rest ?? 0);
+    if (nanoseconds >= 1e9 || (rest ?? 0) >= NANOSECONDS) {
+      throw new CkptError(EXIT.image, `restoring from ${set.directory}`, [{
+        object: `${imageName("ghost-file", id)}, entry 0, field ${field}`,
+        why: "is no time",
+      }]);
+    }
+    return { seconds: BigInt.asIntN(64, value.tv_sec), nanoseconds };
+  };
+  return {
+    image,
+    extension,
+    attributes: {
+      uid: entry.uid,
+      gid: entry.gid,
+      mode: entry.mode,
+      accessed: time(entry.atim, extension.atime_ns, "atim"),
+      modified: time(entry.mtim, extension.mtime_ns, "mtim"),
+      xattrs: extension.xattrs,
+      inodeFlags: extension.inode_flags ?? 0,
+    },
+  };
+}

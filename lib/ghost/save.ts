@@ -1,0 +1,334 @@
+/**
+ * Saves what the paths of files in use do not lead to: the content of those
+ * without a name, a new link to those with an unknown one. While the tree
+ * stands still, so that it is that of one moment.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { EMLINK, ENOENT, EOPNOTSUPP, EPERM } from "../ffi/errno.ts";
+import {
+  addressOf,
+  close,
+  O,
+  open,
+  pwrite,
+  S_IF,
+  syscallBuffer1,
+  SyscallError,
+  terminated,
+} from "../ffi/syscall.ts";
+import { decodeText, encodeText } from "../ffi/text.ts";
+import { encodeImage } from "../image/framing.ts";
+import { encodeAlignedGhostChunk, encodeGhostChunk } from "../image/ghost.ts";
+import type { ImageWriter } from "../image/image_writer.ts";
+import { imageName } from "../image/kinds.ts";
+import type {
+  ckpt_ghost_entry,
+  ghost_file_entry,
+} from "../image/schema.gen.ts";
+import { hasCapability } from "../proc/read.ts";
+import type { Report } from "../report.ts";
+import {
+  hasInodeFlags,
+  isOneOf,
+  readInodeFlags,
+  readXattrs,
+} from "./attributes.ts";
+import { fileSystemType, statx } from "./calls.ts";
+import {
+  copyRange,
+  dataSegments,
+  type Segment,
+  unwrittenSegments,
+} from "./content.ts";
+import {
+  decideFate,
+  DEFAULT_GHOST_LIMIT,
+  type FateOptions,
+  formatBytes,
+  ghost,
+  mayHaveNoName,
+} from "./fate.ts";
+import {
+  fileKey,
+  type FilesInUse,
+  inodeKey,
+  type LostFileInUse,
+  type UsedPath,
+} from "./files_in_use.ts";
+import type { DumpLinks } from "./links.ts";
+
+/** How the image says where a file is. */
+export interface Place {
+  /** The path for its entry in files.img. */
+  readonly path: string;
+  /** What is opened in its stead; undefined: the path leads to it. */
+  readonly remap?:
+    | { readonly ghost: number }
+    | { readonly link: string };
+}
+
+/** Where files are that were looked at; the others are at their paths. */
+export class SavedFiles {
+  readonly places = new Map<string, Place>();
+  /** What CRIU's images have no field for, by the number of the ghost. */
+  readonly ghosts: ckpt_ghost_entry[] = [];
+
+  placeOf(used: UsedPath): Place {
+    return this.places.get(fileKey(used)) ?? { path: used.link };
+  }
+}
+
+/**
+ * @param links gets the links that are made
+ * @throws CkptError when a file cannot be saved after all, naming it; those
+ * that {@link decideFate} refuses are left out
+ */
+export async function saveLostFiles(
+  files: FilesInUse,
+  options: FateOptions,
+  writer: ImageWriter,
+  links: DumpLinks,
+  report: Report,
+): Promise<SavedFiles> {
+  const saved = new SavedFiles();
+  const ghosts = new Map<string, number>();
+  const linked = new Map<string, string | undefined>();
+  for (const file of files.lost) {
+    const inode = inodeKey(file.status);
+    let fate = decideFate(file, options);
+    if (fate.kind === "link") {
+      if (!linked.has(inode)) {
+        linked.set(inode, tryLink(file, fate.path, links, report));
+      }
+      const link = linked.get(inode);
+      if (link !== undefined) {
+        saved.places.set(fileKey(file), { path: fate.path, remap: { link } });
+        continue;
+      }
+      fate = ghost(file, fate.path, options.ghostLimit ?? DEFAULT_GHOST_LIMIT);
+      if (fate.kind === "refused") {
+        throw new CkptError(EXIT.refused, "saving deleted files", [{
+          object: describe(file),
+          ...fate,
+        }]);
+      }
+    }
+    if (fate.kind === "refused") continue;
+    if (fate.kind === "elsewhere") {
+      saved.places.set(fileKey(file), { path: fate.path });
+      continue;
+    }
+    let id = ghosts.get(inode);
+    if (id === undefined) {
+      id = ghosts.size + 1;
+      ghosts.set(inode, id);
+      report.log(
+        4,
+        `saving ${describe(file)}, ${formatBytes(file.allocated)}`,
+      );
+      await saveGhost(id, file, writer, saved, report);
+    }
+    saved.places.set(fileKey(file), { path: fate.path, remap: { ghost: id } });
+  }
+  return saved;
+}
+
+/** "descriptor 5 (/tmp/x (deleted)) of task 12" */
+export function describe(
+  { link, holder, task }: Pick<LostFileInUse, "link" | "holder" | "task">,
+): string {
+  return `${holder} (${link}) of task ${task}`;
+}
+
+/** @returns undefined when the file system knows no links, or no name is left */
+function tryLink(
+  file: LostFileInUse,
+  path: string,
+  links: DumpLinks,
+  report: Report,
+): string | undefined {
+  try {
+    return links.add(file.at, path, file.status);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === ENOENT && mayHaveNoName(file)) return undefined;
+    const capable = hasCapability("CAP_FOWNER") &&
+      hasCapability("CAP_DAC_OVERRIDE");
+    if (isOneOf(error, EPERM, EOPNOTSUPP) && capable) {
+      report.log(
+        2,
+        `${describe(file)}: its file system cannot link it, so its content ` +
+          "is saved; later writes will not reach its other names",
+      );
+      return undefined;
+    }
+    const exit = capable ? EXIT.failed : EXIT.permission;
+    throw new CkptError(exit, "linking deleted files", [{
+      object: describe(file),
+      why: error.message,
+      remedy: capable
+        ? isOneOf(error, EMLINK) ? "remove one of its other names" : undefined
+        : "ckpt needs the capabilities CAP_FOWNER and CAP_DAC_OVERRIDE",
+    }], { cause: error });
+  }
+}
+
+/** Below this CRIU reads the content as one piece. */
+const SMALLEST_WITH_CHUNKS = 12288;
+/** From here on sharing blocks is worth an aligned place. */
+const WORTH_ALIGNING = 65536;
+const MICROSECOND = 1000;
+const PROGRESS_FROM = 64n << 20n;
+
+async function saveGhost(
+  id: number,
+  file: LostFileInUse,
+  writer: ImageWriter,
+  saved: SavedFiles,
+  report: Report,
+): Promise<void> {
+  const { at, status } = file;
+  const { accessed, modified } = statx(at);
+  const type = status.mode & S_IF.MT;
+  const xattrs = readXattrs(at);
+  const regular = type === S_IF.REG;
+  const content = hasInodeFlags(status)
+    ? open(encodeText(at), O.RDONLY | O.NOATIME | O.NONBLOCK)
+    : undefined;
+  try {
+    const size = Number(status.size);
+    const segments = regular ? dataSegments(content!, size) : [];
+    const unwritten = regular ? unwrittenSegments(content!) : [];
+    const chunks = regular &&
+      (size >= SMALLEST_WITH_CHUNKS || !isWhole(segments, size));
+    const special = type === S_IF.CHR || type === S_IF.BLK;
+    const entry: ghost_file_entry = {
+      uid: status.uid,
+      gid: status.gid,
+      mode: status.mode,
+      dev: Number(BigInt.asUintN(32, status.dev)),
+      ino: status.ino,
+      rdev: special ? Number(BigInt.asUintN(32, status.rdev)) : undefined,
+      atim: timeval(accessed),
+      mtim: timeval(modified),
+      chunks: chunks || undefined,
+      size: chunks ? status.size : undefined,
+      symlnk_target: type === S_IF.LNK ? targetOf(at) : undefined,
+    };
+    const path = writer.createRaw(imageName("ghost-file", id));
+    const image = open(encodeText(path), O.WRONLY);
+    try {
+      const total = file.allocated;
+      let done = 0n;
+      const shown = total >= PROGRESS_FROM;
+      await writeContent(
+        image,
+        encodeImage("ghost-file", entry),
+        content,
+        segments,
+        chunks,
+        fileSystemType(path) === file.fileSystem,
+        async (bytes) => {
+          done += BigInt(bytes);
+          if (!shown) return;
+          report.progress(`saving ${file.link} (bytes)`, done, total);
+          await report.letSignalsIn();
+          report.signal.throwIfAborted();
+        },
+      );
+    } finally {
+      close(image);
+    }
+    const extension: ckpt_ghost_entry = {
+      ghost_id: id,
+      xattrs,
+      inode_flags: content === undefined
+        ? undefined
+        : readInodeFlags(content) || undefined,
+      atime_ns: accessed.nanoseconds % MICROSECOND || undefined,
+      mtime_ns: modified.nanoseconds % MICROSECOND || undefined,
+      allocated: unwritten.map(({ offset, length }) => ({
+        start: BigInt(offset),
+        end: BigInt(offset + length),
+      })),
+    };
+    const { ghost_id: _, xattrs: __, allocated, ...rest } = extension;
+    if (
+      xattrs.length > 0 || allocated.length > 0 ||
+      Object.values(rest).some((value) => value !== undefined)
+    ) saved.ghosts.push(extension);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    throw new CkptError(EXIT.failed, "saving deleted files", [{
+      object: describe(file),
+      why: error.message,
+    }], { cause: error });
+  } finally {
+    if (content !== undefined) close(content);
+  }
+}
+
+function isWhole(segments: readonly Segment[], size: number): boolean {
+  if (size === 0) return true;
+  const [first] = segments;
+  return first?.offset === 0 && first.length === size;
+}
+
+async function writeContent(
+  image: number,
+  head: Uint8Array,
+  content: number | undefined,
+  segments: readonly Segment[],
+  chunks: boolean,
+  mayShareBlocks: boolean,
+  done: (bytes: number) => Promise<void>,
+): Promise<void> {
+  let position = write(image, head, 0);
+  for (const { offset, length } of segments) {
+    if (chunks) {
+      const aligned = mayShareBlocks && length >= WORTH_ALIGNING;
+      position += write(
+        image,
+        aligned
+          ? encodeAlignedGhostChunk(offset, length, position)
+          : encodeGhostChunk(offset, length),
+        position,
+      );
+    }
+    await copyRange(content!, offset, image, position, length, done);
+    position += length;
+  }
+}
+
+function write(fd: number, bytes: Uint8Array, position: number): number {
+  return pwrite(fd, Uint8Array.from(bytes), BigInt(position));
+}
+
+function timeval(
+  { seconds, nanoseconds }: { seconds: bigint; nanoseconds: number },
+): { tv_sec: bigint; tv_usec: bigint } {
+  return {
+    tv_sec: BigInt.asUintN(64, seconds),
+    tv_usec: BigInt(Math.floor(nanoseconds / MICROSECOND)),
+  };
+}
+
+const PATH_MAX = 4096;
+
+/** What a symbolic link says that only a magic link leads to. */
+function targetOf(at: string): string {
+  const fd = open(encodeText(at), O.PATH);
+  try {
+    const buffer = new Uint8Array(PATH_MAX);
+    const length = syscallBuffer1(
+      "readlinkat",
+      BigInt(fd),
+      terminated(""),
+      addressOf(buffer),
+      BigInt(PATH_MAX),
+    );
+    return decodeText(buffer.subarray(0, Number(length)));
+  } finally {
+    close(fd);
+  }
+}

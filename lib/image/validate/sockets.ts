@@ -1,0 +1,173 @@
+/** Checks sockets, what is queued in them, and how they belong together. */
+
+import { imageName } from "../kinds.ts";
+import type {
+  ckpt_socket_entry,
+  file_entry,
+  inet_sk_entry,
+  sk_opts_entry,
+  unix_sk_entry,
+} from "../schema.gen.ts";
+import type { Findings } from "./findings.ts";
+
+const FILES = imageName("files");
+const QUEUES = imageName("sk-queues");
+const EXTENSIONS = imageName("ckpt-sockets");
+
+const ESTABLISHED = 1;
+const CLOSE = 7;
+const LISTEN = 10;
+const UNIX_TYPES: ReadonlySet<number> = new Set([1, 2, 5]);
+const UNIX_STATES: ReadonlySet<number> = new Set([ESTABLISHED, CLOSE, LISTEN]);
+/** Words of an address, by AF_INET and AF_INET6. */
+const ADDRESS_WORDS: ReadonlyMap<number, number> = new Map([[2, 1], [10, 4]]);
+const LARGEST_PORT = 65535;
+const SHUT_BOTH = 3;
+const PERMISSIONS = 0o7777;
+/** BPF_MAXINSNS. */
+const LONGEST_FILTER = 4096;
+/** IFNAMSIZ, with a zero at the end. */
+const LONGEST_INTERFACE = 15;
+const LONGEST_OPTION = 64;
+
+type Wrong = (field: string, why: string) => void;
+
+export function checkSockets(
+  findings: Findings,
+  files: readonly file_entry[],
+): void {
+  const unix = new Map<number, unix_sk_entry>();
+  const sockets = new Set<number>();
+  files.forEach(({ id, usk, isk }, number) => {
+    if (usk !== undefined || isk !== undefined) sockets.add(id);
+    if (usk === undefined) return;
+    if (unix.has(usk.ino)) {
+      findings.add(FILES, number, "usk.ino", `${usk.ino} is there twice`);
+    }
+    unix.set(usk.ino, usk);
+  });
+  files.forEach(({ usk, isk }, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(FILES, number, field, why);
+    if (usk !== undefined) checkUnix(usk, unix, wrong);
+    if (isk !== undefined) checkInet(isk, wrong);
+  });
+  checkQueues(findings, new Set([...unix.values()].map(({ id }) => id)));
+  checkExtensions(findings, sockets, unix);
+}
+
+function checkUnix(
+  { type, state, peer, name, shutdown, file_perms, opts }: unix_sk_entry,
+  unix: ReadonlyMap<number, unix_sk_entry>,
+  wrong: Wrong,
+): void {
+  if (!UNIX_TYPES.has(type)) wrong("usk.type", `${type} is no type of socket`);
+  if (!UNIX_STATES.has(state)) {
+    wrong("usk.state", `${state} is no state of a Unix socket`);
+  }
+  if (state === LISTEN && (name.length === 0 || type === 2)) {
+    wrong("usk.state", "it cannot listen");
+  }
+  const other = unix.get(peer);
+  if (peer !== 0 && other === undefined) {
+    wrong("usk.peer", `${peer} is no Unix socket of files.img`);
+  } else if (other !== undefined && other.type !== type) {
+    wrong("usk.peer", `${peer} is of another type`);
+  }
+  if ((file_perms?.mode ?? 0) > PERMISSIONS) {
+    wrong(
+      "usk.file_perms.mode",
+      `0${file_perms!.mode.toString(8)} is more than permissions`,
+    );
+  }
+  checkCommon("usk", opts, shutdown, wrong);
+}
+
+function checkInet(entry: inet_sk_entry, wrong: Wrong): void {
+  const words = ADDRESS_WORDS.get(entry.family);
+  if (words === undefined) {
+    wrong("isk.family", `${entry.family} is neither IPv4 nor IPv6`);
+  }
+  for (const field of ["src_addr", "dst_addr"] as const) {
+    const { length } = entry[field];
+    if (words !== undefined && length !== words) {
+      wrong(`isk.${field}`, `has ${length} words, not ${words}`);
+    }
+  }
+  for (const field of ["src_port", "dst_port"] as const) {
+    const port = entry[field];
+    if (port > LARGEST_PORT) wrong(`isk.${field}`, `${port} is no port`);
+  }
+  if ((entry.ifname?.length ?? 0) > LONGEST_INTERFACE) {
+    wrong("isk.ifname", `"${entry.ifname}" is no name of an interface`);
+  }
+  checkCommon("isk", entry.opts, entry.shutdown, wrong);
+}
+
+function checkCommon(
+  member: string,
+  { so_filter, so_bound_dev }: sk_opts_entry,
+  shutdown: number | undefined,
+  wrong: Wrong,
+): void {
+  if ((shutdown ?? 0) > SHUT_BOTH) {
+    wrong(`${member}.shutdown`, `${shutdown} is more than both halves`);
+  }
+  if (so_filter.length > LONGEST_FILTER) {
+    wrong(`${member}.opts.so_filter`, `has ${so_filter.length} instructions`);
+  }
+  if ((so_bound_dev?.length ?? 0) > LONGEST_INTERFACE) {
+    wrong(
+      `${member}.opts.so_bound_dev`,
+      `"${so_bound_dev}" is no name of an interface`,
+    );
+  }
+}
+
+function checkQueues(findings: Findings, unix: ReadonlySet<number>): void {
+  (findings.read("sk-queues", undefined) ?? []).forEach(({ id_for }, i) => {
+    if (unix.has(id_for)) return;
+    findings.add(QUEUES, i, "id_for", `${id_for} is no Unix socket`);
+  });
+}
+
+function checkExtensions(
+  findings: Findings,
+  sockets: ReadonlySet<number>,
+  unix: ReadonlyMap<number, unix_sk_entry>,
+): void {
+  const packets = Map.groupBy(
+    findings.read("sk-queues", undefined) ?? [],
+    ({ id_for }) => id_for,
+  );
+  const seen = new Set<number>();
+  (findings.read("ckpt-sockets", undefined) ?? []).forEach((entry, i) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(EXTENSIONS, i, field, why);
+    checkExtension(entry, sockets, unix, wrong);
+    if (seen.has(entry.id)) wrong("id", `${entry.id} is there twice`);
+    seen.add(entry.id);
+    const wanted = packets.get(entry.id)?.length ?? 0;
+    const { length } = entry.packets;
+    if (length > 0 && length !== wanted) {
+      wrong("packets", `are ${length}, but ${wanted} are queued`);
+    }
+  });
+}
+
+function checkExtension(
+  { id, options, pending }: ckpt_socket_entry,
+  sockets: ReadonlySet<number>,
+  unix: ReadonlyMap<number, unix_sk_entry>,
+  wrong: Wrong,
+): void {
+  if (!sockets.has(id)) wrong("id", `${id} is no socket of files.img`);
+  for (const { value } of options) {
+    if (value.length > LONGEST_OPTION) {
+      wrong("options", `one has ${value.length} bytes`);
+    }
+  }
+  for (const ino of pending) {
+    if (!unix.has(ino)) wrong("pending", `${ino} is no Unix socket`);
+  }
+}

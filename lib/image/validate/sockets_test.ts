@@ -1,0 +1,193 @@
+import { assertEquals } from "@std/assert";
+import { CkptError } from "../../error.ts";
+import { encodeImage } from "../framing.ts";
+import { readImageSet } from "../image_set.ts";
+import type { Content } from "../kinds.ts";
+import {
+  type ckpt_socket_entry,
+  fd_types,
+  type inet_sk_entry,
+  type sk_opts_entry,
+  type unix_sk_entry,
+} from "../schema.gen.ts";
+import {
+  type MinimalImage,
+  minimalImage,
+  writeWithoutManifest,
+} from "../testing/minimal_image.ts";
+import { validateImageSet } from "./mod.ts";
+
+const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
+
+function options(): sk_opts_entry {
+  return {
+    so_sndbuf: 1,
+    so_rcvbuf: 1,
+    so_snd_tmo_sec: 0n,
+    so_snd_tmo_usec: 0n,
+    so_rcv_tmo_sec: 0n,
+    so_rcv_tmo_usec: 0n,
+    so_filter: [],
+  };
+}
+
+interface Parts {
+  image: MinimalImage;
+  pair: [unix_sk_entry, unix_sk_entry];
+  inet: inet_sk_entry;
+  queues: Content<"sk-queues">;
+  extensions: ckpt_socket_entry[];
+}
+
+function parts(): Parts {
+  const unix = (id: number, ino: number, peer: number): unix_sk_entry => ({
+    ...{ id, ino, peer, type: 1, state: 1, flags: 2, uflags: 0, backlog: 0 },
+    fown,
+    opts: options(),
+    name: new Uint8Array(0),
+  });
+  const pair: Parts["pair"] = [unix(20, 901, 902), unix(21, 902, 901)];
+  const inet: inet_sk_entry = {
+    ...{ id: 22, ino: 903, family: 10, type: 1, proto: 6, state: 10 },
+    ...{ src_port: 80, dst_port: 0, flags: 2, backlog: 5 },
+    src_addr: [0, 0, 0, 0],
+    dst_addr: [0, 0, 0, 0],
+    fown,
+    opts: options(),
+  };
+  const image = minimalImage();
+  image.files.push(
+    ...pair.map((usk) => ({ type: fd_types.UNIXSK, id: usk.id, usk })),
+    { type: fd_types.INETSK, id: 22, isk: inet },
+  );
+  return {
+    image,
+    pair,
+    inet,
+    queues: [{ id_for: 20, length: 3, scm: [], extra: new Uint8Array(3) }],
+    extensions: [{ id: 20, options: [], pending: [], packets: [{}] }],
+  };
+}
+
+/** What is told to be wrong. */
+async function wrong(change: (parts: Parts) => void): Promise<string[]> {
+  const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
+  try {
+    const all = parts();
+    change(all);
+    writeWithoutManifest(directory, all.image);
+    Deno.writeFileSync(
+      `${directory}/sk-queues.img`,
+      encodeImage("sk-queues", all.queues),
+    );
+    Deno.writeFileSync(
+      `${directory}/ckpt-sockets.img`,
+      encodeImage("ckpt-sockets", all.extensions),
+    );
+    const set = await readImageSet(directory);
+    try {
+      validateImageSet(set);
+      return [];
+    } catch (error) {
+      if (!(error instanceof CkptError)) throw error;
+      return error.reasons.map(({ object, why }) =>
+        `${object}: ${why}`.replace(/entry \d+, /, "")
+      );
+    }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+Deno.test("sockets that fit together are fine", async () => {
+  assertEquals(await wrong(() => {}), []);
+});
+
+const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
+  [
+    ({ pair }) => pair[1].ino = 901,
+    "files.img, field usk.ino: 901 is there twice",
+  ],
+  [
+    ({ pair }) => pair[0].type = 3,
+    "files.img, field usk.type: 3 is no type of socket",
+  ],
+  [
+    ({ pair }) => pair[0].state = 4,
+    "files.img, field usk.state: 4 is no state of a Unix socket",
+  ],
+  [
+    ({ pair }) => pair[0].state = 10,
+    "files.img, field usk.state: it cannot listen",
+  ],
+  [
+    ({ pair }) => pair[0].peer = 5,
+    "files.img, field usk.peer: 5 is no Unix socket of files.img",
+  ],
+  [
+    ({ pair }) => pair[0].type = 5,
+    "files.img, field usk.peer: 902 is of another type",
+  ],
+  [
+    ({ pair }) => pair[0].shutdown = 4,
+    "files.img, field usk.shutdown: 4 is more than both halves",
+  ],
+  [
+    ({ pair }) => pair[0].file_perms = { mode: 0o140755, uid: 0, gid: 0 },
+    "files.img, field usk.file_perms.mode: 0140755 is more than permissions",
+  ],
+  [
+    ({ inet }) => inet.family = 3,
+    "files.img, field isk.family: 3 is neither IPv4 nor IPv6",
+  ],
+  [
+    ({ inet }) => inet.family = 2,
+    "files.img, field isk.src_addr: has 4 words, not 1",
+  ],
+  [
+    ({ inet }) => inet.dst_port = 65536,
+    "files.img, field isk.dst_port: 65536 is no port",
+  ],
+  [
+    ({ inet }) => inet.opts.so_bound_dev = "x".repeat(16),
+    `files.img, field isk.opts.so_bound_dev: "${
+      "x".repeat(16)
+    }" is no name of an interface`,
+  ],
+  [
+    ({ inet }) => inet.opts.so_filter = new Array(4097).fill(0n),
+    "files.img, field isk.opts.so_filter: has 4097 instructions",
+  ],
+  [
+    ({ queues }) => queues[0].id_for = 22,
+    "sk-queues.img, field id_for: 22 is no Unix socket",
+  ],
+  [
+    ({ extensions }) => extensions[0].packets.push({}),
+    "ckpt-sockets.img, field packets: are 2, but 1 are queued",
+  ],
+  [
+    ({ extensions }) => extensions[0].pending.push(903),
+    "ckpt-sockets.img, field pending: 903 is no Unix socket",
+  ],
+  [
+    ({ extensions }) => extensions[0].id = 1,
+    "ckpt-sockets.img, field id: 1 is no socket of files.img",
+  ],
+  [
+    ({ extensions }) =>
+      extensions[0].options.push({
+        level: 1,
+        name: 1,
+        value: new Uint8Array(65),
+      }),
+    "ckpt-sockets.img, field options: one has 65 bytes",
+  ],
+];
+
+Deno.test("sockets that do not fit together are told by field", async () => {
+  for (const [change, expected] of DAMAGES) {
+    const found = await wrong(change);
+    assertEquals(found.includes(expected), true, `${expected}\n${found}`);
+  }
+});

@@ -1,0 +1,9 @@
+/** Descriptors of kernel objects without a name: eventfd, timerfd, signalfd, epoll, memfd. */
+import { survives } from "./state.ts";
+
+survives("fd_eventfd", "eventfds");
+survives("fd_timerfd", "timerfds");
+survives("fd_signalfd", "signalfds");
+survives("fd_epoll", "epoll instances and what they watch");
+survives("fd_memfd", "memfds, open and mapped");
+survives("waits_epoll", "threads in epoll_wait");
