@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -288,6 +289,49 @@ static int64_t await_stop(struct stopping_task *task, uint64_t options, int time
 	return ret == -ESRCH || ret > 0 ? 0 : ret;
 }
 
+#define VFORK_PATIENCE_MS 20
+#define KCMP_VM 1
+#define RESUMED_TIMEOUT_MS 1000
+
+/*
+ * A task in vfork(2) cannot stop before its child executes a program or ends (wait_for_vfork_done in kernel/fork.c),
+ * and the child stands already: lets those go on that use its memory. Returns how many.
+ */
+static uint64_t resume_vfork_children(const struct stopping_task *parent, struct stopping_task *tasks, uint64_t count)
+{
+	uint64_t resumed = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		struct stopping_task *task = &tasks[i];
+
+		if (task->pid == parent->pid || task->stopping != STOPPING_STOPPED || task->stop_signal ||
+		    syscall(SYS_kcmp, parent->tid, task->tid, KCMP_VM, 0, 0) != 0)
+			continue;
+		if (ptrace(PTRACE_CONT, task->tid, 0, 0) < 0)
+			continue;
+		task->stopping = STOPPING_SEIZED;
+		resumed++;
+	}
+	return resumed;
+}
+
+/* Stops those again that were let go on. */
+static int64_t stop_resumed(struct stopping_task *tasks, uint64_t count, uint64_t options, int timeout_ms)
+{
+	int64_t first = 0;
+
+	for (uint64_t i = 0; i < count; i++)
+		if (tasks[i].stopping == STOPPING_SEIZED)
+			ptrace(PTRACE_INTERRUPT, tasks[i].tid, 0, 0);
+	for (uint64_t i = count; i-- > 0;) {
+		int64_t ret = tasks[i].stopping == STOPPING_SEIZED ? await_stop(&tasks[i], options, timeout_ms) : 0;
+
+		if (ret < 0 && !first)
+			first = ret;
+	}
+	return first;
+}
+
 /*
  * Waits until all seized tasks have stopped; those that have ended are taken off the list. All of it may take
  * `timeout_ms`. On failure the others have stopped nevertheless, as far as they do. Returns 0; -ETIMEDOUT.
@@ -304,7 +348,18 @@ EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, ui
 
 		if (tasks[i].stopping == STOPPING_STOPPED)
 			continue;
-		ret = await_stop(&tasks[i], options, rest > 0 ? rest : 0);
+		rest = rest > 0 ? rest : 0;
+		ret = await_stop(&tasks[i], options, rest < VFORK_PATIENCE_MS ? rest : VFORK_PATIENCE_MS);
+		if (ret == -ETIMEDOUT && rest > VFORK_PATIENCE_MS) {
+			/* Behind it in the list all have been waited for. */
+			uint64_t behind = *count - i - 1;
+			struct stopping_task *others = &tasks[i + 1];
+			uint64_t resumed = resume_vfork_children(&tasks[i], others, behind);
+
+			ret = await_stop(&tasks[i], options, rest - VFORK_PATIENCE_MS);
+			if (resumed)
+				stop_resumed(others, behind, options, RESUMED_TIMEOUT_MS);
+		}
 		if (ret < 0 && !first) {
 			first = ret;
 			ckpt_cause(&cause);

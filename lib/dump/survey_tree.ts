@@ -108,6 +108,12 @@ export function lookAtTree(
   );
   const living = tree.members.filter(({ zombie }) => !zombie);
   const [root] = living;
+  if (root?.pid !== tree.members[0].pid) {
+    throw new CkptError(EXIT.gone, "looking at the tree", [{
+      object: `task ${tree.members[0].pid}`,
+      why: "it has ended",
+    }]);
+  }
   const objects = numberObjects(living);
   const index = new DescriptionIndex();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
@@ -172,15 +178,20 @@ function numberObjects(
   const fs = new ObjectNumbers(KCMP.fs, FIRST_OBJECT);
   const sighand = new ObjectNumbers(KCMP.sighand, FIRST_OBJECT);
   const threads = new Map(living.map(({ pid, tid }) => [pid, tid]));
-  return new Map(living.map(({ pid, tid, stat: { ppid } }) => {
+  const memories = living.map(({ tid }) => vm.of(tid));
+  const users = Map.groupBy(memories, (memory) => memory);
+  return new Map(living.map(({ pid, tid, stat: { ppid } }, i) => {
     const parent = threads.get(ppid);
     const shares = (kind: "io" | "sysvsem") =>
       parent !== undefined && sharesOptional(kind, tid, parent);
     const numbers = {
-      vm: vm.of(tid),
+      vm: memories[i],
       files: files.of(tid),
       fs: fs.of(tid),
-      sighand: sighand.of(tid),
+      // Only those that share memory can share signal actions (clone(2)).
+      sighand: users.get(memories[i])!.length === 1
+        ? sighand.another()
+        : sighand.of(tid),
       ioContext: shares("io"),
       semaphoreUndo: shares("sysvsem"),
     };
@@ -344,6 +355,7 @@ export function surveyRunning(
   options: Omit<SurveyOptions, "root">,
 ): TreeSurvey | undefined {
   let before = NO_PROBLEMS;
+  let lasting: Map<number, number> | undefined;
   let unclearBefore = "";
   for (let i = 0; i < TRIES; i++) {
     try {
@@ -357,12 +369,19 @@ export function surveyRunning(
         continue;
       }
       const seen = lookAtTree(tree, undefined, options.external);
-      // Most are in vfork for a moment only; a segment may just have gone.
+      // Most are in vfork for a moment only: those count that are there at
+      // every look. A segment may just have gone.
+      lasting = new Map(
+        [...seen.vforks].filter(([pid, child]) =>
+          lasting === undefined || lasting.get(pid) === child
+        ),
+      );
       const passing = seen.vforks.size + seen.segments.reasons.length > 0;
       if (passing && i + 1 < TRIES) {
         pause(VFORK_MS);
         continue;
       }
+      if (seen.vforks.size > lasting.size) return undefined;
       // A file may have been added to an epoll after descriptors were listed:
       // what is seen twice is so.
       const unclear = unclearEpolls(seen.watched);

@@ -76,6 +76,8 @@ export class OutsideHolders {
       if (tree.has(pid)) continue;
       const held = known.has(pid) ? [] : heldBy(pid, wanted);
       if (held.length === 0) this.#harmless.add(pid);
+      // Born after the tree was listed, while it runs.
+      else if (isBelow(pid, tree)) continue;
       for (const [key, fd] of held) {
         if (this.#holders.has(key)) continue;
         this.#holders.set(key, { pid, name: nameOf(pid), fd });
@@ -138,6 +140,16 @@ function heldBy(pid: number, wanted: WantedPipes): [key: string, fd: number][] {
     if (key !== undefined) held.push([key, fd]);
   }
   return held;
+}
+
+/** Whether a process has an ancestor in the tree, or is gone by now. */
+function isBelow(pid: number, tree: ReadonlySet<number>): boolean {
+  for (let at = pid; at > 1;) {
+    const stat = unlessGone(() => readStat(at));
+    if (stat === undefined || tree.has(stat.ppid)) return true;
+    at = stat.ppid;
+  }
+  return false;
 }
 
 function nameOf(pid: number): string {

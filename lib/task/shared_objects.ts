@@ -22,7 +22,7 @@ export function sharesOptional(
 ): boolean {
   const same = (a: number, b: number) =>
     syscall("kcmp", BigInt(a), BigInt(b), KCMP_OPTIONAL[kind]) === SAME;
-  return same(pid, other) && !same(pid, threadWithout());
+  return !same(pid, threadWithout()) && same(pid, other);
 }
 
 const CLONE_SYSVSEM = 0x40000n;
@@ -53,6 +53,11 @@ export class ObjectNumbers {
   /** @param first the first number to give */
   constructor(readonly type: bigint, first: number) {
     this.#next = first;
+  }
+
+  /** The number of an object that no other process can have. */
+  another(): number {
+    return this.#next++;
   }
 
   /**
