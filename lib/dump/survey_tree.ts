@@ -6,6 +6,7 @@ import { CkptError, EXIT, type Reason } from "../error.ts";
 import { pause } from "../ffi/pause.ts";
 import { syscall, SyscallError } from "../ffi/syscall.ts";
 import {
+  isBelow,
   listTree,
   type ProcessTree,
   type TreeMember,
@@ -114,6 +115,7 @@ export function lookAtTree(
       why: "it has ended",
     }]);
   }
+  const pids = pidsOf(tree);
   const objects = numberObjects(living);
   const index = new DescriptionIndex();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
@@ -140,8 +142,9 @@ export function lookAtTree(
     sharedOutside: sharedBetween(root.tid, root.stat.ppid),
     outsideHolders: new OutsideHolders(
       [...pipesAmong(processes), ...socketsAmong(processes)],
-      pidsOf(tree),
+      pids,
       before?.outsideHolders,
+      (pid) => isBelow(pid, pids),
     ),
     files,
     watched: watchedAmong(processes),

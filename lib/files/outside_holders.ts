@@ -63,11 +63,14 @@ export class OutsideHolders {
    * looked at, and those that held something then. So it is short enough for a
    * tree that stands still; a child that left the tree is found, an end that
    * was handed to an old process in between is not.
+   * @param belongs whether a holder is of the tree all the same: one that was
+   * born since the tree was listed
    */
   constructor(
     pipes: Iterable<PipeIdentity>,
     tree: ReadonlySet<number>,
     before?: OutsideHolders,
+    belongs: (pid: number) => boolean = () => false,
   ) {
     const wanted = new WantedPipes(pipes);
     const processes = wanted.isEmpty ? [] : listProcesses();
@@ -76,8 +79,7 @@ export class OutsideHolders {
       if (tree.has(pid)) continue;
       const held = known.has(pid) ? [] : heldBy(pid, wanted);
       if (held.length === 0) this.#harmless.add(pid);
-      // Born after the tree was listed, while it runs.
-      else if (isBelow(pid, tree)) continue;
+      else if (belongs(pid)) continue;
       for (const [key, fd] of held) {
         if (this.#holders.has(key)) continue;
         this.#holders.set(key, { pid, name: nameOf(pid), fd });
@@ -140,16 +142,6 @@ function heldBy(pid: number, wanted: WantedPipes): [key: string, fd: number][] {
     if (key !== undefined) held.push([key, fd]);
   }
   return held;
-}
-
-/** Whether a process has an ancestor in the tree, or is gone by now. */
-function isBelow(pid: number, tree: ReadonlySet<number>): boolean {
-  for (let at = pid; at > 1;) {
-    const stat = unlessGone(() => readStat(at));
-    if (stat === undefined || tree.has(stat.ppid)) return true;
-    at = stat.ppid;
-  }
-  return false;
 }
 
 function nameOf(pid: number): string {

@@ -106,3 +106,18 @@ function isDeadSnapshot(
   return state === "Z" && exitSignal === 0 && exitCode === SIGKILL &&
     comm === parentName;
 }
+
+/** Whether a process has an ancestor in the tree, or is gone by now. */
+export function isBelow(pid: number, tree: ReadonlySet<number>): boolean {
+  try {
+    for (let at = pid; at > 1;) {
+      const { ppid } = readStat(at);
+      if (tree.has(ppid)) return true;
+      at = ppid;
+    }
+    return false;
+  } catch (error) {
+    if (error instanceof CkptError && error.exit === EXIT.gone) return true;
+    throw error;
+  }
+}
