@@ -48,6 +48,7 @@ import type {
 import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
+  ChangedMeanwhile,
   confirmAreas,
   refuseFor,
   refuseImpossible,
@@ -71,6 +72,23 @@ const SIGSTOP = 19n;
  * the images directory holds what it held before
  */
 export async function dump(
+  options: DumpOptions,
+  report: Report,
+): Promise<DumpResult> {
+  for (let i = 1;; i++) {
+    try {
+      return await dumpOnce(options, report);
+    } catch (error) {
+      if (!(error instanceof ChangedMeanwhile) || i === TRIES) throw error;
+      report.log(2, `${error.message}; trying again`);
+    }
+  }
+}
+
+/** How often a dump is begun anew that the program has got in the way of. */
+const TRIES = 3;
+
+async function dumpOnce(
   options: DumpOptions,
   report: Report,
 ): Promise<DumpResult> {

@@ -234,13 +234,16 @@ export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
       mapping.vmFlags.has("dc") ? parts.length === 0 : parts.length > 0 &&
         parts.every((part) => plain(part.vmFlags) === flags)
     ) continue;
-    throw new CkptError(EXIT.failed, `dumping task ${pid}`, [{
+    throw new ChangedMeanwhile(EXIT.failed, `dumping task ${pid}`, [{
       object: describeMapping(pid, mapping),
       why: "the program changed it (madvise) at the moment of the dump",
       remedy: "dump again",
     }]);
   }
 }
+
+/** Two looks at a program do not fit together; the next two may. */
+export class ChangedMeanwhile extends CkptError {}
 
 /**
  * Finds every reason why a process cannot be saved.
