@@ -61,6 +61,7 @@ function endBelow(
 ): boolean {
   const living = livingThread(readStat(parent));
   if (living === undefined) return false;
+  const candidates = caveCandidates(readMaps(living));
   using held = adopted
     ? FrozenProcess.freeze(parent, TIMEOUT_MS)
     : FrozenProcess.freezeThread(living, TIMEOUT_MS);
@@ -68,7 +69,7 @@ function endBelow(
   const [tid] = held.tids;
   using memory = TaskMemory.open(tid);
   const [thread] = readStoppedThreads(Int32Array.of(tid), memory);
-  const cave = findCave(memory, caveCandidates(readMaps(tid)));
+  const cave = findCave(memory, candidates);
   const calls: InjectedCall[] = [{
     name: "wait4",
     args: [BigInt(snapshot.pid), 0n, WNOHANG | WALL, 0n],
