@@ -160,8 +160,8 @@ async function dumpOnce(
   }
   const collected = still.processes.map(({ seen, asked }) => {
     if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
-    const { threads, ...rest } = conclude(seen, asked);
-    for (const { tid, unknownCall } of threads) {
+    const process = conclude(seen, asked);
+    for (const { tid, unknownCall } of process.threads) {
       if (unknownCall) {
         report.log(
           2,
@@ -171,7 +171,7 @@ async function dumpOnce(
         );
       }
     }
-    return { threads, ...rest };
+    return process;
   });
   const pages = await saveMemory(still, writer, report, counters);
   if (options.leaveRunning) frozen.thaw();
@@ -425,7 +425,7 @@ async function saveMemory(
     report.progress("saving memory (pages)", counters.scanned, total);
   }, PROGRESS_MS);
   // Memory that several processes use is stored with the first of them.
-  const first = new Map<number, number>();
+  const memories = new Set<number>();
   const jobs = new Map<number, Promise<SavedParent>>();
   const running = new Set<Promise<unknown>>();
   try {
@@ -433,8 +433,8 @@ async function saveMemory(
       const path = writer.createRaw(pagesName(pagesId(i)));
       const source = hasSnapshots ? asked.snapshot!.pid : seen.tid;
       const { vm } = objects.get(seen.pid)!;
-      if (first.has(vm)) continue;
-      first.set(vm, seen.pid);
+      if (memories.has(vm)) continue;
+      memories.add(vm);
       const parent = jobs.get(seen.stat.ppid);
       const save = async () => ({
         source,

@@ -10,7 +10,6 @@ import {
   close,
   deviceNumbers,
   type FileStatus,
-  lstat,
   O,
   readLink,
   S_IF,
@@ -19,6 +18,7 @@ import {
   syscallBuffer0,
   SyscallError,
 } from "../ffi/syscall.ts";
+import { taskExists } from "../ffi/task_exists.ts";
 import type { fown_entry } from "../image/schema.gen.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
@@ -526,7 +526,7 @@ function classifyNamed(
   const found = /^\/proc\/(\d+)(?:\/task\/(\d+))?(?:\/| |$)/.exec(link);
   if (found === null) return { kind: "named" };
   const [pid, tid] = [Number(found[1]), Number(found[2] ?? found[1])];
-  if (pids.has(pid) ? tids.has(tid) || tid === pid : exists(`/proc/${tid}`)) {
+  if (pids.has(pid) ? tids.has(tid) || tid === pid : taskExists(tid)) {
     return { kind: "named" };
   }
   if (tid === pid) return { kind: "named", target: pid };
@@ -534,16 +534,6 @@ function classifyNamed(
     why: `it tells of thread ${tid}, which has ended; saving such files is ` +
       "not supported",
   };
-}
-
-function exists(path: string): boolean {
-  try {
-    lstat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError) return false;
-    throw error;
-  }
 }
 
 function classifyPipe(

@@ -228,17 +228,7 @@ function unmappedRanges(
   agent: Range,
 ): Range[] {
   const stay = [...kept, agent].sort((a, b) => a.start < b.start ? -1 : 1);
-  const gone = difference(theirs, stay);
-  const found: { start: bigint; end: bigint }[] = [];
-  let at = 0;
-  for (const { start, end } of gone) {
-    const before = at;
-    while (at < stay.length && stay[at].end <= start) at++;
-    const last = found.at(-1);
-    if (last !== undefined && at === before) last.end = end;
-    else found.push({ start, end });
-  }
-  return found;
+  return spans(difference(theirs, stay), stay);
 }
 
 /** Of each range without wanted pages the part with pages of the parent. */
@@ -246,11 +236,16 @@ function droppedRanges(
   got: readonly Range[],
   free: readonly Range[],
 ): Range[] {
+  return spans(intersection(got, free), free);
+}
+
+/** Joins parts that follow each other, unless a mark ends between them. */
+function spans(parts: readonly Range[], marks: readonly Range[]): Range[] {
   const found: { start: bigint; end: bigint }[] = [];
   let at = 0;
-  for (const { start, end } of intersection(got, free)) {
+  for (const { start, end } of parts) {
     const before = at;
-    while (free[at].end <= start) at++;
+    while (at < marks.length && marks[at].end <= start) at++;
     const last = found.at(-1);
     if (last !== undefined && at === before) last.end = end;
     else found.push({ start, end });

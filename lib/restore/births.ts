@@ -2,8 +2,7 @@
 import type { Reason } from "../error.ts";
 import { planBirths, type Step } from "../task/births.ts";
 import { asInPlan } from "../task/births/outside.ts";
-import { ESRCH } from "../ffi/errno.ts";
-import { syscall, SyscallError } from "../ffi/syscall.ts";
+import { taskExists } from "../ffi/task_exists.ts";
 import { inheritsMemory } from "../mm/inherit.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
 
@@ -153,18 +152,7 @@ const FIRST_SPARE = 1000;
 function sparePids(): () => number {
   let next = FIRST_SPARE;
   return () => {
-    while (idIsTaken(next)) next++;
+    while (taskExists(next)) next++;
     return next++;
   };
-}
-
-/** kill(2), signal 0: whether a process or thread has the id. */
-function idIsTaken(id: number): boolean {
-  try {
-    syscall("kill", BigInt(id), 0n);
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === ESRCH) return false;
-    throw error;
-  }
 }

@@ -317,10 +317,9 @@ class TreeBuilder implements Disposable {
   /** Carries out the plan of births: every process exists, with its memory. */
   async beBorn(): Promise<void> {
     const { steps } = this.plan.births;
-    const [root] = this.images.processes;
     const begin = new Program();
     moveServices(begin, this.numbers);
-    this.#run(this.#agents.get(root.pid)!, begin);
+    this.#run(this.#root, begin);
     await deliver(steps, {
       agents: this.#agents,
       living: this.#byPid,

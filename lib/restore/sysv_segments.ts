@@ -8,7 +8,7 @@
  * at once, as ckpt itself is attached to it: it goes with ckpt.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { describeErrno, EEXIST, ESRCH } from "../ffi/errno.ts";
+import { describeErrno, EEXIST } from "../ffi/errno.ts";
 import {
   addressOf,
   close,
@@ -18,6 +18,7 @@ import {
   syscall,
   SyscallError,
 } from "../ffi/syscall.ts";
+import { taskExists } from "../ffi/task_exists.ts";
 import { attachedLength } from "../mm/attach_segments.ts";
 import type { PageCounters } from "../mm/page_copy.ts";
 import {
@@ -48,7 +49,7 @@ export function planSegmentsOf(
   const plan = planSegments(
     wanted,
     wanted.length === 0 ? [] : readSysvSegments(),
-    isAlive,
+    taskExists,
   );
   return wanted.length === 0 || hasCapability("CAP_IPC_OWNER") ? plan : {
     ...plan,
@@ -59,17 +60,6 @@ export function planSegmentsOf(
       remedy: "run ckpt as root",
     }],
   };
-}
-
-/** kill(2), signal 0. */
-function isAlive(pid: number): boolean {
-  try {
-    syscall("kill", BigInt(pid), 0n);
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError) return error.errno !== ESRCH;
-    throw error;
-  }
 }
 
 interface MadeSegment {

@@ -3,7 +3,7 @@
  * session or a process group. Told before anything is started.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { syscall, SyscallError } from "../ffi/syscall.ts";
+import { taskExists } from "../ffi/task_exists.ts";
 import { listProcesses, readStat, readStatus } from "../proc/read.ts";
 import type { TreeImages } from "./task_images.ts";
 
@@ -73,23 +73,12 @@ function holdersOf(wanted: ReadonlySet<number>): Map<number, Holder> {
     }
   }
   for (const id of wanted) {
-    if (!holders.has(id) && exists(id)) {
+    if (!holders.has(id) && taskExists(id)) {
       const { tgid, name } = readStatus(id);
       holders.set(id, { pid: tgid, name, zombie: false, as: "thread" });
     }
   }
   return holders;
-}
-
-/** kill(2), signal 0: whether a process or a thread has the id. */
-function exists(id: number): boolean {
-  try {
-    syscall("kill", BigInt(id), 0n);
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError) return false;
-    throw error;
-  }
 }
 
 function reasonOf(id: number, { pid, name, zombie, as }: Holder): Reason {
