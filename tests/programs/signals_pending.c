@@ -10,16 +10,16 @@ struct queue {
 static struct queue expected_process, expected_thread[2], got_process, got_thread[2];
 static pthread_t threads[2];
 static atomic_int tids[2];
-static sigset_t all;
+static sigset_t all, of_threads;
 
 static void push(struct queue *q, const siginfo_t *info) { q->info[q->count++] = *info; }
 
-/** Takes what is pending for the calling thread, its own first, then the process's. */
-static void drain(struct queue *q) {
+/** Takes what is pending of a set for the calling thread, its own first, then the process's. */
+static void drain(struct queue *q, const sigset_t *set) {
   struct timespec now = {0, 0};
   while (q->count < MAX) {
     memset(&q->info[q->count], 0, sizeof(siginfo_t));
-    if (syscall(SYS_rt_sigtimedwait, &all, &q->info[q->count], &now, 8) < 0) break;
+    if (syscall(SYS_rt_sigtimedwait, set, &q->info[q->count], &now, 8) < 0) break;
     q->count++;
   }
 }
@@ -39,8 +39,8 @@ static void *run(void *argument) {
   int index = (int)(long)argument;
   atomic_store(&tids[index], check_tid());
   check_wait_go();
-  /* only the private ones: those of the process have other numbers */
-  drain(&got_thread[index]);
+  /* not the process's, which the main thread takes at the same time */
+  drain(&got_thread[index], &of_threads);
   return NULL;
 }
 
@@ -74,6 +74,11 @@ int main(int argc, char **argv) {
   sigdelset(&all, SIGKILL);
   sigdelset(&all, SIGSTOP);
   MUST0(pthread_sigmask(SIG_SETMASK, &all, NULL));
+  static const int numbers[] = {SIGINT, SIGUSR2, SIGALRM};
+  sigemptyset(&of_threads);
+  for (int i = 0; i < 3; i++) sigaddset(&of_threads, numbers[i]);
+  sigaddset(&of_threads, SIGRTMIN + 7);
+  sigaddset(&of_threads, SIGRTMAX - 1);
   for (long i = 0; i < 2; i++) MUST0(pthread_create(&threads[i], NULL, run, (void *)i));
   for (int i = 0; i < 2; i++)
     while (!atomic_load(&tids[i])) check_sleep_ms(1);
@@ -115,10 +120,9 @@ int main(int argc, char **argv) {
   expected_process.info[0] = own;
   expected_process.count++;
 
-  /* the other threads must not take the process's signals while they look */
   check_ready();
 
-  drain(&got_process);
+  drain(&got_process, &all);
   for (int i = 0; i < 2; i++) MUST0(pthread_join(threads[i], NULL));
   compare("the process", &expected_process, &got_process);
   compare("thread 0", &expected_thread[0], &got_thread[0]);
