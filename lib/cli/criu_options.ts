@@ -95,8 +95,11 @@ export const CRIU_OPTIONS: readonly CriuOption[] = [
     "none",
     "leave it out; put the device files where the program expects them",
   ),
-  option("file-validation", "required", COMPARISON),
-  option("skip-file-rwx-check", "none", COMPARISON),
+  option(
+    "skip-file-rwx-check",
+    "none",
+    "use --file-validation none",
+  ),
   option("cpu-cap", "optional", COMPARISON),
   option("weak-sysctls", "none", "leave it out; ckpt restores no sysctls"),
   option("lsm-profile", "required", SECURITY_MODULES),

@@ -102,6 +102,14 @@ export const OPTIONS: readonly OptionEntry[] = [
       "save deleted files of up to SIZE bytes on disk each; K, M, G, T may follow (default: 1G)",
   },
   {
+    name: "file-validation",
+    argument: "required",
+    placeholder: "METHODS",
+    commands: ["dump", "restore"],
+    help:
+      "how files are recognised at restore: none, filesize, buildid, mtime, checksum, or several with commas (default: dump records buildid, restore compares all that was recorded)",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

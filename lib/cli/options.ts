@@ -4,6 +4,7 @@
  */
 import type { Reason } from "../error.ts";
 import type { CheckOptions, DumpOptions } from "../dump/options.ts";
+import type { ValidationMethod } from "../ghost/validation.ts";
 import type {
   InheritedDescriptor,
   RestoreOptions,
@@ -97,6 +98,7 @@ export function readOptions(
     ...flags.has("link-remap") && { linkRemap: true },
     ...readGhostLimit(parsed, problems),
   };
+  const validation = readFileValidation(parsed, problems);
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
@@ -126,6 +128,7 @@ export function readOptions(
           timeoutSeconds: readTimeout(parsed, problems),
           replace: flags.has("replace"),
           ...ghosts,
+          ...validation,
           ...freezing,
           ...common,
         },
@@ -152,6 +155,7 @@ export function readOptions(
           inheritFd: readInheritFd(parsed, problems),
           ...(pidfile !== undefined &&
             { pidfile: absolute(pidfile, workDirectory) }),
+          ...validation,
           ...common,
         },
       };
@@ -260,6 +264,35 @@ function readGhostLimit(
   }
   const unit = UNITS.indexOf(match[2].toUpperCase());
   return { ghostLimit: BigInt(match[1]) << BigInt(10 * unit) };
+}
+
+const VALIDATION_METHODS: readonly ValidationMethod[] = [
+  "filesize",
+  "buildid",
+  "mtime",
+  "checksum",
+];
+
+/** Methods with commas between them, or "none". */
+function readFileValidation(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): { fileValidation?: ValidationMethod[] } {
+  const text = lastValue(parsed, "file-validation");
+  if (text === undefined) return {};
+  const words = text === "none" ? [] : text.split(",");
+  const fileValidation = VALIDATION_METHODS.filter((method) =>
+    words.includes(method)
+  );
+  if (fileValidation.length === new Set(words).size) return { fileValidation };
+  problems.push({
+    object: "--file-validation",
+    why: `"${text}" is not a list of methods`,
+    remedy: `write none, or some of ${
+      VALIDATION_METHODS.join(",")
+    } with commas between them`,
+  });
+  return {};
 }
 
 /** `fd[N]:KEY`, as in criu(8). */

@@ -6,6 +6,7 @@ import { sharedMemoryImage } from "./shared_memory.ts";
 import {
   type ckpt_area_entry,
   type ckpt_ended_entry,
+  type ckpt_file_entry,
   type ckpt_ghost_entry,
   type ckpt_task_entry,
   type core_entry,
@@ -108,6 +109,8 @@ export interface Described {
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
   own: OwnScheduling;
+  /** What files are compared with; for ckpt-files.img. */
+  validation: readonly ckpt_file_entry[];
 }
 
 /** Writes everything but the inventory, which it returns. */
@@ -212,7 +215,7 @@ export function writeImages(
 /** What belongs to memfds, epoll and the like; completes files.img. */
 function writeObjects(
   writer: ImageWriter,
-  { processes, files, memfds }: Described,
+  { processes, files, memfds, validation }: Described,
   features: Set<Feature>,
 ): void {
   const objects = describeObjects(
@@ -224,7 +227,7 @@ function writeObjects(
     })),
     files,
   );
-  const { extensions } = objects;
+  const extensions = [...objects.extensions, ...validation];
   if (extensions.length > 0) writer.write("ckpt-files", undefined, extensions);
   for (const feature of objects.features) features.add(feature);
   if (memfds.length > 0) writer.write("memfd", undefined, [...memfds]);

@@ -34,8 +34,15 @@ import {
 } from "./collect.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopy } from "./end_copy.ts";
+import { dependedFiles } from "./depended_files.ts";
 import { describeFiles } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
+import {
+  DEFAULT_METHODS,
+  NO_TIMES,
+  readFileTimes,
+  recordValidation,
+} from "./file_validation.ts";
 import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
 import { EarlyPages, type SavedParent, savePages } from "./memory.ts";
@@ -180,7 +187,12 @@ async function dumpOnce(
   report.log(3, `writing the images of ${countOf(still)}`);
   const files = new FileTable(still.files);
   const sockets = new TreeSockets(survey.seen.processes).neighbours();
-  const inventory = writeImages(writer, {
+  const depended = dependedFiles(
+    survey.seen.processes,
+    still.files,
+    options.external,
+  );
+  const described = {
     survey,
     processes: survey.processes.map((seen, i) => ({
       survey: seen,
@@ -197,7 +209,15 @@ async function dumpOnce(
     sockets: still.sockets,
     clocks: still.clocks,
     own: readOwnScheduling(),
-  });
+  };
+  const validation = await recordValidation(
+    files.entries,
+    new Set(files.remaps.map(({ orig_id }) => orig_id)),
+    depended,
+    options.fileValidation ?? DEFAULT_METHODS,
+    still.fileTimes,
+  );
+  const inventory = writeImages(writer, { ...described, validation });
   still.endCopies();
   const bytes = await writer.commit(inventory, VERSION);
   links.commit();
@@ -271,6 +291,7 @@ class Still implements Disposable {
   pipes: PipeContents = new Map();
   sockets: SocketQueues = new Map();
   files = new SavedFiles();
+  fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
   #ended = false;
 
@@ -358,6 +379,11 @@ async function whileStopped(
       links,
       report,
     );
+    if (options.fileValidation?.includes("mtime")) {
+      still.fileTimes = readFileTimes(
+        dependedFiles(seen.processes, still.files, options.external),
+      );
+    }
     // A copy of a process is none of those that share its memory.
     const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
     let wantSnapshot = goesOn && memories.size === seen.processes.length;

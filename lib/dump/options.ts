@@ -3,6 +3,7 @@
  * line fills the options in; every path in them is absolute.
  */
 import type { Reason } from "../error.ts";
+import type { ValidationMethod } from "../ghost/validation.ts";
 
 export interface DumpOptions {
   /** Root of the process tree, in the pid namespace of ckpt. */
@@ -30,6 +31,8 @@ export interface DumpOptions {
   linkRemap?: boolean;
   /** How many bytes of one deleted file are saved at most. */
   ghostLimit?: bigint;
+  /** What is recorded for a restore to compare files with; build-ids unless given. */
+  fileValidation?: readonly ValidationMethod[];
 }
 
 export interface DumpResult {

@@ -71,6 +71,11 @@ const OF_THE_KERNEL: ReadonlyMap<bigint, string> = new Map([
   [0x958458f6n, "hugetlbfs"],
 ]);
 
+/** @param fileSystem statfs.f_type */
+export function isOfTheKernel(fileSystem: bigint): boolean {
+  return OF_THE_KERNEL.has(fileSystem);
+}
+
 /** Names by which NFS keeps what was deleted while in use. */
 const SILLY_NAME = /\/\.nfs[0-9a-f]{24}$/;
 

@@ -315,6 +315,10 @@ export interface ckpt_file_entry {
   id: number;
   semaphore?: boolean | undefined;
   watched: ckpt_watched_entry[];
+  modified_s?: bigint | undefined;
+  modified_ns?: number | undefined;
+  digest?: Uint8Array | undefined;
+  digest_bytes?: bigint | undefined;
 }
 
 export interface ckpt_ghost_entry {
@@ -1679,7 +1683,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
   ckpt_ended_leader_entry: "1!uint32 status",
-  ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched",
+  ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",

@@ -1,81 +1,11 @@
-/**
- * Whether the files of this host are those of the image, and its kernel the
- * right one; before any process exists.
- */
+/** Whether the kernel of this host is the right one for an image. */
 import type { Reason } from "../error.ts";
-import {
-  close,
-  type FileStatus,
-  lstat,
-  O,
-  open,
-  pread,
-  stat,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { close, O, open, pread } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
-import { fd_types, type reg_file_entry } from "../image/schema.gen.ts";
 import { PAGE_SIZE, pageCount, pageFlags } from "../image/pagemap.ts";
 import { PAGE_FLAGS, VMA_STATUS } from "../image/vma_status.ts";
-import { encodeText } from "../ffi/text.ts";
 import { readMaps } from "../proc/read.ts";
-import { missingLinks } from "../ghost/make.ts";
-import { pagesPath, type TaskImages, type TreeImages } from "./task_images.ts";
-
-/** @param replaced ids of files for which ckpt was given a descriptor */
-export function changedFiles(
-  images: Pick<TreeImages, "files" | "remaps">,
-  replaced: ReadonlySet<number>,
-): Reason[] {
-  const reasons = missingLinks(images.remaps);
-  const gone = new Set(reasons.map(({ object }) => object));
-  for (const entry of images.files.values()) {
-    if (
-      entry.type !== fd_types.REG || replaced.has(entry.id) ||
-      images.remaps.has(entry.id) || gone.has(`file ${entry.reg!.name}`)
-    ) continue;
-    const why = whyChanged(entry.reg!);
-    if (why !== undefined) {
-      reasons.push({ object: `file ${entry.reg!.name}`, ...why });
-    }
-  }
-  return reasons;
-}
-
-function whyChanged(
-  file: reg_file_entry,
-): Omit<Reason, "object"> | undefined {
-  if (file.ext) {
-    return {
-      why: "the program got it from outside",
-      remedy: `give it: --inherit-fd fd[N]:${file.name}`,
-    };
-  }
-  const path = encodeText(file.name);
-  let found: FileStatus;
-  try {
-    found = (file.flags & O.NOFOLLOW) !== 0 ? lstat(path) : stat(path);
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    // A file of the process itself, below /proc, comes with it.
-    if (file.name.startsWith("/proc/")) return undefined;
-    return { why: error.message };
-  }
-  if (file.mode !== undefined && found.mode !== file.mode) {
-    return {
-      why: `its mode is ${found.mode.toString(8)}, it was ${
-        file.mode.toString(8)
-      }`,
-    };
-  }
-  if (file.size !== undefined && found.size !== file.size) {
-    return {
-      why: `its size is ${found.size}, it was ${file.size}: the file has ` +
-        "changed since the dump",
-    };
-  }
-  return undefined;
-}
+import { pagesPath, type TaskImages } from "./task_images.ts";
 
 /** The vdso of this kernel, and the data it comes with. */
 interface Vdso {

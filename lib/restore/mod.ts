@@ -10,7 +10,8 @@ import { validateImageSet } from "../image/validate/mod.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
-import { changedFiles, otherVdso } from "./check_host.ts";
+import { changedFiles } from "./changed_files.ts";
+import { otherVdso } from "./check_host.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
@@ -50,7 +51,11 @@ export async function restore(
   const segments = planSegmentsOf(images);
   const reasons = [
     ...given.reasons,
-    ...changedFiles(images, new Set(given.byFile.keys())),
+    ...await changedFiles(
+      images,
+      new Set(given.byFile.keys()),
+      options.fileValidation,
+    ),
     ...otherVdso(images.processes),
     ...plan.reasons,
     ...taken,

@@ -2,6 +2,7 @@
  * What `restore` is asked to do, and what it answers. The command line fills
  * the options in; every path in them is absolute.
  */
+import type { ValidationMethod } from "../ghost/validation.ts";
 
 /** A descriptor of ckpt's own that takes the place of one in the images. */
 export interface InheritedDescriptor {
@@ -31,6 +32,8 @@ export interface RestoreOptions {
   inheritFd: InheritedDescriptor[];
   /** Root of the file system to work on; ckpt's own when missing. */
   root?: string;
+  /** What files are compared by; all that was recorded unless given. */
+  fileValidation?: readonly ValidationMethod[];
 }
 
 export interface RestoreResult {

@@ -3,6 +3,7 @@
 import { O } from "../../ffi/syscall.ts";
 import { imageName } from "../kinds.ts";
 import {
+  type ckpt_file_entry,
   fd_types,
   type fdinfo_entry,
   type file_entry,
@@ -360,10 +361,11 @@ function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
     const { id, semaphore, watched } = entry;
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-files"), place, field, why);
-    const { efd, epfd } = files.get(id) ?? {};
+    const { efd, epfd, reg } = files.get(id) ?? {};
     if (seen.has(id)) wrong("id", `${id} is there twice`);
     seen.add(id);
     if (semaphore && efd === undefined) wrong("id", `${id} is no eventfd`);
+    checkRecorded(entry, reg !== undefined, wrong);
     watched.forEach(({ index, number, file }) => {
       if (epfd?.tfd[index] === undefined) {
         wrong("watched.index", `epoll ${id} has no entry ${index}`);
@@ -376,6 +378,29 @@ function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
       }
     });
   });
+}
+
+const SECOND_NS = 1_000_000_000;
+const SHA256_BYTES = 32;
+
+/** What a file is to be compared with. */
+function checkRecorded(
+  { id, modified_s, modified_ns = 0, digest, digest_bytes }: ckpt_file_entry,
+  isNamed: boolean,
+  wrong: (field: string, why: string) => void,
+): void {
+  if ((modified_s ?? digest) !== undefined && !isNamed) {
+    wrong("id", `${id} is no file with a path`);
+  }
+  if (modified_ns >= SECOND_NS) {
+    wrong("modified_ns", `${modified_ns} is more than a second`);
+  }
+  if (digest !== undefined && digest.length !== SHA256_BYTES) {
+    wrong("digest", `has ${digest.length} bytes, not ${SHA256_BYTES}`);
+  }
+  if ((digest === undefined) !== (digest_bytes === undefined)) {
+    wrong("digest_bytes", "is there without digest, or digest without it");
+  }
 }
 
 /** The numbers by which what epolls watch is found in a table. */

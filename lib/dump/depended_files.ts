@@ -1,0 +1,67 @@
+/**
+ * The files that an image depends on: those it does not hold itself, but names
+ * by a path. Each path once, with all that the tree needs of it.
+ */
+import { type FileStatus, O, S_IF } from "../ffi/syscall.ts";
+import { hasPath } from "../files/descriptors.ts";
+import type { UsedPath } from "../ghost/files_in_use.ts";
+import type { SavedFiles } from "../ghost/save.ts";
+import { PROT } from "../proc/maps.ts";
+import { mappedFileKey, type Sighting } from "./survey.ts";
+
+export interface DependedFile {
+  readonly path: string;
+  readonly status: FileStatus;
+  /** A program or library that is being executed. */
+  readonly executed: boolean;
+  /** It is not only written to at its end, as a log is. */
+  readonly content: boolean;
+}
+
+/** @param external as given by --external: files of the outside */
+export function dependedFiles(
+  processes: readonly Sighting[],
+  saved: SavedFiles,
+  external: readonly string[],
+): DependedFile[] {
+  const files = new Map<string, DependedFile>();
+  const add = (used: UsedPath, executed: boolean, flags = 0) => {
+    const { path, remap } = saved.placeOf(used);
+    if (remap !== undefined && "ghost" in remap) return;
+    const name = remap?.link ?? path;
+    const logs = (flags & O.APPEND) !== 0 &&
+      (flags & O.ACCMODE) === O.WRONLY;
+    const regular = (used.status.mode & S_IF.MT) === S_IF.REG;
+    const known = files.get(name);
+    files.set(name, {
+      path: name,
+      status: used.status,
+      executed: executed || known?.executed === true,
+      content: regular && !logs || known?.content === true,
+    });
+  };
+  for (const process of processes) {
+    const { exe, cwd, root, mappedFiles, vmas } = process;
+    for (const { path, status } of [cwd, root]) {
+      add({ link: path, status }, false);
+    }
+    add({ link: exe.path, status: exe.status }, true);
+    const executed = new Set(
+      vmas.vmas.filter(({ entry }) => (entry.prot & PROT.exec) !== 0)
+        .map(mappedFileKey),
+    );
+    for (const { vma, status } of mappedFiles) {
+      if (status === undefined) continue;
+      add({ link: vma.path!, status }, executed.has(mappedFileKey(vma)));
+    }
+    for (const seen of process.descriptors) {
+      const { link, status, info, sameAs } = seen;
+      if (
+        sameAs !== undefined || !hasPath(seen) ||
+        external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
+      ) continue;
+      add({ link, status }, false, info.flags);
+    }
+  }
+  return [...files.values()];
+}
