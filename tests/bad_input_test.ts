@@ -151,7 +151,7 @@ Deno.test("an image of an unknown version, or of another machine, is refused by 
   await dump(scope, program, images);
   // as an image of CRIU: without the manifest nothing tells of the changes
   Deno.removeSync(`${images}/ckpt-manifest.json`);
-  const set = await readImageSet(images);
+  const set = readImageSet(images);
   const core = set.require("core", program.pid);
   for (
     const [file, bytes, words] of [

@@ -14,8 +14,8 @@ import { signalName } from "./signal_name.ts";
  * @returns what to print
  * @throws CkptError when an image is missing or damaged
  */
-export async function show(options: ShowOptions): Promise<string> {
-  const set = await readImageSet(options.imagesDirectory);
+export function show(options: ShowOptions): string {
+  const set = readImageSet(options.imagesDirectory);
   const summary = summarize(set);
   if (!options.json) return renderSummary(summary);
   // Printed when all of it is known: a damaged file must not leave half of a

@@ -1,5 +1,5 @@
 /** `ckpt show`, on images as the image layer writes them. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
 import {
   minimalImage,
@@ -104,11 +104,11 @@ Deno.test("an image is shown to people, and to programs with every file", async 
   const directory = Deno.makeTempDirSync();
   try {
     await writeWithManifest(directory, minimalImage(4242));
-    const text = await show({ imagesDirectory: directory, json: false });
+    const text = show({ imagesDirectory: directory, json: false });
     assertStringIncludes(text, `${directory}: an image made by ckpt `);
     assertStringIncludes(text, "\n4242 ");
 
-    const json = await show({ imagesDirectory: directory, json: true });
+    const json = show({ imagesDirectory: directory, json: true });
     const { result } = JSON.parse(json);
     assertEquals(result.directory, directory);
     assertEquals(result.tasks.length, 1);
@@ -121,7 +121,7 @@ Deno.test("an image is shown to people, and to programs with every file", async 
 
     // A damaged file is told, and nothing of the others is printed.
     Deno.truncateSync(`${directory}/core-4242.img`, 10);
-    const error = await assertRejects(
+    const error = assertThrows(
       () => show({ imagesDirectory: directory, json: true }),
       CkptError,
     );

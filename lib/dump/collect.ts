@@ -3,6 +3,7 @@
  * here costs stop time: the answers are only gathered, and described later.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
+import { ENOENT } from "../ffi/errno.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import {
   type CaveCandidate,
@@ -10,9 +11,13 @@ import {
   isInsideAgent,
   RemoteTask,
 } from "../ffi/remote_task.ts";
+import { readSmallFile } from "../ffi/small_files.ts";
 import { Snapshot } from "../ffi/snapshot.ts";
+import { SyscallError } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
+import { decodeText } from "../ffi/text.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
+import type { CgroupMembership } from "../proc/cgroup.ts";
 import { type Mapping, PROT } from "../proc/maps.ts";
 import type { Limit } from "../proc/limits.ts";
 import {
@@ -275,8 +280,17 @@ function insideOldAgent(
 /** What a program takes that counts the expiries of one timer. */
 const ROOM_TO_COUNT_EXPIRY = 1536;
 
-/** Reads the answers. @throws CkptError refused, for what cannot be saved */
-export function conclude(seen: Sighting, asked: Interview): Collected {
+/**
+ * Reads the answers.
+ *
+ * @param ownCgroups those of ckpt
+ * @throws CkptError refused, for what cannot be saved
+ */
+export function conclude(
+  seen: Sighting,
+  asked: Interview,
+  ownCgroups: readonly CgroupMembership[],
+): Collected {
   const { pid } = seen;
   const { questions, outcome, expiries } = asked;
   refuse(pid, [
@@ -333,7 +347,7 @@ export function conclude(seen: Sighting, asked: Interview): Collected {
     },
     pending: withOverruns(asked.pending, expiries),
     lockFuture: asked.lockFuture,
-    cgroups: dumpCgroups(readCgroup(copy), readCgroup(Deno.pid)),
+    cgroups: dumpCgroups(readCgroup(copy), ownCgroups),
     continuedChildren: questions.continuedChildren(outcome),
   };
 }
@@ -448,11 +462,13 @@ const WALL = 0x40000000;
 function readCoredumpFilter(pid: number): number | undefined {
   try {
     return parseCoredumpFilter(
-      Deno.readTextFileSync(`/proc/${pid}/coredump_filter`),
+      decodeText(readSmallFile(`/proc/${pid}/coredump_filter`)),
     );
   } catch (error) {
     // A kernel that writes no core files.
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof SyscallError && error.errno === ENOENT) {
+      return undefined;
+    }
     throw error;
   }
 }

@@ -9,7 +9,7 @@ import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
-import { hasCapability } from "../proc/read.ts";
+import { hasCapability, readCgroup } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import { pipesAmong } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
@@ -165,9 +165,10 @@ async function dumpOnce(
       );
     }
   }
+  const ownCgroups = readCgroup(Deno.pid);
   const collected = still.processes.map(({ seen, asked }) => {
     if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
-    const process = conclude(seen, asked);
+    const process = conclude(seen, asked, ownCgroups);
     for (const { tid, unknownCall } of process.threads) {
       if (unknownCall) {
         report.log(

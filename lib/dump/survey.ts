@@ -4,7 +4,7 @@
  * so that nothing is stopped in vain, and again when it stands still.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { EPERM } from "../ffi/errno.ts";
+import { ENOENT, EPERM } from "../ffi/errno.ts";
 import {
   type FileStatus,
   O,
@@ -34,6 +34,7 @@ import { decodeText } from "../ffi/text.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
+  readMapsText,
   readNamespace,
   readSmaps,
   readStat,
@@ -67,7 +68,7 @@ export interface Sighting {
   /** What is left of the leader where only that has ended. */
   readonly endedLeader: EndedLeader | undefined;
   /** /proc/PID/maps as it was read. */
-  readonly maps: Uint8Array;
+  readonly maps: string;
   readonly mappings: readonly SmapsMapping[];
   readonly vmas: VmaPlan;
   readonly descriptors: readonly SeenDescriptor[];
@@ -165,9 +166,9 @@ export function lookAtProcess(
     ...endedLeader && { pid, exitSignal: endedLeader.stat.exitSignal },
   };
   const status = readStatus(tid);
-  const maps = readMapsBytes(tid);
+  const maps = readMapsText(tid);
   const same = before !== undefined &&
-    status.vmLocked === before.status.vmLocked && equal(maps, before.maps);
+    status.vmLocked === before.status.vmLocked && maps === before.maps;
   const mappings = same ? before.mappings : readSmaps(tid);
   const vmas = same ? before.vmas : planVmas(pid, mappings);
   const threads = listThreads(pid);
@@ -190,19 +191,6 @@ export function lookAtProcess(
     threads,
     reasons: threadsApart(pid, tid, threads),
   };
-}
-
-function readMapsBytes(pid: number): Uint8Array {
-  try {
-    return Deno.readFileSync(`/proc/${pid}/maps`);
-  } catch (error) {
-    readStat(pid); // tells better when the process is gone
-    throw error;
-  }
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 /** VmFlags that a copy made by fork has not, or not for the same reason. */
@@ -327,11 +315,12 @@ let own: ReadonlyMap<string, string> | undefined;
 function ownNamespaces(): ReadonlyMap<string, string> {
   return own ??= new Map(NAMESPACES.flatMap((name) => {
     try {
-      return [[name, Deno.readLinkSync(`/proc/self/ns/${name}`)] as const];
+      const link = readLink(`/proc/self/ns/${name}`);
+      return [[name, decodeText(link)] as const];
     } catch (error) {
       // A kernel without this kind; or pid_for_children of a namespace in
       // which no process was made yet.
-      if (error instanceof Deno.errors.NotFound) return [];
+      if (error instanceof SyscallError && error.errno === ENOENT) return [];
       throw error;
     }
   }));

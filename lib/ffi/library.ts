@@ -24,6 +24,19 @@ const base = {
   ckpt_cause: { parameters: ["buffer"], result: "void" },
 } as const;
 
+const files = {
+  ckpt_read_file: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+  ckpt_list_numbers: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+} as const;
+
+const images = {
+  ckpt_sha256: {
+    parameters: ["buffer", "u64", "buffer", "u32"],
+    result: "void",
+  },
+  ckpt_write_file: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+} as const;
+
 const dump = {
   ckpt_seize: {
     parameters: [
@@ -144,6 +157,8 @@ const cpu = {
 
 const GROUPS = {
   base,
+  files,
+  images,
   dump,
   pages,
   filling,

@@ -118,7 +118,7 @@ async function save(
   await writer.commit(minimalImage().inventory, "0");
   links.commit();
   return {
-    set: await readImageSet(place.images),
+    set: readImageSet(place.images),
     files: new Map(table.entries.map((entry) => [entry.id, entry])),
     ids,
   };
@@ -306,12 +306,12 @@ Deno.test("where another thing has the name of a directory, the nearest one abov
 });
 
 /** An image as CRIU writes it: nothing of ours beside it. */
-async function criuImage(
+function criuImage(
   place: Place,
   entry: ghost_file_entry,
   content: Uint8Array<ArrayBuffer>,
   type: remap_type | undefined,
-): Promise<{ set: ImageSet; files: Map<number, file_entry>; id: number }> {
+): { set: ImageSet; files: Map<number, file_entry>; id: number } {
   const image = minimalImage();
   const file = image.files.find(({ reg }) => reg !== undefined)!;
   file.reg!.name = `${place.path}/not/there/file`;
@@ -332,7 +332,7 @@ async function criuImage(
     }]) as Uint8Array<ArrayBuffer>,
   );
   return {
-    set: await readImageSet(place.images),
+    set: readImageSet(place.images),
     files: new Map(image.files.map((entry) => [entry.id, entry])),
     id: file.id,
   };

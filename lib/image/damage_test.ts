@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
 import { readImageSet } from "./image_set.ts";
 import { decodeManifest, MANIFEST_NAME } from "./manifest.ts";
@@ -26,7 +26,7 @@ function metadata(directory: string): Map<string, Uint8Array> {
 async function withDamage(
   directory: string,
   { name, bytes }: Damage,
-  run: () => Promise<void>,
+  run: () => void | Promise<void>,
 ) {
   const path = `${directory}/${name}`;
   const good = Deno.readFileSync(path);
@@ -39,7 +39,7 @@ async function withDamage(
   }
 }
 
-async function inDirectory(test: (directory: string) => Promise<void>) {
+async function inDirectory(test: (directory: string) => void | Promise<void>) {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     await test(directory);
@@ -56,9 +56,9 @@ Deno.test("a damaged image without manifest fails as one, or can be shown", () =
     const random = seededRandom(6);
     for (const damage of damages(metadata(directory), random, 11)) {
       count++;
-      await withDamage(directory, damage, async () => {
+      await withDamage(directory, damage, () => {
         try {
-          const set = await readImageSet(directory);
+          const set = readImageSet(directory);
           validateImageSet(set);
           summarize(set);
           assert([...showAll(set)].length > 0);
@@ -72,7 +72,7 @@ Deno.test("a damaged image without manifest fails as one, or can be shown", () =
       });
     }
     assert(count > 1000 && refused > count / 2, `${refused} of ${count}`);
-    validateImageSet(await readImageSet(directory));
+    validateImageSet(readImageSet(directory));
   }));
 
 Deno.test("with a manifest every damage is found, and the file named", () =>
@@ -85,8 +85,8 @@ Deno.test("with a manifest every damage is found, and the file named", () =>
       if (bytes && equal(bytes, good.get(name)!)) continue;
       // Without its manifest an image is taken for one of CRIU's.
       if (name === MANIFEST_NAME && bytes === undefined) continue;
-      await withDamage(directory, damage, async () => {
-        const error = await assertRejects(
+      await withDamage(directory, damage, () => {
+        const error = assertThrows(
           () => readImageSet(directory),
           CkptError,
           name === "inventory.img" && bytes === undefined
@@ -97,18 +97,18 @@ Deno.test("with a manifest every damage is found, and the file named", () =>
         assertEquals(error.exit, EXIT.image);
       });
     }
-    await readImageSet(directory);
+    readImageSet(directory);
   }));
 
 Deno.test("every flipped bit of the manifest itself is found", () =>
   inDirectory(async (directory) => {
     await writeWithManifest(directory, minimalImage());
     const good = Deno.readFileSync(`${directory}/${MANIFEST_NAME}`);
-    assert(!("why" in await decodeManifest(good)));
+    assert(!("why" in decodeManifest(good)));
     for (let bit = 0; bit < 8 * good.length; bit++) {
       const bytes = good.slice();
       bytes[bit >> 3] ^= 1 << (bit & 7);
-      assert("why" in await decodeManifest(bytes), `bit ${bit}`);
+      assert("why" in decodeManifest(bytes), `bit ${bit}`);
     }
   }));
 

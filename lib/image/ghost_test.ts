@@ -23,7 +23,7 @@ async function withGhost(
       ).arrayBuffer(),
     );
     Deno.writeFileSync(`${directory}/ghost-file-1f.img`, content);
-    test(await readImageSet(directory), content);
+    test(readImageSet(directory), content);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

@@ -4,6 +4,7 @@
  * there is one; each file is decoded when it is first asked for.
  */
 
+import { sha256 } from "../ffi/sha256.ts";
 import { isKnownFeature } from "./features.ts";
 import { decodeImage } from "./framing.ts";
 import { imageError, type ImageProblem } from "./image_error.ts";
@@ -25,7 +26,6 @@ import {
   type Manifest,
   MANIFEST_NAME,
   type ManifestFile,
-  sha256,
 } from "./manifest.ts";
 import { readAt } from "./read_at.ts";
 import type { inventory_entry } from "./schema.gen.ts";
@@ -39,12 +39,12 @@ export const IMG_VERSION = 2;
  * Opens a directory of images.
  * @throws CkptError with all that is wrong with it as a whole
  */
-export async function readImageSet(directory: string): Promise<ImageSet> {
+export function readImageSet(directory: string): ImageSet {
   const names = listNames(directory);
   if (!names.has(INVENTORY_NAME)) throw incomplete(directory, names);
   const bytes = new Map<string, Uint8Array>();
   const manifest = names.has(MANIFEST_NAME)
-    ? await checkedManifest(directory, names, bytes)
+    ? checkedManifest(directory, names, bytes)
     : undefined;
   const set = new ImageSet(directory, names, bytes, manifest);
   const problems = inventoryProblems(set.inventory, names);
@@ -230,12 +230,12 @@ function inventoryProblems(
  * @param bytes gets what was read
  * @throws CkptError naming every file that is not as it was written
  */
-async function checkedManifest(
+function checkedManifest(
   directory: string,
   names: Set<string>,
   bytes: Map<string, Uint8Array>,
-): Promise<Manifest> {
-  const manifest = await decodeManifest(
+): Manifest {
+  const manifest = decodeManifest(
     readWhole(directory, MANIFEST_NAME, LIMITS.manifest_bytes),
   );
   if ("why" in manifest) throw imageError(directory, [manifest]);
@@ -246,12 +246,9 @@ async function checkedManifest(
       remedy: `restore it on a machine of type ${manifest.machine}`,
     }]);
   }
-  const found = await Promise.all(
-    Object.entries(manifest.files).map(([name, file]) =>
-      fileProblem(directory, names, bytes, name, file)
-    ),
+  const problems = Object.entries(manifest.files).flatMap(([name, file]) =>
+    fileProblem(directory, names, bytes, name, file) ?? []
   );
-  const problems = found.filter((problem) => problem !== undefined);
   for (const name of names) {
     const kind = parseImageName(name)?.kind;
     if (kind === undefined || isService(kind)) continue;
@@ -263,13 +260,13 @@ async function checkedManifest(
   return manifest;
 }
 
-async function fileProblem(
+function fileProblem(
   directory: string,
   names: Set<string>,
   bytes: Map<string, Uint8Array>,
   name: string,
   file: ManifestFile,
-): Promise<ImageProblem | undefined> {
+): ImageProblem | undefined {
   if (!names.has(name)) return { file: name, why: "is missing" };
   const size = sizeOf(directory, name);
   if (size !== file.size) {
@@ -278,7 +275,7 @@ async function fileProblem(
   }
   if (file.sha256 === undefined) return undefined;
   const content = readWhole(directory, name, LIMITS.file_bytes);
-  if (await sha256(content) !== file.sha256) {
+  if (sha256(content) !== file.sha256) {
     return { file: name, why: "is damaged: its checksum does not match" };
   }
   bytes.set(name, content);

@@ -5,7 +5,16 @@
  */
 
 import { CkptError, EXIT } from "../error.ts";
-import { close, O, open, syncFileSystem } from "../ffi/syscall.ts";
+import { EACCES, EDQUOT, ENOSPC, EPERM } from "../ffi/errno.ts";
+import { sha256 } from "../ffi/sha256.ts";
+import { writeNewFile } from "../ffi/small_files.ts";
+import {
+  close,
+  O,
+  open,
+  syncFileSystem,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import { encodeImage } from "./framing.ts";
 import {
   type Content,
@@ -22,7 +31,6 @@ import {
   MANIFEST_NAME,
   type ManifestFile,
   newManifest,
-  sha256,
 } from "./manifest.ts";
 import { FieldError } from "./message.ts";
 import type { inventory_entry } from "./schema.gen.ts";
@@ -46,7 +54,7 @@ export class ImageWriter implements Disposable {
   /** Files with framing: bytes, and checksums for the manifest. */
   readonly #framed = new Map<
     string,
-    { size: number; sha256: Promise<string> }
+    { size: number; sha256: string }
   >();
   readonly #raw = new Set<string>();
   #parent: string | undefined;
@@ -130,14 +138,7 @@ export class ImageWriter implements Disposable {
   #writeFile(name: string, bytes: Uint8Array): void {
     this.#mustBeOpen();
     doing(this.directory, name, () => {
-      using file = Deno.openSync(`${this.#partial}/${name}`, {
-        write: true,
-        createNew: true,
-        mode: 0o600,
-      });
-      for (let done = 0; done < bytes.length;) {
-        done += file.writeSync(bytes.subarray(done));
-      }
+      writeNewFile(`${this.#partial}/${name}`, bytes);
     });
   }
 
@@ -160,7 +161,7 @@ export class ImageWriter implements Disposable {
   ): Promise<number> {
     this.write("inventory", undefined, inventory);
     const names = [...this.#framed.keys(), ...this.#raw];
-    const bytes = await this.#writeManifest(names, ckptVersion);
+    const bytes = this.#writeManifest(names, ckptVersion);
     names.push(MANIFEST_NAME);
     await this.#syncAll(names);
     doing(this.directory, this.directory, () => this.#switchOver(names));
@@ -169,18 +170,18 @@ export class ImageWriter implements Disposable {
     return bytes;
   }
 
-  async #writeManifest(names: string[], version: string): Promise<number> {
+  #writeManifest(names: string[], version: string): number {
     const manifest = newManifest(version);
     let total = 0;
     for (const name of names.toSorted()) {
       const framed = this.#framed.get(name);
       const entry: ManifestFile = framed === undefined
         ? { size: Deno.statSync(`${this.#partial}/${name}`).size }
-        : { size: framed.size, sha256: await framed.sha256 };
+        : { size: framed.size, sha256: framed.sha256 };
       manifest.files[name] = entry;
       total += entry.size;
     }
-    const bytes = await encodeManifest(manifest);
+    const bytes = encodeManifest(manifest);
     this.#writeFile(MANIFEST_NAME, bytes);
     return total + bytes.length;
   }
@@ -271,11 +272,13 @@ function action(directory: string): string {
 function writeError(directory: string, object: string, error: unknown) {
   if (error instanceof CkptError) return error;
   const why = error instanceof Error ? error.message : String(error);
-  const exit = error instanceof Deno.errors.PermissionDenied
-    ? EXIT.permission
-    : EXIT.failed;
+  const errno = error instanceof SyscallError ? error.errno : 0;
+  const denied = error instanceof Deno.errors.PermissionDenied ||
+    errno === EACCES || errno === EPERM;
+  const exit = denied ? EXIT.permission : EXIT.failed;
   const { code } = error as { code?: string };
-  const full = code === "ENOSPC" || code === "EDQUOT";
+  const full = code === "ENOSPC" || code === "EDQUOT" ||
+    errno === ENOSPC || errno === EDQUOT;
   const remedy = "make room, or name a directory on another file system";
   const reason = full ? { object, why, remedy } : { object, why };
   return new CkptError(exit, action(directory), [reason], { cause: error });

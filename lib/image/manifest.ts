@@ -4,6 +4,7 @@
  * byte is found and named before anything is started. CRIU's images have none.
  */
 
+import { sha256 } from "../ffi/sha256.ts";
 import { type ImageProblem } from "./image_error.ts";
 import { LIMITS } from "./limits.ts";
 
@@ -42,18 +43,9 @@ export function newManifest(ckptVersion: string): Manifest {
   };
 }
 
-/** SHA-256 in hexadecimal. */
-export async function sha256(bytes: Uint8Array): Promise<string> {
-  const digest = await crypto.subtle.digest(
-    "SHA-256",
-    bytes as Uint8Array<ArrayBuffer>,
-  );
-  return new Uint8Array(digest).toHex();
-}
-
 /** The bytes of the manifest's file. */
-export async function encodeManifest(manifest: Manifest): Promise<Uint8Array> {
-  return text(manifest, await ownDigest(manifest));
+export function encodeManifest(manifest: Manifest): Uint8Array {
+  return text(manifest, ownDigest(manifest));
 }
 
 /** There is one way only to write a manifest, so that every change shows. */
@@ -63,7 +55,7 @@ function text(manifest: Manifest, digest: string): Uint8Array<ArrayBuffer> {
   );
 }
 
-function ownDigest(manifest: Manifest): Promise<string> {
+function ownDigest(manifest: Manifest): string {
   return sha256(new TextEncoder().encode(JSON.stringify(manifest)));
 }
 
@@ -71,9 +63,7 @@ function ownDigest(manifest: Manifest): Promise<string> {
  * Reads a manifest and checks it against its own checksum.
  * @returns the manifest, or what is wrong with it
  */
-export async function decodeManifest(
-  bytes: Uint8Array,
-): Promise<Manifest | ImageProblem> {
+export function decodeManifest(bytes: Uint8Array): Manifest | ImageProblem {
   const problem = (why: string) => ({ file: MANIFEST_NAME, why });
   if (bytes.length > LIMITS.manifest_bytes) {
     return problem(`is larger than ${LIMITS.manifest_bytes} bytes`);
@@ -89,7 +79,7 @@ export async function decodeManifest(
   if (!isObject(parsed)) return problem("is damaged: not an object");
   const { sha256: digest, ...manifest } = parsed;
   if (!isManifest(manifest)) return problem("is damaged: a field is missing");
-  const right = await ownDigest(manifest);
+  const right = ownDigest(manifest);
   if (digest !== right || !equal(text(manifest, right), bytes)) {
     return problem("is damaged: its checksum does not match");
   }

@@ -10,14 +10,14 @@ import {
 } from "./testing/minimal_image.ts";
 
 async function inImage(
-  test: (set: Awaited<ReturnType<typeof readImageSet>>) => void,
+  test: (set: ReturnType<typeof readImageSet>) => void,
 ) {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const image = minimalImage();
     image.inventory.plugins_entry = { plugins: ["ckpt:tsc"] };
     await writeWithManifest(directory, image);
-    test(await readImageSet(directory));
+    test(readImageSet(directory));
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }
@@ -46,7 +46,7 @@ Deno.test("the summary says who is in the image and how much memory", () =>
     });
   }));
 
-Deno.test("the summary tells how processes ended, and what stopped them", async () => {
+Deno.test("the summary tells how processes ended, and what stopped them", () => {
   const child = (pid: number) =>
     minimalChild(pid, { ppid: 4242, pgid: 4242, sid: 4242 });
   const [exited, killed, stopped, unsaid] = [11, 12, 13, 14].map(child);
@@ -59,7 +59,7 @@ Deno.test("the summary tells how processes ended, and what stopped them", async 
   try {
     const images = [minimalImage(), exited, killed, stopped, unsaid];
     writeTree(directory, images);
-    const { tasks } = summarize(await readImageSet(directory));
+    const { tasks } = summarize(readImageSet(directory));
     const none = { threads: 0, descriptors: 0, areas: 0, stored_bytes: 0 };
     const all = { threads: 1, descriptors: 3, areas: 6 };
     assertObjectMatch({ tasks }, {

@@ -12,15 +12,3 @@ export function parseChildren(text: string, source = "children"): number[] {
   return place.text.split(" ").filter((word) => word !== "")
     .map((word) => decimal(word, place));
 }
-
-/**
- * The names of a directory that are numbers, ascending: pids in `/proc`,
- * threads in `/proc/PID/task`, descriptors in `/proc/PID/fd`.
- */
-export function numericNames(names: Iterable<string>): number[] {
-  const numbers: number[] = [];
-  for (const name of names) {
-    if (/^(0|[1-9][0-9]{0,9})$/.test(name)) numbers.push(Number(name));
-  }
-  return numbers.sort((a, b) => a - b);
-}

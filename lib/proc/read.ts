@@ -12,6 +12,9 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { type AuxvEntry, parseAuxv } from "./auxv.ts";
+import { EACCES, EINVAL, ENOENT, EPERM, ESRCH } from "../ffi/errno.ts";
+import { listNumbers, readSmallFile } from "../ffi/small_files.ts";
+import { readLink, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import { type CapabilityName, maskHasCapability } from "./capability.ts";
 import { type CgroupMembership, parseCgroup } from "./cgroup.ts";
@@ -20,7 +23,7 @@ import { type FdInfo, parseFdInfo } from "./fdinfo.ts";
 import { type Limit, parseLimits } from "./limits.ts";
 import { type Mapping, parseMaps } from "./maps.ts";
 import { type MountInfo, parseMountInfo } from "./mountinfo.ts";
-import { numericNames, parseChildren } from "./pids.ts";
+import { parseChildren } from "./pids.ts";
 import {
   parseLoginuid,
   parseOomScoreAdj,
@@ -36,6 +39,11 @@ import { parseTimers, type PosixTimer } from "./timers.ts";
 
 export function readMaps(pid: number): Mapping[] {
   return readWith(pid, "maps", parseMaps);
+}
+
+/** The text that {@link readMaps} parses: to see whether anything changed. */
+export function readMapsText(pid: number): string {
+  return decodeText(readBytes(pid, pathOf(pid, "maps")));
 }
 
 export function readSmaps(pid: number): SmapsMapping[] {
@@ -104,9 +112,12 @@ export function readOomScoreAdj(pid: number): number {
 export function readLoginuid(pid: number): number | undefined {
   const path = pathOf(pid, "loginuid");
   try {
-    return parseLoginuid(decodeText(Deno.readFileSync(path)), path);
+    return parseLoginuid(decodeText(readSmallFile(path)), path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound && stateOf(pid) !== undefined) {
+    if (
+      error instanceof SyscallError && error.errno === ENOENT &&
+      stateOf(pid) !== undefined
+    ) {
       return undefined;
     }
     throw readFailure(error, pid, path);
@@ -129,7 +140,7 @@ export function readWchan(pid: number): string | undefined {
 export function readNamespace(pid: number, name: string): string {
   const path = pathOf(pid, `ns/${name}`);
   try {
-    return Deno.readLinkSync(path);
+    return decodeText(readLink(path));
   } catch (error) {
     throw readFailure(error, pid, path);
   }
@@ -157,17 +168,16 @@ export function listDescriptors(pid: number): number[] {
 
 /** All processes that `/proc` shows, ascending; threads are not in it. */
 export function listProcesses(): number[] {
-  const names = [...Deno.readDirSync("/proc")].map((entry) => entry.name);
-  return numericNames(names);
+  return listNumbers("/proc");
 }
 
 /** Of ckpt's own ipc namespace; none where the kernel has no such memory. */
 export function readSysvSegments(): SysvSegment[] {
   const path = "/proc/sysvipc/shm";
   try {
-    return parseSysvSegments(Deno.readTextFileSync(path), path);
+    return parseSysvSegments(decodeText(readSmallFile(path)), path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
+    if (error instanceof SyscallError && error.errno === ENOENT) return [];
     throw error;
   }
 }
@@ -190,9 +200,10 @@ function readWith<T>(
   return parse(decodeText(readBytes(pid, path)), path);
 }
 
-function readBytes(pid: number, path: string): Uint8Array {
+/** The bytes are good until the next file is read. */
+function readBytes(pid: number, path: string): Uint8Array<ArrayBuffer> {
   try {
-    return Deno.readFileSync(path);
+    return readSmallFile(path);
   } catch (error) {
     throw readFailure(error, pid, path);
   }
@@ -201,17 +212,15 @@ function readBytes(pid: number, path: string): Uint8Array {
 function list(pid: number, directory: string): number[] {
   const path = pathOf(pid, directory);
   try {
-    return numericNames(
-      [...Deno.readDirSync(path)].map((entry) => entry.name),
-    );
+    return listNumbers(path);
   } catch (error) {
     throw readFailure(error, pid, path);
   }
 }
 
-/** Turns what Deno threw into the error of ckpt; passes others through. */
+/** Turns what the kernel said into the error of ckpt; passes others through. */
 function readFailure(error: unknown, pid: number, path: string): unknown {
-  if (!(error instanceof Error) || error instanceof CkptError) return error;
+  if (!(error instanceof SyscallError)) return error;
   const fail = (
     exit: typeof EXIT[keyof typeof EXIT],
     object: string,
@@ -222,13 +231,13 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
       cause: error,
     });
 
-  // Deno has no class and no code for ESRCH and EINVAL. A zombie answers each
-  // file in its own way: an empty text, ESRCH, ENOENT, or EINVAL (mountinfo).
-  const { message } = error;
-  const denied = error instanceof Deno.errors.PermissionDenied;
-  const notFound = error instanceof Deno.errors.NotFound;
-  const noSuchProcess = message.includes("(os error 3)");
-  const invalid = message.includes("(os error 22)");
+  // A zombie answers each file in its own way: an empty text, ESRCH, ENOENT, or
+  // EINVAL (mountinfo).
+  const { errno } = error;
+  const denied = errno === EACCES || errno === EPERM;
+  const notFound = errno === ENOENT;
+  const noSuchProcess = errno === ESRCH;
+  const invalid = errno === EINVAL;
   if (notFound || noSuchProcess || invalid) {
     const state = stateOf(pid);
     if (state === undefined) {
@@ -279,14 +288,14 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
         "in the user namespace of the task",
     );
   }
-  return fail(EXIT.failed, path, message);
+  return fail(EXIT.failed, path, error.message);
 }
 
 /** The letter of the task's state, undefined when there is no such task. */
 function stateOf(pid: number): string | undefined {
   const path = pathOf(pid, "stat");
   try {
-    return parseStat(decodeText(Deno.readFileSync(path)), path).state;
+    return parseStat(decodeText(readSmallFile(path)), path).state;
   } catch {
     return undefined;
   }

@@ -83,7 +83,7 @@ async function choose(
       ]),
     );
     const all = { ...OPTIONS, ...options };
-    use(chooseGiven(readTreeImages(await readImageSet(directory)), all), all);
+    use(chooseGiven(readTreeImages(readImageSet(directory)), all), all);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

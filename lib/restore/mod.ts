@@ -40,7 +40,7 @@ export async function restore(
   }
   const started = performance.now();
   report.log(3, `reading the images in ${options.imagesDirectory}`);
-  const set = await readImageSet(options.imagesDirectory);
+  const set = readImageSet(options.imagesDirectory);
   validateImageSet(set);
   const images = readTreeImages(set);
   const given = chooseGiven(images, options);

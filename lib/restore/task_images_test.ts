@@ -61,7 +61,7 @@ Deno.test("the smallest image is read, with and without a manifest", async () =>
     const directory = await Deno.makeTempDir();
     try {
       await write(directory, image);
-      const tree = readTreeImages(await readImageSet(directory));
+      const tree = readTreeImages(readImageSet(directory));
       assertEquals(tree.tree, image.pstree);
       assertEquals(tree.zombies, []);
       assertEquals(tree.shared, []);

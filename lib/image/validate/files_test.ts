@@ -57,9 +57,9 @@ function pipeImage(): PipeImage {
 }
 
 /** What is told to be wrong. */
-async function complaints(
+function complaints(
   change: (image: PipeImage) => void,
-): Promise<string[]> {
+): string[] {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const image = pipeImage();
@@ -70,7 +70,7 @@ async function complaints(
     write("pipes-data", encodeImage("pipes-data", image.pipesData));
     write("fifo-data", encodeImage("fifo-data", image.fifoData));
     write("ckpt-pipes", encodeImage("ckpt-pipes", image.extensions));
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     try {
       validateImageSet(set);
       return [];
@@ -166,12 +166,12 @@ Deno.test("what is said of ghosts has to be of ghosts, once each, and possible",
     xattrs: [],
     allocated: [{ start, end }],
   });
-  const told = async (...ghosts: ReturnType<typeof ghost>[]) => {
+  const told = (...ghosts: ReturnType<typeof ghost>[]) => {
     Deno.writeFileSync(
       `${directory}/ckpt-ghosts.img`,
       encodeImage("ckpt-ghosts", ghosts) as Uint8Array<ArrayBuffer>,
     );
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     try {
       validateImageSet(set);
       return [];

@@ -12,7 +12,7 @@ import { validateImageSet } from "./mod.ts";
 
 async function inImage(
   change: (image: MinimalImage) => void,
-  test: (directory: string) => Promise<void>,
+  test: (directory: string) => void | Promise<void>,
 ) {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
@@ -26,8 +26,8 @@ async function inImage(
 }
 
 Deno.test("the minimal image has nothing wrong", () =>
-  inImage(() => {}, async (directory) => {
-    validateImageSet(await readImageSet(directory));
+  inImage(() => {}, (directory) => {
+    validateImageSet(readImageSet(directory));
   }));
 
 /** An epoll as descriptor 3 that watches another one. */
@@ -40,8 +40,8 @@ function watch(image: MinimalImage, tfd: number) {
 }
 
 Deno.test("an epoll that watches an open descriptor is fine", () =>
-  inImage((image) => watch(image, 2), async (directory) => {
-    validateImageSet(await readImageSet(directory));
+  inImage((image) => watch(image, 2), (directory) => {
+    validateImageSet(readImageSet(directory));
   }));
 
 const stranger = { ...minimalImage().files[1], id: 9 };
@@ -292,8 +292,8 @@ const DAMAGES: [(image: MinimalImage) => void, string][] = [
 
 for (const [change, complaint] of DAMAGES) {
   Deno.test(`refuses an image for: ${complaint}`, () =>
-    inImage(change, async (directory) => {
-      const set = await readImageSet(directory);
+    inImage(change, (directory) => {
+      const set = readImageSet(directory);
       const error = assertThrows(() => validateImageSet(set), CkptError);
       const told = error.reasons.map(({ object, why }) => `${object}: ${why}`);
       assertEquals(
@@ -309,10 +309,10 @@ Deno.test("tells everything that is wrong at once", () =>
     image.core.mtype = 3;
     image.fs.cwd_id = 77;
     image.mm.vmas[5].end += 1n;
-  }, async (directory) => {
+  }, (directory) => {
     Deno.removeSync(`${directory}/pages-1.img`);
     Deno.removeSync(`${directory}/ckpt-manifest.json`);
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     const { reasons } = assertThrows(() => validateImageSet(set), CkptError);
     assertEquals(
       reasons.map((reason) => reason.object).sort(),

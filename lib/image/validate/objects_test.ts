@@ -46,9 +46,9 @@ function objectImage(): ObjectImage {
   };
 }
 
-async function complaints(
+function complaints(
   change: (image: ObjectImage) => void,
-): Promise<string[]> {
+): string[] {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const image = objectImage();
@@ -58,7 +58,7 @@ async function complaints(
       `${directory}/ckpt-files.img`,
       encodeImage("ckpt-files", image.extensions),
     );
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     try {
       validateImageSet(set);
       return [];

@@ -35,7 +35,7 @@ function segment(id: number): ipc_shm_entry {
 }
 
 /** What is wrong with an image of a process that is attached to segment 5. */
-async function wrong(change: (parts: Parts) => void): Promise<string[]> {
+function wrong(change: (parts: Parts) => void): string[] {
   const parts: Parts = {
     segments: [segment(5), segment(6)],
     extensions: [{ id: 5, changed: 1n }],
@@ -65,7 +65,7 @@ async function wrong(change: (parts: Parts) => void): Promise<string[]> {
         { pages_id: 50 + id, entries: [] },
       ]),
     ]);
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     let found: string[] = [];
     try {
       validateImageSet(set);

@@ -70,7 +70,7 @@ function parts(): Parts {
 }
 
 /** What is told to be wrong. */
-async function wrong(change: (parts: Parts) => void): Promise<string[]> {
+function wrong(change: (parts: Parts) => void): string[] {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const all = parts();
@@ -84,7 +84,7 @@ async function wrong(change: (parts: Parts) => void): Promise<string[]> {
       `${directory}/ckpt-sockets.img`,
       encodeImage("ckpt-sockets", all.extensions),
     );
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     try {
       validateImageSet(set);
       return [];

@@ -28,10 +28,10 @@ function place(pid: number, ppid: number, sid = ROOT, pgid = ROOT) {
 }
 
 /** Writes the minimal image with children, and returns what is wrong with it. */
-async function complaints(
+function complaints(
   children: Child[],
   more: ImagePart[] = [],
-): Promise<string[]> {
+): string[] {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const images = children.map(({ place, status, change }) => {
@@ -42,7 +42,7 @@ async function complaints(
       return image;
     });
     writeTree(directory, [minimalImage(ROOT), ...images], more);
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     try {
       validateImageSet(set);
       return [];
@@ -271,7 +271,7 @@ Deno.test("what ckpt adds about a process has to be possible", async () => {
   );
 });
 
-Deno.test("a tree deeper than the limit is refused, and soon", async () => {
+Deno.test("a tree deeper than the limit is refused, and soon", () => {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const image = minimalImage(1);
@@ -281,7 +281,7 @@ Deno.test("a tree deeper than the limit is refused, and soon", async () => {
       (_, i) => place(i + 1, i, i === length - 1 ? 7 : 5),
     );
     writeWithoutManifest(directory, image);
-    const set = await readImageSet(directory);
+    const set = readImageSet(directory);
     assertThrows(() => validateImageSet(set), CkptError, "generations below");
   } finally {
     Deno.removeSync(directory, { recursive: true });

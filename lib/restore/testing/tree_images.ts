@@ -19,7 +19,7 @@ export async function withTree<T>(
   const directory = await Deno.makeTempDir();
   try {
     writeTree(directory, images, more);
-    return await use(readTreeImages(await readImageSet(directory)));
+    return await use(readTreeImages(readImageSet(directory)));
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -1,0 +1,81 @@
+/* Small files, of /proc and of images, each in one call from outside: there are dozens of them for every process. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "ckpt.h"
+
+/* Reads a whole file. Returns its length; -errno; -ENOBUFS when it has `room` bytes or more. */
+EXPORT int64_t ckpt_read_file(const char *path, uint8_t *out, uint64_t room)
+{
+	uint64_t length = 0;
+	ssize_t n = 1;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	/* Only a read of nothing is the end: a file of /proc comes in records. */
+	while (n && length < room) {
+		n = read(fd, out + length, room - length);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			n = -errno;
+			close(fd);
+			return n;
+		}
+		length += n;
+	}
+	close(fd);
+	return n ? -ENOBUFS : (int64_t)length;
+}
+
+/* Stores the names of a directory that are numbers. Returns how many; -errno; -ENOBUFS when they are more than `room`. */
+EXPORT int64_t ckpt_list_numbers(const char *path, int32_t *out, uint64_t room)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	uint64_t count = 0;
+	int64_t ret;
+
+	if (!dir)
+		return -errno;
+	while (errno = 0, (entry = readdir(dir))) {
+		char *end;
+		long number = strtol(entry->d_name, &end, 10);
+
+		if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || *end)
+			continue;
+		if (count < room)
+			out[count] = number;
+		count++;
+	}
+	ret = errno ? -errno : count > room ? -ENOBUFS : (int64_t)count;
+	closedir(dir);
+	return ret;
+}
+
+/* Makes a file, which must not exist, that only its owner may read. Returns 0; -errno. */
+EXPORT int64_t ckpt_write_file(const char *path, const uint8_t *bytes, uint64_t length)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int64_t ret = fd < 0 ? -errno : 0;
+
+	while (!ret && length) {
+		ssize_t n = write(fd, bytes, length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			ret = -errno;
+			break;
+		}
+		bytes += n;
+		length -= n;
+	}
+	if (fd >= 0 && close(fd) < 0 && !ret)
+		ret = -errno;
+	return ret;
+}

@@ -1,0 +1,66 @@
+/**
+ * Small files, of /proc and of images, each by one native call: there are
+ * dozens of them for every process, and Deno's own functions take several
+ * system calls for each.
+ */
+import { ENOBUFS } from "./errno.ts";
+import { library } from "./library.ts";
+import { SyscallError, terminated } from "./syscall.ts";
+
+/** All but the maps of large programs; grows when that is not enough. */
+let bytes = new Uint8Array(64 * 1024);
+let numbers = new Int32Array(1024);
+
+/**
+ * The whole of a file.
+ *
+ * @returns bytes that are good until the next call
+ * @throws SyscallError
+ */
+export function readSmallFile(path: string): Uint8Array<ArrayBuffer> {
+  const name = terminated(path);
+  for (;;) {
+    const length = Number(
+      library("files").ckpt_read_file(name, bytes, BigInt(bytes.length)),
+    );
+    if (length >= 0) return bytes.subarray(0, length);
+    if (length !== -ENOBUFS) throw new SyscallError("open", -length);
+    bytes = new Uint8Array(bytes.length * 4);
+  }
+}
+
+/**
+ * The names in a directory that are numbers, ascending: pids in /proc, threads
+ * in /proc/PID/task, descriptors in /proc/PID/fd.
+ *
+ * @throws SyscallError
+ */
+export function listNumbers(path: string): number[] {
+  const name = terminated(path);
+  for (;;) {
+    const count = Number(
+      library("files").ckpt_list_numbers(
+        name,
+        new Uint8Array(numbers.buffer),
+        BigInt(numbers.length),
+      ),
+    );
+    if (count >= 0) return [...numbers.subarray(0, count).sort()];
+    if (count !== -ENOBUFS) throw new SyscallError("open", -count);
+    numbers = new Int32Array(numbers.length * 4);
+  }
+}
+
+/**
+ * Makes a file that only its owner may read.
+ *
+ * @throws SyscallError, EEXIST when there is one of that name
+ */
+export function writeNewFile(path: string, bytes: Uint8Array): void {
+  const result = library("images").ckpt_write_file(
+    terminated(path),
+    bytes as Uint8Array<ArrayBuffer>,
+    BigInt(bytes.length),
+  );
+  if (result < 0n) throw new SyscallError("write", Number(-result));
+}
