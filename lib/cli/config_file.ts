@@ -46,7 +46,7 @@ export function readConfiguration(
 ): string[] {
   const options: string[] = [];
   for (const path of useDefaults ? defaultPaths() : []) {
-    const text = readText(path);
+    const text = isHidden(path) ? undefined : readText(path);
     if (text !== undefined) options.push(...parseConfiguration(text, path));
   }
   if (chosen !== undefined) {
@@ -68,6 +68,19 @@ function defaultPaths(): string[] {
   const paths = ["/etc/ckpt/default.conf"];
   if (home) paths.push(`${home}/.config/ckpt/default.conf`);
   return paths;
+}
+
+/**
+ * Whether it is in a directory that may not be entered, such as the home of
+ * another user that $HOME still names after su(1): then it is not meant.
+ */
+function isHidden(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.PermissionDenied;
+  }
 }
 
 /** @returns undefined when there is no such file */

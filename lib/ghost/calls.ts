@@ -17,7 +17,9 @@ import {
   terminated,
 } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
-import { ENOENT } from "../ffi/errno.ts";
+import { EACCES, ENOENT, EPERM } from "../ffi/errno.ts";
+import { CkptError, EXIT } from "../error.ts";
+import { hasCapability } from "../proc/read.ts";
 
 /** A point in time as the kernel keeps it. */
 export interface Time {
@@ -62,23 +64,77 @@ export function statx(path: string): ExtendedStatus {
 
 /** statfs.f_type (statfs(2)). */
 export function fileSystemType(path: string): bigint {
+  return statfs(path).getBigUint64(0, true);
+}
+
+const ST_RDONLY = 1n;
+
+/** Whether the mount that a path is on, or its file system, is read-only. */
+export function isReadOnly(path: string): boolean {
+  const F_FLAGS = 80;
+  return (statfs(path).getBigUint64(F_FLAGS, true) & ST_RDONLY) !== 0n;
+}
+
+/** struct statfs of x86-64 (asm-generic/statfs.h). */
+function statfs(path: string): DataView {
   const buffer = new Uint8Array(120);
   syscallBuffer0(
     "statfs",
     terminated(encodeText(path)),
     addressOf(buffer),
   );
-  return new DataView(buffer.buffer).getBigUint64(0, true);
+  return new DataView(buffer.buffer);
 }
 
-/** lstat(2); undefined when the path cannot be followed to its end. */
+/**
+ * lstat(2); undefined when the path cannot be followed to its end.
+ *
+ * @throws CkptError (permission) when that may not even be tried
+ */
 export function statusAt(path: string): FileStatus | undefined {
   try {
     return lstat(encodeText(path));
   } catch (error) {
-    if (error instanceof SyscallError) return undefined;
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === EACCES) throw notAllowed(path, error);
+    return undefined;
+  }
+}
+
+/** Names in a directory; none where there is no directory any more. */
+export function namesIn(directory: string): string[] {
+  try {
+    return [...Deno.readDirSync(directory)].map(({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.PermissionDenied) {
+      throw notAllowed(directory, error);
+    }
+    if (
+      error instanceof Deno.errors.NotFound ||
+      error instanceof Deno.errors.NotADirectory
+    ) return [];
     throw error;
   }
+}
+
+/** What to do when the kernel refuses to open, make or change a file. */
+export function remedyForDenied({ errno }: SyscallError): string | undefined {
+  return errno === EACCES && !hasCapability("CAP_DAC_OVERRIDE")
+    ? "ckpt needs the capability CAP_DAC_OVERRIDE"
+    : errno === EPERM && !hasCapability("CAP_FOWNER")
+    ? "ckpt needs the capability CAP_FOWNER"
+    : undefined;
+}
+
+function notAllowed(path: string, error: Error): CkptError {
+  return new CkptError(EXIT.permission, "looking at files in use", [{
+    object: path,
+    why: error.message,
+    remedy: hasCapability("CAP_DAC_READ_SEARCH")
+      ? "let root into its file system: a FUSE one is to be mounted with " +
+        "-o allow_root or allow_other"
+      : "ckpt needs the capability CAP_DAC_READ_SEARCH to get there",
+  }], { cause: error });
 }
 
 export function isSameFile(

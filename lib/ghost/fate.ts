@@ -56,6 +56,8 @@ export const DEFAULT_GHOST_LIMIT = 1n << 30n;
 /** linux/magic.h */
 const NFS = 0x6969n;
 const OVERLAY = 0x794c7630n;
+/** Not of Linux itself: linux/magic.h of its own. */
+export const AUFS = 0x61756673n;
 /** File systems whose files are made by the kernel, not by who writes them. */
 const OF_THE_KERNEL: ReadonlyMap<bigint, string> = new Map([
   [0x9fa0n, "proc"],
@@ -103,6 +105,14 @@ export function decideFate(
     return refused(
       `its path leads nowhere any more, and ckpt cannot make files of ${kernel}`,
     );
+  }
+  // Mapped files are those of its branches, and which is which it alone knows.
+  if (file.fileSystem === AUFS) {
+    return {
+      kind: "refused",
+      why: "it is on AUFS, and ckpt cannot tell which of its files it is",
+      remedy: "use overlayfs, which every Linux has, in its stead",
+    };
   }
   if (file.otherName !== undefined) {
     return { kind: "elsewhere", path: file.otherName };

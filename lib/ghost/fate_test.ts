@@ -54,6 +54,12 @@ const TABLE: [string, LostFile, Parameters<typeof decideFate>[1], string][] = [
     "ghost /srv/x",
   ],
   [
+    "it is on AUFS",
+    lost({ fileSystem: 0x61756673n, otherName: other }),
+    consent,
+    "refused",
+  ],
+  [
     "another name is known",
     lost({ nlink: 1n, otherName: other }),
     consent,

@@ -9,13 +9,20 @@ import {
   fileSystemType,
   isSameFile,
   namesByInode,
+  namesIn,
   nearestDirectory,
   pathByHandle,
   splitPath,
   statusAt,
   statx,
 } from "./calls.ts";
-import { isLinkName, isSillyName, type LostFile, withoutMark } from "./fate.ts";
+import {
+  AUFS,
+  isLinkName,
+  isSillyName,
+  type LostFile,
+  withoutMark,
+} from "./fate.ts";
 
 /** A file as one of those that use it has it. */
 export interface FileUse {
@@ -101,7 +108,10 @@ export class FilesInUse {
       holder,
       task,
       allocated,
-      fileSystem: fileSystemType(at),
+      // What AUFS maps is a file of another file system.
+      fileSystem: fileSystemType(nearestDirectory(path)) === AUFS
+        ? AUFS
+        : fileSystemType(at),
       mount,
       otherName: this.#otherName(use, path, mount === "reached"),
       written: writes,
@@ -152,16 +162,8 @@ export class FilesInUse {
     const prefix = directory === "/" ? "/" : `${directory}/`;
     const bytes = statusAt(directory)?.size ?? 0n;
     if (bytes > LARGEST_DIRECTORY) return undefined;
-    try {
-      for (const { name } of Deno.readDirSync(directory)) {
-        if (leadsToIt(prefix + name)) return prefix + name;
-      }
-    } catch (error) {
-      // The directory is gone as well, or is one no more.
-      if (
-        !(error instanceof Deno.errors.NotFound) &&
-        !(error instanceof Deno.errors.NotADirectory)
-      ) throw error;
+    for (const name of namesIn(directory)) {
+      if (leadsToIt(prefix + name)) return prefix + name;
     }
     return undefined;
   }

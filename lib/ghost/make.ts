@@ -32,7 +32,9 @@ import {
   setTimes,
 } from "./attributes.ts";
 import {
+  isReadOnly,
   nearestDirectory,
+  remedyForDenied,
   rmdir,
   splitPath,
   statusAt,
@@ -423,15 +425,36 @@ async function attemptAsync<T>(
   }
 }
 
+const MOUNT_FOR_WRITING =
+  "mount its file system for writing while ckpt restores";
+
 function failure(path: string, error: unknown): unknown {
   if (!(error instanceof SyscallError)) return error;
   return new CkptError(EXIT.failed, "making deleted files again", [{
     object: `file ${path}`,
     why: error.message,
-    ...(error.errno === EROFS && {
-      remedy: "mount its file system for writing while ckpt restores",
-    }),
+    remedy: error.errno === EROFS ? MOUNT_FOR_WRITING : remedyForDenied(error),
   }], { cause: error });
+}
+
+/** Files without a name that could not be made, for want of a writable mount. */
+export function unmakeable(
+  remaps: ReadonlyMap<number, Remap>,
+  files: ReadonlyMap<number, file_entry>,
+): Reason[] {
+  const paths = new Set(
+    [...remaps].flatMap(([id, { kind }]) =>
+      kind === "ghost" ? [files.get(id)!.reg!.name] : []
+    ),
+  );
+  return [...paths].filter((path) => isReadOnly(nearestDirectory(path))).map(
+    (path) => ({
+      object: `file ${path}`,
+      why: "it was deleted while in use, so ckpt has to make it again, but " +
+        "its file system is mounted read-only",
+      remedy: MOUNT_FOR_WRITING,
+    }),
+  );
 }
 
 /**

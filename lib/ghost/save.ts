@@ -4,7 +4,7 @@
  * stands still, so that it is that of one moment.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { EMLINK, ENOENT, EOPNOTSUPP, EPERM } from "../ffi/errno.ts";
+import { EMLINK, ENOENT, EOPNOTSUPP, EPERM, EROFS } from "../ffi/errno.ts";
 import {
   addressOf,
   close,
@@ -33,7 +33,7 @@ import {
   readInodeFlags,
   readXattrs,
 } from "./attributes.ts";
-import { fileSystemType, statx } from "./calls.ts";
+import { fileSystemType, remedyForDenied, statx } from "./calls.ts";
 import {
   copyRange,
   dataSegments,
@@ -167,10 +167,16 @@ function tryLink(
       object: describe(file),
       why: error.message,
       remedy: capable
-        ? isOneOf(error, EMLINK) ? "remove one of its other names" : undefined
+        ? remedyFor(error)
         : "ckpt needs the capabilities CAP_FOWNER and CAP_DAC_OVERRIDE",
     }], { cause: error });
   }
+}
+
+function remedyFor(error: SyscallError): string | undefined {
+  if (isOneOf(error, EMLINK)) return "remove one of its other names";
+  if (!isOneOf(error, EROFS)) return undefined;
+  return "mount its file system for writing while ckpt dumps, and restores";
 }
 
 /** Below this CRIU reads the content as one piece. */
@@ -262,6 +268,7 @@ async function saveGhost(
     throw new CkptError(EXIT.failed, "saving deleted files", [{
       object: describe(file),
       why: error.message,
+      remedy: remedyForDenied(error),
     }], { cause: error });
   } finally {
     if (content !== undefined) close(content);

@@ -17,7 +17,7 @@ import {
 import { encodeText } from "../ffi/text.ts";
 import { packBuildId, readBuildId } from "../ghost/build_id.ts";
 import { statx } from "../ghost/calls.ts";
-import { missingLinks } from "../ghost/make.ts";
+import { missingLinks, unmakeable } from "../ghost/make.ts";
 import {
   findDifference,
   type FoundFile,
@@ -45,7 +45,7 @@ export async function changedFiles(
   methods?: readonly ValidationMethod[],
 ): Promise<Reason[]> {
   const { set, files, remaps } = images;
-  const reasons = missingLinks(remaps);
+  const reasons = [...missingLinks(remaps), ...unmakeable(remaps, files)];
   const gone = new Set(reasons.map(({ object }) => object));
   const extensions = new Map(
     (set.read("ckpt-files", undefined) ?? []).map((extension) =>
