@@ -271,10 +271,19 @@ class TreeBuilder implements Disposable {
     const thread = tid === agent.pid
       ? this.#leader(tid)
       : this.#earlyThread(agent, tid);
+    return this.#start(agent, program, thread)(room);
+  }
+
+  /** Lets one thread begin a program. @returns what waits for its end */
+  #start(
+    agent: AgentProcess,
+    program: Program,
+    thread: AgentThread,
+  ): (room?: number) => Int32Array {
     const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
     agent.load(thread, program, address);
     agent.resume(thread);
-    return agent.wait(thread, program, address, room);
+    return (room = 0) => agent.wait(thread, program, address, room);
   }
 
   #earlyThread(agent: AgentProcess, tid: number): AgentThread {
@@ -328,6 +337,8 @@ class TreeBuilder implements Disposable {
       ),
       memory: (pid) => this.#memoryOf(pid),
       run: (agent, program, room, tid) => this.#run(agent, program, room, tid),
+      start: (agent, program) =>
+        this.#start(agent, program, this.#leader(agent.pid)),
       runToEnd: (agent, program) => {
         const leader = this.#leader(agent.pid);
         const address = new ProgramRoom(this.#slot(agent.pid)).place(program);

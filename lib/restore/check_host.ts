@@ -9,7 +9,7 @@ import { pagesPath, type TaskImages } from "./task_images.ts";
 
 /** The vdso of this kernel, and the data it comes with. */
 interface Vdso {
-  readonly code: Uint8Array;
+  readonly code: Uint8Array<ArrayBuffer>;
   /** Bytes. */
   readonly dataSize: number;
 }
@@ -57,9 +57,23 @@ function whyOtherVdso(
   ) return "this kernel lays its vdso out otherwise";
   const stored = storedPages(images, vdso.start, vdso.end);
   if (stored === undefined) return undefined;
-  return stored.every((byte, i) => byte === own.code[i])
+  return equalWords(stored, own.code)
     ? undefined
     : "it is not the one of this kernel";
+}
+
+/** Whether two arrays of one length, a multiple of 8, hold the same. */
+function equalWords(
+  a: Uint8Array<ArrayBuffer>,
+  b: Uint8Array<ArrayBuffer>,
+): boolean {
+  const [words, others] = [a, b].map(({ buffer }) =>
+    new BigUint64Array(buffer)
+  );
+  for (let i = 0; i < words.length; i++) {
+    if (words[i] !== others[i]) return false;
+  }
+  return true;
 }
 
 /** Stored content of [start, end), if it is there in one piece. */
@@ -67,7 +81,7 @@ function storedPages(
   images: TaskImages,
   start: bigint,
   end: bigint,
-): Uint8Array | undefined {
+): Uint8Array<ArrayBuffer> | undefined {
   let offset = 0n;
   for (const entry of images.pagemap.entries) {
     if ((pageFlags(entry) & PAGE_FLAGS.PRESENT) === 0) continue;

@@ -18,6 +18,8 @@ export interface Delivery {
    * uses its parent's.
    */
   memory(pid: number): Program | undefined;
+  /** Lets an agent begin a program. @returns what waits for its end */
+  start(agent: AgentProcess, program: Program): () => void;
   /** Lets an agent run a program in which it ends. @returns its status */
   runToEnd(agent: AgentProcess, program: Program): number;
   /**
@@ -47,15 +49,9 @@ export async function deliver(
     const step = steps[i];
     const agent = agents.get(step.by)!;
     switch (step.kind) {
-      case "memory": {
-        const program = delivery.memory(step.by);
-        i++;
-        if (program === undefined) break;
-        delivery.run(agent, program, 0);
-        // Filling memory may have taken long, and nothing was heard meanwhile.
-        await delivery.letSignalsIn();
+      case "memory":
+        i = await deliverMemories(steps, i, delivery);
         break;
-      }
       case "end":
         end(delivery, agent, exitProgram(0));
         i++;
@@ -71,6 +67,41 @@ export async function deliver(
         i = deliverRun(steps, i, agent, delivery);
     }
   }
+}
+
+/** Processes that rebuild their memory at the same time. */
+const FILLED_AT_ONCE = 8;
+
+/**
+ * Memories that follow each other need nothing of each other, but a descriptor
+ * table must not be used by two programs at once.
+ */
+async function deliverMemories(
+  steps: readonly Step[],
+  first: number,
+  delivery: Delivery,
+): Promise<number> {
+  const running: { table: number; finish: () => void }[] = [];
+  const finishOldest = async () => {
+    running.shift()!.finish();
+    // Filling memory may have taken long, and nothing was heard meanwhile.
+    await delivery.letSignalsIn();
+  };
+  let i = first;
+  for (; i < steps.length && steps[i].kind === "memory"; i++) {
+    const { by } = steps[i];
+    const program = delivery.memory(by);
+    if (program === undefined) continue;
+    const table = delivery.living.get(by)!.ids.files_id;
+    while (
+      running.length === FILLED_AT_ONCE ||
+      running.some((other) => other.table === table)
+    ) await finishOldest();
+    const finish = delivery.start(delivery.agents.get(by)!, program);
+    running.push({ table, finish });
+  }
+  while (running.length > 0) await finishOldest();
+  return i;
 }
 
 /** Steps of one thread that follow each other are one program. */

@@ -55,6 +55,8 @@ interface Recording {
   /** How often signals were let in. */
   pauses: () => number;
   agents: Map<number, AgentProcess>;
+  /** Memories as they began; and, negative, ended. */
+  readonly begun: number[];
 }
 
 /** Delivers steps to agents that only note what they are to do. */
@@ -69,6 +71,7 @@ async function record(
     ({ pid, adopt: agentOf }) as unknown as AgentProcess;
   agents.set(ROOT, agentOf(ROOT));
   const ran: Ran[] = [];
+  const begun: number[] = [];
   let pauses = 0;
   const note = (
     { pid }: AgentProcess,
@@ -98,6 +101,11 @@ async function record(
       note(agent, program, room, tid);
       return Int32Array.from(births(program), ({ pid }) => pid);
     },
+    start: (agent, program) => {
+      note(agent, program);
+      begun.push(agent.pid);
+      return () => begun.push(-agent.pid);
+    },
     runToEnd: (agent, program) => {
       note(agent, program);
       return statusOf(agent.pid);
@@ -108,7 +116,7 @@ async function record(
     },
   };
   await deliver(steps, delivery);
-  return { ran, pauses: () => pauses, agents };
+  return { ran, begun, pauses: () => pauses, agents };
 }
 
 function extensionOf(exit_signal: number | undefined): ckpt_task_entry {
@@ -215,7 +223,7 @@ Deno.test("memory is a program of its own, after which signals are let in", asyn
     { kind: "memory", by: ROOT },
     fork(ROOT, 12),
     { kind: "memory", by: 12 },
-  ]);
+  ], { [ROOT]: {}, 12: {} });
   assertEquals(ran.map(({ by, calls }) => [by, calls.join()]), [
     [ROOT, "clone"],
     [ROOT, "getpid"],
@@ -224,6 +232,19 @@ Deno.test("memory is a program of its own, after which signals are let in", asyn
   ]);
   assertEquals(ran[3].program.purpose(0), "memory of 12");
   assertEquals(pauses(), 2);
+});
+
+Deno.test("memories are rebuilt side by side, but not with one descriptor table", async () => {
+  const pids = [11, 12, 13, 14];
+  const { begun, pauses } = await record(
+    [
+      ...pids.map((pid) => fork(ROOT, pid)),
+      ...pids.map((by) => ({ kind: "memory" as const, by })),
+    ],
+    { 11: {}, 12: { files_id: 12 }, 13: {}, 14: { files_id: 12 } },
+  );
+  assertEquals(begun, [11, 12, 13, -11, -12, 14, -13, -14]);
+  assertEquals(pauses(), 4);
 });
 
 Deno.test("a child is born with what it shares with the one who forks it", async () => {
@@ -383,6 +404,10 @@ class RealDelivery implements Delivery, Disposable {
   memory = () => new Program();
   run = (agent: AgentProcess, program: Program, room: number) =>
     runProgram(agent, program, room).born;
+  start = (agent: AgentProcess, program: Program) => {
+    runProgram(agent, program, 0);
+    return () => {};
+  };
   runToEnd = runToEnd;
   letSignalsIn = () => Promise.resolve();
 

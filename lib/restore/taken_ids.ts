@@ -25,7 +25,10 @@ export async function takenIds(images: TreeImages): Promise<Reason[]> {
     if (!ending || performance.now() > deadline) {
       return holders.map(([id, holder]) => reasonOf(id, holder));
     }
-    await new Promise((done) => setTimeout(done, POLL_MS));
+    const pids = holders.map(([, { pid }]) => pid);
+    while (pids.some(taskExists) && performance.now() < deadline) {
+      await new Promise((done) => setTimeout(done, POLL_MS));
+    }
   }
 }
 
