@@ -206,7 +206,8 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
-	if (!dir && errno == ENOENT)
+	/* ESRCH: it ended on the way along the path (proc_pid_permission in fs/proc/base.c) */
+	if (!dir && (errno == ENOENT || errno == ESRCH))
 		return pid == root ? fail(CAUSE_LIST_THREADS, pid, 0, -ESRCH) : 0;
 	if (!dir)
 		return fail(CAUSE_LIST_THREADS, pid, 0, -errno);

@@ -34,7 +34,7 @@ int has_ended(pid_t tid)
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT;
+		return errno == ENOENT || errno == ESRCH;
 	n = read(fd, text, sizeof(text) - 1);
 	gone = n < 0 && errno == ESRCH; /* since it was opened */
 	close(fd);

@@ -62,7 +62,9 @@ int main(int argc, char **argv) {
     if (orphan == 0) {
       MUST(prctl(PR_SET_PDEATHSIG, SIGUSR2));
       check_write_file("settled-to-die", "\n", 1);
+      /* the new parent is seen before the signal comes */
       while (getppid() == dead) check_sleep_ms(1);
+      for (int i = 0; i < 5000 && !got; i++) check_sleep_ms(1);
       if (got != SIGUSR2) check_die("no signal when the parent ended");
       got = 0;
       tree_settled();
