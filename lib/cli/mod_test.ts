@@ -361,8 +361,52 @@ Deno.test("check has a line for each of the files that need care: what, why, how
     `task 7 can be dumped: ckpt dump --tree 7
   descriptor 5 (/a (deleted)) of task 7: deleted; 4096 bytes are saved
   descriptor 5 (/b\\x1b (deleted)) of task 7: it is opened as /c
-  descriptor 5 (/d (deleted)) of task 7: it has other names; it is linked again (--link-remap)
+  descriptor 5 (/d (deleted)) of task 7: it has other names; it is linked again, 4096 bytes are not copied (--link-remap)
 `,
+  );
+});
+
+Deno.test("a dry run tells the processes, and their sum where there are several", async () => {
+  const processes = [1, 2].map((n) => ({
+    pid: 6 + n,
+    name: "a\u001b",
+    threads: n,
+    memory: n * 1024,
+  }));
+  const checked = { pid: 7, reasons: [], neededOptions: [], processes };
+  const dump = await run(["dump", "--dry-run", "7"], {
+    check: () => Promise.resolve(checked),
+  });
+  const both = (what: string) =>
+    `  task 7 (a\\x1b): 1 thread, 1.0 KiB of ${what}
+  task 8 (a\\x1b): 2 threads, 2.0 KiB of ${what}
+  together: 2 processes, 3 threads, 3.0 KiB of ${what}
+`;
+  assertEquals(dump.code, 0);
+  assertEquals(
+    dump.output,
+    "task 7 can be dumped: ckpt dump --tree 7\n" + both("memory in use"),
+  );
+  const restore = (reasons: typeof REFUSED.reasons) =>
+    run(["restore", "--dry-run", "-D", "/i"], {
+      restore: () =>
+        Promise.resolve({
+          pid: 7,
+          plan: { reasons, processes, ghosts: ["/g"] },
+        }),
+    });
+  const can = await restore([]);
+  assertEquals(can.code, 0);
+  assertEquals(
+    can.output,
+    "/i can be restored\n" + both("memory to be read") +
+      "  /g: deleted; it is made again, without a name\n",
+  );
+  const cannot = await restore(REFUSED.reasons);
+  assertEquals(cannot.code, 3);
+  assertStringIncludes(
+    cannot.output,
+    "/i cannot be restored here:\n  descriptor 5: cannot be saved\n",
   );
 });
 

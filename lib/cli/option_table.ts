@@ -73,6 +73,12 @@ export const OPTIONS: readonly OptionEntry[] = [
     help: "leave the program stopped afterwards",
   },
   {
+    name: "dry-run",
+    argument: "none",
+    commands: ["dump", "restore"],
+    help: "tell what would be done, or what speaks against it, and do nothing",
+  },
+  {
     name: "replace",
     argument: "none",
     commands: ["dump"],

@@ -104,6 +104,7 @@ export function readOptions(
     external: parsed.values.get("external") ?? [],
     ...(root !== undefined && { root: absolute(root, currentDirectory) }),
   };
+  const dryRun = flags.has("dry-run") && { dryRun: true };
   switch (command) {
     case "dump": {
       const pid = readPid(parsed, problems);
@@ -127,6 +128,7 @@ export function readOptions(
           leaveStopped: flags.has("leave-stopped"),
           timeoutSeconds: readTimeout(parsed, problems),
           replace: flags.has("replace"),
+          ...dryRun,
           ...ghosts,
           ...validation,
           ...freezing,
@@ -155,6 +157,7 @@ export function readOptions(
           inheritFd: readInheritFd(parsed, problems),
           ...(pidfile !== undefined &&
             { pidfile: absolute(pidfile, workDirectory) }),
+          ...dryRun,
           ...validation,
           ...common,
         },

@@ -1,13 +1,13 @@
 /** Runs one command with a report of its own, and prints what it answers. */
 import { EXIT } from "../error.ts";
-import type { CheckOptions, CheckResult } from "../dump/options.ts";
+import type { CheckOptions } from "../dump/options.ts";
 import type { RestoreResult } from "../restore/options.ts";
 import type { Cleaned } from "../ghost/links.ts";
 import type { Commands } from "./commands.ts";
 import type { Log } from "./log.ts";
 import type { CommandOptions } from "./options.ts";
 import { ProgressLine } from "./progress.ts";
-import { printable, renderReason, toJson } from "./render_error.ts";
+import { printable, toJson } from "./render_error.ts";
 import { RunReport } from "./run_report.ts";
 import { StopSignals } from "./signals.ts";
 import type { Streams } from "./streams.ts";
@@ -27,8 +27,8 @@ export async function runCommand(
   log: Log,
   streams: Streams,
 ): Promise<number> {
-  const changesSomething = chosen.command === "dump" ||
-    chosen.command === "restore";
+  const changesSomething = (chosen.command === "dump" ||
+    chosen.command === "restore") && !chosen.options.dryRun;
   using signals = changesSomething
     ? new StopSignals(describe(chosen))
     : undefined;
@@ -74,21 +74,25 @@ async function ask(
 ): Promise<Answer> {
   switch (chosen.command) {
     case "dump": {
+      if (chosen.options.dryRun) {
+        return await check(chosen.options, commands, report);
+      }
       const result = await commands.dump(chosen.options, report);
       return { exit: EXIT.ok, result };
     }
     case "restore": {
       const result = await commands.restore(chosen.options, report);
-      return { exit: exitOfRestored(result), result };
-    }
-    case "check": {
-      const result = await commands.check(chosen.options, report);
+      const { plan } = result;
+      if (plan === undefined) return { exit: exitOfRestored(result), result };
+      const { renderPlan } = await import("./render_plan.ts");
       return {
-        exit: result.reasons.length === 0 ? EXIT.ok : EXIT.refused,
+        exit: plan.reasons.length === 0 ? EXIT.ok : EXIT.refused,
         result,
-        text: renderCheck(chosen.options, result),
+        text: renderPlan(chosen.options.imagesDirectory, plan),
       };
     }
+    case "check":
+      return await check(chosen.options, commands, report);
     case "clean": {
       const result = await commands.clean(chosen.options, report);
       return { exit: EXIT.ok, result, text: renderCleaned(result) };
@@ -100,42 +104,25 @@ async function ask(
   }
 }
 
+/** A dump that is only to tell what it would do is a check. */
+async function check(
+  options: CheckOptions,
+  commands: Commands,
+  report: RunReport,
+): Promise<Answer> {
+  const result = await commands.check(options, report);
+  const { renderCheck } = await import("./render_plan.ts");
+  return {
+    exit: result.reasons.length === 0 ? EXIT.ok : EXIT.refused,
+    result,
+    text: renderCheck(options, result),
+  };
+}
+
 /** A program that waited for its end hands on how it ended. */
 function exitOfRestored(result: RestoreResult): number {
   if (result.signal !== undefined) return SIGNAL_EXIT_BASE + result.signal;
   return result.exit ?? EXIT.ok;
-}
-
-function renderCheck(options: CheckOptions, result: CheckResult): string {
-  const subject = options.pid === undefined
-    ? "this host"
-    : `task ${options.pid}`;
-  if (result.reasons.length > 0) {
-    const reasons = result.reasons.map((r) => `${renderReason(r, "  ")}\n`);
-    return `${subject} cannot be dumped:\n${reasons.join("")}${
-      renderFiles(result)
-    }`;
-  }
-  if (options.pid === undefined) return `${subject} has all that ckpt needs\n`;
-  const command = ["ckpt dump", `--tree ${options.pid}`];
-  return `${subject} can be dumped: ${
-    [...command, ...result.neededOptions].join(" ")
-  }\n${renderFiles(result)}`;
-}
-
-/** One line for each file that needs care: what, why, how big, which option. */
-function renderFiles({ files = [] }: CheckResult): string {
-  const saved = files.filter(({ fate }) => fate !== "refused");
-  return saved.map(({ file, holder, task, fate, bytes, path, option }) => {
-    const what = fate === "ghost"
-      ? `deleted; ${bytes} bytes are saved`
-      : fate === "elsewhere"
-      ? `it is opened as ${path}`
-      : "it has other names; it is linked again";
-    return `  ${printable(`${holder} (${file}) of task ${task}: ${what}`)}${
-      option === undefined ? "" : ` (${option})`
-    }\n`;
-  }).join("");
 }
 
 function renderCleaned({ removed, missing, replaced }: Cleaned): string {

@@ -6,6 +6,7 @@ import {
   summarize,
   type TaskSummary,
 } from "../image/show.ts";
+import { formatBytes } from "./format_bytes.ts";
 import type { ShowOptions } from "./options.ts";
 import { printable, toJson } from "./render_error.ts";
 import { signalName } from "./signal_name.ts";
@@ -121,18 +122,4 @@ export function renderSummary(summary: ImageSummary): string {
     ).join("  ").trimEnd()
   );
   return [...lines.map(printable), "", ...table, ""].join("\n");
-}
-
-/** "0 B", "4.0 KiB", "1.5 GiB". */
-export function formatBytes(bytes: number): string {
-  const units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-  if (bytes < 1024) return `${bytes} B`;
-  let value = bytes / 1024;
-  let unit = 0;
-  // Not 1024: what rounds to 1024.0 belongs to the next unit.
-  while (value >= 1023.95 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${value.toFixed(1)} ${units[unit]}`;
 }

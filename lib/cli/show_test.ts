@@ -6,7 +6,8 @@ import {
   writeWithManifest,
 } from "../image/testing/minimal_image.ts";
 import type { ImageSummary, TaskSummary } from "../image/show.ts";
-import { formatBytes, renderSummary, show } from "./show.ts";
+import { formatBytes } from "./format_bytes.ts";
+import { renderSummary, show } from "./show.ts";
 
 const TASK: TaskSummary = {
   pid: 4242,

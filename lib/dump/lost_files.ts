@@ -21,6 +21,7 @@ export function caredFiles(
       bytes: allocated,
       ...(fate.kind === "elsewhere" && { path: fate.path }),
       ...(fate.kind === "link" && { option: "--link-remap" }),
+      ...(fate.kind === "refused" && { why: fate.why }),
       ...(fate.kind === "refused" && fate.option && { option: fate.option }),
     };
   });

@@ -561,10 +561,16 @@ export async function check(
   const cgroup = options.freezeCgroup === undefined
     ? []
     : CgroupFreezer.open(options.freezeCgroup).reasonsAgainst(pid);
+  const { directoryReasons, plannedProcesses } = await import("./dry_run.ts");
+  const { imagesDirectory, replace = false } = options;
+  const directory = imagesDirectory === undefined
+    ? []
+    : directoryReasons(imagesDirectory, replace);
   return {
     pid,
-    reasons: [...missing, ...reasons, ...cgroup],
+    reasons: [...missing, ...reasons, ...cgroup, ...directory],
     neededOptions,
     files: caredFiles(seen.files, options),
+    processes: plannedProcesses(survey),
   };
 }

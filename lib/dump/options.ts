@@ -33,6 +33,8 @@ export interface DumpOptions {
   ghostLimit?: bigint;
   /** What is recorded for a restore to compare files with; build-ids unless given. */
   fileValidation?: readonly ValidationMethod[];
+  /** Only tell what would be done: see {@link CheckResult}. */
+  dryRun?: boolean;
 }
 
 export interface DumpResult {
@@ -54,6 +56,17 @@ export interface CaredFile {
   path?: string;
   /** The option it needs. */
   option?: string;
+  /** Why it is refused. */
+  why?: string;
+}
+
+/** A process as a dump would save it. */
+export interface PlannedProcess {
+  pid: number;
+  name: string;
+  threads: number;
+  /** Bytes of its own memory in use, in RAM and swapped out. */
+  memory: number;
 }
 
 export interface CheckOptions {
@@ -66,6 +79,9 @@ export interface CheckOptions {
   freezeCgroup?: string;
   linkRemap?: boolean;
   ghostLimit?: bigint;
+  /** Where the images would go; not looked at when missing. */
+  imagesDirectory?: string;
+  replace?: boolean;
 }
 
 export interface CheckResult {
@@ -76,4 +92,6 @@ export interface CheckResult {
   neededOptions: readonly string[];
   /** Files whose path does not lead to them, and what a dump does about it. */
   files?: readonly CaredFile[];
+  /** The root first, parents before children; those that have ended left out. */
+  processes?: readonly PlannedProcess[];
 }

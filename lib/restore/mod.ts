@@ -62,6 +62,10 @@ export async function restore(
     ...segments.reasons,
     ...addresses,
   ];
+  if (options.dryRun) {
+    const { planOf } = await import("./dry_run.ts");
+    return { pid: images.tree[0].pid, plan: planOf(images, reasons) };
+  }
   if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
   await report.letSignalsIn();
   report.signal.throwIfAborted();

@@ -2,6 +2,7 @@
  * What `restore` is asked to do, and what it answers. The command line fills
  * the options in; every path in them is absolute.
  */
+import type { Reason } from "../error.ts";
 import type { ValidationMethod } from "../ghost/validation.ts";
 
 /** A descriptor of ckpt's own that takes the place of one in the images. */
@@ -34,6 +35,24 @@ export interface RestoreOptions {
   root?: string;
   /** What files are compared by; all that was recorded unless given. */
   fileValidation?: readonly ValidationMethod[];
+  /** Only check everything and tell what would be started. */
+  dryRun?: boolean;
+}
+
+/** What a restore would start, or why it would not. */
+export interface RestorePlan {
+  /** Why nothing can be restored here; empty when it can. */
+  reasons: readonly Reason[];
+  /** The root first, parents before children; those that have ended left out. */
+  processes: readonly {
+    pid: number;
+    name: string;
+    threads: number;
+    /** Bytes to be read from the image. */
+    memory: number;
+  }[];
+  /** Deleted files that would be made again, without a name. */
+  ghosts: readonly string[];
 }
 
 export interface RestoreResult {
@@ -43,4 +62,6 @@ export interface RestoreResult {
   exit?: number;
   /** ... or the number of the signal that killed it. */
   signal?: number;
+  /** Of a dry run. */
+  plan?: RestorePlan;
 }
