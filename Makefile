@@ -12,7 +12,7 @@ LIBRARY := dist/libckpt.so
 BINARY := dist/ckpt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-long check static demo bench interop clean
+.PHONY: help setup build test test-long test-nfs check static demo bench interop clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
@@ -35,6 +35,11 @@ test:  ## set up, build, check, and run every test
 
 test-long:  ## the same with the long versions of the tests
 	@CKPT_LONG=1 $(MAKE) --no-print-directory test
+
+test-nfs:  ## test with files on NFS, in a virtual machine (not part of test)
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory build
+	@tests/nfs/run.sh
 
 check: static $(LIBRARY)  ## format, lint, types, imports, unit tests
 	@tools/test.sh lib

@@ -1,12 +1,16 @@
-/** The program that is dumped and restored (programs/load.c or family.c), seen through the page it shares. */
+/** The program that is dumped and restored (load.c, family.c or ghosts.c of programs), seen through the page it shares. */
 
 import type { Host } from "./host.ts";
 
 /** What is started, and who answers in it. */
 export interface Subject {
   /** Its source in `programs`, and its arguments but the first, which is the page. */
-  program: "load" | "family";
+  program: "load" | "family" | "ghosts";
   args: number[];
+  /** Whether its second argument is a directory for its files, on the file system of the images. */
+  makesFiles?: boolean;
+  /** For the dump; ckpt and CRIU take the same. */
+  options?: string[];
   /** Threads of its first process. */
   threads: number;
   /** Threads or processes that must answer a question. */
@@ -47,6 +51,7 @@ export class Load {
     host: Host,
     executable: string,
     directory: string,
+    images: string,
     subject: Subject,
   ): Promise<Load> {
     const page = `${directory}/page`;
@@ -54,6 +59,7 @@ export class Load {
     const pid = await host.program(`${directory}/load.log`, [
       executable,
       page,
+      ...(subject.makesFiles ? [images] : []),
       ...subject.args.map(String),
     ]);
     const load = new Load(pid, subject, page);

@@ -38,6 +38,18 @@ function family(
   };
 }
 
+/** Deleted files, the size of each, and the distance of the pieces of data in them (0: all of it is data). */
+function ghosts(files: number, kibibytes: number, stride: number): Subject {
+  return {
+    program: "ghosts",
+    args: [files, kibibytes, stride],
+    threads: 1,
+    answers: 1,
+    makesFiles: true,
+    options: ["--ghost-limit", "2048M"],
+  };
+}
+
 const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
   { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
@@ -48,6 +60,8 @@ const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "100 children of 1MiB", subject: family(100, 1024, 0) },
   { title: "1000 children of 1MiB", subject: family(1000, 1024, 0) },
   { title: "200MiB and 8 children", subject: family(8, 1024, 200) },
+  { title: "1GiB ghost with 10% data", subject: ghosts(1, 1 << 20, 640) },
+  { title: "10000 ghosts of 4KiB", subject: ghosts(10000, 4, 0) },
 ];
 const START_UP_REPETITIONS = 21;
 /** Always in memory: files of the benchmark that the programs map or write. */
@@ -204,7 +218,11 @@ const blocks: Block[] = [];
 await using host = await Host.start(compile("host"), [scratch, images]);
 const bench: Bench = {
   host,
-  programs: { load: compile("load"), family: compile("family") },
+  programs: {
+    load: compile("load"),
+    family: compile("family"),
+    ghosts: compile("ghosts"),
+  },
   scratch,
   images,
 };

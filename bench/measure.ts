@@ -25,6 +25,8 @@ export interface Sample {
   restoreWall: number;
   restorePeak: number;
   imageBytes: number;
+  /** By how much `dump -R` made the file system of the images fuller: blocks that files share count once. */
+  spaceBytes: number;
   /** Memory that all processes of the program use, before the dump and after the restore. */
   memoryBefore: number;
   memoryAfter: number;
@@ -81,6 +83,19 @@ function imageBytes(directory: string): number {
   return bytes;
 }
 
+/** Bytes in use on the file system of a directory, once all is written to it. */
+function usedSpace(directory: string): number {
+  const command = (name: string, ...args: string[]) =>
+    new TextDecoder().decode(
+      new Deno.Command(name, { args: [...args, directory] }).outputSync()
+        .stdout,
+    );
+  command("sync", "-f");
+  const [blocks, free, size] = command("stat", "-f", "-c", "%b %f %S")
+    .split(" ").map(Number);
+  return (blocks - free) * size;
+}
+
 /** @throws Error when the tool fails, or the program is not right afterwards */
 export async function measure(
   bench: Bench,
@@ -92,6 +107,7 @@ export async function measure(
     host,
     bench.programs[subject.program],
     bench.scratch,
+    images,
     subject,
   );
   // Whether the pid is that of a child of the host at the moment.
@@ -104,15 +120,17 @@ export async function measure(
 
     const first = `${images}/running`;
     Deno.mkdirSync(first);
+    const usedBefore = usedSpace(images);
     load.forget();
     const running = await run(
       bench,
       tool,
       `${first}/dump.log`,
-      dump(load.pid, first, true),
+      dump(load.pid, first, true, subject.options),
     );
     await sleep(SETTLE);
     const stop = load.gaps();
+    const spaceBytes = usedSpace(images) - usedBefore;
     Deno.removeSync(first, { recursive: true });
     await load.check();
 
@@ -123,7 +141,7 @@ export async function measure(
       bench,
       tool,
       `${second}/dump.log`,
-      dump(load.pid, second, false),
+      dump(load.pid, second, false, subject.options),
     );
     lives = false;
     await host.reap(load.pid);
@@ -150,6 +168,7 @@ export async function measure(
       restoreWall: restored.wall,
       restorePeak: restored.peak,
       imageBytes: bytes,
+      spaceBytes,
       memoryBefore,
       memoryAfter,
     };

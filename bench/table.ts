@@ -34,6 +34,7 @@ export const FIGURES: {
   { key: "dumpRunningPeak", figure: "dump -R, peak memory", unit: "MiB" },
   { key: "restorePeak", figure: "restore -d, peak memory", unit: "MiB" },
   { key: "imageBytes", figure: "images", unit: "MiB" },
+  { key: "spaceBytes", figure: "images, space they take", unit: "MiB" },
   { key: "memoryBefore", figure: "program's memory before", unit: "MiB" },
   { key: "memoryAfter", figure: "program's memory after", unit: "MiB" },
 ];

@@ -29,9 +29,14 @@ export function tools(ckpt: string, criu: string | undefined): Tool[] {
   ]);
 }
 
-export function dump(pid: number, images: string, stays: boolean): string[] {
+export function dump(
+  pid: number,
+  images: string,
+  stays: boolean,
+  options: string[] = [],
+): string[] {
   return ["dump", "-t", String(pid), "-D", images, "-o", "dump.log"]
-    .concat(stays ? ["-R"] : []);
+    .concat(stays ? ["-R"] : [], options);
 }
 
 export function restore(images: string): string[] {

@@ -1,8 +1,11 @@
 #!/bin/bash
 # Installs the system packages that are missing (as root, with apt-get), or
 # says in one line what to install.
+#
+#     tools/setup.sh [LIST]    default: tools/packages.txt
 set -euo pipefail
 cd "$(dirname "$0")/.."
+list=${1:-tools/packages.txt}
 
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
   echo "ckpt runs on Linux x86_64; this is $(uname -sm)." >&2
@@ -16,7 +19,7 @@ while read -r package proof; do
   /*) [ -e "$proof" ] || missing+=("$package") ;;
   *) command -v "$proof" >/dev/null || missing+=("$package") ;;
   esac
-done <tools/packages.txt
+done <"$list"
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

@@ -4,7 +4,7 @@
  * so that nothing is stopped in vain, and again when it stands still.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { ENOENT, EPERM } from "../ffi/errno.ts";
+import { ENOENT, EPERM, ESTALE } from "../ffi/errno.ts";
 import {
   type FileStatus,
   O,
@@ -24,6 +24,7 @@ import {
 } from "../files/descriptors.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
+import { explainStale } from "../ghost/gone_on_server.ts";
 import {
   describeMapping,
   planVmas,
@@ -286,6 +287,7 @@ function usedFile(pid: number, name: string): UsedFile {
     return { path: decodeText(readLink(link)), status: stat(link) };
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === ESTALE) throw explainStale(error, link);
     throw new CkptError(
       error.errno === EPERM ? EXIT.permission : EXIT.gone,
       `looking at task ${pid}`,
@@ -394,6 +396,12 @@ function lookAtMappedFiles(pid: number, plan: VmaPlan): MappedFile[] {
       files.push({ vma, status });
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
+      if (error.errno === ESTALE) {
+        throw explainStale(
+          error,
+          `${nameOfMapping(vma)} (${vma.path}) of task ${pid}`,
+        );
+      }
       // EPERM; or the program changes its mappings while we look.
       if (error.errno === EPERM) files.push({ vma, status: undefined });
     }

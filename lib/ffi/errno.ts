@@ -50,6 +50,7 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
   107: ["ENOTCONN", "not connected"],
   111: ["ECONNREFUSED", "connection refused"],
   122: ["EDQUOT", "disk quota exceeded"],
+  125: ["ECANCELED", "not done"],
 };
 
 export const ENOENT = 2;
@@ -76,6 +77,8 @@ export const EADDRNOTAVAIL = 99;
 export const ENOTCONN = 107;
 export const ENOBUFS = 105;
 export const ETIMEDOUT = 110;
+export const ESTALE = 116;
+export const ECANCELED = 125;
 
 /**
  * @param errno positive, or negative as a system call returns it

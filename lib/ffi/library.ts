@@ -151,6 +151,13 @@ const waiting = {
   },
 } as const;
 
+const calls = {
+  ckpt_calls: {
+    parameters: ["buffer", "u64", "u64", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
 } as const;
@@ -166,6 +173,7 @@ const GROUPS = {
   restore,
   guard,
   waiting,
+  calls,
   cpu,
 };
 type Groups = typeof GROUPS;

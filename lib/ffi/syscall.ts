@@ -103,6 +103,7 @@ export const NR = {
   ioprio_get: 252,
   get_mempolicy: 239,
   openat: 257,
+  newfstatat: 262,
   readlinkat: 267,
   set_robust_list: 273,
   splice: 275,
@@ -146,6 +147,8 @@ export const NR = {
   epoll_create1: 291,
   getxattr: 191,
   listxattr: 194,
+  flistxattr: 196,
+  renameat: 264,
   statfs: 137,
   statx: 332,
   name_to_handle_at: 303,
@@ -331,10 +334,12 @@ function transfer(
 /** Memory for an answer of the kernel, to be used again and again. */
 class KernelAnswer {
   readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly view: DataView;
   #address: bigint | undefined;
 
   constructor(length: number) {
     this.bytes = new Uint8Array(length);
+    this.view = new DataView(this.bytes.buffer);
   }
 
   get address(): bigint {
@@ -365,26 +370,26 @@ export function stat(of: KernelPath | number): FileStatus {
   } else {
     syscallBuffer0("stat", terminated(of), answer.address);
   }
-  return decodeStatus(answer.bytes);
+  return decodeStatus(answer.view);
 }
 
 /** lstat(2): of a link itself. */
 export function lstat(path: KernelPath): FileStatus {
   syscallBuffer0("lstat", terminated(path), answer.address);
-  return decodeStatus(answer.bytes);
+  return decodeStatus(answer.view);
 }
 
-function decodeStatus(buffer: Uint8Array<ArrayBuffer>): FileStatus {
-  const view = new DataView(buffer.buffer);
+/** @param at where in `view` a struct stat is */
+export function decodeStatus(view: DataView, at = 0): FileStatus {
   return {
-    dev: view.getBigUint64(0, true),
-    ino: view.getBigUint64(8, true),
-    nlink: view.getBigUint64(16, true),
-    mode: view.getUint32(24, true),
-    uid: view.getUint32(28, true),
-    gid: view.getUint32(32, true),
-    rdev: view.getBigUint64(40, true),
-    size: view.getBigUint64(48, true),
+    dev: view.getBigUint64(at, true),
+    ino: view.getBigUint64(at + 8, true),
+    nlink: view.getBigUint64(at + 16, true),
+    mode: view.getUint32(at + 24, true),
+    uid: view.getUint32(at + 28, true),
+    gid: view.getUint32(at + 32, true),
+    rdev: view.getBigUint64(at + 40, true),
+    size: view.getBigUint64(at + 48, true),
   };
 }
 

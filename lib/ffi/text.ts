@@ -31,6 +31,14 @@ export function encodeText(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(parts);
 }
 
+/** The same, to where there is room for it. @returns how many bytes it took */
+export function encodeTextInto(text: string, room: Uint8Array): number {
+  if (text.isWellFormed()) return encoder.encodeInto(text, room).written;
+  const bytes = encodeText(text);
+  room.set(bytes);
+  return bytes.length;
+}
+
 function decodeAscii(bytes: Uint8Array): string | undefined {
   // Longer texts are rare, and too many arguments for one call.
   if (bytes.length > 1024) return undefined;

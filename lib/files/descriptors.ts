@@ -23,6 +23,7 @@ import type { fown_entry } from "../image/schema.gen.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
+import { askDescriptors, type DescriptorFacts } from "./descriptor_facts.ts";
 import {
   DescriptionIndex,
   type DescriptorPlace,
@@ -40,6 +41,7 @@ import {
 import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
 import type { FileUse } from "../ghost/files_in_use.ts";
+import { explainStale } from "../ghost/gone_on_server.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
   type Holder,
@@ -175,11 +177,9 @@ export function lookAtDescriptors(
 ): SeenDescriptor[] {
   const pidfd = openPidfd(pid);
   try {
-    return listDescriptors(pid).map((fd) => {
-      const info = readFdInfo(pid, fd);
-      const path = `/proc/${pid}/fd/${fd}`;
-      const link = decodeText(readLink(path));
-      const status = statusOf(path);
+    const fds = listDescriptors(pid);
+    const facts = askDescriptors(pid, pidfd, fds, (fd) => askOne(pid, fd));
+    return [...facts].map(({ fd, link, info, status, hasOwner }) => {
       const flags = info.flags & ~O.CLOEXEC;
       const sameAs = index.find(
         { pid, fd },
@@ -190,7 +190,9 @@ export function lookAtDescriptors(
         ? { ...seen, owner: NO_OWNER, unconnected: false }
         : {
           ...seen,
-          ...ask(pidfd, fd, isFifo({ link, status })),
+          ...hasOwner === false && !isFifo({ link, status })
+            ? { owner: NO_OWNER, unconnected: false }
+            : ask(pidfd, fd, isFifo({ link, status })),
           socket: isSocket(status)
             ? lookAtSocket(pidfd, fd, status.ino)
             : undefined,
@@ -200,6 +202,17 @@ export function lookAtDescriptors(
   } finally {
     close(pidfd);
   }
+}
+
+function askOne(pid: number, fd: number): DescriptorFacts {
+  const info = readFdInfo(pid, fd);
+  const path = `/proc/${pid}/fd/${fd}`;
+  const link = decodeText(readLink(path));
+  const status = statusOf(
+    path,
+    () => `descriptor ${fd} (${link}) of task ${pid}`,
+  );
+  return { fd, link, info, status, hasOwner: undefined };
 }
 
 /** What fdinfo does not tell of kernel objects, or only after a question. */
@@ -234,11 +247,13 @@ const NO_STATUS: FileStatus = {
 };
 
 /** The kernel refuses the status of such a file (pid_getattr in fs/proc/base.c). */
-function statusOf(path: string): FileStatus {
+function statusOf(path: string, describe: () => string): FileStatus {
   try {
     return stat(path);
   } catch (error) {
-    if (!(error instanceof SyscallError) || error.errno !== ENOENT) throw error;
+    if (!(error instanceof SyscallError) || error.errno !== ENOENT) {
+      throw explainStale(error, describe());
+    }
     readLink(path); // throws when it is the descriptor that is gone
     return NO_STATUS;
   }

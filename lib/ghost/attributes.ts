@@ -29,30 +29,35 @@ import { decodeText, encodeText } from "../ffi/text.ts";
 import type { ckpt_xattr_entry } from "../image/schema.gen.ts";
 import type { Time } from "./calls.ts";
 
-const FS_IOC_GETFLAGS = 0x80086601n;
+export const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602n;
 const FS_NOCOW_FL = 0x0080_0000;
 /** SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME, NOCOW of linux/fs.h: the rest the
  * file system sets itself, or it is about directories. */
 const KEPT_FLAGS = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | FS_NOCOW_FL;
 
+/** Of the flags of an inode, those that are saved. */
+export function savedInodeFlags(flags: number): number {
+  return flags & KEPT_FLAGS;
+}
+
 /** The flags of an inode that are saved; 0 where the file system has none. */
 export function readInodeFlags(fd: number): number {
   const flags = new Uint8Array(8);
   try {
-    syscall("ioctl", BigInt(fd), FS_IOC_GETFLAGS, addressOf(flags));
+    syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
   } catch (error) {
     if (!isOneOf(error, ENOTTY, EOPNOTSUPP, EINVAL)) throw error;
     return 0;
   }
-  return new DataView(flags.buffer).getUint32(0, true) & KEPT_FLAGS;
+  return savedInodeFlags(new DataView(flags.buffer).getUint32(0, true));
 }
 
 /** Adds to the flags of an inode. */
 function addInodeFlags(fd: number, wanted: number): void {
   const flags = new Uint8Array(8);
   const view = new DataView(flags.buffer);
-  syscall("ioctl", BigInt(fd), FS_IOC_GETFLAGS, addressOf(flags));
+  syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
   view.setUint32(0, view.getUint32(0, true) | wanted, true);
   syscall("ioctl", BigInt(fd), FS_IOC_SETFLAGS, addressOf(flags));
 }

@@ -1,9 +1,11 @@
 /** System calls about files as such, by the links of /proc that lead to them. */
+import { Calls, Slots, Texts } from "../ffi/calls.ts";
 import { encodeText } from "../ffi/text.ts";
 import {
   addressOf,
   AT_FDCWD,
   close,
+  decodeStatus,
   type FileStatus,
   lstat,
   O,
@@ -32,34 +34,136 @@ export interface ExtendedStatus {
   readonly accessed: Time;
   readonly modified: Time;
   readonly mountId: bigint;
+  readonly nlink: bigint;
 }
 
+/** NFS asks its server anew; of other file systems nothing changes. */
+const AT_STATX_FORCE_SYNC = 0x2000n;
 const STATX_BASIC_STATS = 0x7ffn;
 const STATX_MNT_ID = 0x1000n;
 const BLOCK = 512n;
 
+const STATX_BYTES = 256;
+
 /** statx(2), following links. */
 export function statx(path: string): ExtendedStatus {
-  const buffer = new Uint8Array(256);
+  const buffer = new Uint8Array(STATX_BYTES);
   syscallBuffer1(
     "statx",
     BigInt(AT_FDCWD),
     terminated(encodeText(path)),
-    0n,
+    AT_STATX_FORCE_SYNC,
     STATX_BASIC_STATS | STATX_MNT_ID,
     addressOf(buffer),
   );
-  const view = new DataView(buffer.buffer);
+  return decodeStatx(new DataView(buffer.buffer), 0);
+}
+
+/** struct statx (linux/stat.h), at `start`. */
+function decodeStatx(view: DataView, start: number): ExtendedStatus {
   const time = (at: number) => ({
-    seconds: view.getBigInt64(at, true),
-    nanoseconds: view.getUint32(at + 8, true),
+    seconds: view.getBigInt64(start + at, true),
+    nanoseconds: view.getUint32(start + at + 8, true),
   });
   return {
-    allocated: view.getBigUint64(48, true) * BLOCK,
+    allocated: view.getBigUint64(start + 48, true) * BLOCK,
     accessed: time(64),
     modified: time(112),
-    mountId: view.getBigUint64(144, true),
+    mountId: view.getBigUint64(start + 144, true),
+    nlink: BigInt(view.getUint32(start + 16, true)),
   };
+}
+
+/** Calls that ask statx(2) of many files. */
+export class AskedFiles {
+  readonly #statuses: Slots;
+  readonly #names: Texts;
+  readonly #statx: number;
+
+  /** @param calls which get one more: to be run for that many paths */
+  constructor(readonly calls: Calls, paths: readonly string[]) {
+    this.#statuses = new Slots(STATX_BYTES, paths.length);
+    this.#names = new Texts(paths);
+    this.#statx = calls.add("statx", [
+      ...this.path,
+      Number(AT_STATX_FORCE_SYNC),
+      Number(STATX_BASIC_STATS | STATX_MNT_ID),
+      { slots: this.#statuses },
+    ]);
+  }
+
+  /** The first two arguments of calls ending in at. */
+  get path(): [number, { loaded: Slots }] {
+    return [AT_FDCWD, { loaded: this.#names.pointers }];
+  }
+
+  isKnown(i: number): boolean {
+    return this.calls.result(i, this.#statx) >= 0;
+  }
+
+  status(i: number): ExtendedStatus {
+    return decodeStatx(this.#statuses.view, i * STATX_BYTES);
+  }
+}
+
+/** Files that are asked for at once. */
+const AT_ONCE = 4096;
+const STAT_BYTES = 144;
+const STATFS_BYTES = 120;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+
+/** {@link statusAt} of many. */
+export function statusesAt(
+  paths: readonly string[],
+): (FileStatus | undefined)[] {
+  return inParts(paths, (paths) => {
+    const slots = new Slots(STAT_BYTES, paths.length);
+    const calls = new Calls();
+    const names = new Texts(paths);
+    calls.add("newfstatat", [
+      AT_FDCWD,
+      { loaded: names.pointers },
+      { slots },
+      AT_SYMLINK_NOFOLLOW,
+    ]);
+    calls.run(paths.length);
+    return paths.map((_, i) =>
+      calls.result(i, 0) < 0
+        ? undefined
+        : decodeStatus(slots.view, i * STAT_BYTES)
+    );
+  });
+}
+
+/**
+ * {@link statx} and {@link fileSystemType} of many; undefined where one of
+ * them fails.
+ */
+export function extendedStatuses(
+  paths: readonly string[],
+): ({ status: ExtendedStatus; fileSystem: bigint } | undefined)[] {
+  return inParts(paths, (paths) => {
+    const systems = new Slots(STATFS_BYTES, paths.length);
+    const calls = new Calls();
+    const asked = new AskedFiles(calls, paths);
+    const [, name] = asked.path;
+    const statfs = calls.add("statfs", [name, { slots: systems }]);
+    calls.run(paths.length);
+    return paths.map((_, i) =>
+      !asked.isKnown(i) || calls.result(i, statfs) < 0 ? undefined : {
+        status: asked.status(i),
+        fileSystem: systems.view.getBigUint64(i * STATFS_BYTES, true),
+      }
+    );
+  });
+}
+
+function inParts<T, U>(all: readonly T[], ask: (some: T[]) => U[]): U[] {
+  const answers: U[] = [];
+  for (let first = 0; first < all.length; first += AT_ONCE) {
+    answers.push(...ask(all.slice(first, first + AT_ONCE)));
+  }
+  return answers;
 }
 
 /** statfs.f_type (statfs(2)). */

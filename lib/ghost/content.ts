@@ -9,8 +9,8 @@ export interface Segment {
   readonly length: number;
 }
 
-const SEEK_DATA = 3n;
-const SEEK_HOLE = 4n;
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
 
 /** Parts of a file that are no holes (lseek(2)), ascending. */
 export function dataSegments(fd: number, size: number): Segment[] {
@@ -31,12 +31,31 @@ export function dataSegments(fd: number, size: number): Segment[] {
   return segments;
 }
 
-function seek(fd: number, offset: number, whence: bigint): number {
-  return Number(syscall("lseek", BigInt(fd), BigInt(offset), whence));
+function seek(fd: number, offset: number, whence: number): number {
+  return Number(syscall("lseek", BigInt(fd), BigInt(offset), BigInt(whence)));
+}
+
+/** File systems give space in blocks, of this size or smaller. */
+const BLOCK = 4096;
+
+/**
+ * Whether a file takes more space than its data need: what was allocated and
+ * not written, or what the file system keeps about it.
+ *
+ * @param allocated bytes
+ */
+export function mayHaveUnwritten(
+  segments: readonly Segment[],
+  allocated: bigint,
+): boolean {
+  const needed = segments.reduce(
+    (sum, { length }) => sum + Math.ceil(length / BLOCK) * BLOCK,
+    0,
+  );
+  return allocated > needed;
 }
 
 const FS_IOC_FIEMAP = 0xc020660bn;
-const FIEMAP_FLAG_SYNC = 1;
 const EXTENT_LAST = 0x1;
 const EXTENT_UNWRITTEN = 0x800;
 const FIEMAP_BYTES = 32;
@@ -55,7 +74,9 @@ export function unwrittenSegments(fd: number): Segment[] {
   for (let start = 0n;;) {
     view.setBigUint64(0, start, true);
     view.setBigUint64(8, (1n << 63n) - 1n - start, true);
-    view.setUint32(16, FIEMAP_FLAG_SYNC, true);
+    // Without FIEMAP_FLAG_SYNC, which writes all to the disk: what has data in
+    // memory only may count as unwritten; then its space is made first.
+    view.setUint32(16, 0, true);
     view.setUint32(24, EXTENTS, true);
     try {
       syscall("ioctl", BigInt(fd), FS_IOC_FIEMAP, addressOf(buffer));

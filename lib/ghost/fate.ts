@@ -54,7 +54,7 @@ export interface Refusal {
 export const DEFAULT_GHOST_LIMIT = 1n << 30n;
 
 /** linux/magic.h */
-const NFS = 0x6969n;
+export const NFS = 0x6969n;
 const OVERLAY = 0x794c7630n;
 /** Not of Linux itself: linux/magic.h of its own. */
 export const AUFS = 0x61756673n;

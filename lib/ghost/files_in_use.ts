@@ -6,6 +6,8 @@ import { DELETED_MARK } from "../proc/maps.ts";
 import { readMountInfo } from "../proc/read.ts";
 import { type FileStatus, S_IF } from "../ffi/syscall.ts";
 import {
+  type ExtendedStatus,
+  extendedStatuses,
   fileSystemType,
   isSameFile,
   namesByInode,
@@ -14,6 +16,7 @@ import {
   pathByHandle,
   splitPath,
   statusAt,
+  statusesAt,
   statx,
 } from "./calls.ts";
 import {
@@ -23,6 +26,7 @@ import {
   type LostFile,
   withoutMark,
 } from "./fate.ts";
+import { explainStale } from "./gone_on_server.ts";
 
 /** A file as one of those that use it has it. */
 export interface FileUse {
@@ -58,6 +62,7 @@ interface Lost {
 }
 
 export class FilesInUse {
+  #noted: FileUse[] = [];
   readonly #atLink = new Map<string, FileStatus | undefined>();
   readonly #lost = new Map<string, Lost>();
   /** Paths that lead to their files, by these. */
@@ -66,12 +71,34 @@ export class FilesInUse {
 
   /** Notes a file that is in use. */
   look(use: FileUse): void {
-    const { link, status } = use;
-    let found = this.#atLink.get(link);
-    if (found === undefined && !this.#atLink.has(link)) {
-      found = statusAt(link);
-      this.#atLink.set(link, found);
+    this.#noted.push(use);
+  }
+
+  /** Finds out all about those that were noted. */
+  settle(): void {
+    const noted = this.#noted;
+    if (noted.length === 0) return;
+    this.#noted = [];
+    const links = [...new Set(noted.map(({ link }) => link))]
+      .filter((link) => !this.#atLink.has(link));
+    for (const [i, found] of statusesAt(links).entries()) {
+      this.#atLink.set(links[i], found);
     }
+    for (const use of noted) this.#sortOut(use);
+    this.#examineAll(
+      [...this.#lost.values()].filter(({ known }) => known === undefined),
+    );
+  }
+
+  /** The files that need care, each once for every path it had. */
+  get lost(): LostFileInUse[] {
+    this.settle();
+    return [...this.#lost.values()].map(({ known }) => known!);
+  }
+
+  #sortOut(use: FileUse): void {
+    const { link, status } = use;
+    const found = this.#atLink.get(link);
     if (
       found !== undefined && isSameFile(found, status) && !isSillyName(link)
     ) {
@@ -85,48 +112,55 @@ export class FilesInUse {
     } else if (use.writes) lost.writes = true;
   }
 
-  /** Finds out all about those that were noted. */
-  settle(): void {
-    for (const lost of this.#lost.values()) lost.known ??= this.#examine(lost);
-  }
-
-  /** The files that need care, each once for every path it had. */
-  get lost(): LostFileInUse[] {
-    this.settle();
-    return [...this.#lost.values()].map(({ known }) => known!);
-  }
-
-  #examine({ use, writes }: Lost): LostFileInUse {
-    const { link, status, at, holder, task } = use;
-    const { allocated, mountId } = statx(at);
-    const path = withoutMark(link);
-    const mount = this.#reach(path, mountId);
-    return {
-      link,
-      status,
-      at,
-      holder,
-      task,
-      allocated,
-      // What AUFS maps is a file of another file system.
-      fileSystem: fileSystemType(nearestDirectory(path)) === AUFS
-        ? AUFS
-        : fileSystemType(at),
-      mount,
-      otherName: this.#otherName(use, path, mount === "reached"),
-      written: writes,
-    };
+  #examineAll(all: readonly Lost[]): void {
+    if (all.length === 0) return;
+    const paths = all.map(({ use }) => withoutMark(use.link));
+    const there = statusesAt(paths);
+    const nearest = new NearestDirectories();
+    for (
+      const [i, known] of extendedStatuses(all.map(({ use }) => use.at))
+        .entries()
+    ) {
+      const lost = all[i];
+      const { status: { allocated, mountId, nlink }, fileSystem } = known ??
+        ask(lost.use);
+      // What was known of it may be older than what other clients did to it.
+      const use = { ...lost.use, status: { ...lost.use.status, nlink } };
+      const { link, status, at, holder, task } = use;
+      const above = nearest.of(paths[i]);
+      const mount = this.#reach(paths[i], mountId, above);
+      lost.known = {
+        link,
+        status,
+        at,
+        holder,
+        task,
+        allocated,
+        // What AUFS maps is a file of another file system.
+        fileSystem: above.fileSystem === AUFS ? AUFS : fileSystem,
+        mount,
+        otherName: this.#otherName(
+          use,
+          paths[i],
+          there[i],
+          mount === "reached",
+        ),
+        written: lost.writes,
+      };
+    }
   }
 
   /** What was mounted may be gone, or have something else over it. */
-  #reach(path: string, mountId: bigint): LostFile["mount"] {
+  #reach(
+    path: string,
+    mountId: bigint,
+    above: NearestDirectory,
+  ): LostFile["mount"] {
     this.#mounts ??= new Set(
       readMountInfo(Deno.pid).map(({ mountId }) => BigInt(mountId)),
     );
     if (!this.#mounts.has(mountId) || !path.startsWith("/")) return "gone";
-    return statx(nearestDirectory(path)).mountId === mountId
-      ? "reached"
-      : "covered";
+    return above.mountId === mountId ? "reached" : "covered";
   }
 
   /**
@@ -137,17 +171,17 @@ export class FilesInUse {
   #otherName(
     { status, at }: FileUse,
     path: string,
+    there: FileStatus | undefined,
     reached: boolean,
   ): string | undefined {
     const own = this.#names.get(inodeKey(status));
     if (own !== undefined) return own;
-    const leadsToIt = (name: string) => {
-      const found = statusAt(name);
+    const leadsToIt = (name: string, found = statusAt(name)) => {
       return found !== undefined && isSameFile(found, status) &&
         !isSillyName(name) && !isLinkName(name);
     };
     // It got its name back, or it is mounted there itself.
-    if (leadsToIt(path)) return path;
+    if (there !== undefined && leadsToIt(path, there)) return path;
     if (
       !reached || status.nlink === 0n || (status.mode & S_IF.MT) === S_IF.DIR
     ) return undefined;
@@ -156,7 +190,7 @@ export class FilesInUse {
       known !== undefined && !known.endsWith(DELETED_MARK) && leadsToIt(known)
     ) return known;
     const named = namesByInode(nearestDirectory(path), status.ino)
-      .find(leadsToIt);
+      .find((name) => leadsToIt(name));
     if (named !== undefined) return named;
     const { directory } = splitPath(path);
     const prefix = directory === "/" ? "/" : `${directory}/`;
@@ -166,6 +200,41 @@ export class FilesInUse {
       if (leadsToIt(prefix + name)) return prefix + name;
     }
     return undefined;
+  }
+}
+
+interface NearestDirectory {
+  readonly mountId: bigint;
+  readonly fileSystem: bigint;
+}
+
+/** {@link nearestDirectory} of many paths, which are in the same directories. */
+class NearestDirectories {
+  readonly #known = new Map<string, NearestDirectory>();
+
+  of(path: string): NearestDirectory {
+    const { directory } = splitPath(path);
+    let known = this.#known.get(directory);
+    if (known === undefined) {
+      const nearest = nearestDirectory(path);
+      known = {
+        mountId: statx(nearest).mountId,
+        fileSystem: fileSystemType(nearest),
+      };
+      this.#known.set(directory, known);
+    }
+    return known;
+  }
+}
+
+/** Says in words why a file cannot be asked; or it can now. */
+function ask(
+  { link, at, holder, task }: FileUse,
+): { status: ExtendedStatus; fileSystem: bigint } {
+  try {
+    return { status: statx(at), fileSystem: fileSystemType(at) };
+  } catch (error) {
+    throw explainStale(error, `${holder} (${link}) of task ${task}`);
   }
 }
 

@@ -32,6 +32,7 @@ import {
   setTimes,
 } from "./attributes.ts";
 import {
+  fileSystemType,
   isReadOnly,
   nearestDirectory,
   remedyForDenied,
@@ -41,6 +42,7 @@ import {
   unlink,
 } from "./calls.ts";
 import { copyRange } from "./content.ts";
+import { NFS } from "./fate.ts";
 import { type Ghost, readGhostFile, type Remap } from "./remaps.ts";
 
 /** A descriptor of ckpt's that stands for a file of the image. */
@@ -332,9 +334,11 @@ function inDirectory<T>(path: string, use: (directory: string) => T): T {
   for (let at = directory; at !== nearest; at = splitPath(at).directory) {
     missing.unshift(at);
   }
-  if (missing.some((name) => statusAt(name) !== undefined)) {
-    return use(nearest);
-  }
+  // On NFS a file in use keeps a name, so its directory could not go again.
+  if (
+    missing.some((name) => statusAt(name) !== undefined) ||
+    missing.length > 0 && fileSystemType(nearest) === NFS
+  ) return use(nearest);
   const made: string[] = [];
   try {
     for (const name of missing) {

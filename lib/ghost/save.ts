@@ -37,6 +37,7 @@ import { fileSystemType, remedyForDenied, statx } from "./calls.ts";
 import {
   copyRange,
   dataSegments,
+  mayHaveUnwritten,
   type Segment,
   unwrittenSegments,
 } from "./content.ts";
@@ -55,7 +56,14 @@ import {
   type LostFileInUse,
   type UsedPath,
 } from "./files_in_use.ts";
+import {
+  addExtension,
+  belowMicroseconds,
+  ghostEntry,
+  SMALLEST_WITH_CHUNKS,
+} from "./ghost_entry.ts";
 import type { DumpLinks } from "./links.ts";
+import { type NumberedFile, saveSmallGhosts } from "./save_small.ts";
 
 /** How the image says where a file is. */
 export interface Place {
@@ -92,6 +100,7 @@ export async function saveLostFiles(
 ): Promise<SavedFiles> {
   const saved = new SavedFiles();
   const ghosts = new Map<string, number>();
+  const unsaved: NumberedFile[] = [];
   const linked = new Map<string, string | undefined>();
   for (const file of files.lost) {
     const inode = inodeKey(file.status);
@@ -122,13 +131,16 @@ export async function saveLostFiles(
     if (id === undefined) {
       id = ghosts.size + 1;
       ghosts.set(inode, id);
+      unsaved.push({ id, file });
       report.log(
         4,
         `saving ${describe(file)}, ${formatBytes(file.allocated)}`,
       );
-      await saveGhost(id, file, writer, saved, report);
     }
     saved.places.set(fileKey(file), { path: fate.path, remap: { ghost: id } });
+  }
+  for (const { id, file } of saveSmallGhosts(unsaved, writer, saved.ghosts)) {
+    await saveGhost(id, file, writer, saved, report);
   }
   return saved;
 }
@@ -179,11 +191,8 @@ function remedyFor(error: SyscallError): string | undefined {
   return "mount its file system for writing while ckpt dumps, and restores";
 }
 
-/** Below this CRIU reads the content as one piece. */
-const SMALLEST_WITH_CHUNKS = 12288;
 /** From here on sharing blocks is worth an aligned place. */
 const WORTH_ALIGNING = 65536;
-const MICROSECOND = 1000;
 const PROGRESS_FROM = 64n << 20n;
 
 async function saveGhost(
@@ -194,7 +203,7 @@ async function saveGhost(
   report: Report,
 ): Promise<void> {
   const { at, status } = file;
-  const { accessed, modified } = statx(at);
+  const times = statx(at);
   const type = status.mode & S_IF.MT;
   const xattrs = readXattrs(at);
   const regular = type === S_IF.REG;
@@ -204,19 +213,15 @@ async function saveGhost(
   try {
     const size = Number(status.size);
     const segments = regular ? dataSegments(content!, size) : [];
-    const unwritten = regular ? unwrittenSegments(content!) : [];
+    const unwritten = regular && mayHaveUnwritten(segments, times.allocated)
+      ? unwrittenSegments(content!)
+      : [];
     const chunks = regular &&
       (size >= SMALLEST_WITH_CHUNKS || !isWhole(segments, size));
     const special = type === S_IF.CHR || type === S_IF.BLK;
     const entry: ghost_file_entry = {
-      uid: status.uid,
-      gid: status.gid,
-      mode: status.mode,
-      dev: Number(BigInt.asUintN(32, status.dev)),
-      ino: status.ino,
+      ...ghostEntry(status, times),
       rdev: special ? Number(BigInt.asUintN(32, status.rdev)) : undefined,
-      atim: timeval(accessed),
-      mtim: timeval(modified),
       chunks: chunks || undefined,
       size: chunks ? status.size : undefined,
       symlnk_target: type === S_IF.LNK ? targetOf(at) : undefined,
@@ -245,24 +250,18 @@ async function saveGhost(
     } finally {
       close(image);
     }
-    const extension: ckpt_ghost_entry = {
+    addExtension(saved.ghosts, {
       ghost_id: id,
       xattrs,
       inode_flags: content === undefined
         ? undefined
         : readInodeFlags(content) || undefined,
-      atime_ns: accessed.nanoseconds % MICROSECOND || undefined,
-      mtime_ns: modified.nanoseconds % MICROSECOND || undefined,
+      ...belowMicroseconds(times),
       allocated: unwritten.map(({ offset, length }) => ({
         start: BigInt(offset),
         end: BigInt(offset + length),
       })),
-    };
-    const { ghost_id: _, xattrs: __, allocated, ...rest } = extension;
-    if (
-      xattrs.length > 0 || allocated.length > 0 ||
-      Object.values(rest).some((value) => value !== undefined)
-    ) saved.ghosts.push(extension);
+    });
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     throw new CkptError(EXIT.failed, "saving deleted files", [{
@@ -309,15 +308,6 @@ async function writeContent(
 
 function write(fd: number, bytes: Uint8Array, position: number): number {
   return pwrite(fd, Uint8Array.from(bytes), BigInt(position));
-}
-
-function timeval(
-  { seconds, nanoseconds }: { seconds: bigint; nanoseconds: number },
-): { tv_sec: bigint; tv_usec: bigint } {
-  return {
-    tv_sec: BigInt.asUintN(64, seconds),
-    tv_usec: BigInt(Math.floor(nanoseconds / MICROSECOND)),
-  };
 }
 
 const PATH_MAX = 4096;

@@ -5,6 +5,7 @@
  */
 
 import { CkptError, EXIT } from "../error.ts";
+import { Calls, Texts } from "../ffi/calls.ts";
 import { EACCES, EDQUOT, ENOSPC, EPERM } from "../ffi/errno.ts";
 import { sha256 } from "../ffi/sha256.ts";
 import { writeNewFile } from "../ffi/small_files.ts";
@@ -56,7 +57,8 @@ export class ImageWriter implements Disposable {
     string,
     { size: number; sha256: string }
   >();
-  readonly #raw = new Set<string>();
+  /** Files without, and their sizes where they are known already. */
+  readonly #raw = new Map<string, number | undefined>();
   #parent: string | undefined;
   #moved: string[] = [];
   #state: "open" | "committed" | "aborted" = "open";
@@ -122,9 +124,22 @@ export class ImageWriter implements Disposable {
    * @returns its path until the commit
    */
   createRaw(name: string): string {
-    this.#raw.add(name);
+    this.#raw.set(name, undefined);
     this.#writeFile(name, new Uint8Array());
     return `${this.#partial}/${name}`;
+  }
+
+  /** The directory where files are until the commit. */
+  get unfinished(): string {
+    return this.#partial;
+  }
+
+  /**
+   * Registers a file of `size` bytes that someone else makes in the directory
+   * {@link unfinished}.
+   */
+  adoptRaw(name: string, size: number): void {
+    this.#raw.set(name, size);
   }
 
   /**
@@ -160,8 +175,8 @@ export class ImageWriter implements Disposable {
     ckptVersion: string,
   ): Promise<number> {
     this.write("inventory", undefined, inventory);
-    const names = [...this.#framed.keys(), ...this.#raw];
-    const bytes = this.#writeManifest(names, ckptVersion);
+    const names = [...this.#framed.keys(), ...this.#raw.keys()];
+    const bytes = await this.#writeManifest(names, ckptVersion);
     names.push(MANIFEST_NAME);
     await this.#syncAll(names);
     doing(this.directory, this.directory, () => this.#switchOver(names));
@@ -176,7 +191,10 @@ export class ImageWriter implements Disposable {
     for (const name of names.toSorted()) {
       const framed = this.#framed.get(name);
       const entry: ManifestFile = framed === undefined
-        ? { size: Deno.statSync(`${this.#partial}/${name}`).size }
+        ? {
+          size: this.#raw.get(name) ??
+            Deno.statSync(`${this.#partial}/${name}`).size,
+        }
         : { size: framed.size, sha256: framed.sha256 };
       manifest.files[name] = entry;
       total += entry.size;
@@ -223,18 +241,38 @@ export class ImageWriter implements Disposable {
       Deno.symlinkSync(this.#parent, `${this.directory}/parent`);
       this.#moved.push("parent");
     }
-    for (const name of names) {
-      if (name !== INVENTORY_NAME) this.#moveUp(name);
-    }
+    this.#moveUp(names.filter((name) => name !== INVENTORY_NAME));
     syncDirectory(this.directory);
-    this.#moveUp(INVENTORY_NAME);
+    this.#moveUp([INVENTORY_NAME]);
     Deno.removeSync(this.#partial);
     syncDirectory(this.directory);
   }
 
-  #moveUp(name: string): void {
-    Deno.renameSync(`${this.#partial}/${name}`, `${this.directory}/${name}`);
-    this.#moved.push(name);
+  #moveUp(names: readonly string[]): void {
+    const directories = [this.#partial, this.directory].map((path) =>
+      open(path, O.PATH | O.DIRECTORY)
+    );
+    try {
+      const texts = new Texts(names);
+      const name = { loaded: texts.pointers };
+      const calls = new Calls();
+      const moved = calls.add("renameat", [
+        directories[0],
+        name,
+        directories[1],
+        name,
+      ]);
+      calls.run(names.length);
+      for (const [i, name] of names.entries()) {
+        if (calls.result(i, moved) === 0) this.#moved.push(name);
+      }
+      const failed = names.findIndex((_, i) => calls.result(i, moved) !== 0);
+      if (failed >= 0) {
+        throw new SyscallError("renameat", -calls.result(failed, moved));
+      }
+    } finally {
+      for (const directory of directories) close(directory);
+    }
   }
 
   /**

@@ -1,0 +1,145 @@
+/**
+ * Many system calls at once: the same few for each of thousands of objects
+ * (rounds), made in C. A round's arguments differ only by where they lie.
+ */
+import { library } from "./library.ts";
+import { addressOf, NR } from "./syscall.ts";
+import { encodeTextInto } from "./text.ts";
+
+/** struct round_call of c/lib/calls.c. */
+const CALL_BYTES = 112;
+const AFTER = 8;
+const BASES = 16;
+const STEPS = 64;
+const KIND = { steps: 0, loaded: 1, result: 2 } as const;
+
+/** An argument: the same number for all rounds, or one of these. */
+export type CallArgument =
+  | number
+  /** This much more in each round. */
+  | { readonly base: number; readonly step: number }
+  /** Where the round's slot is. */
+  | { readonly slots: Slots; readonly offset?: number }
+  /** What the word there says. */
+  | { readonly loaded: Slots; readonly offset?: number }
+  /** What an earlier call of the same round returned. */
+  | { readonly result: number };
+
+/** Memory with the same room for each round. */
+export class Slots {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly view: DataView;
+  /** Valid while this object lives. */
+  readonly address: number;
+
+  /** @param size bytes of each, a multiple of 8 */
+  constructor(readonly size: number, readonly count: number) {
+    this.bytes = new Uint8Array(size * count);
+    this.view = new DataView(this.bytes.buffer);
+    this.address = Number(addressOf(this.bytes));
+  }
+
+  /** The first `length` bytes of a slot. */
+  slot(round: number, length = this.size): Uint8Array<ArrayBuffer> {
+    const at = round * this.size;
+    return this.bytes.subarray(at, at + length);
+  }
+
+  /** Writes text of ASCII characters, with a zero after it. */
+  setText(round: number, text: string): void {
+    const at = round * this.size;
+    for (let i = 0; i < text.length; i++) {
+      this.bytes[at + i] = text.charCodeAt(i);
+    }
+    this.bytes[at + text.length] = 0;
+  }
+}
+
+/** Texts of any length, one for each round: what `loaded` leads to. */
+export class Texts {
+  readonly pointers: Slots;
+  /** Kept alive for the kernel. */
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+
+  constructor(texts: readonly string[]) {
+    const longest = texts.reduce((sum, { length }) => sum + 3 * length + 1, 0);
+    this.#bytes = new Uint8Array(longest);
+    this.pointers = new Slots(8, texts.length);
+    const address = Number(addressOf(this.#bytes));
+    let at = 0;
+    for (const [i, text] of texts.entries()) {
+      this.pointers.view.setBigUint64(8 * i, BigInt(address + at), true);
+      at += encodeTextInto(text, this.#bytes.subarray(at)) + 1;
+    }
+  }
+}
+
+export class Calls {
+  readonly #calls: {
+    nr: number;
+    args: readonly CallArgument[];
+    after: number;
+  }[] = [];
+  /** Kept alive for the kernel. */
+  #results = new BigInt64Array(0);
+
+  /**
+   * Adds a call. It fails with ECANCELED, without being made, when a call
+   * failed whose result it uses, or that it comes after.
+   *
+   * @returns its index, for arguments of later calls and for `result`
+   */
+  add(
+    call: keyof typeof NR,
+    args: readonly CallArgument[],
+    after = -1,
+  ): number {
+    return this.#calls.push({ nr: NR[call], args, after }) - 1;
+  }
+
+  /** Makes all calls of every round; their order among rounds is open. */
+  run(rounds: number): void {
+    const calls = new Uint8Array(this.#calls.length * CALL_BYTES);
+    const view = new DataView(calls.buffer);
+    for (const [i, { nr, args, after }] of this.#calls.entries()) {
+      const at = i * CALL_BYTES;
+      view.setUint16(at, nr, true);
+      view.setBigInt64(at + AFTER, BigInt(after), true);
+      for (const [n, argument] of args.entries()) {
+        const { kind, base, step } = encode(argument);
+        view.setUint8(at + 2 + n, kind);
+        view.setBigInt64(at + BASES + 8 * n, BigInt(base), true);
+        view.setBigInt64(at + STEPS + 8 * n, BigInt(step), true);
+      }
+    }
+    this.#results = new BigInt64Array(this.#calls.length * rounds);
+    library("calls").ckpt_calls(
+      calls,
+      BigInt(this.#calls.length),
+      BigInt(rounds),
+      this.#results,
+    );
+  }
+
+  /** What the kernel returned; negative: -errno. */
+  result(round: number, call: number): number {
+    return Number(this.#results[round * this.#calls.length + call]);
+  }
+}
+
+function encode(
+  argument: CallArgument,
+): { kind: number; base: number; step: number } {
+  if (typeof argument === "number") {
+    return { kind: KIND.steps, base: argument, step: 0 };
+  }
+  if ("base" in argument) return { kind: KIND.steps, ...argument };
+  if ("result" in argument) {
+    return { kind: KIND.result, base: argument.result, step: 0 };
+  }
+  const { offset = 0 } = argument;
+  const [kind, { address, size }] = "slots" in argument
+    ? [KIND.steps, argument.slots]
+    : [KIND.loaded, argument.loaded];
+  return { kind, base: address + offset, step: size };
+}

@@ -1,0 +1,67 @@
+import { assertEquals } from "@std/assert";
+import { Calls, Slots } from "./calls.ts";
+import { AT_FDCWD, O } from "./syscall.ts";
+import { ECANCELED, ENOENT } from "./errno.ts";
+
+Deno.test("calls of thousands of rounds are all made, with what lies in their slots", () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    const rounds = 3000;
+    const names = new Slots(64, rounds);
+    const content = new Slots(8, rounds);
+    const read = new Slots(8, rounds);
+    const lengths = new Slots(8, rounds);
+    for (let i = 0; i < rounds; i++) {
+      names.setText(i, `${directory}/${i}`);
+      content.view.setUint32(8 * i, i, true);
+      lengths.view.setBigUint64(8 * i, BigInt(4 + i % 3), true);
+    }
+    const calls = new Calls();
+    const flags = O.RDWR | O.CREAT | O.EXCL | O.CLOEXEC;
+    const fd = calls.add("openat", [AT_FDCWD, { slots: names }, flags, 0o600]);
+    const result = { result: fd };
+    const written = calls.add("pwrite64", [
+      result,
+      { slots: content },
+      { loaded: lengths },
+      { base: 100, step: 1 },
+    ]);
+    calls.add("pread64", [
+      result,
+      { slots: read },
+      8,
+      { base: 100, step: 1 },
+    ]);
+    calls.add("close", [result]);
+    calls.run(rounds);
+    for (let i = 0; i < rounds; i++) {
+      assertEquals(calls.result(i, written), 4 + i % 3);
+      assertEquals(read.view.getUint32(8 * i, true), i);
+      assertEquals(Deno.statSync(`${directory}/${i}`).size, 104 + i % 3 + i);
+    }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a call that needs a failed one is not made", () => {
+  const names = new Slots(64, 2);
+  names.setText(0, "/not/there");
+  names.setText(1, "/");
+  const calls = new Calls();
+  const fd = calls.add("openat", [
+    AT_FDCWD,
+    { slots: names },
+    O.PATH | O.CLOEXEC,
+    0,
+  ]);
+  const after = calls.add("getpid", [], fd);
+  const closed = calls.add("close", [{ result: fd }]);
+  calls.run(2);
+  assertEquals(
+    [fd, after, closed].map((call) => calls.result(0, call)),
+    [-ENOENT, -ECANCELED, -ECANCELED],
+  );
+  assertEquals(calls.result(1, after), Deno.pid);
+  assertEquals(calls.result(1, closed), 0);
+});
