@@ -21,6 +21,7 @@
  *   mremap, and makes one of them when they are mapped anew;
  * - how much time a timerfd has left, and how often it has expired; the number the kernel gives an eventfd; the
  *   order of what an epoll watches, which is that of addresses in the kernel;
+ * - the order of file locks;
  * - VmFlags `sd` (soft-dirty), the trace that any memory tracking leaves.
  */
 
@@ -217,10 +218,13 @@ export function treeOf(
 function descriptor(path: string): string[] {
   const all = lines(path);
   const watched = all.filter((line) => line.startsWith("tfd:")).sort();
+  const locks = all.filter((line) => line.startsWith("lock:"))
+    .map((line) => line.replace(/\d+: /, "")).sort();
   const repeats = all.some((line) => /^it_interval: \((?!0, 0\))/.test(line));
   return [
-    ...all.filter((line) => !/^(eventfd-id|tfd):/.test(line)),
+    ...all.filter((line) => !/^(eventfd-id|tfd|lock):/.test(line)),
     ...watched,
+    ...locks,
   ].map((line) =>
     line.replace(
       /^it_value: \((?!0, 0\)).*/,

@@ -3,7 +3,6 @@
  * a pipeline, make, SQLite in the middle of a transaction, asyncio with sockets, nginx.
  */
 import { assertEquals, assertMatch } from "@std/assert";
-import { EXIT } from "../lib/error.ts";
 import {
   assertSuccess,
   assertUnchanged,
@@ -27,6 +26,13 @@ const PROGRAMS: Record<string, [string, string, ...string[]]> = {
     "unix-dotfile",
   ],
   "bash with background and stopped jobs": ["/bin/bash", "jobs.sh"],
+  "sqlite3 in a transaction with record locks": [
+    "/usr/bin/python3",
+    "transaction.py",
+    "unix",
+  ],
+  "sqlite3 with a write-ahead log": ["/usr/bin/python3", "wal.py"],
+  "two sqlite3(1) on one write-ahead log": ["/bin/bash", "wal.sh"],
   "a bash pipeline in the middle of its work": ["/bin/bash", "pipeline.sh"],
   "a python3 pool of processes in the middle of its work": [
     "/usr/bin/python3",
@@ -40,7 +46,7 @@ const PROGRAMS: Record<string, [string, string, ...string[]]> = {
 };
 
 /** Programs whose processes and files come and go: they are not compared, and a copy would not find its files. */
-const CHANGING = /jobs|pipeline|make/;
+const CHANGING = /jobs|pipeline|make|write-ahead/;
 
 async function start(scope: Scope, name: string): Promise<Program> {
   const [command, script, ...args] = PROGRAMS[name];
@@ -111,27 +117,6 @@ for (const name of Object.keys(PROGRAMS)) {
     assertEquals(await program.verify(), "ok");
   });
 }
-
-Deno.test("sqlite3 with record locks is refused in a transaction, and commits it", async () => {
-  await using scope = new Scope();
-  const work = scope.path("work");
-  const program = await scope.startCommand(work, "/usr/bin/python3", [
-    `${SCRIPTS}transaction.py`,
-    work,
-    "unix",
-  ]);
-  await program.ready();
-  const answer = await scope.ckpt(
-    "dump",
-    "-t",
-    `${program.pid}`,
-    "-D",
-    scope.path("images"),
-  );
-  assertEquals(answer.code, EXIT.refused, answer.stderr);
-  assertMatch(answer.stderr, /lock/);
-  assertEquals(await program.verify(), "ok");
-});
 
 /** What a server of HTTP answers, or undefined when none is there. */
 async function get(port: number): Promise<string | undefined> {

@@ -20,8 +20,6 @@ const DESCRIPTORS = [
   "io_uring",
   "userfaultfd",
   "mqueue",
-  "lease",
-  "flock",
   "pidfd-of-outside",
 ];
 

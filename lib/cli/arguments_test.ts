@@ -100,9 +100,9 @@ const TABLE: [string[], Partial<typeof NOTHING>][] = [
     operands: ["5"],
     problems: ["--manage-cgroups: ckpt does not have this CRIU option"],
   }],
-  [["dump", "-Rl"], {
+  [["dump", "-Rn"], {
     flags: ["leave-running"],
-    problems: ["-l (--file-locks): ckpt does not have this CRIU option"],
+    problems: ["-n (--namespaces): ckpt does not have this CRIU option"],
   }],
   [["dump", "-Jnet:5", "7"], {
     operands: ["7"],

@@ -85,12 +85,6 @@ export const CRIU_OPTIONS: readonly CriuOption[] = [
   option("irmap-scan-path", "required", WATCHES),
   option("ghost-fiemap", "none", DELETED),
   option(
-    "file-locks",
-    "none",
-    "leave it out; ckpt check PID lists the locks that cannot be saved",
-    "l",
-  ),
-  option(
     "evasive-devices",
     "none",
     "leave it out; put the device files where the program expects them",

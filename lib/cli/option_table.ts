@@ -93,6 +93,14 @@ export const OPTIONS: readonly OptionEntry[] = [
       "freeze the cgroup DIR, which holds just the tree, while it is stopped; one that is frozen already stays so",
   },
   {
+    name: "file-locks",
+    short: "l",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help:
+      "save locks of open files that the outside has, too; all others are saved anyway",
+  },
+  {
     name: "link-remap",
     argument: "none",
     commands: ["dump", "check"],

@@ -102,6 +102,7 @@ export function readOptions(
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
+    ...flags.has("file-locks") && { fileLocks: true },
     ...(root !== undefined && { root: absolute(root, currentDirectory) }),
   };
   const dryRun = flags.has("dry-run") && { dryRun: true };

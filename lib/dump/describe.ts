@@ -24,6 +24,7 @@ import { describeMemory } from "../mm/memory_map.ts";
 import { describeInherited } from "../mm/inherited_pages.ts";
 import type { StoredPages } from "../mm/page_copy.ts";
 import { O } from "../ffi/syscall.ts";
+import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { Stat } from "../proc/stat.ts";
@@ -188,6 +189,7 @@ export function writeImages(
   if (terminals.size > 0) {
     writer.write("tty-info", undefined, [...terminals.values()]);
   }
+  writeLocks(writer, described);
   writePipes(writer, described, features);
   writeSockets(writer, described);
   const { segments } = survey.seen.segments;
@@ -249,6 +251,24 @@ function writeGhosts(
   const matters = ({ xattrs, inode_flags }: ckpt_ghost_entry) =>
     inode_flags !== undefined || xattrs.some(({ name }) => !LABELS.has(name));
   if (ghosts.some(matters)) features.add("ckpt:ghost-attributes");
+}
+
+function writeLocks(
+  writer: ImageWriter,
+  { survey: { seen } }: Described,
+): void {
+  const locks = dumpLocks(
+    seen.processes.map(({ pid, tid, descriptors }) => ({
+      pid,
+      filesId: seen.objects.get(pid)!.files,
+      descriptors: descriptors.map(({ fd, info, sameAs }) => ({
+        fd,
+        info,
+        place: sameAs ?? { pid: tid, fd },
+      })),
+    })),
+  );
+  if (locks.length > 0) writer.write("filelocks", undefined, locks);
 }
 
 function writePipes(

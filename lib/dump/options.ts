@@ -27,6 +27,8 @@ export interface DumpOptions {
   freezeCgroup?: string;
   /** Replace an image that is already in the directory. */
   replace: boolean;
+  /** Consent to file locks that processes outside have, too. */
+  fileLocks?: boolean;
   /** Consent to links in the file systems of the program. */
   linkRemap?: boolean;
   /** How many bytes of one deleted file are saved at most. */
@@ -76,6 +78,7 @@ export interface CheckOptions {
   external: string[];
   root?: string;
   /** These as of a dump. */
+  fileLocks?: boolean;
   freezeCgroup?: string;
   linkRemap?: boolean;
   ghostLimit?: bigint;

@@ -103,7 +103,12 @@ export interface Survey extends Omit<Sighting, "descriptors"> {
 export interface SurveyOptions extends
   Pick<
     DumpOptions,
-    "shellJob" | "external" | "freezeCgroup" | "linkRemap" | "ghostLimit"
+    | "shellJob"
+    | "external"
+    | "fileLocks"
+    | "freezeCgroup"
+    | "linkRemap"
+    | "ghostLimit"
   > {
   /** The root of the tree. */
   root: number;

@@ -14,7 +14,11 @@ import {
 import { waitsInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
-import { pipesAmong, TreeDescriptions } from "../files/descriptors.ts";
+import {
+  lockedAmong,
+  pipesAmong,
+  TreeDescriptions,
+} from "../files/descriptors.ts";
 import {
   unclearEpolls,
   watchedAmong,
@@ -141,7 +145,11 @@ export function lookAtTree(
     vforks: vforksAmong(living, objects),
     sharedOutside: sharedBetween(root.tid, root.stat.ppid),
     outsideHolders: new OutsideHolders(
-      [...pipesAmong(processes), ...socketsAmong(processes)],
+      [
+        ...pipesAmong(processes),
+        ...socketsAmong(processes),
+        ...lockedAmong(processes),
+      ],
       pids,
       before?.outsideHolders,
       (pid) => isBelow(pid, pids),

@@ -82,6 +82,14 @@ const KCMP_FILE = 0n;
 const SAME = 0n;
 const BELOW = 1n;
 
+/** @throws SyscallError when one of the two was closed meanwhile */
+export function isSameDescription(
+  a: DescriptorPlace,
+  b: DescriptorPlace,
+): boolean {
+  return compareDescriptions(a, b) === 0;
+}
+
 function compareDescriptions(a: DescriptorPlace, b: DescriptorPlace): number {
   const answer = syscall(
     "kcmp",

@@ -38,6 +38,7 @@ import {
   TIMERFD_LINK,
   type WatchedFiles,
 } from "./kernel_objects.ts";
+import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
 import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
 import type { FileUse } from "../ghost/files_in_use.ts";
@@ -48,6 +49,7 @@ import {
   isFifo,
   isPipe,
   type OutsideHolders,
+  type PipeIdentity,
   pipeKey,
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
@@ -122,6 +124,8 @@ export interface DescriptorOptions {
   controllingTerminal: number;
   /** As given by --external. */
   external: readonly string[];
+  /** Consent to locks that processes outside have, too. */
+  fileLocks?: boolean;
 }
 
 /** Major numbers of terminals: tty, /dev/tty and console, pty slaves. */
@@ -268,15 +272,16 @@ export interface SeenPipe {
   readonly ends: readonly PipeEnd[];
 }
 
+/** The descriptors of a process. */
+export interface SeenTable {
+  readonly pid: number;
+  /** The thread by which it was looked at, where that is another. */
+  readonly tid?: number;
+  readonly descriptors: readonly SeenDescriptor[];
+}
+
 /** The pipes and fifos that the processes of a tree have open. */
-export function pipesAmong(
-  processes: readonly {
-    readonly pid: number;
-    /** The thread by which it was looked at, where that is another. */
-    readonly tid?: number;
-    readonly descriptors: readonly SeenDescriptor[];
-  }[],
-): SeenPipe[] {
+export function pipesAmong(processes: readonly SeenTable[]): SeenPipe[] {
   const pipes = new Map<string, SeenPipe & { ends: PipeEnd[] }>();
   for (const { pid, tid = pid, descriptors } of processes) {
     for (const { fd, link, info, status, sameAs } of descriptors) {
@@ -296,6 +301,22 @@ function isOpenPipe(
 ): boolean {
   const pipe = { link, status };
   return isPipe(pipe) && !(isFifo(pipe) && (info.flags & O.PATH) !== 0);
+}
+
+/** Descriptors with locks that belong to the open file description. */
+export function lockedAmong(
+  processes: readonly SeenTable[],
+): PipeIdentity[] {
+  return processes.flatMap(({ pid, tid = pid, descriptors }) =>
+    descriptors.filter(({ sameAs, info }) =>
+      sameAs === undefined && info.locks.length > 0 &&
+      locksOf(info).some((lock) => lock !== undefined && isOfDescription(lock))
+    ).map(({ fd, link, status }) => ({
+      link,
+      status,
+      description: { pid: tid, fd },
+    }))
+  );
 }
 
 /** What is known of a whole tree while its processes are planned. */
@@ -345,8 +366,7 @@ export function planDescriptors(
   for (const descriptor of seen) {
     const { fd, link, info, status, owner, unconnected, sameAs } = descriptor;
     const first = sameAs ?? { pid, fd };
-    // Record locks belong to the process, not to the description.
-    if (!tree.has(first) || info.locks.length > 0) {
+    if (!tree.has(first)) {
       const verdict = classify(pid, descriptor, options, tree);
       if ("why" in verdict) {
         if (verdict.option !== undefined) needed.add(verdict.option);
@@ -427,7 +447,8 @@ function classify(
 ): Verdict {
   const { link, info, status } = descriptor;
   if (info.locks.length > 0) {
-    return { why: "it holds a file lock, which is not supported yet" };
+    const problem = locksProblem(pid, descriptor, options, tree);
+    if (problem !== undefined) return problem;
   }
   const external = `file[${info.mntId.toString(16)}:${status.ino}]`;
   if (options.external.includes(external)) return { kind: "external" };
@@ -475,6 +496,30 @@ function classify(
     }
   }
   return classifyNamed(link, tree);
+}
+
+/** Locks that belong to the description; of others there is no problem. */
+function locksProblem(
+  pid: number,
+  { fd, info, status, link }: SeenDescriptor,
+  { fileLocks }: DescriptorOptions,
+  { outside }: TreeDescriptions,
+): { why: string; remedy?: string; option?: string } | undefined {
+  const locks = locksOf(info);
+  for (const lock of locks) {
+    const problem = lockProblem(lock, status.nlink);
+    if (problem !== undefined) return problem;
+  }
+  if (fileLocks || !locks.some((lock) => isOfDescription(lock!))) return;
+  const holder = outside.holder({ link, status, description: { pid, fd } });
+  if (holder === undefined) return;
+  return {
+    why: `it holds a file lock, and ${outsider(holder)} has the same open ` +
+      `file, too, as descriptor ${holder.fd}`,
+    remedy: "give --file-locks, if the outside gives the lock up before the " +
+      "restore",
+    option: "--file-locks",
+  };
 }
 
 function classifyObject(

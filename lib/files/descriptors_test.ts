@@ -232,14 +232,11 @@ thread.join()`,
     /^it tells of thread \d+, which has ended/,
   ],
   [
-    "a file with a lock",
-    `a = os.open(path, os.O_RDWR | os.O_CREAT); fcntl.flock(a, 2)`,
-    /^it holds a file lock/,
-  ],
-  [
-    "a file with a range locked",
-    `a = os.open(path, os.O_RDWR | os.O_CREAT); fcntl.lockf(a, 2)`,
-    /^it holds a file lock/,
+    "a deleted file with a lease",
+    `a = os.open(path, os.O_RDWR | os.O_CREAT)
+fcntl.fcntl(a, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+os.unlink(path)`,
+    /^it holds a lease of a deleted file/,
   ],
   [
     "a terminal of its own",

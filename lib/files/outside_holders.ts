@@ -1,6 +1,6 @@
 /**
- * Pipes and fifos of a tree that a process outside holds, too: what is in them
- * is not the tree's alone.
+ * Pipes and fifos of a tree, and open files with locks, that a process outside
+ * holds, too: what is in them is not the tree's alone.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { decodeText } from "../ffi/text.ts";
@@ -18,6 +18,11 @@ import {
   readFdInfo,
   readStat,
 } from "../proc/read.ts";
+import {
+  type DescriptorPlace,
+  isSameDescription,
+  nameOf as placeName,
+} from "./description_index.ts";
 import { livingThread } from "../task/process_tree.ts";
 
 /** A process outside the tree, by one of its descriptors. */
@@ -27,11 +32,15 @@ export interface Holder {
   readonly fd: number;
 }
 
-/** A pipe or fifo by which all its descriptors can be told. */
+/**
+ * A pipe or fifo by which all its descriptors can be told; or an open file
+ * description, by one of its places.
+ */
 export interface PipeIdentity {
   /** What /proc/PID/fd/N leads to. */
   readonly link: string;
   readonly status: Pick<FileStatus, "dev" | "ino" | "mode">;
+  readonly description?: DescriptorPlace;
 }
 
 const PIPE_LINK = "pipe:[";
@@ -47,7 +56,8 @@ export function isFifo(pipe: PipeIdentity): boolean {
 }
 
 /** The same for all descriptors of one pipe or fifo, and for no other. */
-export function pipeKey({ status }: PipeIdentity): string {
+export function pipeKey({ status, description }: PipeIdentity): string {
+  if (description !== undefined) return placeName(description);
   return `${status.dev}:${status.ino}`;
 }
 
@@ -96,10 +106,16 @@ class WantedPipes {
   readonly #byLink = new Map<string, string>();
   readonly #fifoInodes = new Set<bigint>();
   readonly #fifos = new Set<string>();
+  readonly #descriptions = new Map<string, DescriptorPlace[]>();
 
   constructor(pipes: Iterable<PipeIdentity>) {
     for (const pipe of pipes) {
-      if (isFifo(pipe)) {
+      const { link, description } = pipe;
+      if (description !== undefined) {
+        const known = this.#descriptions.get(link);
+        if (known === undefined) this.#descriptions.set(link, [description]);
+        else known.push(description);
+      } else if (isFifo(pipe)) {
         this.#fifoInodes.add(pipe.status.ino);
         this.#fifos.add(pipeKey(pipe));
       } else this.#byLink.set(pipe.link, pipeKey(pipe));
@@ -107,13 +123,17 @@ class WantedPipes {
   }
 
   get isEmpty(): boolean {
-    return this.#byLink.size === 0 && this.#fifos.size === 0;
+    return this.#byLink.size === 0 && this.#fifos.size === 0 &&
+      this.#descriptions.size === 0;
   }
 
   /** The key of what a descriptor is, when it is wanted. */
   keyOf(pid: number, fd: number): string | undefined {
     const path = `/proc/${pid}/fd/${fd}`;
     const link = decodeText(readLink(path));
+    const same = this.#descriptions.get(link)
+      ?.find((place) => isSameDescription(place, { pid, fd }));
+    if (same !== undefined) return placeName(same);
     const key = this.#byLink.get(link);
     if (key !== undefined || this.#fifos.size === 0 || link[0] !== "/") {
       return key;

@@ -10,14 +10,15 @@
  *           processes' those that only others hold
  *   fetch   takes what others have made
  *   watch   adds files to epolls: all numbers lead to what they led to
- *   finish  sets who gets signals; tasks that get them have to exist, and what
- *           is above all processes' numbers has to be closed
+ *   finish  sets who gets signals, and takes locks; tasks that get them have to
+ *           exist, and what is above all processes' numbers has to be closed
  */
 import type { Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import {
   type fdinfo_entry,
   type file_entry,
+  type file_lock_entry,
   type fown_entry,
   type reg_file_entry,
 } from "../image/schema.gen.ts";
@@ -33,6 +34,7 @@ import {
   planEpolls,
   type WatchedFile,
 } from "./object_images.ts";
+import { restoreLocks } from "./file_locks.ts";
 import type { PipeImages } from "./pipe_images.ts";
 import { makeSignalfd } from "./signalfd.ts";
 import { makeTimerfd } from "./timerfd.ts";
@@ -90,6 +92,7 @@ export interface FileImages extends PipeImages {
   readonly made?: GivenDescriptors;
   readonly objects?: ObjectImages;
   readonly sockets?: SocketImages;
+  readonly locks?: readonly file_lock_entry[];
 }
 
 /** Descriptors the agents were given, by the id of the file they stand for. */
@@ -126,6 +129,14 @@ export function restoreDescriptors(
   for (const plan of plans) plan.fetch();
   for (const plan of plans) plan.watch();
   for (const plan of plans) plan.finish();
+  // Nobody closes anything any more: that would end record locks.
+  const locks = Map.groupBy(images.locks ?? [], ({ pid }) => pid);
+  for (const { pid, entries, programs } of tables) {
+    restoreLocks(programs.finish, locks.get(pid) ?? [], (number) => {
+      const { id } = entries.find(({ fd }) => fd === number)!;
+      return tree.name(id);
+    });
+  }
   return plans.reduce((most, { end }) => Math.max(most, end), above.free);
 }
 

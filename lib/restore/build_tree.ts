@@ -178,6 +178,7 @@ function descriptorPrograms(
       ...readPipeImages(images.set),
       objects: readObjectImages(images.set),
       sockets: images.sockets,
+      locks: images.locks,
     },
     new Map(
       [...given.byFile].map(([id, { fd, reopen }]) => [

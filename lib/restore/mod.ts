@@ -4,6 +4,8 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
+import { locksOfPaths } from "./locks_of_paths.ts";
+import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
@@ -48,6 +50,7 @@ export async function restore(
   const taken = await takenIds(images);
   // When those that were dumped are gone, and with them what they held.
   const addresses = takenAddresses(images.sockets);
+  const locks = takenLocks(locksOfPaths(images, given));
   const segments = planSegmentsOf(images);
   const reasons = [
     ...given.reasons,
@@ -61,6 +64,7 @@ export async function restore(
     ...taken,
     ...segments.reasons,
     ...addresses,
+    ...locks,
   ];
   if (options.dryRun) {
     const { planOf } = await import("./dry_run.ts");

@@ -12,6 +12,7 @@ import {
   fd_types,
   type fdinfo_entry,
   type file_entry,
+  type file_lock_entry,
   type fs_entry,
   type memfd_inode_entry,
   type mm_entry,
@@ -30,6 +31,7 @@ import {
   type SocketImages,
   unsupportedSockets,
 } from "../files/socket_images.ts";
+import { unsupportedLocks } from "../files/file_locks.ts";
 import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
 import { readSegments, type SegmentImage } from "./segment_images.ts";
 
@@ -83,6 +85,7 @@ export interface TreeImages {
   readonly shared: readonly SharedObject[];
   readonly memfds: readonly MemfdImage[];
   readonly sockets: SocketImages;
+  readonly locks: readonly file_lock_entry[];
   /** System V segments by their ids. */
   readonly segments: ReadonlyMap<bigint, SegmentImage>;
   /** Files whose path does not lead to them, by their ids. */
@@ -119,7 +122,6 @@ const SIGSTOP = 19;
 
 /** Images whose presence means state that is not restored yet. */
 const UNSUPPORTED_IMAGES = [
-  ["filelocks", "file locks"],
   ["cgroup", "cgroups of the program's own"],
   ["apparmor", "AppArmor profiles"],
 ] as const;
@@ -180,6 +182,8 @@ export function readTreeImages(set: ImageSet): TreeImages {
   );
   const sockets = readSocketImages(set, files);
   reasons.push(...unsupportedSockets(set, sockets));
+  const locks = set.read("filelocks", undefined) ?? [];
+  reasons.push(...unsupportedLocks(locks));
   const remaps = readRemaps(set, files);
   const common = {
     set,
@@ -218,6 +222,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
   return {
     ...common,
     sockets,
+    locks,
     remaps,
     endedTasks: readEndedTasks(set),
     tree,

@@ -317,17 +317,20 @@ Deno.test("every kind of area that is not restored is refused, all at once", asy
   );
 });
 
-Deno.test("locks are refused, files of processes that had ended are told, and lists may be empty", async () => {
+Deno.test("leases that are broken are refused, files of processes that had ended are told, and lists may be empty", async () => {
   assertEquals(
     await refused(UNCHANGED, ["filelocks", undefined, [{
-      flag: 1,
-      type: 0,
+      flag: 8,
+      type: 6,
       pid: 4242,
       fd: 0,
       start: 0n,
       len: 0n,
     }]]),
-    [["filelocks.img", "file locks are not supported yet"]],
+    [[
+      "descriptor 0 of process 4242",
+      "it has a lease that somebody waited for, which is not supported",
+    ]],
   );
   const { id } = minimalImage().files.find(({ reg }) => reg)!;
   const remap = {

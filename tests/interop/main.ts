@@ -60,6 +60,9 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "fd_signalfd",
   "fd_epoll plain",
   "fd_memfd plain",
+  "file_locks",
+  "file_leases",
+  "tree_locks",
   "tree_pending",
   "tree_owners",
   "random_tree 3 12",
@@ -81,8 +84,8 @@ async function act(
 ): Promise<Outcome> {
   const log = `${action}-by-${tool === CKPT ? "ckpt" : "criu"}.log`;
   const args = action === "dump"
-    ? ["dump", "-t", `${program.pid}`, "-D", images, "-v4", "-o", log]
-    : ["restore", "-d", "-D", images, "-v4", "-o", log];
+    ? ["dump", "-l", "-t", `${program.pid}`, "-D", images, "-v4", "-o", log]
+    : ["restore", "-l", "-d", "-D", images, "-v4", "-o", log];
   const answer = await run(tool, args);
   if (answer.code !== 0) {
     let text = answer.stderr;

@@ -14,7 +14,6 @@
 #include <pty.h>
 #include <signal.h>
 #include <sys/fanotify.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -43,7 +42,6 @@ static void hold(const char *kind, int fd) {
   held[count].kind = kind, held[count].fd = fd, held[count].inode = st.st_ino;
   count++;
 }
-static int file(const char *name) { return (int)MUST(open(in_dir(name), O_RDWR | O_CREAT, 0644)); }
 
 /** A child in a namespace of its own, its pid in the file `child`; the value is 0 in the child. */
 static pid_t child(unsigned long flags) {
@@ -134,18 +132,6 @@ static void build(const char *kind) {
   } else if (!strcmp(kind, "ldt")) {
     struct user_desc entry = {.entry_number = 3, .base_addr = 0x1000, .limit = 0xfff, .seg_32bit = 1, .limit_in_pages = 1};
     MUST(syscall(SYS_modify_ldt, 1, &entry, sizeof(entry)));
-  } else if (!strcmp(kind, "lease")) {
-    int fd = file("leased");
-    hold(kind, fd);
-    MUST(fcntl(fd, F_SETLEASE, F_WRLCK));
-  } else if (!strcmp(kind, "flock")) {
-    int fd = file("locked");
-    hold(kind, fd);
-    MUST(flock(fd, LOCK_EX));
-  } else if (!strcmp(kind, "posix-lock")) {
-    int fd = file("locked");
-    hold(kind, fd);
-    MUST(fcntl(fd, F_SETLK, (&(struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 5, .l_len = 10})));
   } else if (!strcmp(kind, "nothing")) {
     return;
   } else {

@@ -4,8 +4,19 @@ transaction.py WORK_DIRECTORY VFS, where VFS is "unix" (record locks) or "unix-d
 """
 import os
 import sqlite3
+import subprocess
 import sys
 import time
+
+# a process that SQLite has told nothing: after a fork it knows the locks of the parent
+PROBE = """
+import sqlite3, sys
+try:
+    sqlite3.connect(sys.argv[1], uri=True, isolation_level=None, timeout=0).execute("BEGIN IMMEDIATE")
+    sys.exit(1)
+except sqlite3.OperationalError as error:
+    sys.exit(0 if "locked" in str(error) else 2)
+"""
 
 work = sys.argv[1]
 name = f"file:{work}/database?vfs={sys.argv[2]}"
@@ -36,15 +47,8 @@ while not os.path.exists(f"{work}/go"):
     time.sleep(0.005)
 
 # nobody else may write: the locks are still held
-other_pid = os.fork()
-if other_pid == 0:
-    other = sqlite3.connect(name, uri=True, isolation_level=None, timeout=0)
-    try:
-        other.execute("BEGIN IMMEDIATE")
-        os._exit(1)
-    except sqlite3.OperationalError as error:
-        os._exit(0 if "locked" in str(error) else 2)
-expect("another writer is kept out", 0, os.waitpid(other_pid, 0)[1])
+other = subprocess.run([sys.executable, "-c", PROBE, name])
+expect("another writer is kept out", 0, other.returncode)
 expect("the cursor goes on", (100, "changed100"), cursor.fetchone())
 expect("rows left for the cursor", 1899, len(cursor.fetchall()))
 expect("rows in the transaction", 2000, database.execute("SELECT count(*) FROM numbers").fetchone()[0])
