@@ -7,6 +7,7 @@
  * - the queued signals of SigQ, which the kernel counts for the user as a whole (the limit is compared);
  * - FDSize: the kernel's table may be larger or smaller than it was;
  * - State: a thread that sleeps now may run the moment after; stopped, traced and dead ones are told apart;
+ * - pending signals that a thread which is not stopped does not block: they are on their way to its handler;
  * - the kernel's internal task flags of `stat`;
  * - inode numbers of things without a name (shared anonymous memory, pipes, sockets, deleted files): the kernel numbers them
  *   anew. They are numbered here in the order in which the tree holds them, so that who shares what is compared;
@@ -176,11 +177,36 @@ function status(path: string): string[] {
   if (/^State:\t[ZX]/.test(state)) {
     return all.filter((line) => DEAD_STATUS.test(line));
   }
+  const stopped = /^State:\t[Tt]/.test(state);
+  const kept = all.filter((line) => !VOLATILE_STATUS.test(line))
+    .map((line) => line.replace(/^SigQ:\t\d+/, "SigQ:\t(used)"));
+  if (stopped) return [state, ...kept];
+  const waiting: Record<string, bigint> = {
+    ShdPnd: signalSet(all, "ShdPnd") === 0n ? 0n : blockedByAll(path),
+    SigPnd: signalSet(all, "SigBlk"),
+  };
   return [
-    /^State:\t[TtZX]/.test(state) ? state : "State: neither stopped nor dead",
-    ...all.filter((line) => !VOLATILE_STATUS.test(line))
-      .map((line) => line.replace(/^SigQ:\t\d+/, "SigQ:\t(used)")),
+    "State: neither stopped nor dead",
+    ...kept.map((line) => {
+      const name = line.split(":")[0];
+      if (!(name in waiting)) return line;
+      const pending = signalSet(all, name) & waiting[name];
+      return `${name}:\t${pending.toString(16).padStart(16, "0")}`;
+    }),
   ];
+}
+
+function signalSet(status: readonly string[], name: string): bigint {
+  const line = status.find((line) => line.startsWith(`${name}:`));
+  return BigInt(`0x${line?.split("\t")[1] ?? "0"}`);
+}
+
+/** What no thread of the process takes whose status, or whose thread's, is at a path. */
+function blockedByAll(path: string): bigint {
+  const tasks = `${path.split("/").slice(0, 3).join("/")}/task`;
+  return names(tasks).map((tid) => lines(`${tasks}/${tid}/status`))
+    .filter((status) => !status.some((line) => /^State:\t[ZX]/.test(line)))
+    .reduce((all, one) => all & signalSet(one, "SigBlk"), (1n << 64n) - 1n);
 }
 
 function systemCall(path: string): string[] {
