@@ -12,6 +12,7 @@
 
 import { join } from "@std/path";
 import { bundle } from "./bundle.ts";
+import { codeCache } from "./pack/code_cache.ts";
 import { pack } from "./pack/pack.ts";
 
 const deno = "node_modules/deno/deno";
@@ -71,11 +72,13 @@ const base = baseRuntime();
 if (base !== undefined) {
   compile(program);
 } else {
+  const start = Deno.readFileSync(stub);
   install(pack(
     Deno.readFileSync(deno),
-    Deno.readFileSync(stub),
+    start,
     new TextEncoder().encode(program),
     Deno.readFileSync(library),
+    codeCache(deno, start, program),
   ));
 }
 console.log(

@@ -11,15 +11,13 @@ interface PackedStart {
   nofile: bigint;
 }
 
-/**
- * Reads the end of the main module's URL as the stub writes it; undefined when
- * ckpt was not started by the stub.
- */
-export function packedStart(mainModule: string): PackedStart | undefined {
-  if (!mainModule.startsWith("data:text/javascript,")) return undefined;
-  const found = /\/\/library=(\d+)&nofile=(\d+)$/.exec(mainModule);
-  if (found === null) return undefined;
-  return { library: Number(found[1]), nofile: BigInt(found[2]) };
+/** Undefined when ckpt was not started by the stub. */
+export function packedStart(): PackedStart | undefined {
+  const { ckptStart } = globalThis as {
+    ckptStart?: Record<keyof PackedStart, string>;
+  };
+  return ckptStart &&
+    { library: Number(ckptStart.library), nofile: BigInt(ckptStart.nofile) };
 }
 
 /**
@@ -30,7 +28,7 @@ export function packedStart(mainModule: string): PackedStart | undefined {
  * @throws Error when no memfd can be made
  */
 export function libraryPath(): string {
-  const packed = packedStart(Deno.mainModule);
+  const packed = packedStart();
   if (packed !== undefined) return `/proc/self/fd/${packed.library}`;
   if (Deno.build.standalone) {
     // tools/build.ts puts the library beside the bundle.
@@ -48,7 +46,7 @@ export function libraryPath(): string {
  * limit. Undefined where nothing ran before Deno to note it.
  */
 export function originalOpenFileLimit(): bigint | undefined {
-  return packedStart(Deno.mainModule)?.nofile;
+  return packedStart()?.nofile;
 }
 
 /**

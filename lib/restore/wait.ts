@@ -81,7 +81,7 @@ export async function waitForTask(
       // It ended at this very moment.
     }
   }, PASSED_ON);
-  if (packedStart(Deno.mainModule) !== undefined) passOnUsr1(pid);
+  if (packedStart() !== undefined) passOnUsr1(pid);
   const status = new Int32Array(2);
   try {
     await library("waiting").syscall_beside(

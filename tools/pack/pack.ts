@@ -1,6 +1,6 @@
 /**
- * Makes one executable of the Deno binary, the program and libckpt.so: the
- * payload is appended to the file, and the ELF's PT_NOTE entry (which nothing
+ * Makes one executable of the Deno binary, the program, libckpt.so and the
+ * compiled program: the payload is appended to the file, and the ELF's PT_NOTE entry (which nothing
  * needs at run time) becomes a PT_LOAD that maps it, so the kernel brings it
  * into memory with the program. The entry point is the stub at its front
  * (stub.c). ELF layout: elf(5).
@@ -8,7 +8,7 @@
 
 const HEADER_MAGIC = "ckptpack";
 /** Bytes of the stub's header; the stub's first instruction follows it. */
-const HEADER_SIZE = 64;
+const HEADER_SIZE = 112;
 const PAGE = 4096;
 
 const PT_LOAD = 1;
@@ -45,20 +45,28 @@ function programHeaders(elf: DataView): ProgramHeader[] {
   });
 }
 
+const R_X86_64_GLOB_DAT = 6;
+const R_X86_64_JUMP_SLOT = 7;
+
 /**
  * The address of the word that the dynamic linker fills with the address of
- * the variable `name` (relocation R_X86_64_GLOB_DAT).
+ * `name`, a variable or a function of libc.
+ *
+ * @param relocation its kind: a compiler makes R_X86_64_JUMP_SLOT where the
+ *   function is only called, and R_X86_64_GLOB_DAT elsewhere
  */
 function slotOf(
   elf: DataView,
   headers: ProgramHeader[],
   name: string,
+  relocation: number,
 ): number {
   const DT_STRTAB = 5;
   const DT_SYMTAB = 6;
   const DT_RELA = 7;
   const DT_RELASZ = 8;
-  const R_X86_64_GLOB_DAT = 6;
+  const DT_PLTRELSZ = 2;
+  const DT_JMPREL = 23;
   const offsetOf = (address: number) => {
     const load = headers.find((h) =>
       h.type === PT_LOAD && address >= h.address &&
@@ -77,11 +85,14 @@ function slotOf(
   }
   const strings = offsetOf(tags.get(DT_STRTAB) ?? -1);
   const symbols = offsetOf(tags.get(DT_SYMTAB) ?? -1);
-  const relocations = offsetOf(tags.get(DT_RELA) ?? -1);
+  const [table, size] = relocation === R_X86_64_JUMP_SLOT
+    ? [DT_JMPREL, DT_PLTRELSZ]
+    : [DT_RELA, DT_RELASZ];
+  const relocations = offsetOf(tags.get(table) ?? -1);
   const wanted = new TextEncoder().encode(name + "\0");
-  for (let i = 0; i < (tags.get(DT_RELASZ) ?? 0); i += 24) {
+  for (let i = 0; i < (tags.get(size) ?? 0); i += 24) {
     const at = relocations + i;
-    if (elf.getUint32(at + 8, true) !== R_X86_64_GLOB_DAT) continue;
+    if (elf.getUint32(at + 8, true) !== relocation) continue;
     const symbol = symbols + elf.getUint32(at + 12, true) * 24;
     const text = strings + elf.getUint32(symbol, true);
     if (wanted.every((byte, j) => elf.getUint8(text + j) === byte)) {
@@ -97,8 +108,9 @@ const align = (value: number, to: number) => Math.ceil(value / to) * to;
  * @param deno a dynamic 64-bit little-endian position-independent ELF with a PT_NOTE
  *   behind its last PT_LOAD
  * @param stub flat image of stub.c
- * @param program the bundle, one JavaScript module
+ * @param program the bundle, one JavaScript script
  * @param library libckpt.so
+ * @param cache what codeCache made of the bundle; empty for none
  * @returns the bytes of the executable
  * @throws Error when `deno` is not such an ELF or `stub` is not the stub
  */
@@ -107,6 +119,7 @@ export function pack(
   stub: Uint8Array,
   program: Uint8Array,
   library: Uint8Array,
+  cache: Uint8Array,
 ): Uint8Array {
   const elf = new DataView(deno.buffer, deno.byteOffset, deno.byteLength);
   if (elf.getUint32(0) !== 0x7f454c46 || elf.getUint16(4) !== 0x0201) {
@@ -143,7 +156,8 @@ export function pack(
 
   const programOffset = align(stub.length, 16);
   const libraryOffset = align(programOffset + program.length, 16);
-  const size = libraryOffset + library.length;
+  const cacheOffset = align(libraryOffset + library.length, 16);
+  const size = cacheOffset + cache.length;
   const address = align(end, PAGE);
   const offset = align(deno.length, PAGE);
 
@@ -152,6 +166,7 @@ export function pack(
   file.set(stub, offset);
   file.set(program, offset + programOffset);
   file.set(library, offset + libraryOffset);
+  file.set(cache, offset + cacheOffset);
 
   const view = new DataView(file.buffer);
   const put = (at: number, value: number) =>
@@ -161,7 +176,19 @@ export function pack(
   put(offset + 24, program.length);
   put(offset + 32, libraryOffset);
   put(offset + 40, library.length);
-  put(offset + 48, slotOf(elf, headers, "environ") - address);
+  put(offset + 48, cacheOffset);
+  put(offset + 56, cache.length);
+  const slots = [
+    ["environ", R_X86_64_GLOB_DAT],
+    // The ones that SQLite uses; Rust has others.
+    ["open64", R_X86_64_JUMP_SLOT],
+    ["openat64", R_X86_64_GLOB_DAT],
+    ["__xstat64", R_X86_64_JUMP_SLOT],
+    ["__fxstatat64", R_X86_64_JUMP_SLOT],
+  ] as const;
+  for (const [i, [name, relocation]] of slots.entries()) {
+    put(offset + 64 + 8 * i, slotOf(elf, headers, name, relocation) - address);
+  }
 
   view.setUint32(note, PT_LOAD, true);
   view.setUint32(note + 4, FLAGS_READ_EXECUTE, true);

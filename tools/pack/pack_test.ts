@@ -1,15 +1,16 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { VERSION } from "../../lib/version.ts";
+import { codeCache } from "./code_cache.ts";
 import { pack } from "./pack.ts";
 
 const root = `${import.meta.dirname}/../..`;
 const deno = Deno.readFileSync(`${root}/node_modules/deno/deno`);
 const stub = Deno.readFileSync(`${root}/c/build/pack/stub.bin`);
+const none = new Uint8Array();
 
 /** Says how it was started, as one line of JSON, and exits with code 7. */
 const probe = `(() => {
-  const [, library, nofile] =
-    /library=(\\d+)&nofile=(\\d+)$/.exec(Deno.mainModule);
+  const { library, nofile } = ckptStart;
   const bytes = Deno.readFileSync("/proc/self/fd/" + library);
   const links = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => {
     try {
@@ -28,12 +29,17 @@ const probe = `(() => {
     exec: Deno.execPath(),
     library: new TextDecoder().decode(bytes),
     nofile,
-    memfds: links.filter(([, link]) => link.startsWith("/memfd:"))
+    memfds: links.filter(([, link]) => /^.memfd:(ckpt.js|lib)/.test(link))
       .map(([name, link]) => name + " " + link),
+    cacheWrites: links.filter(([, link]) => link.includes("ckpt.cache-"))
+      .map(([name]) => Deno.statSync("/proc/self/fd/" + name).size),
     standardInput: Deno.readLinkSync("/proc/self/fd/0"),
   }));
   Deno.exit(7);
-})();`;
+})();`
+  // Deno finds a script again by V8's hash of its text, which differs from
+  // process to process for texts that are short (ckpt's is long).
+  .padEnd(20_000);
 
 interface Told {
   args: string[];
@@ -43,12 +49,15 @@ interface Told {
   library: string;
   nofile: string;
   memfds: string[];
+  /** Sizes of the files that SQLite has made beside the cache. */
+  cacheWrites: number[];
   standardInput: string;
 }
 
 /** Runs `use` with the path of a packed probe. */
 async function withProbe(
   use: (path: string, directory: string) => Promise<void>,
+  cache: Uint8Array = none,
 ): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
@@ -58,6 +67,7 @@ async function withProbe(
       stub,
       text.encode(probe),
       text.encode("the library"),
+      cache,
     );
     await Deno.writeFile(`${directory}/probe`, file, { mode: 0o755 });
     await use(`${directory}/probe`, directory);
@@ -114,6 +124,20 @@ Deno.test("a packed program finds its library and is named by its own path", () 
       "4 /memfd:libckpt.so (deleted)",
     ]);
     assertEquals(told.cloexec, [true, true]);
+  }));
+
+Deno.test("V8 takes what was compiled beforehand, and Deno stores nothing", async () => {
+  const INDEX = 32768;
+  await withProbe(async (path) => {
+    const { cacheWrites } = await ask(path, {});
+    assertEquals(cacheWrites.sort(), [0, INDEX]);
+  }, codeCache(`${root}/node_modules/deno/deno`, stub, probe));
+});
+
+Deno.test("without a cache the program is compiled when it runs", () =>
+  withProbe(async (path) => {
+    const { cacheWrites } = await ask(path, {});
+    assert(cacheWrites.some((size) => size > probe.length));
   }));
 
 Deno.test("a packed program sees the environment as it was given", () =>
@@ -183,11 +207,10 @@ Deno.test("a packed program says that its directory is gone", () =>
   }));
 
 Deno.test("what cannot be packed is refused with the reason", () => {
-  const none = new Uint8Array();
   const attempt = (change: (elf: DataView) => void) => {
     const copy = deno.slice(0, 4096);
     change(new DataView(copy.buffer));
-    return () => pack(copy, stub, none, none);
+    return () => pack(copy, stub, none, none, none);
   };
   assertThrows(attempt((elf) => elf.setUint8(0, 0)), Error, "64-bit");
   assertThrows(
@@ -201,5 +224,5 @@ Deno.test("what cannot be packed is refused with the reason", () => {
     Error,
     "PT_NOTE",
   );
-  assertThrows(() => pack(deno, none, none, none), Error, "stub");
+  assertThrows(() => pack(deno, none, none, none, none), Error, "stub");
 });

@@ -3,18 +3,24 @@
  * that file is the Deno executable with a payload (see pack.ts).
  *
  * The kernel maps the payload with the program, the dynamic linker relocates
- * Deno and jumps here instead of to Deno's entry point. The stub copies the
- * two parts of the payload (the program in JavaScript and libckpt.so) into
- * memfds, so nothing is ever unpacked to a disk, and starts Deno on a stack
- * that reads as if the user had typed
+ * Deno and jumps here instead of to Deno's entry point. The stub copies two
+ * parts of the payload (the program in JavaScript and libckpt.so) into memfds,
+ * so nothing is ever unpacked to a disk, and starts Deno on a stack that reads
+ * as if the user had typed
  *
- *   deno run -A ... 'data:text/javascript,LOADER//library=M&nofile=L' ARGUMENTS
+ *   deno run -A ... 'data:text/javascript,LOADER' ARGUMENTS
  *
  * The loader is one line that evaluates the program. Evaluated text goes to
  * V8 alone; a module of the same size would first be parsed by Deno, too, at
- * every start (35 ms for 300 KB) or be kept in a cache in the user's home.
- * lib/ffi/library_path.ts reads what follows the loader: the descriptor of
- * the library, and the soft RLIMIT_NOFILE that Deno is about to raise.
+ * every start (35 ms for 300 KB). A variable of the environment tells it where
+ * the program is, and what lib/ffi/library_path.ts wants to know: the
+ * descriptor of the library, and the soft RLIMIT_NOFILE that Deno is about to
+ * raise. The loader itself is always the same, so that it can be in the cache.
+ *
+ * The third part of the payload is the program as V8 has compiled it, in the
+ * form of Deno's own cache of such things (code_cache.ts). Compiling is half
+ * of what a small dump costs. Deno looks for that cache in a directory, and
+ * here there is none: a function of the stub answers when Deno opens the file.
  *
  * Freestanding: no libc, no relocations, no writable data.
  */
@@ -27,8 +33,11 @@ struct header {
   long deno_entry;
   u64 program_offset, program_size;
   u64 library_offset, library_size;
-  /* Of a word that the dynamic linker has filled with &environ (libc's). */
+  u64 cache_offset, cache_size;
+  /* Of words that the dynamic linker has filled: &environ (libc's), and the
+     addresses of functions of libc, by which Deno calls them. */
   long environ_slot;
+  long open64_slot, openat64_slot, xstat64_slot, fxstatat64_slot;
   u64 reserved;
 };
 
@@ -61,6 +70,7 @@ __asm__(
 enum {
   SYS_WRITE = 1,
   SYS_CLOSE = 3,
+  SYS_MPROTECT = 10,
   SYS_RT_SIGPROCMASK = 14,
   SYS_ACCESS = 21,
   SYS_FCNTL = 72,
@@ -71,10 +81,16 @@ enum {
 
   ENOENT = 2,
   EINTR = 4,
+  EBADF = 9,
   EINVAL = 22,
+  AT_FDCWD = -100,
   F_DUPFD_CLOEXEC = 1030,
   MFD_CLOEXEC = 1,
   MFD_NOEXEC_SEAL = 8,
+  O_CREAT = 0100,
+  PAGE = 4096,
+  PROT_READ = 1,
+  PROT_WRITE = 2,
   RLIMIT_NOFILE = 7,
 };
 
@@ -126,18 +142,45 @@ static void fail(const char *what, long error) {
   for (;;) syscall4(SYS_EXIT_GROUP, 1, 0, 0, 0);
 }
 
-/*
- * A memfd that holds `size` bytes from `start`. Descriptors stay as low as
- * they come, so a small RLIMIT_NOFILE does no harm, but never take the place
- * of a standard stream that the caller has closed.
- */
-static long memfd_of(const char *name, const char *start, u64 size) {
+static long empty_memfd(const char *name) {
   /* NOEXEC_SEAL is unknown before Linux 6.3, and demanded where the sysctl
      vm.memfd_noexec is 2; it forbids execve, not what dlopen does. */
   long fd = syscall4(SYS_MEMFD_CREATE, (long)name,
                      MFD_CLOEXEC | MFD_NOEXEC_SEAL, 0, 0);
   if (fd == -EINVAL)
     fd = syscall4(SYS_MEMFD_CREATE, (long)name, MFD_CLOEXEC, 0, 0);
+  return fd;
+}
+
+/* Returns 0, or a negative errno. */
+static long write_all(long fd, const char *start, u64 size) {
+  while (size) {
+    long n = syscall4(SYS_WRITE, fd, (long)start, size, 0);
+    if (n == -EINTR) continue;
+    if (n < 0) return n;
+    start += n;
+    size -= n;
+  }
+  return 0;
+}
+
+/* The version is told without Deno: scripts ask for it. To whom closed the
+   standard output, nothing is to be told. */
+__attribute__((noreturn))
+static void tell_version(void) {
+  static const char text[] = "ckpt " CKPT_VERSION "\n";
+  long error = write_all(1, text, sizeof text - 1);
+  if (error < 0 && error != -EBADF) fail("writing the version", error);
+  for (;;) syscall4(SYS_EXIT_GROUP, 0, 0, 0, 0);
+}
+
+/*
+ * A memfd that holds `size` bytes from `start`. Descriptors stay as low as
+ * they come, so a small RLIMIT_NOFILE does no harm, but never take the place
+ * of a standard stream that the caller has closed.
+ */
+static long memfd_of(const char *name, const char *start, u64 size) {
+  long fd = empty_memfd(name);
   if (fd < 0) fail("memfd_create", fd);
   if (fd < 3) {
     long higher = syscall4(SYS_FCNTL, fd, F_DUPFD_CLOEXEC, 3, 0);
@@ -145,13 +188,8 @@ static long memfd_of(const char *name, const char *start, u64 size) {
     syscall4(SYS_CLOSE, fd, 0, 0, 0);
     fd = higher;
   }
-  while (size) {
-    long n = syscall4(SYS_WRITE, fd, (long)start, size, 0);
-    if (n == -EINTR) continue;
-    if (n <= 0) fail("writing a memfd", n);
-    start += n;
-    size -= n;
-  }
+  long error = write_all(fd, start, size);
+  if (error < 0) fail("writing a memfd", error);
   return fd;
 }
 
@@ -159,7 +197,7 @@ static long memfd_of(const char *name, const char *start, u64 size) {
 #define ARGUMENTS(X)                                                        \
   X("deno") X("run") X("--quiet") X("--allow-all") X("--no-config")         \
   X("--no-lock") X("--no-remote") X("--no-npm") X("--cached-only")          \
-  X("--no-check") X("--no-code-cache")
+  X("--no-check")
 
 /*
  * Variables of the user's that would change how Deno itself behaves, or lead
@@ -176,37 +214,46 @@ static long memfd_of(const char *name, const char *start, u64 size) {
  * What Deno gets instead: no look for a newer Deno, no stand-in for node, and
  * for its caches a directory that nobody can make. The loader removes these.
  */
+#define NOWHERE "/proc/none"
 #define ADDED(X)                                                            \
-  X("HOME", "/proc/none") X("DENO_DIR", "/proc/none")                       \
+  X("HOME", NOWHERE) X("DENO_DIR", NOWHERE)                                 \
   X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")           \
   X("DENO_LOG", "off")
 
+/* For the loader: "/proc/self/fd/PROGRAM LIBRARY NOFILE". */
+#define START "_CKPT_START"
+
 /*
- * The version is told without the program, whose 400 KB take as long to read as
- * Deno to start: scripts ask for it.
+ * Without Deno's internals, or where V8 refuses what was compiled, the program
+ * is compiled as if there were no cache. code_cache.ts looks for the URL.
  */
 #define QUOTED(name, value) "'" name "',"
 #define LOADER                                                              \
   "data:text/javascript,"                                                   \
-  "const e=Deno.env;"                                                       \
-  "for(const n of[" ADDED(QUOTED) "])e.delete(n);"                          \
+  "const e=Deno.env,[p,l,n]=e.get('" START "').split(' ');"                 \
+  "globalThis.ckptStart={library:l,nofile:n};"                              \
+  "for(const n of['" START "'," ADDED(QUOTED) "])e.delete(n);"              \
   "for(const[n,v]of Object.entries(e.toObject()))"                          \
   "if(n.startsWith('" KEPT_PREFIX "'))"                                     \
   "e.delete(n),e.set(n.slice('" KEPT_PREFIX "'.length),v);"                 \
-  "if(Deno.args.length===1&&Deno.args[0]==='--version')"                    \
-  "console.log('ckpt " CKPT_VERSION "');else "                              \
-  "(0,eval)(Deno.readTextFileSync('/proc/self/fd/"
+  "const c=Deno[Deno.internal]?.core?.evalContext||(t=>[(0,eval)(t)]);"     \
+  "const[,f]=c(Deno.readTextFileSync(p),'file:///ckpt.js');"                \
+  "if(f)throw f.thrown"
 
 #define COUNT(...) +1
 enum { ARGUMENT_COUNT = 0 ARGUMENTS(COUNT), ADDED_COUNT = 0 ADDED(COUNT) };
 
-/* Room for the loader, "N'))//library=N&nofile=N", and three numbers. */
-enum { URL_ROOM = sizeof LOADER + 100 };
+/* Room for "_CKPT_START=/proc/self/fd/", and three numbers. */
+enum { START_ROOM = 100 };
 
 static int begins(const char *text, const char *with) {
   while (*with)
     if (*text++ != *with++) return 0;
   return 1;
+}
+
+static int equal(const char *text, const char *with) {
+  return begins(text, with) && length(text) == length(with);
 }
 
 static int kept(const char *variable) {
@@ -219,17 +266,69 @@ static u64 vector_words(const u64 *old) {
   const u64 *p = old + 1 + old[0] + 1;
   while (*p) p++;
   for (p++; p[0]; p += 2) {}
-  return p + 2 - old + ARGUMENT_COUNT + ADDED_COUNT + 1;
+  return p + 2 - old + ARGUMENT_COUNT + 1 + ADDED_COUNT + 1;
 }
 
 /* Bytes that the new vector and its new strings need below the old one. */
 __attribute__((used)) u64 room(const u64 *old) {
-  u64 strings = URL_ROOM;
+  u64 strings = START_ROOM;
   const u64 *p = old + 1 + old[0] + 1;
   for (; *p; p++)
     if (kept((const char *)*p))
       strings += sizeof KEPT_PREFIX + length((const char *)*p);
   return (vector_words(old) * sizeof(u64) + strings + 15) & ~15ul;
+}
+
+/*
+ * The file in DENO_DIR where Deno keeps what V8 has compiled: a database of
+ * SQLite, which makes files beside it ("-wal", "-shm") and asks for the
+ * permissions of the first to give them to the others. The functions below
+ * stand in for those of libc where Deno calls them, in any thread. Where the
+ * kernel refuses a memfd, Deno finds no cache and does without.
+ */
+#define CACHE NOWHERE "/v8_code_cache_v2"
+
+#define LIBC(type, name)                                                    \
+  (*(type **)((const char *)&header + header.name##_slot))
+
+typedef int openat64_(int directory, const char *path, int flags,
+                      unsigned mode);
+typedef int fxstatat64_(int version, int directory, const char *path,
+                        void *status, int flags);
+
+static long cache_file(const char *name, int flags) {
+  if (*name) return flags & O_CREAT ? empty_memfd("ckpt.cache-journal") : -1;
+  long fd = empty_memfd("ckpt.cache");
+  if (fd < 0) return fd;
+  const char *cache = (const char *)&header + header.cache_offset;
+  long error = write_all(fd, cache, header.cache_size);
+  if (error == 0) return fd;
+  syscall4(SYS_CLOSE, fd, 0, 0, 0);
+  return error;
+}
+
+static int open64(const char *path, int flags, unsigned mode) {
+  if (begins(path, CACHE)) {
+    long fd = cache_file(path + sizeof CACHE - 1, flags);
+    if (fd >= 0) return fd;
+  }
+  return LIBC(openat64_, openat64)(AT_FDCWD, path, flags, mode);
+}
+
+/* stat(2), as libc called it until 2.33. */
+static int xstat64(int version, const char *path, void *status) {
+  if (equal(path, CACHE)) path = "/proc/self/exe";
+  return LIBC(fxstatat64_, fxstatat64)(version, AT_FDCWD, path, status, 0);
+}
+
+/* The dynamic linker has made the page of the word read-only by now. */
+static void stand_in(long slot, u64 function) {
+  u64 word = (u64)&header + slot;
+  u64 page = word & -PAGE;
+  if (syscall4(SYS_MPROTECT, page, PAGE, PROT_READ | PROT_WRITE, 0) < 0)
+    return;
+  *(u64 *)word = function;
+  syscall4(SYS_MPROTECT, page, PAGE, PROT_READ, 0);
 }
 
 /*
@@ -244,6 +343,7 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   u64 debugger = 1 << (10 - 1); /* SIGUSR1 */
   char directory[4096];
 
+  if (old[0] == 2 && equal((const char *)old[2], "--version")) tell_version();
   if (syscall4(SYS_GETCWD, (long)directory, sizeof directory, 0, 0) == -ENOENT)
     fail("the current directory no longer exists; change to one that does", 0);
   if (syscall4(SYS_ACCESS, (long)"/proc/self/fd", 0, 0, 0) < 0)
@@ -260,6 +360,9 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   long library = memfd_of("libckpt.so", base + header.library_offset,
                           header.library_size);
 
+  stand_in(header.xstat64_slot, (u64)xstat64);
+  stand_in(header.open64_slot, (u64)open64);
+
   u64 *to = new;
   char *text = (char *)(new + vector_words(old));
   const u64 *from = old + 1;
@@ -267,10 +370,7 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   *to++ = 0; /* argc, known at the end */
 #define PUT(argument) *to++ = (u64)argument;
   ARGUMENTS(PUT)
-  *to++ = (u64)text;
-  text = append_number(append(text, LOADER), program);
-  text = append_number(append(text, "'))//library="), library);
-  text = append_number(append(text, "&nofile="), limit[0]) + 1;
+  *to++ = (u64)LOADER;
   if (arguments > 0) from++; /* the name ckpt was called by */
   for (; *from; from++) *to++ = *from;
   new[0] = to - new - 1;
@@ -284,6 +384,10 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   }
 #define PUT_VARIABLE(name, value) *to++ = (u64)(name "=" value);
   ADDED(PUT_VARIABLE)
+  *to++ = (u64)text;
+  text = append_number(append(text, START "=/proc/self/fd/"), program);
+  text = append_number(append(text, " "), library);
+  append_number(append(text, " "), limit[0]);
   *to++ = *from++;
   for (; from[0]; from += 2) {
     *to++ = from[0];

@@ -1,0 +1,26 @@
+/**
+ * Replaces what a database of Deno's code cache holds for one script.
+ *
+ * Usage: deno run -A replace_data.js DATABASE URL FILE
+ *
+ * JavaScript, and no import: the types of node:sqlite are in a package that
+ * nothing else needs.
+ */
+const { DatabaseSync } = globalThis.process.getBuiltinModule("node:sqlite");
+
+/** Of a database with few large values. */
+const PAGE_SIZE = 65536;
+
+const [path, url, file] = Deno.args;
+using database = new DatabaseSync(path);
+const { changes } = database.prepare(
+  "UPDATE codecache SET data = ? WHERE specifier = ?",
+).run(Deno.readFileSync(file), url);
+if (changes !== 1) throw new Error(`${path} holds nothing of ${url}`);
+// All in one file again, back in the mode that Deno would set, and with the
+// statistics that it would make.
+database.exec("PRAGMA journal_mode = DELETE");
+database.exec(`PRAGMA page_size = ${PAGE_SIZE}`);
+database.exec("VACUUM");
+database.exec("ANALYZE");
+database.exec("PRAGMA journal_mode = WAL");
