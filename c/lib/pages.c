@@ -594,6 +594,28 @@ EXPORT int64_t ckpt_copy_pieces(struct task_copy *copy)
 	return ret;
 }
 
+/* A copy that is to be made from beginning to end; `parent_pid` 0: without looking for what it shares. */
+struct copy_job {
+	struct task_copy *copy;
+	int32_t parent_pid, parent_fd;
+	const struct placed *stored;
+	uint64_t count;
+};
+
+/* Makes copies one after the other, each as ckpt_find_inherited and ckpt_copy_pieces do; errors are the copies'. */
+EXPORT int64_t ckpt_copy_tasks(const struct copy_job *jobs, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		const struct copy_job *job = &jobs[i];
+
+		if (job->parent_pid &&
+		    ckpt_find_inherited(job->copy, job->parent_pid, job->parent_fd, job->stored, job->count) < 0)
+			continue;
+		ckpt_copy_pieces(job->copy);
+	}
+	return 0;
+}
+
 /* Lets the workers of a copy stop after the pieces they are at. */
 EXPORT void ckpt_cancel_copy(struct task_copy *copy)
 {

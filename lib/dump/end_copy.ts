@@ -23,20 +23,24 @@ import { readStoppedThreads } from "./threads.ts";
 
 const TIMEOUT_MS = 1000;
 const TRIES = 5;
+/** To give back as much takes no longer than to do it beforehand. */
+const PAGES_GIVEN_BACK_AT_ONCE = 1024;
 
 /**
  * @param pid the process that was copied
+ * @param pages how much memory the copy has
  * @param tree all processes of the tree
  * @throws CkptError when the zombie stays; the copy has ended all the same
  */
 export function endCopy(
   snapshot: Snapshot,
   pid: number,
+  pages: number,
   tree: ReadonlySet<number>,
 ): void {
   try {
     // Giving memory back takes time, for which nobody shall be held.
-    snapshot.empty();
+    if (pages > PAGES_GIVEN_BACK_AT_ONCE) snapshot.empty();
     for (let i = 0; i < TRIES; i++) {
       const parent = readStat(snapshot.pid).ppid;
       if (!tree.has(parent)) return;

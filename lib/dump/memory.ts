@@ -4,6 +4,7 @@
  */
 import { addressOf, close, O, open, syscall } from "../ffi/syscall.ts";
 import {
+  copySmallTasks,
   copyTaskPages,
   type PageCounters,
   type StoredPages,
@@ -49,6 +50,11 @@ export class EarlyPages implements Disposable {
       early.#length += lengthOf(pages);
     }
     return early;
+  }
+
+  /** Whether no area had to be read. */
+  get isEmpty(): boolean {
+    return this.#areas.size === 0;
   }
 
   /** Whether an area is among them. */
@@ -145,4 +151,53 @@ export async function savePages(
     if (stored !== undefined) close(stored.image);
   }
   return all;
+}
+
+/** A process whose page image is to be written. */
+export interface UnsavedProcess {
+  readonly source: number;
+  readonly vmas: readonly Vma[];
+  readonly path: string;
+  readonly parent?: SavedParent;
+}
+
+/**
+ * Writes the page images of several processes with little memory, of which
+ * nothing had to be read early; as {@link savePages} does for one.
+ */
+export async function saveSmallProcesses(
+  processes: readonly UnsavedProcess[],
+  counters: PageCounters,
+  signal: AbortSignal,
+): Promise<StoredPages[]> {
+  const fds: number[] = [];
+  const opened = (path: string, flags: number) => {
+    const fd = open(path, flags);
+    fds.push(fd);
+    return fd;
+  };
+  const parents = new Map<SavedParent, StoredParent>();
+  const storedParent = (parent: SavedParent): StoredParent => {
+    const known = parents.get(parent) ?? {
+      source: parent.source,
+      pages: parent.pages,
+      image: opened(parent.path, O.RDONLY),
+    };
+    parents.set(parent, known);
+    return known;
+  };
+  try {
+    return await copySmallTasks(
+      processes.map(({ source, vmas, path, parent }) => ({
+        pid: source,
+        vmas,
+        fd: opened(path, O.WRONLY),
+        parent: parent && storedParent(parent),
+      })),
+      counters,
+      signal,
+    );
+  } finally {
+    for (const fd of fds) close(fd);
+  }
 }

@@ -26,6 +26,7 @@ import { clockNow } from "../task/posix_timers.ts";
 import { readOwnScheduling } from "../task/scheduling.ts";
 import { VERSION } from "../version.ts";
 import {
+  type Collected,
   conclude,
   type Interview,
   interview,
@@ -45,7 +46,8 @@ import {
 } from "./file_validation.ts";
 import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
-import { EarlyPages, type SavedParent, savePages } from "./memory.ts";
+import { EarlyPages } from "./memory.ts";
+import { MemorySaving } from "./memory_saving.ts";
 import type {
   CheckOptions,
   CheckResult,
@@ -165,23 +167,9 @@ async function dumpOnce(
       );
     }
   }
-  const ownCgroups = readCgroup(Deno.pid);
-  const collected = still.processes.map(({ seen, asked }) => {
-    if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
-    const process = conclude(seen, asked, ownCgroups);
-    for (const { tid, unknownCall } of process.threads) {
-      if (unknownCall) {
-        report.log(
-          2,
-          `thread ${tid} was in a system call that the kernel had ` +
-            "interrupted before, which nobody can name any more: it will " +
-            "see EINTR",
-        );
-      }
-    }
-    return process;
-  });
-  const pages = await saveMemory(still, writer, report, counters);
+  const saving = saveMemory(still, writer, report, counters);
+  const collected = await concludeMeanwhile(saving, still, report);
+  const pages = await saving;
   if (options.leaveRunning) frozen.thaw();
   clock.lap("memory");
   report.signal.throwIfAborted();
@@ -323,7 +311,7 @@ class Still implements Disposable {
     for (const { seen, asked: { snapshot } } of this.processes) {
       if (snapshot === undefined) continue;
       try {
-        endCopy(snapshot, seen.pid, tree);
+        endCopy(snapshot, seen.pid, seen.stat.rss, tree);
       } catch (error) {
         if (!(error instanceof CkptError)) throw error;
         this.report.log(
@@ -435,9 +423,40 @@ async function whileStopped(
   }
 }
 
+/** Reads the answers of all processes while their memory is being copied. */
+async function concludeMeanwhile(
+  saving: Promise<unknown>,
+  still: Still,
+  report: Report,
+): Promise<Collected[]> {
+  try {
+    return concludeAll(still, report);
+  } catch (error) {
+    await Promise.allSettled([saving]);
+    throw error;
+  }
+}
+
+function concludeAll(still: Still, report: Report): Collected[] {
+  const ownCgroups = readCgroup(Deno.pid);
+  return still.processes.map(({ seen, asked }) => {
+    if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
+    const process = conclude(seen, asked, ownCgroups);
+    for (const { tid, unknownCall } of process.threads) {
+      if (unknownCall) {
+        report.log(
+          2,
+          `thread ${tid} was in a system call that the kernel had ` +
+            "interrupted before, which nobody can name any more: it will " +
+            "see EINTR",
+        );
+      }
+    }
+    return process;
+  });
+}
+
 const PROGRESS_MS = 100;
-/** One is described in JavaScript while others are copied. */
-const SAVED_AT_ONCE = 3;
 /** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
 const PAGES_WORTH_PROGRESS = 16384;
 
@@ -451,45 +470,23 @@ async function saveMemory(
   const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
     report.progress("saving memory (pages)", counters.scanned, total);
   }, PROGRESS_MS);
+  const saving = new MemorySaving(counters, report.signal);
   // Memory that several processes use is stored with the first of them.
   const memories = new Set<number>();
-  const jobs = new Map<number, Promise<SavedParent>>();
-  const running = new Set<Promise<unknown>>();
   try {
     for (const [i, { seen, asked, early }] of processes.entries()) {
       const path = writer.createRaw(pagesName(pagesId(i)));
-      const source = hasSnapshots ? asked.snapshot!.pid : seen.tid;
       const { vm } = objects.get(seen.pid)!;
       if (memories.has(vm)) continue;
       memories.add(vm);
-      const parent = jobs.get(seen.stat.ppid);
-      const save = async () => ({
-        source,
-        path,
-        pages: await savePages(
-          source,
-          seen.vmas.vmas,
-          hasSnapshots ? early : undefined,
-          path,
-          counters,
-          report.signal,
-          await parent,
-        ),
-      });
-      const job = save();
-      jobs.set(seen.pid, job);
-      const over = job.finally(() => running.delete(over));
-      running.add(over);
-      if (running.size >= SAVED_AT_ONCE) await Promise.race(running);
+      const source = hasSnapshots ? asked.snapshot!.pid : seen.tid;
+      await saving.add(seen, source, path, hasSnapshots ? early : undefined);
     }
     const none = { entries: [], guards: [], inherited: [] };
-    return await Promise.all(
-      processes.map(async ({ seen }) =>
-        (await jobs.get(seen.pid))?.pages ?? none
-      ),
-    );
+    const saved = await saving.end();
+    return processes.map(({ seen }) => saved.get(seen.pid)?.pages ?? none);
   } finally {
-    await Promise.allSettled(running);
+    await saving.settle();
     // Even naming it costs 8 ms the first time.
     if (shown !== undefined) clearInterval(shown);
   }

@@ -88,6 +88,11 @@ const pages = {
     nonblocking: true,
   },
   ckpt_copy_pieces: { parameters: ["u64"], result: "i64", nonblocking: true },
+  ckpt_copy_tasks: {
+    parameters: ["buffer", "u64"],
+    result: "i64",
+    nonblocking: true,
+  },
   ckpt_cancel_copy: { parameters: ["u64"], result: "void" },
   ckpt_end_task_copy: { parameters: ["u64", "buffer"], result: "i64" },
   ckpt_copy_object_pages: {
