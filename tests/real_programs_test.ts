@@ -1,6 +1,6 @@
 /**
  * Programs that nobody wrote for these tests: python3 with threads and with a pool of processes, bash with jobs and in
- * a pipeline, make, SQLite in the middle of a transaction, asyncio with sockets, nginx.
+ * a pipeline, make, SQLite in the middle of a transaction, asyncio with sockets, nginx, gunicorn.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import {
@@ -200,5 +200,74 @@ http {
   );
   await served();
   Deno.kill(program.pid, "SIGQUIT");
+  assertEquals(await program.ended(), "exit 0");
+});
+
+Deno.test("gunicorn with its workers serves, is dumped and restored, and its master still looks after them", async () => {
+  const WORKERS = 3;
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const port = freePort();
+  Deno.writeTextFileSync(
+    `${work}/application.py`,
+    `
+import os
+served = 0
+def application(environ, start_response):
+    global served
+    served += 1
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"worker %d has served %d" % (os.getpid(), served)]
+`,
+  );
+  const program = await scope.startCommand(work, "/usr/bin/python3", [
+    "/usr/bin/gunicorn",
+    ...["--workers", `${WORKERS}`, "--bind", `127.0.0.1:${port}`],
+    ...["--worker-tmp-dir", work, "--chdir", work, "application"],
+  ]);
+  const workers = () => program.tree().slice(1);
+  /** How much each has served, by its answers. */
+  const served = new Map<number, number>();
+  const ask = async () => {
+    const answer = await until("gunicorn serves", () => get(port));
+    const found = /worker (\d+) has served (\d+)$/.exec(answer);
+    assertEquals(found === null ? answer : "right", "right");
+    const [pid, count] = [Number(found![1]), Number(found![2])];
+    assertEquals(workers().includes(pid), true, `${pid} is a worker`);
+    assertEquals(count, (served.get(pid) ?? 0) + 1, "it forgot nothing");
+    served.set(pid, count);
+  };
+  await ask();
+  await until(
+    "all workers are there",
+    () => workers().length === WORKERS || undefined,
+  );
+  const images = scope.path("images");
+  for (let i = 0; i < 2; i++) {
+    for (let request = 0; request < 30; request++) await ask();
+    const before = workers();
+    await dump(scope, program, images);
+    assertEquals(await get(port), undefined);
+    await restore(scope, program, images);
+    assertEquals(workers(), before);
+    for (let request = 0; request < 30; request++) await ask();
+    Deno.removeSync(images, { recursive: true });
+    Deno.mkdirSync(images);
+  }
+  const [killed] = workers();
+  Deno.kill(killed, "SIGKILL");
+  await until(
+    "there is another worker",
+    () =>
+      workers().length === WORKERS && !workers().includes(killed) || undefined,
+  );
+  for (let request = 0; request < 30; request++) await ask();
+  // The master hears of signals: one worker more, then the end.
+  Deno.kill(program.pid, "SIGTTIN");
+  await until(
+    "there is one worker more",
+    () => workers().length === WORKERS + 1 || undefined,
+  );
+  Deno.kill(program.pid, "SIGTERM");
   assertEquals(await program.ended(), "exit 0");
 });

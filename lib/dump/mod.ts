@@ -69,6 +69,7 @@ import {
   surveyRunning,
   type TreeSighting,
 } from "./survey_tree.ts";
+import { withRemedyForVanished } from "./vanished.ts";
 
 const CLOCK_MONOTONIC = 1;
 const CLOCK_BOOTTIME = 7;
@@ -88,7 +89,9 @@ export async function dump(
     try {
       return await dumpOnce(options, report);
     } catch (error) {
-      if (!(error instanceof ChangedMeanwhile) || i === TRIES) throw error;
+      if (!(error instanceof ChangedMeanwhile) || i === TRIES) {
+        throw withRemedyForVanished(error, options.pid);
+      }
       report.log(2, `${error.message}; trying again`);
     }
   }
@@ -535,6 +538,19 @@ function missingCapabilities(): Reason[] {
  * it; without a pid, whether this host has what ckpt needs.
  */
 export async function check(
+  options: CheckOptions,
+  report: Report,
+): Promise<CheckResult> {
+  try {
+    return await checkOnce(options, report);
+  } catch (error) {
+    throw options.pid === undefined
+      ? error
+      : withRemedyForVanished(error, options.pid);
+  }
+}
+
+async function checkOnce(
   options: CheckOptions,
   report: Report,
 ): Promise<CheckResult> {
