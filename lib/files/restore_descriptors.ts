@@ -89,7 +89,7 @@ export interface FileImages extends PipeImages {
   /** By their ids. */
   readonly files: ReadonlyMap<number, file_entry>;
   /** What is opened in the stead of paths, by the ids of the files. */
-  readonly made?: GivenDescriptors;
+  readonly made?: ReadonlyMap<number, MadeDescriptor>;
   readonly objects?: ObjectImages;
   readonly sockets?: SocketImages;
   readonly locks?: readonly file_lock_entry[];
@@ -139,6 +139,13 @@ export function restoreDescriptors(
   }
   return plans.reduce((most, { end }) => Math.max(most, end), above.free);
 }
+
+/** What stands for a file that its path does not lead to. */
+export type MadeDescriptor =
+  /** The very description. */
+  | { readonly reopen: false; readonly fd: number }
+  /** What leads every agent to it. */
+  | { readonly reopen: true; readonly path: string };
 
 function pathOf({ fd }: GivenDescriptor): string {
   return `/proc/self/fd/${fd}`;
@@ -254,14 +261,15 @@ class TreePlan {
   }
 
   /** The descriptor of a file that its path does not lead to. */
-  madeFor(id: number): GivenDescriptor | undefined {
+  madeFor(id: number): MadeDescriptor | undefined {
     return this.images.made?.get(this.file(id).fifo?.regf_id ?? id);
   }
 
   /** What to open for it. */
   source(id: number): string {
     const made = this.madeFor(id);
-    return made === undefined ? this.path(id).name : pathOf(made);
+    if (made === undefined) return this.path(id).name;
+    return made.reopen ? made.path : `/proc/self/fd/${made.fd}`;
   }
 
   /** Flags and owner, wherever the kind of file has them. */
@@ -526,7 +534,7 @@ class TablePlan {
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);
     else {
       this.#table.open(
-        made === undefined ? source : pathOf(made),
+        made === undefined ? source : made.path,
         // Of a link in /proc, the last part has to be followed.
         openFlags(flags) & ~(made === undefined ? 0 : O.NOFOLLOW),
         fd,

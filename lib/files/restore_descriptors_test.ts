@@ -22,6 +22,7 @@ import {
   type FileImages,
   type GivenDescriptor,
   type GivenDescriptors,
+  type MadeDescriptor,
   restoreDescriptors,
   restoreDirectories,
 } from "./restore_descriptors.ts";
@@ -534,10 +535,10 @@ Deno.test("files that no path leads to are opened by their descriptors, or are t
     {
       files,
       ...NO_PIPES,
-      made: new Map([
-        [1, { fd: 51, reopen: true }],
+      made: new Map<number, MadeDescriptor>([
+        [1, { path: "/proc/self/fd/50/51", reopen: true }],
         [2, { fd: 52, reopen: false }],
-        [3, { fd: 53, reopen: true }],
+        [3, { path: "/proc/self/fd/50/53", reopen: true }],
       ]),
     },
     new Map(),
@@ -551,8 +552,8 @@ Deno.test("files that no path leads to are opened by their descriptors, or are t
       Number(args[2].value) & ~(O.NOCTTY | O.CLOEXEC),
     ]);
   assertEquals(opened, [
-    ["/proc/self/fd/51", O.RDWR | O.APPEND],
-    ["/proc/self/fd/53", O.RDWR],
+    ["/proc/self/fd/50/51", O.RDWR | O.APPEND],
+    ["/proc/self/fd/50/53", O.RDWR],
     ["/d", O.DIRECTORY],
   ]);
   assertEquals(

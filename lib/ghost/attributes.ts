@@ -192,9 +192,10 @@ export function setAttributes(
 /** utimensat(2), of an O_PATH descriptor as well. */
 export function setTimes(
   fd: number,
-  { accessed, modified }: Pick<Attributes, "accessed" | "modified">,
+  wanted: Pick<Attributes, "accessed" | "modified">,
 ): void {
-  const times = timespecs(accessed, modified);
+  const times = new Uint8Array(TIMES_BYTES);
+  putTimes(new DataView(times.buffer), 0, wanted);
   syscallBuffer1(
     "utimensat",
     BigInt(AT_FDCWD),
@@ -206,18 +207,22 @@ export function setTimes(
 
 const UTIME_OMIT = 0x3ffffffen;
 
-function timespecs(...times: (Time | undefined)[]): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(16 * times.length);
-  const view = new DataView(bytes.buffer);
-  times.forEach((time, i) => {
-    view.setBigInt64(16 * i, time?.seconds ?? 0n, true);
+export const TIMES_BYTES = 32;
+
+/** Writes the two times that utimensat(2) takes. */
+export function putTimes(
+  view: DataView,
+  at: number,
+  { accessed, modified }: Pick<Attributes, "accessed" | "modified">,
+): void {
+  for (const [i, time] of [accessed, modified].entries()) {
+    view.setBigInt64(at + 16 * i, time?.seconds ?? 0n, true);
     view.setBigInt64(
-      16 * i + 8,
+      at + 16 * i + 8,
       time === undefined ? UTIME_OMIT : BigInt(time.nanoseconds),
       true,
     );
-  });
-  return bytes;
+  }
 }
 
 export function isOneOf(error: unknown, ...numbers: number[]): boolean {

@@ -43,7 +43,8 @@ import {
 } from "./calls.ts";
 import { copyRange } from "./content.ts";
 import { NFS } from "./fate.ts";
-import { type Ghost, readGhostFile, type Remap } from "./remaps.ts";
+import { makeSmallGhosts } from "./make_small.ts";
+import { type Ghost, Ghosts, type Remap } from "./remaps.ts";
 
 /** A descriptor of ckpt's that stands for a file of the image. */
 export interface MadeFile {
@@ -90,14 +91,20 @@ export class MadeFiles implements Disposable {
         ([, remap]) =>
           remap.kind === "ghost" ? `ghost ${remap.id}` : `link ${remap.path}`,
       );
-      for (const group of groups.values()) {
+      const ghosts = new Ghosts(set);
+      const all = [...groups.values()].map((group) => {
         const [[, remap]] = group;
         const wanted = group.map(([id]) => {
           const { name, flags } = files.get(id)!.reg!;
           return { id, path: name, flags };
         });
+        return { remap, wanted };
+      });
+      made.#makeSmall(ghosts, all);
+      for (const { remap, wanted } of all) {
+        if (made.byFile.has(wanted[0].id)) continue;
         if (remap.kind === "link") made.#openLinked(remap.path, wanted);
-        else await made.#makeGhost(set, remap.id, wanted, report);
+        else await made.#makeGhost(ghosts, remap.id, wanted, report);
       }
       return made;
     } catch (error) {
@@ -120,20 +127,40 @@ export class MadeFiles implements Disposable {
     return fd;
   }
 
+  /** Those that only have to be opened anew, by one path. */
+  #makeSmall(
+    ghosts: Ghosts,
+    all: readonly { remap: Remap; wanted: readonly Wanted[] }[],
+  ): void {
+    const plain = all.flatMap(({ remap, wanted }) => {
+      const [{ path }] = wanted;
+      return remap.kind === "ghost" &&
+          wanted.every((one) =>
+            one.path === path && (one.flags & (O.NOFOLLOW | TMPFILE_BIT)) === 0
+          )
+        ? [{ id: remap.id, path, wanted }]
+        : [];
+    });
+    makeSmallGhosts(ghosts, plain, ({ wanted }, fd) => {
+      this.#keep(fd);
+      for (const { id } of wanted) this.byFile.set(id, { fd, reopen: true });
+    });
+  }
+
   async #makeGhost(
-    set: ImageSet,
+    ghosts: Ghosts,
     id: number,
     wanted: readonly Wanted[],
     report: Report,
   ): Promise<void> {
-    const ghost = readGhostFile(set, id);
+    const ghost = ghosts.read(id);
     const [{ path }] = wanted;
     const fd = attempt(path, () => this.#create(ghost, wanted));
     if ((ghost.attributes.mode & S_IF.MT) === S_IF.REG) {
       await attemptAsync(
         path,
         () =>
-          fillGhost(fd, ghost, set.path(imageName("ghost-file", id)), {
+          fillGhost(fd, ghost, ghosts.set.path(imageName("ghost-file", id)), {
             name: path,
             report,
           }),
@@ -451,14 +478,21 @@ export function unmakeable(
       kind === "ghost" ? [files.get(id)!.reg!.name] : []
     ),
   );
-  return [...paths].filter((path) => isReadOnly(nearestDirectory(path))).map(
-    (path) => ({
-      object: `file ${path}`,
-      why: "it was deleted while in use, so ckpt has to make it again, but " +
-        "its file system is mounted read-only",
-      remedy: MOUNT_FOR_WRITING,
-    }),
+  const readOnly = new Map(
+    [...new Set([...paths].map((path) => splitPath(path).directory))].map(
+      (directory) =>
+        [directory, isReadOnly(nearestDirectory(`${directory}/x`))] as const,
+    ),
   );
+  return [...paths].filter((path) => readOnly.get(splitPath(path).directory))
+    .map(
+      (path) => ({
+        object: `file ${path}`,
+        why: "it was deleted while in use, so ckpt has to make it again, but " +
+          "its file system is mounted read-only",
+        remedy: MOUNT_FOR_WRITING,
+      }),
+    );
 }
 
 /**

@@ -64,39 +64,59 @@ export function readRemaps(
 
 const NANOSECONDS = 1000;
 
-/** @throws CkptError when the image is missing or damaged */
-export function readGhostFile(set: ImageSet, id: number): Ghost {
-  const image = readGhost(set, id);
-  const { entry } = image;
-  const extension = (set.read("ckpt-ghosts", undefined) ?? [])
-    .find(({ ghost_id }) => ghost_id === id) ??
-    { ghost_id: id, xattrs: [], allocated: [] };
-  const time = (
-    value: typeof entry.atim,
-    rest: number | undefined,
-    field: string,
-  ) => {
-    if (value === undefined) return undefined;
-    const nanoseconds = Number(value.tv_usec) * NANOSECONDS + (rest ?? 0);
-    if (nanoseconds >= 1e9 || (rest ?? 0) >= NANOSECONDS) {
-      throw new CkptError(EXIT.image, `restoring from ${set.directory}`, [{
-        object: `${imageName("ghost-file", id)}, entry 0, field ${field}`,
-        why: "is no time",
-      }]);
-    }
-    return { seconds: BigInt.asIntN(64, value.tv_sec), nanoseconds };
-  };
-  return {
-    image,
-    extension,
-    attributes: {
-      uid: entry.uid,
-      gid: entry.gid,
-      mode: entry.mode,
-      accessed: time(entry.atim, extension.atime_ns, "atim"),
-      modified: time(entry.mtim, extension.mtime_ns, "mtim"),
-      xattrs: extension.xattrs,
-      inodeFlags: extension.inode_flags ?? 0,
-    },
-  };
+export class Ghosts {
+  readonly #extensions: ReadonlyMap<number, ckpt_ghost_entry>;
+
+  /** @param set validated */
+  constructor(readonly set: ImageSet) {
+    this.#extensions = new Map(
+      (set.read("ckpt-ghosts", undefined) ?? []).map((entry) =>
+        [entry.ghost_id, entry] as const
+      ),
+    );
+  }
+
+  /** @throws CkptError when the image is missing or damaged */
+  read(id: number): Ghost {
+    return this.describe(id, readGhost(this.set, id));
+  }
+
+  /**
+   * @param image of that number
+   * @throws CkptError when it cannot be right
+   */
+  describe(id: number, image: GhostImage): Ghost {
+    const { entry } = image;
+    const extension = this.#extensions.get(id) ??
+      { ghost_id: id, xattrs: [], allocated: [] };
+    const time = (
+      value: typeof entry.atim,
+      rest: number | undefined,
+      field: string,
+    ) => {
+      if (value === undefined) return undefined;
+      const nanoseconds = Number(value.tv_usec) * NANOSECONDS + (rest ?? 0);
+      if (nanoseconds >= 1e9 || (rest ?? 0) >= NANOSECONDS) {
+        const { directory } = this.set;
+        throw new CkptError(EXIT.image, `restoring from ${directory}`, [{
+          object: `${imageName("ghost-file", id)}, entry 0, field ${field}`,
+          why: "is no time",
+        }]);
+      }
+      return { seconds: BigInt.asIntN(64, value.tv_sec), nanoseconds };
+    };
+    return {
+      image,
+      extension,
+      attributes: {
+        uid: entry.uid,
+        gid: entry.gid,
+        mode: entry.mode,
+        accessed: time(entry.atim, extension.atime_ns, "atim"),
+        modified: time(entry.mtim, extension.mtime_ns, "mtim"),
+        xattrs: extension.xattrs,
+        inodeFlags: extension.inode_flags ?? 0,
+      },
+    };
+  }
 }

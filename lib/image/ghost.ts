@@ -4,7 +4,7 @@
  * native code; here is only found where they lie.
  */
 
-import { decodeEntry, encodeEntry, readMagic } from "./framing.ts";
+import { decodeEntry, decodeImage, encodeEntry, readMagic } from "./framing.ts";
 import { entryError, imageError } from "./image_error.ts";
 import type { ImageSet } from "./image_set.ts";
 import { imageName } from "./kinds.ts";
@@ -82,6 +82,33 @@ function readChunkHead(file: Deno.FsFile, position: number): Uint8Array {
 }
 
 /**
+ * The same of a file that is in memory, when its content is in one piece.
+ *
+ * @param bytes all of it
+ * @returns undefined when it is in chunks
+ * @throws CkptError when it is damaged
+ */
+export function decodeWholeGhost(
+  { directory }: ImageSet,
+  id: number,
+  bytes: Uint8Array,
+): GhostImage | undefined {
+  const source = { directory, name: imageName("ghost-file", id) };
+  const entry = decodeImage("ghost-file", bytes, source);
+  if (entry.chunks) return undefined;
+  const head = new Reader(bytes);
+  readMagic(head, "ghost-file", source);
+  const length = head.fixed32();
+  const position = head.pos + length;
+  return { entry, chunks: wholeContent(bytes.length, position) };
+}
+
+function wholeContent(size: number, position: number): GhostChunk[] {
+  const length = size - position;
+  return length > 0 ? [{ offset: 0, length, position }] : [];
+}
+
+/**
  * Reads the header of a ghost file and finds its content.
  * @throws CkptError when it is missing or damaged
  */
@@ -96,11 +123,7 @@ export function readGhost(set: ImageSet, id: number): GhostImage {
   decodeEntry(head, messageType("ghost_file_entry"));
   let position = head.pos;
   if (!entry.chunks) {
-    const length = size - position;
-    return {
-      entry,
-      chunks: length > 0 ? [{ offset: 0, length, position }] : [],
-    };
+    return { entry, chunks: wholeContent(size, position) };
   }
   const chunks: GhostChunk[] = [];
   let end = 0;

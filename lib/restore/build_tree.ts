@@ -73,6 +73,7 @@ export async function buildTree(
 ): Promise<number> {
   const [rootImages] = images.processes;
   const imagesFd = open(images.set.directory, O.PATH | O.DIRECTORY);
+  const ownFd = open("/proc/self/fd", O.PATH | O.DIRECTORY);
   try {
     using made = await MadeFiles.make(
       images.set,
@@ -99,6 +100,7 @@ export async function buildTree(
     const services: Services = {
       images: imagesFd,
       shared: shared.fds,
+      own: ownFd,
       given: [...new Set([...given.byFile.values()].map(({ fd }) => fd))],
       made: new Map([...made.byFile, ...memfds.byFile]),
     };
@@ -143,6 +145,7 @@ export async function buildTree(
     pidfile.keep();
     return rootImages.pid;
   } finally {
+    close(ownFd);
     close(imagesFd);
   }
 }
@@ -172,7 +175,9 @@ function descriptorPrograms(
       made: new Map(
         [...numbers.services.made].map(([id, { fd, reopen }]) => [
           id,
-          { fd: numbers.of(fd), reopen },
+          reopen
+            ? { reopen, path: numbers.madePaths.get(id)! }
+            : { reopen, fd: numbers.of(fd) },
         ]),
       ),
       ...readPipeImages(images.set),

@@ -66,6 +66,8 @@ export interface Services {
   shared: ReadonlyMap<bigint, number>;
   /** What stands in for files of the outside. */
   given: readonly number[];
+  /** ckpt's own /proc/PID/fd: what is to be opened anew is found there. */
+  own: number;
   /** What stands for files that no path leads to, by their ids. */
   made: ReadonlyMap<number, MadeFile>;
 }
@@ -74,6 +76,7 @@ export interface Services {
 export class ServiceNumbers {
   /** Numbers of ckpt's, each once, in the order of their new numbers. */
   readonly sources: readonly number[];
+  readonly #places: ReadonlyMap<number, number>;
   /** The first number that belongs to no process. */
   readonly base: number;
   /** What leads to the files that no path leads to, by their ids. */
@@ -83,15 +86,19 @@ export class ServiceNumbers {
     { processes, files, set }: TreeImages,
     readonly services: Services,
   ) {
-    const { images, shared, given, made } = services;
+    const { images, shared, given, own, made } = services;
+    // There may be as many deleted files as a process can have open: the
+    // agents only get those that they cannot open by a path.
     this.sources = [
       ...new Set([
         images,
+        own,
         ...shared.values(),
         ...given,
-        ...[...made.values()].map(({ fd }) => fd),
+        ...[...made.values()].flatMap(({ fd, reopen }) => reopen ? [] : [fd]),
       ]),
     ];
+    this.#places = new Map(this.sources.map((source, i) => [source, i]));
     this.base = 1 + processes.reduce(
       (most, { descriptors }) =>
         descriptors.reduce((most, { fd }) => Math.max(most, fd), most),
@@ -102,13 +109,18 @@ export class ServiceNumbers {
       ),
     );
     this.madePaths = new Map(
-      [...made].map(([id, { fd }]) => [id, `/proc/self/fd/${this.of(fd)}`]),
+      [...made].map(([id, { fd, reopen }]) => [
+        id,
+        reopen
+          ? `/proc/self/fd/${this.of(own)}/${fd}`
+          : `/proc/self/fd/${this.of(fd)}`,
+      ]),
     );
   }
 
   /** The number in an agent of a descriptor of ckpt's. */
   of(source: number): number {
-    return this.base + this.sources.indexOf(source);
+    return this.base + this.#places.get(source)!;
   }
 
   /** For the page image of the process itself. */
