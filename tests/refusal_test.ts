@@ -13,8 +13,7 @@ const DESCRIPTORS = [
   "netlink",
   "raw-socket",
   "packet-socket",
-  "inotify",
-  "fanotify",
+  "fanotify-permission",
   "huge-memfd",
   "pty",
   "io_uring",
@@ -147,7 +146,11 @@ Deno.test("all reasons are named at once", async () => {
 
 Deno.test("check names the same reasons without stopping the program", async () => {
   await using scope = new Scope();
-  const program = await scope.start("holds", "inotify", "huge-memfd");
+  const program = await scope.start(
+    "holds",
+    "fanotify-permission",
+    "huge-memfd",
+  );
   const before = switches(program);
   const answer = await scope.ckpt("check", `${program.pid}`);
   assertEquals(answer.code, EXIT.refused, answer.stderr);

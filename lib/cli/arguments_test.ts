@@ -88,9 +88,13 @@ const TABLE: [string[], Partial<typeof NOTHING>][] = [
       "--pidfile: ckpt dump does not have this option; it belongs to restore",
     ],
   }],
+  [["dump", "--enable-fs", "x", "5"], {
+    operands: ["5"],
+    problems: ["--enable-fs: ckpt does not have this CRIU option"],
+  }],
   [["dump", "--irmap-scan-path", "/x", "5"], {
     operands: ["5"],
-    problems: ["--irmap-scan-path: ckpt does not have this CRIU option"],
+    values: { "irmap-scan-path": ["/x"] },
   }],
   [["dump", "--manage-cgroups", "5"], {
     operands: ["5"],

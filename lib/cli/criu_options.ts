@@ -22,8 +22,6 @@ const CGROUPS =
   "leave it out; start ckpt restore in the cgroup the program is to live in";
 const MOUNTS =
   "leave it out; ckpt check PID says whether the mounts can be saved";
-const WATCHES =
-  "leave it out; ckpt check PID lists the watches that cannot be saved";
 const DELETED = "leave it out; holes in deleted files are always found";
 const KERNEL =
   "leave it out; ckpt check tries everything ckpt needs of the kernel";
@@ -81,8 +79,6 @@ export const CRIU_OPTIONS: readonly CriuOption[] = [
   option("mntns-compat-mode", "none", MOUNTS),
   option("skip-mnt", "required", MOUNTS),
   option("enable-fs", "required", MOUNTS),
-  option("force-irmap", "none", WATCHES),
-  option("irmap-scan-path", "required", WATCHES),
   option("ghost-fiemap", "none", DELETED),
   option(
     "evasive-devices",

@@ -124,6 +124,21 @@ export const OPTIONS: readonly OptionEntry[] = [
       "how files are recognised at restore: none, filesize, buildid, mtime, checksum, or several with commas (default: dump records buildid, restore compares all that was recorded)",
   },
   {
+    name: "irmap-scan-path",
+    argument: "required",
+    placeholder: "DIR",
+    repeatable: true,
+    commands: ["dump", "check"],
+    help:
+      "search through DIR for files that are watched (inotify, fanotify) and have no known path; may be repeated",
+  },
+  {
+    name: "force-irmap",
+    argument: "none",
+    commands: ["dump", "check"],
+    help: "search through the whole file systems of such files",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

@@ -99,6 +99,13 @@ export function readOptions(
     ...readGhostLimit(parsed, problems),
   };
   const validation = readFileValidation(parsed, problems);
+  const scan = parsed.values.get("irmap-scan-path");
+  const watches = {
+    ...scan && {
+      irmapScanPaths: scan.map((path) => absolute(path, currentDirectory)),
+    },
+    ...flags.has("force-irmap") && { forceIrmap: true },
+  };
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
@@ -132,6 +139,7 @@ export function readOptions(
           ...dryRun,
           ...ghosts,
           ...validation,
+          ...watches,
           ...freezing,
           ...common,
         },
@@ -171,6 +179,7 @@ export function readOptions(
         options: {
           ...(pid !== undefined && { pid }),
           ...ghosts,
+          ...watches,
           ...freezing,
           ...common,
         },

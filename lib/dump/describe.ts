@@ -230,7 +230,9 @@ function writeObjects(
     files,
   );
   const extensions = [...objects.extensions, ...validation];
+  const { watches } = objects;
   if (extensions.length > 0) writer.write("ckpt-files", undefined, extensions);
+  if (watches.length > 0) writer.write("ckpt-watches", undefined, watches);
   for (const feature of objects.features) features.add(feature);
   if (memfds.length > 0) writer.write("memfd", undefined, [...memfds]);
 }

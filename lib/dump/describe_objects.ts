@@ -3,11 +3,16 @@ import { dumpEventfd, isBeyondEntry } from "../files/eventfd.ts";
 import { dumpEpoll, dumpWatched, type Watched } from "../files/epoll.ts";
 import type { Description } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
+import { dumpFanotify } from "../files/fanotify.ts";
+import { dumpInotify } from "../files/inotify.ts";
 import { dumpSignalfd } from "../files/signalfd.ts";
 import { dumpTimerfd } from "../files/timerfd.ts";
+import { O } from "../ffi/syscall.ts";
+import type { FoundTarget } from "../ghost/watch_targets.ts";
 import type { Feature } from "../image/features.ts";
 import {
   type ckpt_file_entry,
+  type ckpt_watches_entry,
   fd_types,
   type fdinfo_entry,
   type file_entry,
@@ -18,12 +23,17 @@ export const OBJECT_TYPES = {
   timerfd: fd_types.TIMERFD,
   signalfd: fd_types.SIGNALFD,
   epoll: fd_types.EVENTPOLL,
+  inotify: fd_types.INOTIFY,
+  fanotify: fd_types.FANOTIFY,
 } as const;
 
-/** The entry of an object; what an epoll watches comes later. */
+/**
+ * The entry of an object; what an epoll watches comes later, and the files of
+ * watches that have no path.
+ */
 export function describeObject(
   id: number,
-  { object, flags, owner }: Description,
+  { object, flags, owner, targets = [] }: Description,
 ): file_entry {
   const type = OBJECT_TYPES[object!.kind];
   switch (object!.kind) {
@@ -35,7 +45,20 @@ export function describeObject(
       return { type, id, sgfd: dumpSignalfd(id, object!, flags, owner) };
     case "epoll":
       return { type, id, epfd: dumpEpoll(id, [], flags, owner) };
+    case "inotify": {
+      const paths = targets.map(pathOf);
+      return { type, id, ify: dumpInotify(id, object!, paths, flags, owner) };
+    }
+    case "fanotify": {
+      const paths = targets.map(pathOf);
+      const { entry } = dumpFanotify(id, object!, paths, flags, owner);
+      return { type, id, ffy: entry };
+    }
   }
+}
+
+function pathOf(target: FoundTarget): string | undefined {
+  return target.kind === "path" ? target.path : undefined;
 }
 
 /** A process with what it has open, as described. */
@@ -46,6 +69,7 @@ export interface DescribedTable {
 
 export interface DescribedObjects {
   readonly extensions: ckpt_file_entry[];
+  readonly watches: ckpt_watches_entry[];
   readonly features: ReadonlySet<Feature>;
 }
 
@@ -60,6 +84,7 @@ export function describeObjects(
   files: FileTable,
 ): DescribedObjects {
   const extensions: ckpt_file_entry[] = [];
+  const watches: ckpt_watches_entry[] = [];
   const features = new Set<Feature>();
   const idAt = new Map<string, number>();
   for (const { descriptions } of tables) {
@@ -82,6 +107,14 @@ export function describeObjects(
           extensions.push({ id, semaphore: true, watched: [] });
         }
       }
+      if (object.kind === "inotify" || object.kind === "fanotify") {
+        const entry = describeWatches(id, description, files);
+        const { targets, filesystems, lost_events } = entry;
+        const isBeyond = targets.length + filesystems.length > 0;
+        if (isBeyond) features.add("ckpt:watches");
+        if (lost_events) features.add("ckpt:lost-events");
+        if (isBeyond || lost_events) watches.push(entry);
+      }
       if (object.kind !== "epoll") continue;
       const { tfd, watched, isWhole } = describeWatched(
         description.watched!,
@@ -93,7 +126,32 @@ export function describeObjects(
       if (!isWhole) features.add("ckpt:watched");
     }
   }
-  return { extensions, features };
+  return { extensions, watches, features };
+}
+
+/** What is watched that inotify_file_entry and fanotify_file_entry lack. */
+function describeWatches(
+  id: number,
+  { object, flags, owner, targets = [], unread }: Description,
+  files: FileTable,
+): ckpt_watches_entry {
+  const { filesystems, indices } = object?.kind === "fanotify"
+    ? dumpFanotify(id, object, targets.map(pathOf), flags, owner)
+    : { filesystems: [], indices: [...targets.keys()] };
+  return {
+    id,
+    targets: indices.flatMap((i, index) => {
+      const target = targets[i];
+      if (target.kind !== "lost") return [];
+      const { link, status } = target.used;
+      return [{
+        index,
+        file: files.addReached(link, O.PATH | O.NOFOLLOW, status),
+      }];
+    }),
+    filesystems,
+    lost_events: unread || undefined,
+  };
 }
 
 function placeKey({ place }: Pick<Description, "place">): string {

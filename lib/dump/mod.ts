@@ -11,7 +11,7 @@ import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability, readCgroup } from "../proc/read.ts";
 import type { Report } from "../report.ts";
-import { pipesAmong } from "../files/descriptors.ts";
+import { type Description, pipesAmong } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
 import {
   readSocketQueues,
@@ -68,6 +68,7 @@ import {
   lookAtTree,
   surveyRunning,
   type TreeSighting,
+  type TreeSurvey,
 } from "./survey_tree.ts";
 import { withRemedyForVanished } from "./vanished.ts";
 
@@ -170,6 +171,7 @@ async function dumpOnce(
       );
     }
   }
+  warnOfUnreadEvents(survey, report);
   const saving = saveMemory(still, writer, report, counters);
   const collected = await concludeMeanwhile(saving, still, report);
   const pages = await saving;
@@ -244,6 +246,23 @@ async function dumpOnce(
   );
   report.stats({ ...figures, image_bytes: bytes });
   return { pid, imagesDirectory: options.imagesDirectory };
+}
+
+/** They stay with the program that is dumped; nobody can copy them. */
+function warnOfUnreadEvents({ processes }: TreeSurvey, report: Report): void {
+  const told = new Set<Description>();
+  for (const { pid, descriptors } of processes) {
+    for (const { fd, description } of descriptors.descriptors) {
+      const { unread = 0, link } = description;
+      if (unread === 0 || told.has(description)) continue;
+      told.add(description);
+      report.log(
+        2,
+        `descriptor ${fd} (${link}) of task ${pid}: events of ${unread} bytes ` +
+          "that the program has not read are not part of the image",
+      );
+    }
+  }
 }
 
 /** Times of the steps of a dump, in milliseconds. */
@@ -359,6 +378,7 @@ async function whileStopped(
     tree,
     goesOn ? before : undefined,
     options.external,
+    options,
   );
   const still = new Still(seen, report);
   try {

@@ -37,6 +37,10 @@ export interface DumpOptions {
   fileValidation?: readonly ValidationMethod[];
   /** Only tell what would be done: see {@link CheckResult}. */
   dryRun?: boolean;
+  /** Directories to search through for watched files. */
+  irmapScanPaths?: readonly string[];
+  /** Search through the file systems of watched files. */
+  forceIrmap?: boolean;
 }
 
 export interface DumpResult {
@@ -85,6 +89,8 @@ export interface CheckOptions {
   /** Where the images would go; not looked at when missing. */
   imagesDirectory?: string;
   replace?: boolean;
+  irmapScanPaths?: readonly string[];
+  forceIrmap?: boolean;
 }
 
 export interface CheckResult {

@@ -109,6 +109,8 @@ export interface SurveyOptions extends
     | "freezeCgroup"
     | "linkRemap"
     | "ghostLimit"
+    | "irmapScanPaths"
+    | "forceIrmap"
   > {
   /** The root of the tree. */
   root: number;

@@ -25,8 +25,10 @@ import {
   type WatchedFiles,
 } from "../files/kernel_objects.ts";
 import { FilesInUse } from "../ghost/files_in_use.ts";
+import type { SearchOptions } from "../ghost/watch_targets.ts";
 import { OutsideHolders } from "../files/outside_holders.ts";
 import { socketsAmong, TreeSockets } from "../files/sockets.ts";
+import { targetsAmong, type TreeTargets } from "../files/watched_files.ts";
 import {
   hasSegments,
   segmentsOfTree,
@@ -75,6 +77,8 @@ export interface TreeSighting {
   readonly files: FilesInUse;
   /** What its epoll instances watch. */
   readonly watched: WatchedFiles;
+  /** What its inotify and fanotify descriptors watch. */
+  readonly targets: TreeTargets;
   /** System V shared memory it is attached to. */
   readonly segments: TreeSegments;
 }
@@ -101,12 +105,14 @@ const FIRST_OBJECT = 2;
  *
  * @param before an earlier look, see {@link lookAtProcess}
  * @param external as given by --external
+ * @param search for watched files
  * @throws CkptError or SyscallError when something goes away meanwhile
  */
 export function lookAtTree(
   tree: ProcessTree,
   before?: TreeSighting,
   external: readonly string[] = [],
+  search: SearchOptions = {},
 ): TreeSighting {
   const earlier = new Map(
     before?.processes.map((process) => [process.pid, process]),
@@ -156,6 +162,7 @@ export function lookAtTree(
     ),
     files,
     watched: watchedAmong(processes),
+    targets: targetsAmong(processes, files, search, before?.targets),
     segments: lookAtSegments(processes, objects),
   };
 }
@@ -252,6 +259,7 @@ export function judgeTree(
     seen.watched,
     new TreeSockets(seen.processes),
     new Set(seen.processes.flatMap(({ threads }) => threads)),
+    seen.targets,
   );
   const processes = seen.processes.map((process) =>
     judge(
@@ -379,7 +387,7 @@ export function surveyRunning(
         before = problems;
         continue;
       }
-      const seen = lookAtTree(tree, undefined, options.external);
+      const seen = lookAtTree(tree, undefined, options.external, options);
       // Most are in vfork for a moment only: those count that are there at
       // every look. A segment may just have gone.
       lasting = new Map(

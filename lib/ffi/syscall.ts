@@ -154,6 +154,12 @@ export const NR = {
   name_to_handle_at: 303,
   open_by_handle_at: 304,
   chown: 92,
+  chdir: 80,
+  inotify_add_watch: 254,
+  inotify_rm_watch: 255,
+  inotify_init1: 294,
+  fanotify_init: 300,
+  fanotify_mark: 301,
 } as const;
 
 export const O = {

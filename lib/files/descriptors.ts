@@ -41,8 +41,16 @@ import {
 import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
 import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
+import { pendingBytes } from "./lost_events.ts";
+import {
+  FANOTIFY_LINK,
+  INOTIFY_LINK,
+  TreeTargets,
+  watchProblem,
+} from "./watched_files.ts";
 import type { FileUse } from "../ghost/files_in_use.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
+import type { FoundTarget } from "../ghost/watch_targets.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
   type Holder,
@@ -100,6 +108,10 @@ export interface Description {
   readonly socket?: SeenSocket;
   /** What an epoll watches. */
   readonly watched?: readonly Watched[];
+  /** What an inotify or fanotify watches. */
+  readonly targets?: readonly FoundTarget[];
+  /** Of these two: bytes of events that the program has not read. */
+  readonly unread?: number;
 }
 
 /** What fdinfo tells as the pid of a process that was waited for. */
@@ -135,8 +147,6 @@ const MEMORY_MAJOR = 1;
 
 /** The words for what /proc/PID/fd/N shows of things that are no files. */
 const NAMELESS: readonly (readonly [prefix: string, what: string])[] = [
-  ["anon_inode:inotify", "an inotify instance"],
-  ["anon_inode:[fanotify]", "a fanotify group"],
   ["anon_inode:[userfaultfd]", "a userfaultfd"],
   ["anon_inode:[io_uring]", "an io_uring"],
   ["anon_inode:", "a kernel object"],
@@ -164,6 +174,8 @@ export interface SeenDescriptor {
   readonly socket?: SeenSocket | undefined;
   /** An epoll that waits for network cards itself (EPIOCSPARAMS). */
   readonly pollsBusily?: boolean;
+  /** Of an inotify or fanotify, see {@link Description.unread}. */
+  readonly unread?: number;
   /** One that was seen before and has the same open file description. */
   readonly sameAs: DescriptorPlace | undefined;
 }
@@ -224,12 +236,14 @@ function askObject(
   { fd, link, info }: Pick<SeenDescriptor, "fd" | "link" | "info">,
   pidfd: number,
   pid: number,
-): Pick<SeenDescriptor, "info" | "pollsBusily"> {
+): Pick<SeenDescriptor, "info" | "pollsBusily" | "unread"> {
   const isEpoll = link === EPOLL_LINK;
+  const notifies = link === FANOTIFY_LINK || link === INOTIFY_LINK;
   const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
-  if (!isEpoll && !waits) return { info };
+  if (!isEpoll && !notifies && !waits) return { info };
   const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
   try {
+    if (notifies) return { info, unread: pendingBytes(own) };
     if (isEpoll) return { info, pollsBusily: pollsBusily(own) };
     countExpiries(own);
     return { info: readFdInfo(pid, fd) };
@@ -331,6 +345,7 @@ export class TreeDescriptions {
     readonly watched: WatchedFiles = new Map(),
     readonly sockets = new TreeSockets([]),
     readonly tids: ReadonlySet<number> = pids,
+    readonly targets = new TreeTargets(),
   ) {}
 
   has(place: DescriptorPlace): boolean {
@@ -392,6 +407,8 @@ export function planDescriptors(
           object: verdict.object,
           socket: verdict.kind === "socket" ? descriptor.socket : undefined,
           watched: verdict.watched,
+          targets: verdict.targets,
+          unread: descriptor.unread,
         },
       );
     }
@@ -436,6 +453,7 @@ type Verdict =
     target?: number;
     object?: KernelObject;
     watched?: readonly Watched[];
+    targets?: readonly FoundTarget[];
   }
   | { why: string; remedy?: string; option?: string };
 
@@ -536,6 +554,11 @@ function classifyObject(
     };
   }
   const object = parseKernelObject({ link, info })!;
+  if (object.kind === "inotify" || object.kind === "fanotify") {
+    const targets = tree.targets.byPlace.get(nameOf({ pid, fd })) ?? [];
+    return watchProblem(object, targets) ??
+      { kind: "object", object, targets };
+  }
   if (object.kind !== "epoll") return { kind: "object", object };
   const found = tree.watched.get(nameOf({ pid, fd }))!;
   const watched = found.filter((one) => one !== undefined);

@@ -187,7 +187,12 @@ os.close(a)`,
     "libc.syscall(434, 1, os.O_EXCL)",
     /^it is a pidfd of process \d+, which is not part of what is dumped$/,
   ],
-  ["an inotify instance", "libc.inotify_init()", /^an inotify instance is/],
+  [
+    "a fanotify group that decides",
+    `os.close(os.open(path, os.O_CREAT)); a = libc.fanotify_init(4, 0)
+libc.fanotify_mark(a, 1, ctypes.c_uint64(0x10000), -100, path.encode())`,
+    /^it decides on what others may open or read/,
+  ],
   [
     "a memfd of huge pages",
     `os.memfd_create("x", os.MFD_HUGETLB)`,

@@ -10,10 +10,19 @@ import {
   type Watched,
 } from "./epoll.ts";
 import { type Eventfd, parseEventfd } from "./eventfd.ts";
+import { type Fanotify, parseFanotify } from "./fanotify.ts";
+import { type Inotify, parseInotify } from "./inotify.ts";
 import { parseSignalfd, type Signalfd } from "./signalfd.ts";
 import { parseTimerfd, type Timerfd } from "./timerfd.ts";
+import { FANOTIFY_LINK, INOTIFY_LINK } from "./watched_files.ts";
 
-export type KernelObject = Eventfd | Timerfd | Signalfd | Epoll;
+export type KernelObject =
+  | Eventfd
+  | Timerfd
+  | Signalfd
+  | Epoll
+  | Inotify
+  | Fanotify;
 
 /** A descriptor, as far as it matters here. */
 interface Seen {
@@ -35,6 +44,8 @@ const PARSERS: Readonly<
   [TIMERFD_LINK]: parseTimerfd,
   "anon_inode:[signalfd]": parseSignalfd,
   [EPOLL_LINK]: parseEpoll,
+  [INOTIFY_LINK]: parseInotify,
+  [FANOTIFY_LINK]: parseFanotify,
 };
 
 /** Whether such a link leads to one of them. */

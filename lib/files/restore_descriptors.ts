@@ -27,6 +27,8 @@ import { FD_CLOEXEC, GONE } from "./descriptors.ts";
 import { restoreOwner } from "./owner.ts";
 import { type Disarmed, makeEpoll, watch } from "./epoll.ts";
 import { makeEventfd } from "./eventfd.ts";
+import { makeFanotify } from "./fanotify.ts";
+import { makeInotify } from "./inotify.ts";
 import {
   type EpollPlan,
   NO_OBJECTS,
@@ -274,15 +276,27 @@ class TreePlan {
 
   /** Flags and owner, wherever the kind of file has them. */
   state(id: number): { flags: number; fown: fown_entry } {
-    const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd, usk, isk } = this
-      .file(id);
+    const {
+      tty,
+      pipe,
+      pidfd,
+      efd,
+      tfd,
+      sgfd,
+      epfd,
+      memfd,
+      usk,
+      isk,
+      ify,
+      ffy,
+    } = this.file(id);
     return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
-      usk ?? isk ?? this.path(id);
+      usk ?? isk ?? ify ?? ffy ?? this.path(id);
   }
 
   name(id: number): string {
     const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd } = this.file(id);
-    const { usk, isk } = this.file(id);
+    const { usk, isk, ify, ffy } = this.file(id);
     const socket = usk ?? isk;
     if (socket !== undefined) return `socket:[${socket.ino}]`;
     if (efd !== undefined) return "an eventfd";
@@ -290,6 +304,8 @@ class TreePlan {
     if (sgfd !== undefined) return "a signalfd";
     if (epfd !== undefined) return "an epoll instance";
     if (memfd !== undefined) return "a memfd";
+    if (ify !== undefined) return "an inotify instance";
+    if (ffy !== undefined) return "a fanotify group";
     if (tty !== undefined) return "the terminal";
     if (pipe !== undefined) return `pipe:[${pipe.pipe_id}]`;
     if (pidfd === undefined) return this.path(id).name;
@@ -476,7 +492,8 @@ class TablePlan {
     const tree = this.#tree;
     const table = this.#table;
     const wanted = tree.group(id).map((id) => this.#place(id));
-    const { pipe, fifo, pidfd, efd, tfd, sgfd, epfd, usk, isk } = tree.file(id);
+    const { pipe, fifo, pidfd, efd, tfd, sgfd, epfd, usk, isk, ify, ffy } = tree
+      .file(id);
     const { unix, inet } = tree.sockets;
     if (tree.given.has(id)) this.#openPath(wanted[0]);
     else if (usk !== undefined) {
@@ -491,6 +508,8 @@ class TablePlan {
     } else if (tfd !== undefined) makeTimerfd(table, wanted[0], tfd);
     else if (sgfd !== undefined) makeSignalfd(table, wanted[0], sgfd);
     else if (epfd !== undefined) makeEpoll(table, wanted[0]);
+    else if (ify !== undefined) makeInotify(table, wanted[0]);
+    else if (ffy !== undefined) makeFanotify(table, wanted[0], ffy);
     else if (pipe !== undefined) {
       const content = tree.images.pipes.get(pipe.pipe_id);
       makePipe(table, wanted, content, tree.name(id));

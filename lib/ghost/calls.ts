@@ -33,6 +33,7 @@ export interface ExtendedStatus {
   readonly allocated: bigint;
   readonly accessed: Time;
   readonly modified: Time;
+  readonly inode: bigint;
   readonly mountId: bigint;
   readonly nlink: bigint;
 }
@@ -43,16 +44,18 @@ const STATX_BASIC_STATS = 0x7ffn;
 const STATX_MNT_ID = 0x1000n;
 const BLOCK = 512n;
 
+const AT_SYMLINK_NOFOLLOW = 0x100;
 const STATX_BYTES = 256;
 
-/** statx(2), following links. */
-export function statx(path: string): ExtendedStatus {
+/** statx(2). */
+export function statx(path: string, followLinks = true): ExtendedStatus {
   const buffer = new Uint8Array(STATX_BYTES);
   syscallBuffer1(
     "statx",
     BigInt(AT_FDCWD),
     terminated(encodeText(path)),
-    AT_STATX_FORCE_SYNC,
+    AT_STATX_FORCE_SYNC |
+      (followLinks ? 0n : BigInt(AT_SYMLINK_NOFOLLOW)),
     STATX_BASIC_STATS | STATX_MNT_ID,
     addressOf(buffer),
   );
@@ -69,6 +72,7 @@ function decodeStatx(view: DataView, start: number): ExtendedStatus {
     allocated: view.getBigUint64(start + 48, true) * BLOCK,
     accessed: time(64),
     modified: time(112),
+    inode: view.getBigUint64(start + 32, true),
     mountId: view.getBigUint64(start + 144, true),
     nlink: BigInt(view.getUint32(start + 16, true)),
   };
@@ -110,7 +114,6 @@ export class AskedFiles {
 const AT_ONCE = 4096;
 const STAT_BYTES = 144;
 const STATFS_BYTES = 120;
-const AT_SYMLINK_NOFOLLOW = 0x100;
 
 /** {@link statusAt} of many. */
 export function statusesAt(

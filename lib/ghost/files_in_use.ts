@@ -112,6 +112,24 @@ export class FilesInUse {
     } else if (use.writes) lost.writes = true;
   }
 
+  /** Names that lead to files in use with that inode number. */
+  namesOf(inode: bigint): string[] {
+    const suffix = ` ${inode}`;
+    return [...this.#names].flatMap(([key, path]) =>
+      key.endsWith(suffix) ? [path] : []
+    );
+  }
+
+  /** A use of a file, also of one that no name leads to. */
+  useOf(status: FileStatus): UsedPath | undefined {
+    const key = inodeKey(status);
+    const name = this.#names.get(key);
+    if (name !== undefined) return { link: name, status };
+    return [...this.#lost.values()].find(({ use }) =>
+      inodeKey(use.status) === key
+    )?.use;
+  }
+
   #examineAll(all: readonly Lost[]): void {
     if (all.length === 0) return;
     const paths = all.map(({ use }) => withoutMark(use.link));

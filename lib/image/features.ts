@@ -17,6 +17,8 @@ export const FEATURES = {
   "ckpt:packets": "packets in a pipe",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
+  "ckpt:watches": "watched files without a name, or whole file systems",
+  "ckpt:lost-events": "that events of watched files were lost",
   "ckpt:watched": "files in an epoll that its first process does not have",
 } as const;
 

@@ -321,6 +321,14 @@ export interface ckpt_file_entry {
   digest_bytes?: bigint | undefined;
 }
 
+export interface ckpt_filesystem_mark_entry {
+  index: number;
+  mflags: number;
+  mask: number;
+  ignored_mask: number;
+  path: string;
+}
+
 export interface ckpt_ghost_entry {
   ghost_id: number;
   xattrs: ckpt_xattr_entry[];
@@ -379,6 +387,11 @@ export interface ckpt_socket_option {
   value: Uint8Array;
 }
 
+export interface ckpt_target_entry {
+  index: number;
+  file: number;
+}
+
 export interface ckpt_task_entry {
   personality?: number | undefined;
   threads: ckpt_thread_entry[];
@@ -428,6 +441,13 @@ export interface ckpt_watched_entry {
   index: number;
   number: number;
   file: number;
+}
+
+export interface ckpt_watches_entry {
+  id: number;
+  targets: ckpt_target_entry[];
+  filesystems: ckpt_filesystem_mark_entry[];
+  lost_events?: number | undefined;
 }
 
 export interface ckpt_xattr_entry {
@@ -1519,6 +1539,7 @@ export interface Messages {
   ckpt_ended_entry: ckpt_ended_entry;
   ckpt_ended_leader_entry: ckpt_ended_leader_entry;
   ckpt_file_entry: ckpt_file_entry;
+  ckpt_filesystem_mark_entry: ckpt_filesystem_mark_entry;
   ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
   ckpt_packet_entry: ckpt_packet_entry;
@@ -1527,9 +1548,11 @@ export interface Messages {
   ckpt_segment_entry: ckpt_segment_entry;
   ckpt_socket_entry: ckpt_socket_entry;
   ckpt_socket_option: ckpt_socket_option;
+  ckpt_target_entry: ckpt_target_entry;
   ckpt_task_entry: ckpt_task_entry;
   ckpt_thread_entry: ckpt_thread_entry;
   ckpt_watched_entry: ckpt_watched_entry;
+  ckpt_watches_entry: ckpt_watches_entry;
   ckpt_xattr_entry: ckpt_xattr_entry;
   core_entry: core_entry;
   cpuinfo_entry: cpuinfo_entry;
@@ -1684,6 +1707,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
   ckpt_ended_leader_entry: "1!uint32 status",
   ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
+  ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
@@ -1692,9 +1716,11 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
+  ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",
+  ckpt_watches_entry: "1!uint32 id,2*@ckpt_target_entry targets,3*@ckpt_filesystem_mark_entry filesystems,4?uint32 lost_events",
   ckpt_xattr_entry: "1!string name,2!bytes value",
   core_entry: "1!#core_entry_march mtype,2?@thread_info_x86 thread_info,3?@task_core_entry tc,4?@task_kobj_ids_entry ids,5?@thread_core_entry thread_core",
   cpuinfo_entry: "1*@cpuinfo_x86_entry x86_entry",

@@ -53,6 +53,7 @@ import {
 } from "./programs.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
 import { SysvSegments } from "./sysv_segments.ts";
+import { Watchers } from "./watches.ts";
 import {
   livingThreads,
   type TaskImages,
@@ -127,6 +128,7 @@ export async function buildTree(
     await builder.beBorn();
     memfds.seal();
     builder.openDescriptors();
+    using watchers = Watchers.take(plan.watches, images.processes);
     made.setTimes();
     await builder.letSignalsIn();
     builder.startThreads();
@@ -138,6 +140,7 @@ export async function buildTree(
     builder.finish();
     // Nothing runs from here on: the cgroup may be a frozen one.
     builder.joinCgroups();
+    watchers.fill(plan.watches, images, made.byFile, report);
     await builder.letSignalsIn();
     segments.settle();
     builder.release(options.leaveStopped);

@@ -41,6 +41,7 @@ import { memfdProblems } from "./memfds.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
 import { type Births, planBirthsOf } from "./births.ts";
+import { planWatches, type WatchPlan } from "./watches.ts";
 
 /** What ckpt has and a new task inherits, and what this host can do. */
 export interface Host {
@@ -56,6 +57,7 @@ export interface TreePlan {
   readonly reasons: readonly Reason[];
   readonly host: Host;
   readonly births: Births;
+  readonly watches: WatchPlan;
   /** Pages to be filled. */
   readonly pages: bigint;
 }
@@ -107,11 +109,13 @@ export function planTree(
     ...objectProblems(images.files),
   );
   const births = planBirthsOf(images);
-  reasons.push(...births.reasons);
+  const watches = planWatches(images);
+  reasons.push(...births.reasons, ...watches.reasons);
   return {
     reasons,
     host,
     births,
+    watches,
     pages: images.processes.reduce(
       (sum, { pagemap }) =>
         pagemap.entries.reduce(

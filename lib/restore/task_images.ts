@@ -136,6 +136,8 @@ const RESTORED_KINDS: ReadonlySet<number> = new Set([
   fd_types.TIMERFD,
   fd_types.SIGNALFD,
   fd_types.EVENTPOLL,
+  fd_types.INOTIFY,
+  fd_types.FANOTIFY,
   fd_types.MEMFD,
   fd_types.UNIXSK,
   fd_types.INETSK,

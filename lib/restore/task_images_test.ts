@@ -220,15 +220,15 @@ Deno.test("descriptors of kinds that are not restored are refused by kind", asyn
   assertEquals(
     await refused((image) => {
       image.fdinfo.push(
-        { id: 8, flags: 0, type: fd_types.INOTIFY, fd: 7 },
-        { id: 9, flags: 0, type: fd_types.FANOTIFY, fd: 8 },
+        { id: 8, flags: 0, type: fd_types.NS, fd: 7 },
+        { id: 9, flags: 0, type: fd_types.BPFMAP, fd: 8 },
       );
     }),
     [
-      ["descriptor 7 of process 4242", "its kind INOTIFY is not supported yet"],
+      ["descriptor 7 of process 4242", "its kind NS is not supported yet"],
       [
         "descriptor 8 of process 4242",
-        "its kind FANOTIFY is not supported yet",
+        "its kind BPFMAP is not supported yet",
       ],
     ],
   );

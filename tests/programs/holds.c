@@ -14,7 +14,6 @@
 #include <pty.h>
 #include <signal.h>
 #include <sys/fanotify.h>
-#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
@@ -85,10 +84,11 @@ static void build(const char *kind) {
     hold(kind, socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
   } else if (!strcmp(kind, "packet-socket")) {
     hold(kind, socket(AF_PACKET, SOCK_RAW, 0));
-  } else if (!strcmp(kind, "inotify")) {
-    hold(kind, inotify_init1(0));
-  } else if (!strcmp(kind, "fanotify")) {
-    hold(kind, fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
+  } else if (!strcmp(kind, "fanotify-permission")) {
+    int fd = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+    hold(kind, fd);
+    close((int)MUST(open(in_dir("guarded"), O_RDWR | O_CREAT, 0644)));
+    MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, path));
   } else if (!strcmp(kind, "huge-memfd")) {
     hold(kind, memfd_create("held", MFD_HUGETLB));
   } else if (!strcmp(kind, "pty")) {

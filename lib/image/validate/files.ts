@@ -6,7 +6,9 @@ import {
   type ckpt_file_entry,
   fd_types,
   type fdinfo_entry,
+  type fh_entry,
   type file_entry,
+  mark_type,
   remap_type,
 } from "../schema.gen.ts";
 import type { Findings } from "./findings.ts";
@@ -105,6 +107,7 @@ export function checkFiles(findings: Findings): FileTable {
   checkRemaps(findings, table);
   checkGhosts(findings);
   checkPipes(findings, files);
+  checkWatches(findings, files);
   checkSockets(findings, files);
   return table;
 }
@@ -127,7 +130,7 @@ function checkMember(file: file_entry, wrong: Wrong): void {
   else if (content.id !== file.id) {
     wrong(`${member}.id`, `${content.id} is not ${file.id}, that of the entry`);
   }
-  const { reg, pipe, tfd, usk, nlsk } = file;
+  const { reg, pipe, tfd, usk, nlsk, ify, ffy } = file;
   if (pipe !== undefined && (pipe.flags & O_ACCMODE) === O_ACCMODE) {
     wrong("pipe.flags", `0${pipe.flags.toString(8)} is no end of a pipe`);
   }
@@ -144,8 +147,40 @@ function checkMember(file: file_entry, wrong: Wrong): void {
   if (usk !== undefined && usk.name.length > SUN_PATH_MAX) {
     wrong("usk.name", `is ${usk.name.length} bytes long, more than 108`);
   }
+  ify?.wd.forEach(({ f_handle }, i) =>
+    checkHandle(f_handle, `ify.wd[${i}].f_handle`, wrong)
+  );
+  ffy?.mark.forEach(({ type, ie, me }, i) => {
+    const field = `ffy.mark[${i}]`;
+    if (ie !== undefined) {
+      checkHandle(ie.f_handle, `${field}.ie.f_handle`, wrong);
+    }
+    if (me?.path !== undefined && !me.path.startsWith("/")) {
+      wrong(`${field}.me.path`, `"${me.path}" is no absolute path`);
+    }
+    if (
+      (type === mark_type.INODE) !== (ie !== undefined) ||
+      (type === mark_type.MOUNT) !== (me !== undefined)
+    ) wrong(field, `is not as its type ${type} says`);
+  });
   if (nlsk !== undefined && nlsk.groups.length > 1) {
     wrong("nlsk.groups", "has more than one word");
+  }
+}
+
+/** MAX_HANDLE_SZ of linux/exportfs.h. */
+const LONGEST_HANDLE = 128;
+
+function checkHandle(
+  { bytes, handle, path }: fh_entry,
+  field: string,
+  wrong: Wrong,
+): void {
+  if (bytes > LONGEST_HANDLE || bytes > handle.length * 8) {
+    wrong(`${field}.bytes`, `${bytes} are not there`);
+  }
+  if (path !== undefined && !path.startsWith("/")) {
+    wrong(`${field}.path`, `"${path}" is no absolute path`);
   }
 }
 
@@ -433,6 +468,40 @@ function checkRecorded(
   if ((digest === undefined) !== (digest_bytes === undefined)) {
     wrong("digest_bytes", "is there without digest, or digest without it");
   }
+}
+
+/** What an image of ours tells of inotify and fanotify. */
+function checkWatches(findings: Findings, files: readonly file_entry[]): void {
+  const byId = new Map(files.map((file) => [file.id, file]));
+  const seen = new Set<number>();
+  (findings.read("ckpt-watches", undefined) ?? []).forEach((entry, place) => {
+    const { id, targets, filesystems } = entry;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-watches"), place, field, why);
+    const { ify, ffy } = byId.get(id) ?? {};
+    if (seen.has(id)) wrong("id", `${id} is there twice`);
+    seen.add(id);
+    if (ify === undefined && ffy === undefined) {
+      wrong("id", `${id} is no inotify or fanotify`);
+    }
+    for (const { index, file } of targets) {
+      if ((ify?.wd ?? ffy?.mark)?.[index] === undefined) {
+        wrong("targets.index", `${id} has no watch ${index}`);
+      }
+      if (byId.get(file)?.reg === undefined) {
+        wrong("targets.file", `${file} is no file with a path`);
+      }
+    }
+    const marks = (ffy?.mark.length ?? 0) + filesystems.length;
+    for (const { index, path } of filesystems) {
+      if (ffy === undefined || index >= marks) {
+        wrong("filesystems.index", `${id} has no place ${index} for it`);
+      }
+      if (!path.startsWith("/")) {
+        wrong("filesystems.path", `"${path}" is no absolute path`);
+      }
+    }
+  });
 }
 
 /** The numbers by which what epolls watch is found in a table. */

@@ -1,0 +1,139 @@
+/** The file systems of this host, as far as finding files by handles goes. */
+import {
+  close,
+  type FileStatus,
+  readLink,
+  stat,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import { decodeText } from "../ffi/text.ts";
+import type { MountInfo } from "../proc/mountinfo.ts";
+import { readMountInfo } from "../proc/read.ts";
+import { type ExtendedStatus, statusAt, statx } from "./calls.ts";
+import type { FilesInUse, UsedPath } from "./files_in_use.ts";
+import {
+  type FileHandle,
+  handleAt,
+  isSameHandle,
+  openByHandle,
+} from "./handles.ts";
+import type { FileSystems, WatchedInode } from "./watch_targets.ts";
+
+/** A device as the kernel numbers it: 20 bits for the minor number. */
+export function kernelDevice(major: number, minor: number): number {
+  return (major << 20 | minor) >>> 0;
+}
+
+export class HostFileSystems implements FileSystems {
+  readonly #devices: ReadonlyMap<number, number>;
+  readonly #byDevice: ReadonlyMap<number, readonly MountInfo[]>;
+  readonly #points: ReadonlySet<string>;
+  readonly #reached = new Map<number, readonly string[]>();
+
+  /** @param inUse files that a program uses, at a dump */
+  constructor(
+    readonly files?: Pick<FilesInUse, "namesOf" | "useOf">,
+    readonly mounts: readonly MountInfo[] = readMountInfo(Deno.pid),
+  ) {
+    this.#devices = new Map(
+      mounts.map(({ mountId, major, minor }) => [
+        mountId,
+        kernelDevice(major, minor),
+      ]),
+    );
+    this.#byDevice = Map.groupBy(
+      mounts,
+      ({ major, minor }) => kernelDevice(major, minor),
+    );
+    this.#points = new Set(mounts.map(({ mountPoint }) => mountPoint));
+  }
+
+  /** Those that nothing else is mounted over. */
+  mountsOf(device: number): readonly string[] {
+    let reached = this.#reached.get(device);
+    if (reached === undefined) {
+      reached = (this.#byDevice.get(device) ?? []).filter((mount) =>
+        statusOf(mount.mountPoint)?.mountId === BigInt(mount.mountId)
+      ).map(({ mountPoint }) => mountPoint);
+      this.#reached.set(device, reached);
+    }
+    return reached;
+  }
+
+  get anyMounts(): readonly string[] {
+    return [...this.#byDevice.keys()].flatMap((device) =>
+      this.mountsOf(device).slice(0, 1)
+    );
+  }
+
+  isMountPoint(path: string): boolean {
+    return this.#points.has(path);
+  }
+
+  /** The mount point of a mount that can be reached by it. */
+  mountPointOf(mountId: number): string | undefined {
+    const device = this.#devices.get(mountId);
+    if (device === undefined) return undefined;
+    const point =
+      this.#byDevice.get(device)!.find((mount) => mount.mountId === mountId)!
+        .mountPoint;
+    return this.mountsOf(device).includes(point) ? point : undefined;
+  }
+
+  leadsTo(path: string, { device, inode, handle }: WatchedInode): boolean {
+    if (!path.startsWith("/")) return false;
+    const found = statusOf(path);
+    if (
+      found?.inode !== inode ||
+      this.#devices.get(Number(found.mountId)) !== device
+    ) return false;
+    if (handle === undefined) return true;
+    const other = handleAt(path);
+    return other !== undefined && isSameHandle(other, handle);
+  }
+
+  decode(
+    directory: string,
+    handle: FileHandle,
+  ): { link: string; status: FileStatus } | undefined {
+    const fd = openByHandle(directory, handle);
+    if (fd === undefined) return undefined;
+    try {
+      const link = decodeText(readLink(`/proc/self/fd/${fd}`));
+      return { link, status: stat(fd) };
+    } finally {
+      close(fd);
+    }
+  }
+
+  namesInUse(inode: bigint): readonly string[] {
+    return this.files?.namesOf(inode) ?? [];
+  }
+
+  inUse(status: FileStatus): UsedPath | undefined {
+    return this.files?.useOf(status);
+  }
+
+  *list(directory: string): Iterable<{ name: string; isDirectory: boolean }> {
+    try {
+      yield* Deno.readDirSync(directory);
+    } catch (error) {
+      // It went away, or cannot be read: then nothing is found in it.
+      if (!(error instanceof Error)) throw error;
+    }
+  }
+
+  inodeAt(path: string): bigint | undefined {
+    return statusAt(path)?.ino;
+  }
+}
+
+/** Of a path itself, links not followed; undefined when it is not there. */
+function statusOf(path: string): ExtendedStatus | undefined {
+  try {
+    return statx(path, false);
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+}
