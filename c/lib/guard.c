@@ -1,24 +1,28 @@
 /*
- * A tiny process that outlives ckpt: when ckpt ends without a word, even by SIGKILL, it writes what was prepared into
- * files, here the state of cgroups that ckpt has changed for a moment.
+ * A tiny process that outlives ckpt: when ckpt ends without a word, even by SIGKILL, or holds on for too long, it does
+ * what was prepared: it writes into files, as the state of cgroups that ckpt has changed for a moment, or thaws file
+ * systems.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include "../agent/raw_call.h"
 #include "ckpt.h"
 
-/* What to write where. lib/ffi/guard.ts has the same. */
+/* What to do with which file. lib/ffi/guard.ts has the same. */
 struct guard_order {
 	int32_t fd;
-	char text[12]; /* ends with a zero */
+	uint32_t request; /* of an ioctl(2) without an argument; 0: write the text */
+	char text[16];	  /* ends with a zero */
 };
 
 #define STACK 16384
@@ -28,6 +32,7 @@ struct guard {
 	uint8_t stack[STACK];
 	int32_t pid;
 	int32_t lifeline[2];
+	int64_t seconds; /* after which it does not wait any more; negative: never */
 	uint64_t count;
 	struct guard_order orders[MOST_ORDERS];
 };
@@ -46,6 +51,19 @@ static int next_kept(const struct guard *guard, int from)
 	return lowest;
 }
 
+static void carry_out(const struct guard_order *order)
+{
+	uint64_t length = 0;
+
+	if (order->request) {
+		raw_call(SYS_ioctl, order->fd, order->request, 0, 0, 0, 0);
+		return;
+	}
+	while (order->text[length])
+		length++;
+	raw_call(SYS_write, order->fd, (uint64_t)order->text, length, 0, 0, 0);
+}
+
 /*
  * Runs in the memory of ckpt, which costs no copy of it and lasts when ckpt is gone: raw system calls only. Has a
  * descriptor table of its own, in which the other end of the lifeline is closed.
@@ -53,6 +71,8 @@ static int next_kept(const struct guard *guard, int from)
 static int watch(void *arg)
 {
 	const struct guard *guard = arg;
+	struct timespec left = { .tv_sec = guard->seconds };
+	struct pollfd lifeline = { .fd = guard->lifeline[0], .events = POLLIN };
 	int from = 0, kept;
 	int64_t ret;
 	char word;
@@ -63,17 +83,14 @@ static int watch(void *arg)
 		if (kept > from)
 			raw_call(SYS_close_range, from, kept - 1, 0, 0, 0, 0);
 	raw_call(SYS_close_range, from, ~0U, 0, 0, 0, 0);
+	/* The kernel counts `left` down when it is interrupted. */
 	do
-		ret = raw_call(SYS_read, guard->lifeline[0], (uint64_t)&word, 1, 0, 0, 0);
+		ret = raw_call(SYS_ppoll, (uint64_t)&lifeline, 1, guard->seconds < 0 ? 0 : (uint64_t)&left, 0, 8, 0);
 	while (ret == -EINTR);
-	for (uint64_t i = 0; i < guard->count && ret == 0; i++) {
-		const char *text = guard->orders[i].text;
-		uint64_t length = 0;
-
-		while (text[length])
-			length++;
-		raw_call(SYS_write, guard->orders[i].fd, (uint64_t)text, length, 0, 0, 0);
-	}
+	if (ret > 0)
+		ret = raw_call(SYS_read, guard->lifeline[0], (uint64_t)&word, 1, 0, 0, 0);
+	for (uint64_t i = 0; i < guard->count && ret == 0; i++)
+		carry_out(&guard->orders[i]);
 	raw_call(SYS_exit, 0, 0, 0, 0, 0, 0);
 	return 0;
 }
@@ -85,8 +102,11 @@ static void discard(struct guard *guard)
 	munmap(guard, sizeof(*guard));
 }
 
-/* Starts a guard with orders, which have to end with a zero. Returns its address; it stays until ckpt_end_guard. */
-EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count)
+/*
+ * Starts a guard with orders, whose texts have to end with a zero; it carries them out after `seconds` at the latest,
+ * unless that is negative. Returns its address; it stays until ckpt_end_guard.
+ */
+EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count, int64_t seconds)
 {
 	uint64_t all = ~0ULL, before;
 	struct guard *guard;
@@ -99,6 +119,7 @@ EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count
 		return fail(CAUSE_START_GUARD, 0, count, -errno);
 	memcpy(guard->orders, orders, count * sizeof(*orders));
 	guard->count = count;
+	guard->seconds = seconds;
 	if (pipe2(guard->lifeline, O_CLOEXEC) < 0) {
 		error = errno;
 		munmap(guard, sizeof(*guard));
@@ -116,7 +137,7 @@ EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count
 	return (int64_t)guard;
 }
 
-/* Ends a guard; it writes nothing. */
+/* Ends a guard; it does nothing more. */
 EXPORT int64_t ckpt_end_guard(struct guard *guard)
 {
 	int status;

@@ -207,6 +207,10 @@ function readValue(
     }
     return 0;
   }
+  if (entry.argument === "optional") {
+    parsed.values.set(entry.name, [attached ?? ""]);
+    return 0;
+  }
   const value = attached ?? next;
   if (value === undefined || value === "") {
     parsed.problems.push({

@@ -133,6 +133,10 @@ Deno.test("every option of ckpt is read in its long and short form", () => {
       assertEquals(parsed.problems, [], form);
       if (needsValue) {
         assertEquals(parsed.values.get(entry.name), ["value"], form);
+      } else if (entry.argument === "optional") {
+        assertEquals(parsed.values.get(entry.name), [""], form);
+        const { values } = parseArguments([command, `${form}=value`]);
+        assertEquals(values.get(entry.name), ["value"], form);
       } else {
         assert(parsed.flags.has(entry.name), form);
       }

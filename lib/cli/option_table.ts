@@ -139,6 +139,22 @@ export const OPTIONS: readonly OptionEntry[] = [
     help: "search through the whole file systems of such files",
   },
   {
+    name: "watch-fs",
+    argument: "optional",
+    placeholder: "report",
+    commands: ["dump"],
+    help:
+      "fail when somebody changes files that the image depends on while the program stands still; with =report, only tell",
+  },
+  {
+    name: "freeze-fs",
+    argument: "optional",
+    placeholder: "SECONDS",
+    commands: ["dump"],
+    help:
+      "freeze the file systems that the program has files open on for writing while it stands still, for at most SECONDS (default: 60)",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

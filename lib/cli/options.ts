@@ -140,6 +140,7 @@ export function readOptions(
           ...ghosts,
           ...validation,
           ...watches,
+          ...readFileSystemGuards(parsed, problems),
           ...freezing,
           ...common,
         },
@@ -277,6 +278,40 @@ function readGhostLimit(
   }
   const unit = UNITS.indexOf(match[2].toUpperCase());
   return { ghostLimit: BigInt(match[1]) << BigInt(10 * unit) };
+}
+
+const DEFAULT_FREEZE_SECONDS = 60;
+const MAX_FREEZE_SECONDS = 3600;
+
+/** `--watch-fs[=report]` and `--freeze-fs[=SECONDS]`. */
+function readFileSystemGuards(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): Pick<DumpOptions, "watchFs" | "freezeFs"> {
+  const watch = lastValue(parsed, "watch-fs");
+  if (watch !== undefined && watch !== "" && watch !== "report") {
+    problems.push({
+      object: "--watch-fs",
+      why: `"${watch}" is not what it takes`,
+      remedy: "write --watch-fs, or --watch-fs=report",
+    });
+  }
+  const freeze = lastValue(parsed, "freeze-fs");
+  const seconds = freeze === undefined || freeze === ""
+    ? DEFAULT_FREEZE_SECONDS
+    : readNumber(freeze, 1, MAX_FREEZE_SECONDS);
+  if (seconds === undefined) {
+    problems.push({
+      object: "--freeze-fs",
+      why: `"${freeze}" is not a number of seconds`,
+      remedy: `write --freeze-fs=N, N from 1 to ${MAX_FREEZE_SECONDS}`,
+    });
+  }
+  return {
+    ...watch !== undefined &&
+      { watchFs: watch === "report" ? "report" : "fail" },
+    ...freeze !== undefined && { freezeFs: seconds },
+  };
 }
 
 const VALIDATION_METHODS: readonly ValidationMethod[] = [

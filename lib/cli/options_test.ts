@@ -1,5 +1,6 @@
 /** What the commands are handed for what was typed. */
 import { assertEquals } from "@std/assert";
+import type { DumpOptions } from "../dump/options.ts";
 import type { Reason } from "../error.ts";
 import { parseArguments } from "./arguments.ts";
 import { readOptions, readSurroundings } from "./options.ts";
@@ -138,6 +139,31 @@ Deno.test("consent to links and the limit are options of dump and check alike", 
   }
 });
 
+Deno.test("how files are recognised and guarded is read from words and numbers", () => {
+  const chosen = (line: string) => {
+    const { options, problems } = read(line);
+    assertEquals(problems, []);
+    const { fileValidation, watchFs, freezeFs, dryRun } = options as Partial<
+      DumpOptions
+    >;
+    return [fileValidation, watchFs, freezeFs, dryRun];
+  };
+  const none = undefined;
+  assertEquals(chosen("dump 7"), [none, none, none, none]);
+  assertEquals(
+    chosen("dump 7 --watch-fs --freeze-fs --file-validation none"),
+    [[], "fail", 60, none],
+  );
+  assertEquals(
+    chosen("dump 7 --watch-fs=report --freeze-fs=5 --dry-run"),
+    [none, "report", 5, true],
+  );
+  assertEquals(
+    chosen("restore --dry-run --file-validation mtime,filesize"),
+    [["filesize", "mtime"], none, none, true],
+  );
+});
+
 Deno.test("clean takes its directory as show does", () => {
   for (const line of ["clean i", "clean -D i"]) {
     assertEquals(read(line).options, { imagesDirectory: "/cwd/i" });
@@ -155,6 +181,16 @@ Deno.test("show takes its directory as an argument or by --images-dir", () => {
 });
 
 const WRONG: [line: string, problem: string][] = [
+  ["dump 1 --watch-fs=x", '--watch-fs: "x" is not what it takes'],
+  ["dump 1 --freeze-fs=0", '--freeze-fs: "0" is not a number of seconds'],
+  [
+    "restore --file-validation size",
+    '--file-validation: "size" is not a list of methods',
+  ],
+  [
+    "restore --file-validation none,mtime",
+    '--file-validation: "none,mtime" is not a list of methods',
+  ],
   ["dump", "--tree: the program to dump is not named"],
   ["dump 0", '--tree: "0" is not a process number'],
   ["dump -t -1", '--tree: "-1" is not a process number'],

@@ -16,7 +16,11 @@ export interface DependedFile {
   readonly executed: boolean;
   /** It is not only written to at its end, as a log is. */
   readonly content: boolean;
+  /** Open or mapped for writing. */
+  readonly written: boolean;
 }
+
+type Use = "executed" | "written" | "read";
 
 /** @param external as given by --external: files of the outside */
 export function dependedFiles(
@@ -25,7 +29,7 @@ export function dependedFiles(
   external: readonly string[],
 ): DependedFile[] {
   const files = new Map<string, DependedFile>();
-  const add = (used: UsedPath, executed: boolean, flags = 0) => {
+  const add = (used: UsedPath, use: Use, flags = 0) => {
     const { path, remap } = saved.placeOf(used);
     if (remap !== undefined && "ghost" in remap) return;
     const name = remap?.link ?? path;
@@ -36,23 +40,31 @@ export function dependedFiles(
     files.set(name, {
       path: name,
       status: used.status,
-      executed: executed || known?.executed === true,
+      executed: use === "executed" || known?.executed === true,
       content: regular && !logs || known?.content === true,
+      written: use === "written" || known?.written === true,
     });
   };
   for (const process of processes) {
     const { exe, cwd, root, mappedFiles, vmas } = process;
     for (const { path, status } of [cwd, root]) {
-      add({ link: path, status }, false);
+      add({ link: path, status }, "read");
     }
-    add({ link: exe.path, status: exe.status }, true);
+    add({ link: exe.path, status: exe.status }, "executed");
     const executed = new Set(
       vmas.vmas.filter(({ entry }) => (entry.prot & PROT.exec) !== 0)
         .map(mappedFileKey),
     );
+    const written = new Set(
+      vmas.vmas.filter(({ entry }) => entry.fdflags === O.RDWR)
+        .map(mappedFileKey),
+    );
     for (const { vma, status } of mappedFiles) {
       if (status === undefined) continue;
-      add({ link: vma.path!, status }, executed.has(mappedFileKey(vma)));
+      const key = mappedFileKey(vma);
+      const used = { link: vma.path!, status };
+      add(used, executed.has(key) ? "executed" : "read");
+      if (written.has(key)) add(used, "written");
     }
     for (const seen of process.descriptors) {
       const { link, status, info, sameAs } = seen;
@@ -60,7 +72,9 @@ export function dependedFiles(
         sameAs !== undefined || !hasPath(seen) ||
         external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
       ) continue;
-      add({ link, status }, false, info.flags);
+      const reads = (info.flags & O.ACCMODE) === O.RDONLY ||
+        (info.flags & O.PATH) !== 0;
+      add({ link, status }, reads ? "read" : "written", info.flags);
     }
   }
   return [...files.values()];

@@ -44,6 +44,7 @@ import {
   readFileTimes,
   recordValidation,
 } from "./file_validation.ts";
+import type { FileSystemGuards } from "./file_system_guards.ts";
 import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
 import { EarlyPages } from "./memory.ts";
@@ -122,6 +123,7 @@ async function dumpOnce(
     ...running?.reasons ?? [],
     ...cgroup?.reasonsAgainst(pid) ?? [],
   ], pid);
+  using guards = await prepareGuards(options, running?.seen, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   using links = new DumpLinks(options.imagesDirectory);
   await report.letSignalsIn();
@@ -140,6 +142,7 @@ async function dumpOnce(
     cgroup,
     report.signal,
   );
+  guards?.begin();
   clock.lap("freezing");
   using still = await whileStopped(
     frozen,
@@ -150,9 +153,13 @@ async function dumpOnce(
     links,
     counters,
     report,
+    guards,
   );
   const { hasSnapshots } = still;
-  if (hasSnapshots) frozen.thaw();
+  if (hasSnapshots) {
+    guards?.confirm();
+    frozen.thaw();
+  }
   clock.lap("interview");
   report.log(
     3,
@@ -175,7 +182,10 @@ async function dumpOnce(
   const saving = saveMemory(still, writer, report, counters);
   const collected = await concludeMeanwhile(saving, still, report);
   const pages = await saving;
-  if (options.leaveRunning) frozen.thaw();
+  if (options.leaveRunning) {
+    guards?.confirm();
+    frozen.thaw();
+  }
   clock.lap("memory");
   report.signal.throwIfAborted();
   report.log(3, `writing the images of ${countOf(still)}`);
@@ -213,7 +223,11 @@ async function dumpOnce(
   );
   const inventory = writeImages(writer, { ...described, validation });
   still.endCopies();
-  const bytes = await writer.commit(inventory, VERSION);
+  const bytes = await writer.commit(
+    inventory,
+    VERSION,
+    () => guards?.confirm(),
+  );
   links.commit();
   if (options.leaveStopped) {
     for (const process of frozen.processes) {
@@ -265,6 +279,32 @@ function warnOfUnreadEvents({ processes }: TreeSurvey, report: Report): void {
   }
 }
 
+async function freezeReasonsOf(
+  { freezeFs, imagesDirectory, workDirectory, external }:
+    & CheckOptions
+    & { imagesDirectory: string },
+  { processes }: TreeSighting,
+): Promise<Reason[]> {
+  if (freezeFs === undefined) return [];
+  const { freezeProblems } = await import("./freeze_file_systems.ts");
+  const files = dependedFiles(processes, new SavedFiles(), external);
+  return freezeProblems(files, {
+    imagesDirectory,
+    workDirectory: workDirectory ?? imagesDirectory,
+  });
+}
+
+async function prepareGuards(
+  options: DumpOptions,
+  running: TreeSighting | undefined,
+  report: Report,
+): Promise<FileSystemGuards | undefined> {
+  const { watchFs, freezeFs } = options;
+  if (watchFs === undefined && freezeFs === undefined) return undefined;
+  const { FileSystemGuards } = await import("./file_system_guards.ts");
+  return await FileSystemGuards.prepare(options, running, report);
+}
+
 /** Times of the steps of a dump, in milliseconds. */
 class Stopwatch {
   readonly #start = performance.now();
@@ -306,7 +346,11 @@ class Still implements Disposable {
   clocks = { monotonic: 0n, boottime: 0n };
   #ended = false;
 
-  constructor(readonly seen: TreeSighting, readonly report: Report) {}
+  constructor(
+    readonly seen: TreeSighting,
+    readonly report: Report,
+    readonly guards: FileSystemGuards | undefined,
+  ) {}
 
   /** Whether every process has a copy from which its memory can be read. */
   get hasSnapshots(): boolean {
@@ -345,6 +389,8 @@ class Still implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // What is to go on shall not have to wait for a file system.
+    this.guards?.[Symbol.dispose]();
     for (const { early } of this.processes) early?.[Symbol.dispose]();
     this.endCopies();
   }
@@ -370,6 +416,7 @@ async function whileStopped(
   links: DumpLinks,
   counters: PageCounters,
   report: Report,
+  guards: FileSystemGuards | undefined,
 ): Promise<Still> {
   const { tree } = frozen;
   // What is to stay frozen does not mind how long it stands still either.
@@ -380,7 +427,7 @@ async function whileStopped(
     options.external,
     options,
   );
-  const still = new Still(seen, report);
+  const still = new Still(seen, report, guards);
   try {
     still.pipes = readPipes(pipesAmong(seen.processes), options.external);
     still.sockets = readSocketQueues(seen.processes);
@@ -391,6 +438,7 @@ async function whileStopped(
       links,
       report,
     );
+    guards?.hold(seen, still.files);
     if (options.fileValidation?.includes("mtime")) {
       still.fileTimes = readFileTimes(
         dependedFiles(seen.processes, still.files, options.external),
@@ -596,9 +644,10 @@ async function checkOnce(
     : CgroupFreezer.open(options.freezeCgroup).reasonsAgainst(pid);
   const { directoryReasons, plannedProcesses } = await import("./dry_run.ts");
   const { imagesDirectory, replace = false } = options;
-  const directory = imagesDirectory === undefined
-    ? []
-    : directoryReasons(imagesDirectory, replace);
+  const directory = imagesDirectory === undefined ? [] : [
+    ...directoryReasons(imagesDirectory, replace),
+    ...await freezeReasonsOf({ ...options, imagesDirectory }, seen),
+  ];
   return {
     pid,
     reasons: [...missing, ...reasons, ...cgroup, ...directory],

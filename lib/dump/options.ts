@@ -35,6 +35,10 @@ export interface DumpOptions {
   ghostLimit?: bigint;
   /** What is recorded for a restore to compare files with; build-ids unless given. */
   fileValidation?: readonly ValidationMethod[];
+  /** What to do when files change that the image depends on. */
+  watchFs?: "fail" | "report";
+  /** Freeze the file systems that are written to, for at most so many seconds. */
+  freezeFs?: number;
   /** Only tell what would be done: see {@link CheckResult}. */
   dryRun?: boolean;
   /** Directories to search through for watched files. */
@@ -91,6 +95,8 @@ export interface CheckOptions {
   replace?: boolean;
   irmapScanPaths?: readonly string[];
   forceIrmap?: boolean;
+  workDirectory?: string;
+  freezeFs?: number;
 }
 
 export interface CheckResult {

@@ -59,6 +59,7 @@ export const EINTR = 4;
 export const ECHILD = 10;
 export const EAGAIN = 11;
 export const EACCES = 13;
+export const EBUSY = 16;
 export const EPERM = 1;
 export const EEXIST = 17;
 export const ENOTDIR = 20;

@@ -1,20 +1,30 @@
 /**
- * A tiny process that writes into files what was prepared, should ckpt end
- * without having ended it, even by SIGKILL (c/lib/guard.c).
+ * A tiny process that does what was prepared, should ckpt end without having
+ * ended it, even by SIGKILL, or hold on for too long (c/lib/guard.c).
  */
 import { checked } from "./cause.ts";
 import { library } from "./library.ts";
 import { close, O, open } from "./syscall.ts";
 
 /** struct guard_order of c/lib/guard.c. */
-const ORDER_SIZE = 16;
-const LONGEST_TEXT = 11;
+const ORDER_SIZE = 24;
+const TEXT_AT = 8;
+const LONGEST_TEXT = 15;
 
-export interface GuardOrder {
+/** A text to be written into a file. */
+export interface GuardText {
   readonly path: string;
-  /** ASCII, at most 11 letters. */
+  /** ASCII, at most 15 letters. */
   readonly text: string;
 }
+
+/** An ioctl(2) without an argument, to be made of a file. */
+export interface GuardRequest {
+  readonly path: string;
+  readonly request: number;
+}
+
+export type GuardOrder = GuardText | GuardRequest;
 
 export class Guard implements Disposable {
   #address: bigint | undefined;
@@ -25,27 +35,39 @@ export class Guard implements Disposable {
 
   /**
    * @param orders in the order in which they are carried out
+   * @param seconds after which that is done at the latest; for ever unless
+   * given
    * @throws SyscallError when a file cannot be opened
    * @throws CkptError when there is no process to be had
    */
-  static start(orders: readonly GuardOrder[]): Guard {
+  static start(orders: readonly GuardOrder[], seconds = -1): Guard {
     const encoded = new Uint8Array(orders.length * ORDER_SIZE);
     const view = new DataView(encoded.buffer);
     const fds: number[] = [];
     try {
-      for (const [i, { path, text }] of orders.entries()) {
-        if (text.length > LONGEST_TEXT) {
-          throw new Error(`"${text}" is too long`);
+      for (const [i, order] of orders.entries()) {
+        const at = i * ORDER_SIZE;
+        const fd = open(order.path, "text" in order ? O.WRONLY : O.RDONLY);
+        fds.push(fd);
+        view.setInt32(at, fd, true);
+        if ("request" in order) {
+          view.setUint32(at + 4, order.request, true);
+          continue;
         }
-        fds.push(open(path, O.WRONLY));
-        view.setInt32(i * ORDER_SIZE, fds[i], true);
+        if (order.text.length > LONGEST_TEXT) {
+          throw new Error(`"${order.text}" is too long`);
+        }
         new TextEncoder().encodeInto(
-          text,
-          encoded.subarray(i * ORDER_SIZE + 4, (i + 1) * ORDER_SIZE - 1),
+          order.text,
+          encoded.subarray(at + TEXT_AT, at + ORDER_SIZE - 1),
         );
       }
       return new Guard(checked(
-        library("guard").ckpt_start_guard(encoded, BigInt(orders.length)),
+        library("guard").ckpt_start_guard(
+          encoded,
+          BigInt(orders.length),
+          BigInt(seconds),
+        ),
         "starting a guard",
       ));
     } finally {
@@ -54,7 +76,7 @@ export class Guard implements Disposable {
     }
   }
 
-  /** Ends it: nothing is written any more. */
+  /** Ends it: nothing is done any more. */
   end(): void {
     if (this.#address === undefined) return;
     const address = this.#address;

@@ -142,7 +142,7 @@ const restore = {
 } as const;
 
 const guard = {
-  ckpt_start_guard: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_start_guard: { parameters: ["buffer", "u64", "i64"], result: "i64" },
   ckpt_end_guard: { parameters: ["u64"], result: "i64" },
 } as const;
 

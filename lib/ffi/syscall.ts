@@ -160,6 +160,7 @@ export const NR = {
   inotify_init1: 294,
   fanotify_init: 300,
   fanotify_mark: 301,
+  renameat2: 316,
 } as const;
 
 export const O = {

@@ -167,18 +167,21 @@ export class ImageWriter implements Disposable {
    * Completes the image: manifest, everything to disk, then the inventory
    * under its name. Only now an image that was there before goes away.
    * @param ckptVersion goes into the manifest
+   * @param confirm has the last word, when all is on disk; it may throw
    * @returns how many bytes all files have together
    * @throws CkptError; `abort` is then still to be called
    */
   async commit(
     inventory: inventory_entry,
     ckptVersion: string,
+    confirm?: () => void,
   ): Promise<number> {
     this.write("inventory", undefined, inventory);
     const names = [...this.#framed.keys(), ...this.#raw.keys()];
     const bytes = await this.#writeManifest(names, ckptVersion);
     names.push(MANIFEST_NAME);
     await this.#syncAll(names);
+    confirm?.();
     doing(this.directory, this.directory, () => this.#switchOver(names));
     this.#state = "committed";
     this.#lock.close();

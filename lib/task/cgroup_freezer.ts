@@ -4,7 +4,7 @@
  * admin-guide/cgroup-v1/freezer-subsystem.rst and admin-guide/cgroup-v2.rst).
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { Guard, type GuardOrder } from "../ffi/guard.ts";
+import { Guard, type GuardText } from "../ffi/guard.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { listThreads, readStat, readWchan } from "../proc/read.ts";
 import { listTree } from "./process_tree.ts";
@@ -72,7 +72,7 @@ export class CgroupFreezer implements Disposable {
    * {@link release} and {@link restore}
    */
   async freeze(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const orders: GuardOrder[] = [
+    const orders: GuardText[] = [
       ...this.wasFrozen ? [] : [this.#order(this.directory, false)],
       ...this.foundFrozen.map((one) => this.#order(one, true)),
     ];
@@ -167,7 +167,7 @@ export class CgroupFreezer implements Disposable {
     this.restore();
   }
 
-  #order(directory: string, frozen: boolean): GuardOrder {
+  #order(directory: string, frozen: boolean): GuardText {
     const { file } = this.#switch;
     return {
       path: `${directory}/${file}`,

@@ -1,0 +1,232 @@
+/** --watch-fs and --freeze-fs: image and file systems are of one moment. On real file systems in loop devices. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { dump, type Program, restore, Scope, sleep, until } from "./harness.ts";
+import { kill } from "./libc.ts";
+
+const SIGSTOP = 19;
+const SIGCONT = 18;
+const SIGKILL = 9;
+
+const MAKE: Record<string, string> = {
+  ext4: "truncate -s 64M disk; mkfs.ext4 -q disk",
+  xfs: "truncate -s 320M disk; mkfs.xfs -q disk",
+  btrfs: "truncate -s 128M disk; mkfs.btrfs -q disk > mkfs.log 2>&1",
+};
+
+/** A program with descriptor 3 on a file of a file system of its own, on m. */
+async function startOn(scope: Scope, type: string): Promise<Program> {
+  const work = scope.path("work");
+  await scope.unshareMounts(
+    `cd ${work}; mkdir m; ${
+      type === "tmpfs"
+        ? "mount -t tmpfs none m"
+        : `${MAKE[type]}; mount -o loop disk m`
+    }`,
+  );
+  const program = await scope.startCommand(work, "/bin/bash", [
+    "-c",
+    "exec </dev/null >/dev/null 2>&1 3<>m/file; echo > ready; " +
+    "exec sleep 1000",
+  ]);
+  await program.ready();
+  return program;
+}
+
+function dumpArguments(program: Program, images: string): string[] {
+  return ["dump", "-t", `${program.pid}`, "-D", images];
+}
+
+for (const type of ["ext4", "xfs", "btrfs"]) {
+  Deno.test(`${type} is frozen for a dump, and thawed again`, async () => {
+    await using scope = new Scope();
+    const program = await startOn(scope, type);
+    const images = scope.path("images");
+    for (const more of [["-R"], []]) {
+      const answer = await scope.ckpt(
+        ...dumpArguments(program, images),
+        ...["--freeze-fs", "--watch-fs", "--replace", "-v3", ...more],
+      );
+      assertEquals(answer.code, EXIT.ok, answer.stderr);
+      assertMatch(answer.stderr, /froze \S+\/work\/m in [\d.]+ ms/);
+      const write = await scope.bash(`echo more >> ${program.work}/m/other`);
+      assertEquals(write.code, 0, write.stderr);
+    }
+    await program.ended();
+    await restore(scope, program, images);
+  });
+}
+
+/** Whether the file system on m is frozen; nothing is changed by asking. */
+async function isFrozen(scope: Scope, program: Program): Promise<boolean> {
+  const { stderr, code } = await scope.bash(
+    `fsfreeze --freeze ${program.work}/m && fsfreeze --unfreeze ${program.work}/m`,
+  );
+  if (code !== 0) assertMatch(stderr, /busy/);
+  return code !== 0;
+}
+
+/** A ckpt that is stopped by SIGSTOP while it has the file system frozen. */
+async function stopWhileFrozen(
+  scope: Scope,
+  program: Program,
+  option: string,
+): Promise<Deno.ChildProcess> {
+  const log = `${scope.directory}/ckpt.log`;
+  for (let i = 0; i < 100; i++) {
+    Deno.writeTextFileSync(log, "");
+    const ckpt = scope.spawnCkpt(
+      ...dumpArguments(program, scope.path("images")),
+      ...["-R", "--replace", option, "-v3", "-o", log],
+    );
+    let ended = false;
+    const status = ckpt.status.then(() => ended = true);
+    while (!ended && !Deno.readTextFileSync(log).includes("froze")) {
+      await sleep(0);
+    }
+    if (ended) continue;
+    kill(ckpt.pid, SIGSTOP);
+    await until("it is stopped", () => {
+      const state = ended ? "ended" : /^State:\s+(\w)/m.exec(
+        Deno.readTextFileSync(`/proc/${ckpt.pid}/status`),
+      )?.[1];
+      return state === "T" || state === "ended" ? true : undefined;
+    });
+    if (!ended && await isFrozen(scope, program)) return ckpt;
+    kill(ckpt.pid, SIGCONT);
+    await status;
+  }
+  throw new Error("no ckpt was caught while the file system was frozen");
+}
+
+Deno.test("a file system is thawed when ckpt is killed by SIGKILL", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "ext4");
+  const ckpt = await stopWhileFrozen(scope, program, "--freeze-fs=3600");
+  kill(ckpt.pid, SIGKILL);
+  await ckpt.status;
+  const write = await scope.bash(`echo more > ${program.work}/m/other`);
+  assertEquals(write.code, 0, write.stderr);
+  assertEquals(await isFrozen(scope, program), false);
+  await dump(scope, program, scope.path("later"), "--freeze-fs");
+  await restore(scope, program, scope.path("later"));
+});
+
+Deno.test("a file system is thawed after the time that was given, and the dump fails", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "ext4");
+  const ckpt = await stopWhileFrozen(scope, program, "--freeze-fs=1");
+  // Blocks until it is thawed.
+  const write = await scope.bash(`echo more > ${program.work}/m/other`);
+  assertEquals(write.code, 0, write.stderr);
+  kill(ckpt.pid, SIGCONT);
+  assertEquals((await ckpt.status).code, EXIT.failed);
+  assertMatch(
+    Deno.readTextFileSync(`${scope.directory}/ckpt.log`),
+    /work\/m: it was thawed before the dump was complete/,
+  );
+  assertEquals(program.exists(), true);
+});
+
+Deno.test("a file system that cannot be frozen, or that ckpt writes to, is refused before anything is stopped", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "ext4");
+  const inside = await scope.ckpt(
+    ...dumpArguments(program, `${program.work}/m/images`),
+    "--freeze-fs",
+  );
+  assertEquals(inside.code, EXIT.refused, inside.stderr);
+  assertMatch(
+    inside.stderr,
+    /the file system of \S+\/m\/file \(ext4 on \S+\/m\): the images directory \(\S+\) is on it/,
+  );
+  const log = await scope.ckpt(
+    ...dumpArguments(program, scope.path("images")),
+    ...["--freeze-fs", "-o", `${program.work}/m/log`],
+  );
+  assertEquals(log.code, EXIT.refused, log.stderr);
+  assertMatch(
+    log.stderr,
+    /a file that ckpt writes to \(\S+\/m\/log\) is on it/,
+  );
+  const dry = await scope.ckpt(
+    ...dumpArguments(program, `${program.work}/m/images`),
+    ...["--freeze-fs", "--dry-run"],
+  );
+  assertEquals(dry.code, EXIT.refused, dry.stderr);
+  assertMatch(dry.stdout, /the images directory \(\S+\) is on it/);
+});
+
+Deno.test("a tmpfs cannot be frozen", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "tmpfs");
+  const answer = await scope.ckpt(
+    ...dumpArguments(program, scope.path("images")),
+    "--freeze-fs",
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  assertMatch(answer.stderr, /tmpfs cannot be frozen/);
+});
+
+Deno.test("a file system that somebody else has frozen stays so", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "ext4");
+  const m = `${program.work}/m`;
+  assertEquals((await scope.bash(`fsfreeze --freeze ${m}`)).code, 0);
+  try {
+    const answer = await scope.ckpt(
+      ...dumpArguments(program, scope.path("images")),
+      "--freeze-fs",
+    );
+    assertEquals(answer.code, EXIT.failed, answer.stderr);
+    assertMatch(
+      answer.stderr,
+      /\/m: somebody else has frozen it\n +-> let it go first: fsfreeze --unfreeze/,
+    );
+    assertEquals(await isFrozen(scope, program), true);
+  } finally {
+    await scope.bash(`fsfreeze --unfreeze ${m}`);
+  }
+  assertEquals(program.exists(), true);
+});
+
+for (const type of ["ext4", "btrfs", "tmpfs"]) {
+  Deno.test(`a file of ${type} that another task writes to fails a dump with --watch-fs`, async () => {
+    await using scope = new Scope();
+    const program = await startOn(scope, type);
+    const images = scope.path("images");
+    const dumping = dumpArguments(program, images);
+    const quiet = await scope.ckpt(...dumping, "-R", "--watch-fs");
+    assertEquals(quiet.code, EXIT.ok, quiet.stderr);
+    const writer = await scope.startCommand(scope.path("writer"), "/bin/bash", [
+      "-c",
+      `echo > ready; while :; do echo x > ${program.work}/m/file; done`,
+    ]);
+    await writer.ready();
+    const written = `test -s ${program.work}/m/file`;
+    await until(
+      "it has written",
+      async () => (await scope.bash(written)).code === 0 ? true : undefined,
+    );
+    const before = program.observe();
+    const failed = await scope.ckpt(...dumping, "--replace", "--watch-fs");
+    assertEquals(failed.code, EXIT.failed, failed.stderr);
+    assertMatch(
+      failed.stderr,
+      new RegExp(
+        `file \\S+/m/file: it was modified by task ${writer.pid} \\(bash\\) ` +
+          "during the dump, so the image would not fit it\\n +-> dump again",
+      ),
+    );
+    assertEquals(program.observe(), before);
+    const told = await scope.ckpt(
+      ...dumping,
+      ...["--replace", "--watch-fs=report"],
+    );
+    assertEquals(told.code, EXIT.ok, told.stderr);
+    assertMatch(told.stderr, /m\/file: it was modified by task/);
+    await program.ended();
+    await writer.kill();
+    await restore(scope, program, images, "--file-validation", "none");
+  });
+}
