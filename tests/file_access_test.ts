@@ -7,7 +7,7 @@ import { CKPT, dump, type Program, restore, Scope } from "./harness.ts";
 async function startWithLost(scope: Scope, script: string): Promise<Program> {
   const work = scope.path("work");
   await scope.unshareMounts(
-    `cd ${work}; mkdir -p base/a base/b m; mount --bind base/a m; echo content > m/file`,
+    `cd ${work}; mkdir base m; mount -t tmpfs none base; mkdir base/a base/b; mount --bind base/a m; echo content > m/file`,
   );
   const program = await scope.startCommand(work, "/bin/bash", [
     "-c",
@@ -19,7 +19,7 @@ async function startWithLost(scope: Scope, script: string): Promise<Program> {
 
 async function remount(scope: Scope, how: "ro" | "rw"): Promise<void> {
   const { code, stderr } = await scope.bash(
-    `mount -o remount,bind,${how} ${scope.directory}/work/m`,
+    `mount -o remount,${how} ${scope.directory}/work/base`,
   );
   assertEquals(code, 0, stderr);
 }

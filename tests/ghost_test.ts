@@ -130,6 +130,31 @@ Deno.test("a file with a name that nobody finds is linked, restored again and ag
   );
 });
 
+Deno.test("links are made below lost+found where that is wanted, and nothing of it stays", async () => {
+  await using scope = new Scope();
+  const program = await startHidden(scope);
+  const directory = `${program.work}/base/a`;
+  const below = (name: string) =>
+    [...Deno.readDirSync(`${directory}${name}`)].map(({ name }) => name);
+  const images = scope.path("images");
+  await dump(
+    ...[scope, program, images, "--link-remap"] as const,
+    ...["--link-place", "lost+found"],
+  );
+  assertEquals(below(""), ["lost+found"]);
+  const [link, ...others] = below("/lost+found/checkpoint");
+  assertMatch(link, /^unlink-at-restart-[0-9a-f]{8}-1$/);
+  assertEquals(others, []);
+  for (let i = 0; i < 2; i++) {
+    await restore(scope, program, images);
+    assertEquals(await program.verify(), "ok");
+    assertEquals(below("/lost+found/checkpoint"), [link]);
+    program.forget();
+  }
+  assertSuccess(await scope.ckpt("clean", images), "clean");
+  assertEquals(below(""), []);
+});
+
 Deno.test("a dump that fails takes its links back", async () => {
   await using scope = new Scope();
   const images = scope.path("images");

@@ -108,6 +108,14 @@ export const OPTIONS: readonly OptionEntry[] = [
       "files whose name was removed, but not another one that ckpt can find: link them beside the path they had",
   },
   {
+    name: "link-place",
+    argument: "required",
+    placeholder: "PLACE",
+    commands: ["dump"],
+    help:
+      "where --link-remap makes links: beside (default), or lost+found: below the root of the file system",
+  },
+  {
     name: "ghost-limit",
     argument: "required",
     placeholder: "SIZE",

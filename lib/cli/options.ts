@@ -4,6 +4,7 @@
  */
 import type { Reason } from "../error.ts";
 import type { CheckOptions, DumpOptions } from "../dump/options.ts";
+import type { LinkPlace } from "../ghost/links.ts";
 import type { ValidationMethod } from "../ghost/validation.ts";
 import type {
   InheritedDescriptor,
@@ -126,6 +127,7 @@ export function readOptions(
         });
       }
       exclude(parsed, "leave-running", "leave-stopped", problems);
+      const linkPlace = readLinkPlace(parsed, problems);
       return {
         command,
         options: {
@@ -136,6 +138,7 @@ export function readOptions(
           leaveStopped: flags.has("leave-stopped"),
           timeoutSeconds: readTimeout(parsed, problems),
           replace: flags.has("replace"),
+          ...linkPlace !== undefined && { linkPlace },
           ...dryRun,
           ...ghosts,
           ...validation,
@@ -261,6 +264,31 @@ function readTimeout(parsed: ParsedArguments, problems: Reason[]): number {
 const UNITS = ["", "K", "M", "G", "T"];
 
 /** A number of bytes, as criu(8) takes it: 4096, 64K, 2G. */
+const LINK_PLACES: readonly LinkPlace[] = ["beside", "lost+found"];
+
+function readLinkPlace(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): LinkPlace | undefined {
+  const text = lastValue(parsed, "link-place");
+  if (text === undefined) return undefined;
+  const place = LINK_PLACES.find((place) => place === text);
+  if (place === undefined) {
+    problems.push({
+      object: "--link-place",
+      why: `"${text}" is no such place`,
+      remedy: `write one of ${LINK_PLACES.join(", ")}`,
+    });
+  } else if (!parsed.flags.has("link-remap")) {
+    problems.push({
+      object: "--link-place",
+      why: "links are made only with --link-remap",
+      remedy: "add --link-remap",
+    });
+  }
+  return place;
+}
+
 function readGhostLimit(
   parsed: ParsedArguments,
   problems: Reason[],

@@ -139,6 +139,7 @@ Deno.test("consent to links and the limit are options of dump and check alike", 
   }
 });
 
+<<<<<<< HEAD
 Deno.test("how files are recognised and guarded is read from words and numbers", () => {
   const chosen = (line: string) => {
     const { options, problems } = read(line);
@@ -162,6 +163,23 @@ Deno.test("how files are recognised and guarded is read from words and numbers",
     chosen("restore --dry-run --file-validation mtime,filesize"),
     [["filesize", "mtime"], none, none, true],
   );
+=======
+Deno.test("links have one of two places, where they are made at all", () => {
+  const place = (line: string) => {
+    const { options, problems } = read(`dump -t 7 ${line}`);
+    return [(options as { linkPlace?: string }).linkPlace, ...problems];
+  };
+  assertEquals(place("--link-remap"), [undefined]);
+  assertEquals(place("--link-remap --link-place lost+found"), ["lost+found"]);
+  assertEquals(place("--link-place beside"), [
+    "beside",
+    "--link-place: links are made only with --link-remap",
+  ]);
+  assertEquals(place("--link-remap --link-place x"), [
+    undefined,
+    '--link-place: "x" is no such place',
+  ]);
+>>>>>>> 0b7f851 (Make deleted files right on every file system, and prove it on each)
 });
 
 Deno.test("clean takes its directory as show does", () => {

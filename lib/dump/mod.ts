@@ -125,7 +125,7 @@ async function dumpOnce(
   ], pid);
   using guards = await prepareGuards(options, running?.seen, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
-  using links = new DumpLinks(options.imagesDirectory);
+  using links = new DumpLinks(options.imagesDirectory, options.linkPlace);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 

@@ -3,6 +3,7 @@
  * line fills the options in; every path in them is absolute.
  */
 import type { Reason } from "../error.ts";
+import type { LinkPlace } from "../ghost/links.ts";
 import type { ValidationMethod } from "../ghost/validation.ts";
 
 export interface DumpOptions {
@@ -31,6 +32,8 @@ export interface DumpOptions {
   fileLocks?: boolean;
   /** Consent to links in the file systems of the program. */
   linkRemap?: boolean;
+  /** Where these are made; beside the paths the files had unless given. */
+  linkPlace?: LinkPlace;
   /** How many bytes of one deleted file are saved at most. */
   ghostLimit?: bigint;
   /** What is recorded for a restore to compare files with; build-ids unless given. */

@@ -25,6 +25,7 @@ import {
 import { DescriptionIndex } from "../files/description_index.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
+import { DELETED_MARK } from "../proc/maps.ts";
 import {
   describeMapping,
   planVmas,
@@ -416,8 +417,15 @@ function lookAtMappedFiles(pid: number, plan: VmaPlan): MappedFile[] {
   return files;
 }
 
-export function mappedFileKey({ inode, path }: Vma): string {
-  return `${inode} ${path}`;
+/**
+ * The same for mappings of one file. Of two that are deleted, or on two
+ * subvolumes, path and inode number may be the same, and the device tells them
+ * apart only in their status (btrfs, overlayfs).
+ */
+export function mappedFileKey({ inode, path, link }: Vma): string {
+  return path?.endsWith(DELETED_MARK)
+    ? `${inode} ${path} ${link}`
+    : `${inode} ${path}`;
 }
 
 function nameOfMapping({ entry }: Vma): string {

@@ -63,6 +63,7 @@ export const EBUSY = 16;
 export const EPERM = 1;
 export const EEXIST = 17;
 export const ENOTDIR = 20;
+export const ENOTEMPTY = 39;
 export const EINVAL = 22;
 export const ENODATA = 61;
 export const EMLINK = 31;

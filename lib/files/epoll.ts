@@ -165,10 +165,15 @@ export class Candidates {
   }
 }
 
-function looksLike({ status }: Candidate, line: WatchedLine): boolean {
+/**
+ * The device of a file with a path is that of its superblock in the line, but
+ * not on every file system in the status (btrfs, overlayfs).
+ */
+function looksLike({ link, status }: Candidate, line: WatchedLine): boolean {
+  if (status.ino !== line.inode) return false;
+  if (link.startsWith("/")) return true;
   const { major, minor } = deviceNumbers(status.dev);
-  return status.ino === line.inode &&
-    ((major << 20 | minor) >>> 0) === line.device;
+  return ((major << 20 | minor) >>> 0) === line.device;
 }
 
 /**

@@ -47,19 +47,30 @@ export function readInodeFlags(fd: number): number {
   try {
     syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
   } catch (error) {
-    if (!isOneOf(error, ENOTTY, EOPNOTSUPP, EINVAL)) throw error;
+    if (!hasNoFlags(error)) throw error;
     return 0;
   }
   return savedInodeFlags(new DataView(flags.buffer).getUint32(0, true));
 }
 
-/** Adds to the flags of an inode. */
-function addInodeFlags(fd: number, wanted: number): void {
+/** Gives an inode these of the flags that are saved, and no other of them. */
+function setInodeFlags(fd: number, wanted: number): void {
   const flags = new Uint8Array(8);
   const view = new DataView(flags.buffer);
-  syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
-  view.setUint32(0, view.getUint32(0, true) | wanted, true);
+  try {
+    syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
+  } catch (error) {
+    if (wanted === 0 && hasNoFlags(error)) return;
+    throw error;
+  }
+  const now = view.getUint32(0, true);
+  if ((now & KEPT_FLAGS) === wanted) return;
+  view.setUint32(0, (now & ~KEPT_FLAGS) | wanted, true);
   syscall("ioctl", BigInt(fd), FS_IOC_SETFLAGS, addressOf(flags));
+}
+
+function hasNoFlags(error: unknown): boolean {
+  return isOneOf(error, ENOTTY, EOPNOTSUPP, EINVAL);
 }
 
 /**
@@ -120,9 +131,43 @@ export interface Attributes {
   readonly inodeFlags: number;
 }
 
-/** NOCOW only acts on a file that is empty (btrfs). */
+/**
+ * Takes the flags away that the file has of its directory. NOCOW only acts on a
+ * file that is empty (btrfs).
+ */
 export function setEarlyFlags(fd: number, { inodeFlags }: Attributes): void {
-  if ((inodeFlags & FS_NOCOW_FL) !== 0) addInodeFlags(fd, FS_NOCOW_FL);
+  setInodeFlags(fd, inodeFlags & FS_NOCOW_FL);
+}
+
+const DEFAULT_ACL = "system.posix_acl_default";
+
+/** Whether a new file in a directory may get an ACL or flags of it. */
+export function handsDown(directory: string): boolean {
+  if (readXattrs(directory).some(({ name }) => name === DEFAULT_ACL)) {
+    return true;
+  }
+  const fd = open(encodeText(directory), O.RDONLY | O.DIRECTORY);
+  try {
+    return readInodeFlags(fd) !== 0;
+  } finally {
+    close(fd);
+  }
+}
+
+/** What a new file may have of its directory, and the old one had not. */
+function removeAcls(
+  path: Uint8Array<ArrayBuffer>,
+  xattrs: readonly ckpt_xattr_entry[],
+): void {
+  for (const acl of ["system.posix_acl_access", DEFAULT_ACL]) {
+    if (xattrs.some(({ name }) => name === acl)) continue;
+    const name = terminated(encodeText(acl));
+    try {
+      syscallBuffer0("removexattr", path, addressOf(name));
+    } catch (error) {
+      if (!isOneOf(error, ENODATA, EOPNOTSUPP)) throw error;
+    }
+  }
 }
 
 /**
@@ -158,6 +203,7 @@ export function setAttributes(
     () => syscallBuffer0("chown", path, BigInt(uid), BigInt(gid)),
   );
   if ((mode & S_IF.MT) !== S_IF.LNK) {
+    attempt("its ACL", () => removeAcls(path, xattrs));
     attempt(
       `its mode 0${(mode & 0o7777).toString(8)}`,
       () => syscallBuffer0("chmod", path, BigInt(mode & 0o7777)),
@@ -177,12 +223,11 @@ export function setAttributes(
       ));
   }
   attempt("its times", () => setTimes(fd, attributes));
-  const late = inodeFlags & ~FS_NOCOW_FL;
-  if (late === 0) return;
-  attempt(`its inode flags 0x${late.toString(16)}`, () => {
+  if ((inodeFlags & ~FS_NOCOW_FL) === 0) return;
+  attempt(`its inode flags 0x${inodeFlags.toString(16)}`, () => {
     const own = open(encodeText(at), O.RDONLY | O.NONBLOCK);
     try {
-      addInodeFlags(own, late);
+      setInodeFlags(own, inodeFlags);
     } finally {
       close(own);
     }

@@ -19,7 +19,7 @@ import {
   terminated,
 } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
-import { EACCES, ENOENT, EPERM } from "../ffi/errno.ts";
+import { EACCES, ENOENT, ENOTDIR, EPERM } from "../ffi/errno.ts";
 import { CkptError, EXIT } from "../error.ts";
 import { hasCapability } from "../proc/read.ts";
 
@@ -36,12 +36,16 @@ export interface ExtendedStatus {
   readonly inode: bigint;
   readonly mountId: bigint;
   readonly nlink: bigint;
+  /** When it was made, in nanoseconds; undefined where nobody knows. */
+  readonly born: bigint | undefined;
 }
 
 /** NFS asks its server anew; of other file systems nothing changes. */
 const AT_STATX_FORCE_SYNC = 0x2000n;
 const STATX_BASIC_STATS = 0x7ffn;
+const STATX_BTIME = 0x800n;
 const STATX_MNT_ID = 0x1000n;
+const NANOSECONDS = 1_000_000_000n;
 const BLOCK = 512n;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
@@ -54,9 +58,8 @@ export function statx(path: string, followLinks = true): ExtendedStatus {
     "statx",
     BigInt(AT_FDCWD),
     terminated(encodeText(path)),
-    AT_STATX_FORCE_SYNC |
-      (followLinks ? 0n : BigInt(AT_SYMLINK_NOFOLLOW)),
-    STATX_BASIC_STATS | STATX_MNT_ID,
+    AT_STATX_FORCE_SYNC | (followLinks ? 0n : BigInt(AT_SYMLINK_NOFOLLOW)),
+    STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID,
     addressOf(buffer),
   );
   return decodeStatx(new DataView(buffer.buffer), 0);
@@ -75,6 +78,9 @@ function decodeStatx(view: DataView, start: number): ExtendedStatus {
     inode: view.getBigUint64(start + 32, true),
     mountId: view.getBigUint64(start + 144, true),
     nlink: BigInt(view.getUint32(start + 16, true)),
+    born: (view.getUint32(start, true) & Number(STATX_BTIME)) === 0
+      ? undefined
+      : time(80).seconds * NANOSECONDS + BigInt(time(80).nanoseconds),
   };
 }
 
@@ -208,22 +214,6 @@ export function statusAt(path: string): FileStatus | undefined {
   }
 }
 
-/** Names in a directory; none where there is no directory any more. */
-export function namesIn(directory: string): string[] {
-  try {
-    return [...Deno.readDirSync(directory)].map(({ name }) => name);
-  } catch (error) {
-    if (error instanceof Deno.errors.PermissionDenied) {
-      throw notAllowed(directory, error);
-    }
-    if (
-      error instanceof Deno.errors.NotFound ||
-      error instanceof Deno.errors.NotADirectory
-    ) return [];
-    throw error;
-  }
-}
-
 /** What to do when the kernel refuses to open, make or change a file. */
 export function remedyForDenied({ errno }: SyscallError): string | undefined {
   return errno === EACCES && !hasCapability("CAP_DAC_OVERRIDE")
@@ -277,6 +267,21 @@ function isDirectory(path: string): boolean {
   return (mode & S_IF.MT) === S_IF.DIR;
 }
 
+/** Where the mount that a directory is on, or its subvolume (btrfs), begins. */
+export function mountedAt(directory: string): string {
+  const { mountId } = statx(directory);
+  const device = statusAt(directory)?.dev;
+  let root = directory;
+  while (root !== "/") {
+    const above = splitPath(root).directory;
+    if (
+      statx(above).mountId !== mountId || statusAt(above)?.dev !== device
+    ) break;
+    root = above;
+  }
+  return root;
+}
+
 const AT_SYMLINK_FOLLOW = 0x400n;
 
 /** Gives the file that `at` leads to, a magic link of /proc, another name. */
@@ -322,50 +327,53 @@ export function unlinkIfThere(path: string): boolean {
   }
 }
 
-const BTRFS = 0x9123683en;
-const BTRFS_IOC_INO_PATHS = 0xc0389423n;
-const FIRST_INODE_OF_SUBVOLUME = 256n;
-const PATHS_BYTES = 4096;
-const PATHS_HEAD = 16;
+const DIRENT_BYTES = 1 << 16;
+/** struct linux_dirent64: d_ino, d_off, d_reclen, d_type, d_name. */
+const DIRENT_NAME = 19;
 
 /**
- * All names of an inode, where the file system knows them (btrfs.h, struct
- * btrfs_ioctl_ino_path_args).
+ * Names in a directory, with the inode numbers it has for them (getdents(2));
+ * none where there is no directory any more.
  *
- * @param directory on the same mount, in the same subvolume
+ * @throws CkptError (permission) when that may not even be tried
  */
-export function namesByInode(directory: string, inode: bigint): string[] {
-  if (fileSystemType(directory) !== BTRFS) return [];
-  let root = directory;
-  while (statusAt(root)?.ino !== FIRST_INODE_OF_SUBVOLUME) {
-    if (root === "/") return [];
-    root = splitPath(root).directory;
-  }
-  const found = new Uint8Array(PATHS_BYTES);
-  const question = new Uint8Array(56);
-  const view = new DataView(question.buffer);
-  view.setBigUint64(0, inode, true);
-  view.setBigUint64(8, BigInt(PATHS_BYTES), true);
-  view.setBigUint64(48, addressOf(found), true);
+export function namesIn(directory: string): { name: string; ino: bigint }[] {
+  let fd: number | undefined;
   try {
-    const fd = open(encodeText(root), O.RDONLY | O.DIRECTORY);
-    try {
-      syscall("ioctl", BigInt(fd), BTRFS_IOC_INO_PATHS, addressOf(question));
-    } finally {
-      close(fd);
-    }
+    fd = open(encodeText(directory), O.RDONLY | O.DIRECTORY);
+    return readNames(fd);
   } catch (error) {
-    if (error instanceof SyscallError) return [];
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === EACCES) throw notAllowed(directory, error);
+    if (error.errno === ENOENT || error.errno === ENOTDIR) return [];
     throw error;
+  } finally {
+    if (fd !== undefined) close(fd);
   }
-  const answer = new DataView(found.buffer);
-  const count = answer.getUint32(8, true);
-  return Array.from({ length: count }, (_, i) => {
-    const start = PATHS_HEAD +
-      Number(answer.getBigUint64(PATHS_HEAD + 8 * i, true));
-    const name = found.subarray(start, found.indexOf(0, start));
-    return `${root === "/" ? "" : root}/${decodeText(name)}`;
-  });
+}
+
+function readNames(directory: number): { name: string; ino: bigint }[] {
+  const names: { name: string; ino: bigint }[] = [];
+  const buffer = new Uint8Array(DIRENT_BYTES);
+  const view = new DataView(buffer.buffer);
+  for (;;) {
+    const end = Number(
+      syscall(
+        "getdents64",
+        BigInt(directory),
+        addressOf(buffer),
+        BigInt(buffer.length),
+      ),
+    );
+    if (end === 0) return names;
+    for (let at = 0; at < end; at += view.getUint16(at + 16, true)) {
+      const start = at + DIRENT_NAME;
+      names.push({
+        ino: view.getBigUint64(at, true),
+        name: decodeText(buffer.subarray(start, buffer.indexOf(0, start))),
+      });
+    }
+  }
 }
 
 const HANDLE_BYTES = 128;

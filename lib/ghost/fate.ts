@@ -86,14 +86,17 @@ export function isSillyName(link: string): boolean {
 }
 
 /** Names that dumps make; they go when their images do. */
-const LINK_NAME = /\/link_remap\.\d+$/;
+const LINK_NAME = /\/(link_remap\.\d+|unlink-at-restart-[0-9a-f]{8,}-\d+)$/;
 
 export function isLinkName(path: string): boolean {
   return LINK_NAME.test(path);
 }
 
-export function linkName(number: number): string {
-  return `link_remap.${number}`;
+/** @param stamp seconds since 1970; with it the name says what it is for */
+export function linkName(number: number, stamp?: number): string {
+  return stamp === undefined
+    ? `link_remap.${number}`
+    : `unlink-at-restart-${stamp.toString(16).padStart(8, "0")}-${number}`;
 }
 
 export function decideFate(

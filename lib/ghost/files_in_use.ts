@@ -10,7 +10,6 @@ import {
   extendedStatuses,
   fileSystemType,
   isSameFile,
-  namesByInode,
   namesIn,
   nearestDirectory,
   pathByHandle,
@@ -19,6 +18,7 @@ import {
   statusesAt,
   statx,
 } from "./calls.ts";
+import { BTRFS, isOfDeletedSubvolume, namesByInode } from "./btrfs.ts";
 import {
   AUFS,
   isLinkName,
@@ -142,10 +142,15 @@ export class FilesInUse {
       const lost = all[i];
       const { status: { allocated, mountId, nlink }, fileSystem } = known ??
         ask(lost.use);
-      // What was known of it may be older than what other clients did to it.
-      const use = { ...lost.use, status: { ...lost.use.status, nlink } };
-      const { link, status, at, holder, task } = use;
       const above = nearest.of(paths[i]);
+      const isGone = fileSystem === BTRFS &&
+        isOfDeletedSubvolume(lost.use.at, lost.use.status, above.path);
+      // What was known of it may be older than what other clients did to it.
+      const use = {
+        ...lost.use,
+        status: { ...lost.use.status, nlink: isGone ? 0n : nlink },
+      };
+      const { link, status, at, holder, task } = use;
       const mount = this.#reach(paths[i], mountId, above);
       lost.known = {
         link,
@@ -214,7 +219,12 @@ export class FilesInUse {
     const prefix = directory === "/" ? "/" : `${directory}/`;
     const bytes = statusAt(directory)?.size ?? 0n;
     if (bytes > LARGEST_DIRECTORY) return undefined;
-    for (const name of namesIn(directory)) {
+    // Some file systems have other inode numbers in directories.
+    const names = Object.groupBy(
+      namesIn(directory),
+      ({ ino }) => ino === status.ino ? "likely" : "others",
+    );
+    for (const { name } of [...names.likely ?? [], ...names.others ?? []]) {
       if (leadsToIt(prefix + name)) return prefix + name;
     }
     return undefined;
@@ -222,6 +232,7 @@ export class FilesInUse {
 }
 
 interface NearestDirectory {
+  readonly path: string;
   readonly mountId: bigint;
   readonly fileSystem: bigint;
 }
@@ -236,6 +247,7 @@ class NearestDirectories {
     if (known === undefined) {
       const nearest = nearestDirectory(path);
       known = {
+        path: nearest,
         mountId: statx(nearest).mountId,
         fileSystem: fileSystemType(nearest),
       };

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
 import { close, O, open, stat, SyscallError } from "../ffi/syscall.ts";
 import { cleanLinks, DumpLinks, LINKS_NAME } from "./links.ts";
@@ -30,8 +30,8 @@ Deno.test("links of a dump that fails are gone, and so is the list of them", () 
     {
       using links = new DumpLinks(images);
       assertEquals(
-        links.add(at, `${work}/file`, stat(fd)),
-        `${work}/link_remap.1`,
+        links.add([{ at, path: `${work}/file`, status: stat(fd) }]),
+        [`${work}/link_remap.1`],
       );
       assertEquals(names(work), ["link_remap.1"]);
       assertEquals(names(images), [LINKS_NAME]);
@@ -44,8 +44,11 @@ Deno.test("links of a complete image stay until it is cleaned", () =>
   withFile((images, work, at, fd) => {
     {
       using links = new DumpLinks(images);
-      links.add(at, `${work}/file`, stat(fd));
-      links.add(at, `${work}/gone/too/file`, stat(fd));
+      links.add([`${work}/file`, `${work}/gone/too/file`].map((path) => ({
+        at,
+        path,
+        status: stat(fd),
+      })));
       links.commit();
     }
     assertEquals(names(work), ["link_remap.1", "link_remap.2"]);
@@ -69,7 +72,7 @@ Deno.test("links of an image that is replaced go when the new one is complete, n
   withFile((images, work, at, fd) => {
     const dump = (complete: boolean) => {
       using links = new DumpLinks(images);
-      links.add(at, `${work}/file`, stat(fd));
+      links.add([{ at, path: `${work}/file`, status: stat(fd) }]);
       if (complete) links.commit();
     };
     dump(true);
@@ -83,7 +86,8 @@ Deno.test("links of an image that is replaced go when the new one is complete, n
 Deno.test("a link that a killed dump left is known", () =>
   withFile((images, work, at, fd) => {
     // Neither completed nor disposed of.
-    new DumpLinks(images).add(at, `${work}/file`, stat(fd));
+    const file = { at, path: `${work}/file`, status: stat(fd) };
+    new DumpLinks(images).add([file]);
     assertEquals(cleanLinks(images).removed, [`${work}/link_remap.1`]);
     assertEquals(names(work), []);
   }));
@@ -92,7 +96,9 @@ Deno.test("a file without any name cannot be linked, and nothing is left of the 
   withFile((images, work, at, fd) => {
     Deno.removeSync(`${work}/../kept`);
     using links = new DumpLinks(images);
-    assertThrows(() => links.add(at, `${work}/file`, stat(fd)), SyscallError);
+    const path = `${work}/file`;
+    const [answer] = links.add([{ at, path, status: stat(fd) }]);
+    assertInstanceOf(answer, SyscallError);
     assertEquals(names(images), []);
   }));
 
@@ -106,10 +112,28 @@ Deno.test("a damaged list is told, and nothing is removed by it", () =>
         "[1]",
         '[{"path":"x","dev":"1","ino":"2"}]',
         `[{"path":"${work}/link_remap.1","dev":"1"}]`,
+        `[{"path":"${work}/link_remap.1","directory":"${work}"}]`,
+        '[{"directory":"x"}]',
       ]
     ) {
       Deno.writeTextFileSync(`${images}/${LINKS_NAME}`, text);
       assertThrows(() => cleanLinks(images), CkptError, "does not list links");
     }
     assertEquals(names(work), ["link_remap.1"]);
+  }));
+
+Deno.test("a link is known again by its inode and birth, whatever the device number is by then", () =>
+  withFile((images, work, at, fd) => {
+    const file = { at, path: `${work}/file`, status: stat(fd) };
+    new DumpLinks(images).add([file]);
+    const list = `${images}/${LINKS_NAME}`;
+    const [noted] = JSON.parse(Deno.readTextFileSync(list));
+    if (noted.born === undefined) return; // this file system does not tell
+    Deno.writeTextFileSync(
+      list,
+      JSON.stringify([{ ...noted, dev: "99999", born: "1" }]),
+    );
+    assertEquals(cleanLinks(images).replaced, [`${work}/link_remap.1`]);
+    Deno.writeTextFileSync(list, JSON.stringify([{ ...noted, dev: "99999" }]));
+    assertEquals(cleanLinks(images).removed, [`${work}/link_remap.1`]);
   }));

@@ -42,8 +42,14 @@ import {
   unlink,
 } from "./calls.ts";
 import { copyRange } from "./content.ts";
-import { NFS } from "./fate.ts";
 import { makeSmallGhosts } from "./make_small.ts";
+import {
+  inDirectory,
+  type Name,
+  withName,
+  withNameIn,
+  WritableMounts,
+} from "./names.ts";
 import { type Ghost, Ghosts, type Remap } from "./remaps.ts";
 
 /** A descriptor of ckpt's that stands for a file of the image. */
@@ -71,6 +77,7 @@ export class MadeFiles implements Disposable {
   readonly byFile = new Map<number, MadeFile>();
   readonly #fds: number[] = [];
   readonly #fifos = new Map<number, Ghost>();
+  readonly #mounts = new WritableMounts();
 
   private constructor() {}
 
@@ -101,11 +108,22 @@ export class MadeFiles implements Disposable {
         return { remap, wanted };
       });
       made.#makeSmall(ghosts, all);
+      const left = new Map<number, readonly Wanted[]>();
       for (const { remap, wanted } of all) {
         if (made.byFile.has(wanted[0].id)) continue;
         if (remap.kind === "link") made.#openLinked(remap.path, wanted);
-        else await made.#makeGhost(ghosts, remap.id, wanted, report);
+        else left.set(remap.id, wanted);
       }
+      const inside = ghostsInside(set, left);
+      const nested = new Set([...inside.values()].flat());
+      const tree = { ghosts, wanted: left, inside };
+      for (const [id, wanted] of left) {
+        if (nested.has(id)) continue;
+        await made.#makeGhost(tree, id, wanted, report);
+      }
+      made.#mounts[Symbol.dispose]();
+      const missing = [...remaps.keys()].find((id) => !made.byFile.has(id));
+      if (missing !== undefined) throw inNoDirectory(set, missing);
       return made;
     } catch (error) {
       made[Symbol.dispose]();
@@ -118,6 +136,7 @@ export class MadeFiles implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#mounts[Symbol.dispose]();
     for (const fd of this.#fds.splice(0)) close(fd);
     this.byFile.clear();
   }
@@ -148,13 +167,18 @@ export class MadeFiles implements Disposable {
   }
 
   async #makeGhost(
-    ghosts: Ghosts,
+    tree: GhostTree,
     id: number,
     wanted: readonly Wanted[],
     report: Report,
   ): Promise<void> {
+    const { ghosts } = tree;
     const ghost = ghosts.read(id);
     const [{ path }] = wanted;
+    if ((ghost.attributes.mode & S_IF.MT) === S_IF.DIR) {
+      attempt(path, () => this.#makeDirectory(tree, id, ghost, undefined));
+      return;
+    }
     const fd = attempt(path, () => this.#create(ghost, wanted));
     if ((ghost.attributes.mode & S_IF.MT) === S_IF.REG) {
       await attemptAsync(
@@ -188,33 +212,64 @@ export class MadeFiles implements Disposable {
       }
       return made;
     }
-    const remove = (ghost.attributes.mode & S_IF.MT) === S_IF.DIR
-      ? rmdir
-      : unlink;
     const [first, ...others] = Map.groupBy(rest, ({ path }) => path);
     return withName(
       first[0],
-      (name) => createNamed(name, ghost),
-      remove,
+      this.#mounts,
+      (at) => createNamed(at, ghost),
+      unlink,
       (name) => {
         // While it has one name, it can get another.
         for (const [path, group] of others) {
           try {
             withName(
               path,
-              (other) => linkPath(name, other),
-              remove,
-              (other) => this.#openNamed(other, group),
+              this.#mounts,
+              (at) => linkPath(name.at, at),
+              unlink,
+              (other) => this.#openNamed(other.path, group),
             );
           } catch (error) {
             // The path was that of another mount of the file system.
             if (!isOneOf(error, EXDEV)) throw error;
-            this.#openNamed(name, group);
+            this.#openNamed(name.path, group);
           }
         }
-        return this.#openNamed(name, first[1]);
+        return this.#openNew(name, first[1]);
       },
     );
+  }
+
+  /**
+   * A directory, and while it has a name those that were in it: what ".." leads
+   * to is the same then.
+   */
+  #makeDirectory(
+    tree: GhostTree,
+    id: number,
+    ghost: Ghost,
+    inside: Name | undefined,
+  ): void {
+    const wanted = tree.wanted.get(id)!;
+    const [{ path }] = wanted;
+    const use = (name: Name) => {
+      const fd = this.#openNew(name, wanted);
+      for (const child of tree.inside.get(id) ?? []) {
+        this.#makeDirectory(tree, child, tree.ghosts.read(child), name);
+      }
+      return fd;
+    };
+    const create = (at: string) => createNamed(at, ghost);
+    const fd = inside === undefined
+      ? withName(path, this.#mounts, create, rmdir, use)
+      : withNameIn(inside, path, create, rmdir, use);
+    const own = open(`/proc/self/fd/${fd}`, O.RDONLY | O.DIRECTORY);
+    try {
+      setEarlyFlags(own, ghost.attributes);
+    } finally {
+      close(own);
+    }
+    setAttributes(fd, path, ghost.attributes);
   }
 
   /**
@@ -223,9 +278,9 @@ export class MadeFiles implements Disposable {
    * @returns undefined where the file system cannot make one
    */
   #createNameless({ id, path, flags }: Wanted): number | undefined {
-    const fd = inDirectory(path, (directory) => {
+    const fd = inDirectory(path, this.#mounts, (directory) => {
       try {
-        return open(encodeText(directory), flags & ~ACTING_FLAGS, 0o600);
+        return open(encodeText(directory.path), flags & ~ACTING_FLAGS, 0o600);
       } catch (error) {
         if (isOneOf(error, EOPNOTSUPP, EINVAL)) return undefined;
         throw error;
@@ -234,6 +289,14 @@ export class MadeFiles implements Disposable {
     if (fd === undefined) return undefined;
     this.byFile.set(id, { fd: this.#keep(fd), reopen: false });
     return this.#keep(open(`/proc/self/fd/${fd}`, O.PATH));
+  }
+
+  /** @returns an O_PATH descriptor by which it can be written to */
+  #openNew({ path, at }: Name, wanted: readonly Wanted[]): number {
+    const fd = this.#openNamed(path, wanted);
+    return at === path
+      ? fd
+      : this.#keep(open(encodeText(at), O.PATH | O.NOFOLLOW));
   }
 
   /** Opens a file while it has a name. @returns an O_PATH descriptor of it */
@@ -264,9 +327,10 @@ export class MadeFiles implements Disposable {
       try {
         withName(
           path,
-          (name) => linkPath(link, name),
+          this.#mounts,
+          (at) => linkPath(link, at),
           unlink,
-          (name) => this.#openNamed(name, group),
+          (name) => this.#openNamed(name.path, group),
         );
       } catch (error) {
         if (!isOneOf(error, EXDEV, EROFS)) throw failure(path, error);
@@ -274,6 +338,39 @@ export class MadeFiles implements Disposable {
       }
     }
   }
+}
+
+/** What is to be made of ghosts. */
+interface GhostTree {
+  readonly ghosts: Ghosts;
+  readonly wanted: ReadonlyMap<number, readonly Wanted[]>;
+  /** Directories by the one that they were in. */
+  readonly inside: ReadonlyMap<number, readonly number[]>;
+}
+
+/** It is said to be in one that is no directory, or is in it itself. */
+function inNoDirectory(set: ImageSet, file: number): CkptError {
+  return new CkptError(EXIT.image, `restoring from ${set.directory}`, [{
+    object: `${imageName("ckpt-ghosts")}, file ${file}, field parent`,
+    why: "leads to no directory",
+  }]);
+}
+
+function ghostsInside(
+  set: ImageSet,
+  ghosts: ReadonlyMap<number, readonly Wanted[]>,
+): Map<number, number[]> {
+  const inside = new Map<number, number[]>();
+  for (const entry of set.read("ckpt-ghosts", undefined) ?? []) {
+    const { ghost_id, parent } = entry;
+    if (parent === undefined || !ghosts.has(parent) || !ghosts.has(ghost_id)) {
+      continue;
+    }
+    const others = inside.get(parent);
+    if (others === undefined) inside.set(parent, [ghost_id]);
+    else others.push(ghost_id);
+  }
+  return inside;
 }
 
 function createNamed(name: string, { image, attributes }: Ghost): void {
@@ -313,74 +410,6 @@ function linkPath(from: string, name: string): void {
     BigInt(AT_FDCWD),
     addressOf(target),
   );
-}
-
-/** How many names are tried where another file has the old one. */
-const TRIES = 100;
-
-/**
- * Lets `use` see a new file under its old name, or one beside that where it is
- * taken.
- */
-function withName<T>(
-  path: string,
-  create: (name: string) => void,
-  remove: (name: string) => void,
-  use: (name: string) => T,
-): T {
-  return inDirectory(path, (directory) => {
-    const prefix = directory === "/" ? "/" : `${directory}/`;
-    const old = prefix + splitPath(path).name;
-    let name = old;
-    for (let i = 1;; i++) {
-      try {
-        create(name);
-        break;
-      } catch (error) {
-        if (!isOneOf(error, EEXIST) || i > TRIES) throw error;
-        name = `${old}.ckpt-ghost.${i}`;
-      }
-    }
-    try {
-      return use(name);
-    } finally {
-      remove(name);
-    }
-  });
-}
-
-/**
- * Lets `use` see the directory of a path. Those that are gone are there
- * meanwhile; where something else has the name of one, the nearest directory
- * above takes its place.
- */
-function inDirectory<T>(path: string, use: (directory: string) => T): T {
-  const nearest = nearestDirectory(path);
-  const { directory } = splitPath(path);
-  const missing: string[] = [];
-  for (let at = directory; at !== nearest; at = splitPath(at).directory) {
-    missing.unshift(at);
-  }
-  // On NFS a file in use keeps a name, so its directory could not go again.
-  if (
-    missing.some((name) => statusAt(name) !== undefined) ||
-    missing.length > 0 && fileSystemType(nearest) === NFS
-  ) return use(nearest);
-  const made: string[] = [];
-  try {
-    for (const name of missing) {
-      syscallBuffer1(
-        "mkdirat",
-        BigInt(AT_FDCWD),
-        terminated(encodeText(name)),
-        0o700n,
-      );
-      made.push(name);
-    }
-    return use(directory);
-  } finally {
-    for (const name of made.reverse()) rmdir(name);
-  }
 }
 
 const FALLOC_FL_KEEP_SIZE = 1n;
@@ -468,7 +497,7 @@ function failure(path: string, error: unknown): unknown {
   }], { cause: error });
 }
 
-/** Files without a name that could not be made, for want of a writable mount. */
+/** Files without a name that could not be made, for want of a writable file system. */
 export function unmakeable(
   remaps: ReadonlyMap<number, Remap>,
   files: ReadonlyMap<number, file_entry>,
@@ -478,10 +507,14 @@ export function unmakeable(
       kind === "ghost" ? [files.get(id)!.reg!.name] : []
     ),
   );
+  using mounts = new WritableMounts();
   const readOnly = new Map(
     [...new Set([...paths].map((path) => splitPath(path).directory))].map(
-      (directory) =>
-        [directory, isReadOnly(nearestDirectory(`${directory}/x`))] as const,
+      (directory) => {
+        const nearest = nearestDirectory(`${directory}/x`);
+        const isWritable = !isReadOnly(nearest) || mounts.canWrite(nearest);
+        return [directory, !isWritable] as const;
+      },
     ),
   );
   return [...paths].filter((path) => readOnly.get(splitPath(path).directory))

@@ -3,13 +3,13 @@
  * not plain about one is left to those that make them one by one.
  */
 import { Calls, Slots, Texts } from "../ffi/calls.ts";
-import { describeErrno, EEXIST } from "../ffi/errno.ts";
+import { describeErrno, EEXIST, EROFS } from "../ffi/errno.ts";
 import { CkptError, EXIT } from "../error.ts";
 import { AT_FDCWD, close, O, open, S_IF } from "../ffi/syscall.ts";
 import { decodeWholeGhost } from "../image/ghost.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import { imageName } from "../image/kinds.ts";
-import { putTimes, TIMES_BYTES } from "./attributes.ts";
+import { handsDown, putTimes, TIMES_BYTES } from "./attributes.ts";
 import { nearestDirectory, splitPath } from "./calls.ts";
 import { SMALLEST_WITH_CHUNKS } from "./ghost_entry.ts";
 import type { Ghost, Ghosts } from "./remaps.ts";
@@ -58,7 +58,7 @@ class Directories {
     const { directory } = splitPath(path);
     let known = this.#known.get(directory);
     if (known === undefined) {
-      known = nearestDirectory(path) === directory;
+      known = nearestDirectory(path) === directory && !handsDown(directory);
       this.#known.set(directory, known);
     }
     return known;
@@ -203,8 +203,8 @@ function makeSome<T extends PlainWanted>(
   for (const [i, { wanted, ghost }] of all.entries()) {
     const result = calls.result(i, opened);
     if (result >= 0) keep(wanted, result);
-    // Another file has the name.
-    if (calls.result(i, made) === -EEXIST) continue;
+    // Another file has the name, or it takes another way to write there.
+    if ([-EEXIST, -EROFS].includes(calls.result(i, made))) continue;
     const failed = steps.find(([, call]) => calls.result(i, call) < 0);
     const short = calls.result(i, written) !==
       (ghost.image.chunks[0]?.length ?? 0);

@@ -33,7 +33,7 @@ import {
   readInodeFlags,
   readXattrs,
 } from "./attributes.ts";
-import { fileSystemType, remedyForDenied, statx } from "./calls.ts";
+import { fileSystemType, remedyForDenied, statusAt, statx } from "./calls.ts";
 import {
   copyRange,
   dataSegments,
@@ -62,7 +62,7 @@ import {
   ghostEntry,
   SMALLEST_WITH_CHUNKS,
 } from "./ghost_entry.ts";
-import type { DumpLinks } from "./links.ts";
+import type { DumpLinks, ToLink } from "./links.ts";
 import { type NumberedFile, saveSmallGhosts } from "./save_small.ts";
 
 /** How the image says where a file is. */
@@ -101,14 +101,12 @@ export async function saveLostFiles(
   const saved = new SavedFiles();
   const ghosts = new Map<string, number>();
   const unsaved: NumberedFile[] = [];
-  const linked = new Map<string, string | undefined>();
-  for (const file of files.lost) {
+  const { lost } = files;
+  const linked = linkFiles(lost, options, links, report);
+  for (const file of lost) {
     const inode = inodeKey(file.status);
     let fate = decideFate(file, options);
     if (fate.kind === "link") {
-      if (!linked.has(inode)) {
-        linked.set(inode, tryLink(file, fate.path, links, report));
-      }
       const link = linked.get(inode);
       if (link !== undefined) {
         saved.places.set(fileKey(file), { path: fate.path, remap: { link } });
@@ -142,6 +140,17 @@ export async function saveLostFiles(
   for (const { id, file } of saveSmallGhosts(unsaved, writer, saved.ghosts)) {
     await saveGhost(id, file, writer, saved, report);
   }
+  for (const { id, file: { at, status } } of unsaved) {
+    if ((status.mode & S_IF.MT) !== S_IF.DIR) continue;
+    const above = statusAt(`${at}/..`);
+    const parent = above && ghosts.get(inodeKey(above));
+    if (parent === undefined) continue;
+    const known = saved.ghosts.find(({ ghost_id }) => ghost_id === id);
+    if (known !== undefined) known.parent = parent;
+    else {
+      saved.ghosts.push({ ghost_id: id, xattrs: [], allocated: [], parent });
+    }
+  }
   return saved;
 }
 
@@ -152,37 +161,57 @@ export function describe(
   return `${holder} (${link}) of task ${task}`;
 }
 
-/** @returns undefined when the file system knows no links, or no name is left */
-function tryLink(
-  file: LostFileInUse,
-  path: string,
+/** The names that files get, by their inodes; those that get none are left out. */
+function linkFiles(
+  lost: readonly LostFileInUse[],
+  options: FateOptions,
   links: DumpLinks,
   report: Report,
-): string | undefined {
-  try {
-    return links.add(file.at, path, file.status);
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    if (error.errno === ENOENT && mayHaveNoName(file)) return undefined;
-    const capable = hasCapability("CAP_FOWNER") &&
-      hasCapability("CAP_DAC_OVERRIDE");
-    if (isOneOf(error, EPERM, EOPNOTSUPP) && capable) {
-      report.log(
-        2,
-        `${describe(file)}: its file system cannot link it, so its content ` +
-          "is saved; later writes will not reach its other names",
-      );
-      return undefined;
-    }
-    const exit = capable ? EXIT.failed : EXIT.permission;
-    throw new CkptError(exit, "linking deleted files", [{
-      object: describe(file),
-      why: error.message,
-      remedy: capable
-        ? remedyFor(error)
-        : "ckpt needs the capabilities CAP_FOWNER and CAP_DAC_OVERRIDE",
-    }], { cause: error });
+): ReadonlyMap<string, string> {
+  const wanted = new Map<string, ToLink & { file: LostFileInUse }>();
+  for (const file of lost) {
+    const fate = decideFate(file, options);
+    const inode = inodeKey(file.status);
+    if (fate.kind !== "link" || wanted.has(inode)) continue;
+    const { at, status } = file;
+    wanted.set(inode, { at, path: fate.path, status, file });
   }
+  const linked = new Map<string, string>();
+  if (wanted.size === 0) return linked;
+  const done = links.add([...wanted.values()]);
+  [...wanted].forEach(([inode, { file }], i) => {
+    const link = done[i];
+    if (typeof link === "string") linked.set(inode, link);
+    else judgeFailure(file, link, report);
+  });
+  return linked;
+}
+
+/** The file system knows no links, or the file has no name left; or throws. */
+function judgeFailure(
+  file: LostFileInUse,
+  error: SyscallError,
+  report: Report,
+): void {
+  if (error.errno === ENOENT && mayHaveNoName(file)) return;
+  const capable = hasCapability("CAP_FOWNER") &&
+    hasCapability("CAP_DAC_OVERRIDE");
+  if (isOneOf(error, EPERM, EOPNOTSUPP) && capable) {
+    report.log(
+      2,
+      `${describe(file)}: its file system cannot link it, so its content ` +
+        "is saved; later writes will not reach its other names",
+    );
+    return;
+  }
+  const exit = capable ? EXIT.failed : EXIT.permission;
+  throw new CkptError(exit, "linking deleted files", [{
+    object: describe(file),
+    why: error.message,
+    remedy: capable
+      ? remedyFor(error)
+      : "ckpt needs the capabilities CAP_FOWNER and CAP_DAC_OVERRIDE",
+  }], { cause: error });
 }
 
 function remedyFor(error: SyscallError): string | undefined {

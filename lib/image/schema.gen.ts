@@ -336,6 +336,7 @@ export interface ckpt_ghost_entry {
   atime_ns?: number | undefined;
   mtime_ns?: number | undefined;
   allocated: ckpt_range_entry[];
+  parent?: number | undefined;
 }
 
 export interface ckpt_inherited_entry {
@@ -1708,7 +1709,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_ended_leader_entry: "1!uint32 status",
   ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
-  ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated",
+  ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",

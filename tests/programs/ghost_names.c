@@ -8,6 +8,7 @@
  *   bound     mounted where it is, its name elsewhere is gone
  *   log       deleted, and written to all the time
  *   lower     deleted from m, an overlay that had it, "lower", from its lower layer; it was only read
+ * argv[3]: the directory they are in, the work directory unless given.
  */
 #include "check.h"
 #include <dirent.h>
@@ -15,19 +16,20 @@
 #include <sys/stat.h>
 
 static char path[4300];
+static const char *place;
 
-static const char *in_work(const char *name) {
-  snprintf(path, sizeof(path), "%.4000s/%s", check_dir, name);
+static const char *in_place(const char *name) {
+  snprintf(path, sizeof(path), "%.4000s/%s", place, name);
   return path;
 }
 static void put(const char *name, const char *text) {
-  int fd = (int)MUST(open(in_work(name), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  int fd = (int)MUST(open(in_place(name), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (write(fd, text, strlen(text)) != (ssize_t)strlen(text)) check_die("cannot write");
   MUST(close(fd));
 }
 static void expect(const char *name, const char *text) {
   char now[256] = "";
-  int fd = open(in_work(name), O_RDONLY | O_CLOEXEC);
+  int fd = open(in_place(name), O_RDONLY | O_CLOEXEC);
   CHECK_EQ("open %s", 1, fd >= 0, name);
   CHECK_EQ("size of %s", strlen(text), read(fd, now, sizeof(now) - 1), name);
   CHECK_STRING("%s", text, now, name);
@@ -36,7 +38,7 @@ static void expect(const char *name, const char *text) {
 /** What begins with `file` in a directory. */
 static int count(const char *directory) {
   int found = 0;
-  DIR *names = opendir(in_work(directory));
+  DIR *names = opendir(in_place(directory));
   if (!names) return -1;
   for (struct dirent *entry; (entry = readdir(names));) found += strncmp(entry->d_name, "file", 4) == 0;
   closedir(names);
@@ -50,14 +52,14 @@ static void replaced(void) {
   put("file", "old");
   put("file.new", "new");
   struct stat before, after;
-  int fd = (int)MUST(open(in_work("file"), O_RDWR | O_APPEND));
+  int fd = (int)MUST(open(in_place("file"), O_RDWR | O_APPEND));
   char *mapped = (char *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
   char from[4300];
-  strcpy(from, in_work("file.new"));
-  MUST(rename(from, in_work("file")));
+  strcpy(from, in_place("file.new"));
+  MUST(rename(from, in_place("file")));
   MUST(stat(path, &before));
   check_ready();
-  MUST(stat(in_work("file"), &after));
+  MUST(stat(in_place("file"), &after));
   CHECK_EQ("inode of the new one", before.st_ino, after.st_ino);
   CHECK_EQ("links of the new one", before.st_nlink, after.st_nlink);
   add(fd, ", but in use");
@@ -71,13 +73,13 @@ static void replaced(void) {
 
 static void alias(const char *file, const char *link_to, const char *other, const char *directory) {
   put(file, "one");
-  int fd = (int)MUST(open(in_work(file), O_RDWR | O_APPEND)), reader = (int)MUST(open(path, O_RDONLY));
+  int fd = (int)MUST(open(in_place(file), O_RDWR | O_APPEND)), reader = (int)MUST(open(path, O_RDONLY));
   char *mapped = (char *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
   char from[4300];
-  strcpy(from, in_work(link_to));
-  unlink(in_work(other));
+  strcpy(from, in_place(link_to));
+  unlink(in_place(other));
   MUST(link(from, path));
-  MUST(unlink(in_work(file)));
+  MUST(unlink(in_place(file)));
   check_ready();
   add(fd, ", two");
   mapped[0] = 'O';
@@ -87,7 +89,7 @@ static void alias(const char *file, const char *link_to, const char *other, cons
   CHECK_STRING("by the other descriptor", "One, two", text);
   struct stat now, there;
   MUST(fstat(fd, &now));
-  MUST(stat(in_work(other), &there));
+  MUST(stat(in_place(other), &there));
   CHECK_EQ("inode", there.st_ino, now.st_ino);
   CHECK_EQ("files in the directory", strcmp(directory, ".") == 0, count(directory));
   /* for a second go */
@@ -96,7 +98,7 @@ static void alias(const char *file, const char *link_to, const char *other, cons
 }
 
 static void bound(void) {
-  int fd = (int)MUST(open(in_work("bound"), O_RDWR));
+  int fd = (int)MUST(open(in_place("bound"), O_RDWR));
   char link[4300], now[4300];
   char from[64];
   snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
@@ -113,25 +115,25 @@ static void bound(void) {
 }
 
 static void named(void) {
-  int fd = (int)MUST(open(check_dir, O_TMPFILE | O_RDWR, 0600));
-  int reader = (int)MUST(open(in_work("."), O_RDONLY));
+  int fd = (int)MUST(open(place, O_TMPFILE | O_RDWR, 0600));
+  int reader = (int)MUST(open(in_place("."), O_RDONLY));
   char from[64];
   snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
-  MUST(linkat(AT_FDCWD, from, AT_FDCWD, in_work("file"), AT_SYMLINK_FOLLOW));
+  MUST(linkat(AT_FDCWD, from, AT_FDCWD, in_place("file"), AT_SYMLINK_FOLLOW));
   add(fd, "one");
   check_ready();
   add(fd, ", two");
   expect("file", "one, two");
   struct stat now, there;
   MUST(fstat(fd, &now));
-  MUST(stat(in_work("file"), &there));
+  MUST(stat(in_place("file"), &there));
   CHECK_EQ("inode", there.st_ino, now.st_ino);
   CHECK_EQ("links", 1, now.st_nlink);
   close(reader);
 }
 
 static void lower(void) {
-  int fd = (int)MUST(open(in_work("m/lower"), O_RDONLY));
+  int fd = (int)MUST(open(in_place("m/lower"), O_RDONLY));
   char *mapped = (char *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
   MUST(unlink(path));
   struct stat before, after;
@@ -144,14 +146,14 @@ static void lower(void) {
   char text[64] = "";
   CHECK_EQ("read", 18, read(fd, text, sizeof(text)));
   CHECK_STRING("content", "of the lower layer", text);
-  CHECK_EQ("it has no name", -1, access(in_work("m/lower"), F_OK));
+  CHECK_EQ("it has no name", -1, access(in_place("m/lower"), F_OK));
 }
 
 static void keep_a_log(void) {
-  int fd = (int)MUST(open(in_work("file"), O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0600));
+  int fd = (int)MUST(open(in_place("file"), O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0600));
   MUST(unlink(path));
   char go[4300];
-  strcpy(go, in_work("go"));
+  snprintf(go, sizeof(go), "%s/go", check_dir);
   char text[32];
   check_write_file("ready", text, (size_t)snprintf(text, sizeof(text), "%d\n", getpid()));
   double end = check_seconds() + CHECK_SECONDS_TO_LIVE;
@@ -173,6 +175,7 @@ static void keep_a_log(void) {
 int main(int argc, char **argv) {
   check_start(argc, argv);
   const char *kind = argc > 2 ? argv[2] : "";
+  place = argc > 3 ? argv[3] : check_dir;
   if (strcmp(kind, "replaced") == 0) replaced();
   else if (strcmp(kind, "alias") == 0) alias("file", "file", "file.other", ".");
   else if (strcmp(kind, "hidden") == 0) alias("m/file", "base/a/file", "base/b/file", "m");

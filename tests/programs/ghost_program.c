@@ -1,6 +1,7 @@
 /*
  * A program whose file and one of whose libraries are gone: "deleted", or "replaced" by other files of these names, as
- * by an upgrade of packages. It runs from copies, and calls code of both files that was not called before.
+ * by an upgrade of packages. It runs from copies, and calls code of both files that was not called before. argv[3]: the directory these
+ * are in, the work directory unless given.
  */
 #include "check.h"
 #include <dlfcn.h>
@@ -49,8 +50,9 @@ int main(int argc, char **argv) {
   check_start(argc, argv);
   if (argc > 2 && strcmp(argv[2], "answer") == 0) return 3;
   bool replace = argc > 2 && strcmp(argv[2], "replaced") == 0;
-  snprintf(program, sizeof(program), "%s/program", check_dir);
-  snprintf(library, sizeof(library), "%s/library.so", check_dir);
+  const char *place = argc > 3 ? argv[3] : check_dir;
+  snprintf(program, sizeof(program), "%s/program", place);
+  snprintf(library, sizeof(library), "%s/library.so", place);
   char self[4200];
   self[MUST(readlink("/proc/self/exe", self, sizeof(self) - 1))] = 0;
   if (strcmp(self, program) != 0) {

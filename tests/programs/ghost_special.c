@@ -1,6 +1,7 @@
 /*
  * What is deleted and no regular file: a directory that is the working directory and one that is open, a fifo with
- * content, a symbolic link and a socket by O_PATH, a device. All of them are in a directory that is gone, too.
+ * content, a symbolic link and a socket by O_PATH, a device. All of them are in a directory that is gone, too. argv[2]:
+ * the directory that one is in, the work directory unless given.
  */
 #include "check.h"
 #include <sys/socket.h>
@@ -27,7 +28,7 @@ static void compare(const char *name, int fd, const struct stat *before) {
 
 int main(int argc, char **argv) {
   check_start(argc, argv);
-  snprintf(place, sizeof(place), "%.4000s/place", check_dir);
+  snprintf(place, sizeof(place), "%.4000s/place", argc > 2 ? argv[2] : check_dir);
   MUST(mkdir(place, 0755));
   MUST(mkdir(in_place("cwd"), 0750));
   MUST(mkdir(in_place("open"), 0700));
