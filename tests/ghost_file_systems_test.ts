@@ -31,6 +31,7 @@ const EVERYWHERE = [
     "marked",
     "bytes",
     "fifo",
+    "sockets",
     "rotated",
     "spool",
   ].map((kind) => ["ghost_cases", kind, PLACE]),

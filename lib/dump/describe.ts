@@ -191,7 +191,7 @@ export function writeImages(
   }
   writeLocks(writer, described);
   writePipes(writer, described, features);
-  writeSockets(writer, described);
+  writeSockets(writer, described, features);
   const { segments } = survey.seen.segments;
   if (segments.length > 0) {
     const { shm, extensions } = describeSegments(segments);
@@ -295,6 +295,7 @@ function writePipes(
 function writeSockets(
   writer: ImageWriter,
   { processes, files, sockets }: Described,
+  features: Set<Feature>,
 ): void {
   const { queues, extensions } = describeSockets(
     processes.flatMap(({ survey }) =>
@@ -306,6 +307,9 @@ function writeSockets(
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
     writer.write("ckpt-sockets", undefined, extensions);
+  }
+  if (extensions.some(({ other_names }) => other_names.length > 0)) {
+    features.add("ckpt:socket-names");
   }
 }
 

@@ -62,6 +62,7 @@ export function describeSockets(
       options: [...socket.options.further],
       pending: [],
       packets: [],
+      other_names: [],
     };
     if (uid !== 0 || gid !== 0) Object.assign(extension, { uid, gid });
     if (socket.family === "unix") {
@@ -79,6 +80,9 @@ export function describeSockets(
       extension.pending = [...diag.pending];
       extension.reset = isReset(socket) || undefined;
       extension.lost_peer = hasLostPeer(socket) || undefined;
+      // What was accepted has the file of what listens.
+      const isBound = files.entries[id - 1].usk?.file_perms !== undefined;
+      extension.other_names = isBound ? [...socket.file!.otherNames] : [];
       // Where it has a peer, all is from that.
       const isOpenToAll = diag.peer === undefined;
       extension.packets = packets.map(({ sender, name }) => ({

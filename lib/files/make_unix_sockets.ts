@@ -284,14 +284,36 @@ class UnixMaker {
 
   /** When all have connected: owner and mode of the file, or its end. */
   #settleFile(one: WantedUnix): void {
-    const { name, file_perms, deleted } = one.entry;
+    const { name, deleted } = one.entry;
     if (!isPath(name)) return;
+    const { program } = this.#table;
+    const { other_names } = one.extension;
+    const path = pathOf(name);
+    const place = program.text(encodeText(path));
+    if (!deleted || other_names.length > 0) this.#settleAccess(one, place);
+    for (const other of other_names) {
+      const to = program.text(encodeText(other));
+      // Another name of the old file, which nobody has, as was seen before.
+      program.call("unlinkat", [AT_FDCWD, to, 0], `removing ${other}`, {
+        mayFail: true,
+      });
+      program.call(
+        "linkat",
+        [AT_FDCWD, place, AT_FDCWD, to, 0],
+        `linking ${path} as ${other}`,
+      );
+    }
     if (deleted) this.#unlink(one);
-    else if (file_perms !== undefined) {
+  }
+
+  #settleAccess(
+    { entry: { name, file_perms } }: WantedUnix,
+    place: Data,
+  ): void {
+    if (file_perms !== undefined) {
       const { program } = this.#table;
       const path = pathOf(name);
       const { uid, gid, mode } = file_perms;
-      const place = program.text(encodeText(path));
       program.call("lchown", [place, uid, gid], `setting the owner of ${path}`);
       program.call("chmod", [place, mode], `setting the mode of ${path}`);
     }

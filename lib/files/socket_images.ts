@@ -36,7 +36,7 @@ export interface SocketImages {
 export const NO_SOCKETS: SocketImages = { unix: new Map(), inet: new Map() };
 
 export function noExtension(id: number): ckpt_socket_entry {
-  return { id, options: [], pending: [], packets: [] };
+  return { id, options: [], pending: [], packets: [], other_names: [] };
 }
 
 /** @param set validated */

@@ -31,12 +31,14 @@ function unixProblems({ unix }: SocketImages): Reason[] {
       isAccepted && topology.listener(socket) !== undefined
     ) return [];
     const path = absolute(pathOf(name), name_dir);
-    const why = isPath(name)
-      ? whyPathIsTaken(path, host, !isAccepted)
-      : whyNameIsTaken(name, host);
-    if (why === undefined) return [];
-    const object = `the Unix socket ${isPath(name) ? path : nameText(name)}`;
-    return [{ object, why }];
+    const whys = isPath(name)
+      ? [path, ...socket.extension.other_names].map((path) =>
+        [path, whyPathIsTaken(path, host, !isAccepted)] as const
+      )
+      : [[nameText(name), whyNameIsTaken(name, host)] as const];
+    return whys.flatMap(([name, why]) =>
+      why === undefined ? [] : [{ object: `the Unix socket ${name}`, why }]
+    );
   });
 }
 
@@ -72,7 +74,7 @@ function whyPathIsTaken(
   }
   const user = host.find(({ fileIno, name }) =>
     fileIno === Number(BigInt.asUintN(32, status.ino)) &&
-    lastPart(pathOf(name)) === lastPart(path)
+    (lastPart(pathOf(name)) === lastPart(path) || status.nlink > 1n)
   );
   if (user !== undefined) {
     return `this path is in use by a socket of ${holderOf(user.ino)}`;

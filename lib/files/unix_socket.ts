@@ -18,6 +18,7 @@ import type {
   fown_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
+import { namesIn, splitPath } from "../ghost/calls.ts";
 import { type UnixDiag, unixSocket } from "./sock_diag.ts";
 import {
   getOption,
@@ -51,8 +52,10 @@ export interface SeenUnixSocket {
 export interface BoundFile {
   /** Where a name that is no absolute path begins. */
   readonly directory: string | undefined;
-  /** It has no name any more. */
+  /** It has no name any more, or only others. */
   readonly deleted: boolean;
+  /** Paths of its other names (hard links). */
+  readonly otherNames: readonly string[];
   /** Why it cannot be found by the name that it was bound to. */
   readonly why: string | undefined;
   readonly access: file_perms_entry;
@@ -133,7 +136,7 @@ function lookAtFile(
   try {
     const status = stat(found);
     const link = decodeText(readLink(`/proc/self/fd/${found}`));
-    return boundFile(pathOf(name), link, status, statusAt);
+    return boundFile(pathOf(name), link, status, statusAt, namesIn);
   } finally {
     close(found);
   }
@@ -154,15 +157,20 @@ const DELETED = " (deleted)";
  * @param name as bound
  * @param link where the kernel says that the file is
  * @param at what is at a path now
+ * @param names what is in a directory; other hard links are sought there
  */
 export function boundFile(
   name: string,
   link: string,
   status: FileStatus,
   at: (path: string) => FileStatus | undefined,
+  names: (directory: string) => readonly { name: string }[],
 ): BoundFile {
-  const deleted = status.nlink === 0n;
-  const where = deleted && link.endsWith(DELETED)
+  const isIt = (path: string) => {
+    const found = at(path);
+    return found?.ino === status.ino && found.dev === status.dev;
+  };
+  const where = link.endsWith(DELETED) && !isIt(link)
     ? link.slice(0, -DELETED.length)
     : link;
   const relative = !name.startsWith("/");
@@ -170,13 +178,21 @@ export function boundFile(
     ? where.slice(0, -name.length - 1) || "/"
     : undefined;
   const path = relative ? where : name;
-  const found = deleted ? undefined : at(path);
-  const same = found?.ino === status.ino && found.dev === status.dev;
+  const same = status.nlink > 0n && isIt(path);
+  const known = same ? 1n : 0n;
+  const otherNames = status.nlink === known ? [] : linksBeside(where, names)
+    .filter((other) => other !== where || !same).filter(isIt);
+  const missing = status.nlink - known - BigInt(otherNames.length);
   return {
     directory,
-    deleted,
-    why: relative && directory === undefined || !deleted && !same
+    deleted: !same,
+    otherNames,
+    why: relative && directory === undefined ||
+        !same && (missing > 0n || status.nlink > 0n && at(path) !== undefined)
       ? `the file it is bound to is ${where} now, and not ${name}`
+      : missing > 0n
+      ? `the file it is bound to has ${missing} more names, which are not in ` +
+        "its directory"
       : undefined,
     access: {
       mode: status.mode & PERMISSIONS,
@@ -184,6 +200,15 @@ export function boundFile(
       gid: status.gid,
     },
   };
+}
+
+function linksBeside(
+  path: string,
+  names: (directory: string) => readonly { name: string }[],
+): string[] {
+  const { directory } = splitPath(path);
+  const prefix = directory === "/" ? "/" : `${directory}/`;
+  return names(directory).map(({ name }) => prefix + name);
 }
 
 /** What has to be known of the other sockets of the tree, and outside. */

@@ -25,31 +25,72 @@ const STATUS: FileStatus = {
 };
 
 Deno.test("the file of a socket is found by the name it was bound to, or why not", () => {
-  const there = (path: string) => (at: string) =>
-    at === path ? STATUS : undefined;
+  const there = (...paths: string[]) => (at: string) =>
+    paths.includes(at) ? STATUS : undefined;
+  const names = (...list: string[]) => () => list.map((name) => ({ name }));
   const access = { mode: 0o755, uid: 12, gid: 34 };
   const gone = { ...STATUS, nlink: 0n };
-  const none = { directory: undefined, deleted: false, why: undefined, access };
-  assertEquals(boundFile("/a/b", "/a/b", STATUS, there("/a/b")), none);
+  const none = {
+    directory: undefined,
+    deleted: false,
+    otherNames: [],
+    why: undefined,
+    access,
+  };
+  assertEquals(boundFile("/a/b", "/a/b", STATUS, there("/a/b"), names()), none);
   // By way of a symbolic link.
-  assertEquals(boundFile("/l/b", "/a/b", STATUS, there("/l/b")), none);
+  assertEquals(boundFile("/l/b", "/a/b", STATUS, there("/l/b"), names()), none);
   assertEquals(
-    boundFile("b", "/a/b", STATUS, there("/a/b")),
+    boundFile("b", "/a/b", STATUS, there("/a/b"), names()),
     { ...none, directory: "/a" },
   );
   assertEquals(
-    boundFile("b", "/b", STATUS, there("/b")),
+    boundFile("b", "/b", STATUS, there("/b"), names()),
     { ...none, directory: "/" },
   );
   assertEquals(
-    boundFile("/a/b", "/a/b (deleted)", gone, () => STATUS),
+    boundFile("/a/b", "/a/b (deleted)", gone, there("/a/b"), names()),
     { ...none, deleted: true },
   );
   assertMatch(
-    boundFile("/a/b", "/a/c", STATUS, there("/a/c")).why!,
+    boundFile("/a/b", "/a/c", STATUS, there("/a/c"), names()).why!,
     /is \/a\/c now, and not \/a\/b/,
   );
-  assertMatch(boundFile("b", "/a/c", STATUS, there("/a/c")).why!, /is \/a\/c/);
+  assertMatch(
+    boundFile("b", "/a/c", STATUS, there("/a/c"), names("c")).why!,
+    /is \/a\/c/,
+  );
+  // It was renamed, and its old name is free.
+  assertEquals(
+    boundFile("/a/b", "/a/c", STATUS, there("/a/c"), names("c", "d")),
+    { ...none, deleted: true, otherNames: ["/a/c"] },
+  );
+});
+
+Deno.test("other hard links of the file are found in its directory, or missed", () => {
+  const found = (nlink: bigint, link: string, ...paths: string[]) => {
+    const { deleted, otherNames, why } = boundFile(
+      "/a/b",
+      link,
+      { ...STATUS, nlink },
+      (at) =>
+        paths.includes(at)
+          ? STATUS
+          : at === "/a/x"
+          ? { ...STATUS, ino: 99n }
+          : undefined,
+      () => ["b", "c", "d", "x"].map((name) => ({ name })),
+    );
+    return [deleted, otherNames.join(" "), why];
+  };
+  assertEquals(found(2n, "/a/b", "/a/b", "/a/d"), [false, "/a/d", undefined]);
+  assertEquals(found(1n, "/a/b (deleted)", "/a/c"), [true, "/a/c", undefined]);
+  assertEquals(found(3n, "/a/b", "/a/b", "/a/d"), [
+    false,
+    "/a/d",
+    "the file it is bound to has 1 more names, which are not in its directory",
+  ]);
+  assertMatch(`${found(1n, "/a/b (deleted)")[2]}`, /is \/a\/b now/);
 });
 
 const encoder = new TextEncoder();
@@ -163,7 +204,13 @@ Deno.test("a datagram socket that others connect to is not described as connecte
 
 Deno.test("the access of the file is that of the bound one, not of those it accepted", () => {
   const access = { mode: 0o700, uid: 1, gid: 2 };
-  const file = { directory: "/a", deleted: true, why: undefined, access };
+  const file = {
+    directory: "/a",
+    deleted: true,
+    otherNames: [],
+    why: undefined,
+    access,
+  };
   const name = encoder.encode("n\0");
   const listener = seen({ ino: 2, state: STATE.LISTEN, name }, { file });
   const server = seen({ ino: 3, peer: 4, name }, { file });

@@ -15,6 +15,7 @@ export const FEATURES = {
   "ckpt:ghost-attributes": "extended attributes of deleted files",
   "ckpt:thread-pidfd": "a pidfd of a thread",
   "ckpt:packets": "packets in a pipe",
+  "ckpt:socket-names": "hard links of the file that a Unix socket is bound to",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
   "ckpt:watches": "watched files without a name, or whole file systems",

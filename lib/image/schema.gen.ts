@@ -380,6 +380,7 @@ export interface ckpt_socket_entry {
   reset?: boolean | undefined;
   packets: ckpt_packet_entry[];
   lost_peer?: boolean | undefined;
+  other_names: string[];
 }
 
 export interface ckpt_socket_option {
@@ -1715,7 +1716,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",

@@ -10,6 +10,8 @@
  *   marked      names that end in " (deleted)", of files that are there, and of files that are not
  *   bytes       names with bytes that are no text, and with line ends
  *   fifo        an epoll that watches a fifo, and one that has no name any more
+ *   sockets     three that listen: the file of the first has a second name, that of the second only another than it was
+ *               bound to, and the third was renamed
  *   rotated     a log that was renamed, and then deleted; another has its name
  *   spool       files of a queue: renamed from directory to directory, deleted while they are open
  *   read_only   argv[4] is where the directory is mounted read-only: opened there, deleted here
@@ -25,7 +27,9 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 
 #define PAGE 4096
@@ -292,6 +296,42 @@ static void fifo(void) {
   }
 }
 
+static void call(const char *name, int listener, mode_t mode) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  strcpy(address.sun_path, name); /* the working directory is the place */
+  int fd = (int)MUST(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0));
+  CHECK_EQ("connect to %s", 0, connect(fd, (struct sockaddr *)&address, sizeof(address)), name);
+  int accepted = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+  CHECK("%s leads to the one that listens", accepted >= 0, name);
+  CHECK_EQ("%s: mode", S_IFSOCK | mode, status_of(name).st_mode, name);
+  close(accepted), close(fd);
+}
+static void sockets(void) {
+  int fds[3];
+  for (int i = 0; i < 3; i++) {
+    char name[8];
+    sprintf(name, "s%d", i);
+    /* an absolute name; it has to be short */
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(in_place(name)) >= sizeof(address.sun_path)) check_die("%s is too long", in_place(name));
+    strcpy(address.sun_path, in_place(name));
+    fds[i] = (int)MUST(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    MUST(bind(fds[i], (struct sockaddr *)&address, sizeof(address)));
+    MUST(listen(fds[i], 5));
+    MUST(chmod(in_place(name), 0600 + (mode_t)i));
+  }
+  MUST(link(in_place("s0"), in_place("s0 too")));
+  MUST(link(in_place("s1"), in_place("s1 too")));
+  MUST(unlink(in_place("s1")));
+  MUST(rename(in_place("s2"), in_place("s2 now")));
+  MUST(chdir(place));
+  check_ready();
+  call("s0", fds[0], 0600), call("s0 too", fds[0], 0600), call("s1 too", fds[1], 0601), call("s2 now", fds[2], 0602);
+  CHECK_EQ("s0 and its link are one", status_of("s0").st_ino, status_of("s0 too").st_ino);
+  CHECK_EQ("links", 2, status_of("s0").st_nlink);
+  CHECK_EQ("names", 4, names());
+}
+
 static void rotated(void) {
   int first = (int)MUST(open(in_place("log"), O_WRONLY | O_APPEND | O_CREAT, 0640)), second, now;
   add(first, "first\n");
@@ -453,6 +493,7 @@ int main(int argc, char **argv) {
   else if (strcmp(kind, "marked") == 0) marked();
   else if (strcmp(kind, "bytes") == 0) bytes();
   else if (strcmp(kind, "fifo") == 0) fifo();
+  else if (strcmp(kind, "sockets") == 0) sockets();
   else if (strcmp(kind, "rotated") == 0) rotated();
   else if (strcmp(kind, "spool") == 0) spool();
   else if (strcmp(kind, "read_only") == 0) read_only(argv[4]);

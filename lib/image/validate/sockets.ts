@@ -156,7 +156,7 @@ function checkExtensions(
 }
 
 function checkExtension(
-  { id, options, pending }: ckpt_socket_entry,
+  { id, options, pending, other_names }: ckpt_socket_entry,
   sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
   wrong: Wrong,
@@ -165,6 +165,11 @@ function checkExtension(
   for (const { value } of options) {
     if (value.length > LONGEST_OPTION) {
       wrong("options", `one has ${value.length} bytes`);
+    }
+  }
+  for (const name of other_names) {
+    if (!name.startsWith("/") || name.includes("\0")) {
+      wrong("other_names", `"${name}" is no path`);
     }
   }
   for (const ino of pending) {

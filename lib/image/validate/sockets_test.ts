@@ -65,7 +65,13 @@ function parts(): Parts {
     pair,
     inet,
     queues: [{ id_for: 20, length: 3, scm: [], extra: new Uint8Array(3) }],
-    extensions: [{ id: 20, options: [], pending: [], packets: [{}] }],
+    extensions: [{
+      id: 20,
+      options: [],
+      pending: [],
+      packets: [{}],
+      other_names: [],
+    }],
   };
 }
 
@@ -165,6 +171,10 @@ const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
   [
     ({ extensions }) => extensions[0].packets.push({}),
     "ckpt-sockets.img, field packets: are 2, but 1 are queued",
+  ],
+  [
+    ({ extensions }) => extensions[0].other_names.push("/a", "b"),
+    'ckpt-sockets.img, field other_names: "b" is no path',
   ],
   [
     ({ extensions }) => extensions[0].pending.push(903),
