@@ -139,7 +139,6 @@ Deno.test("consent to links and the limit are options of dump and check alike", 
   }
 });
 
-<<<<<<< HEAD
 Deno.test("how files are recognised and guarded is read from words and numbers", () => {
   const chosen = (line: string) => {
     const { options, problems } = read(line);
@@ -163,7 +162,8 @@ Deno.test("how files are recognised and guarded is read from words and numbers",
     chosen("restore --dry-run --file-validation mtime,filesize"),
     [["filesize", "mtime"], none, none, true],
   );
-=======
+});
+
 Deno.test("links have one of two places, where they are made at all", () => {
   const place = (line: string) => {
     const { options, problems } = read(`dump -t 7 ${line}`);
@@ -179,7 +179,6 @@ Deno.test("links have one of two places, where they are made at all", () => {
     undefined,
     '--link-place: "x" is no such place',
   ]);
->>>>>>> 0b7f851 (Make deleted files right on every file system, and prove it on each)
 });
 
 Deno.test("clean takes its directory as show does", () => {

@@ -136,11 +136,12 @@ export function statusesAt(
       AT_SYMLINK_NOFOLLOW,
     ]);
     calls.run(paths.length);
-    return paths.map((_, i) =>
-      calls.result(i, 0) < 0
-        ? undefined
-        : decodeStatus(slots.view, i * STAT_BYTES)
-    );
+    return paths.map((path, i) => {
+      const result = calls.result(i, 0);
+      // Which throws.
+      if (result === -EACCES) return statusAt(path);
+      return result < 0 ? undefined : decodeStatus(slots.view, i * STAT_BYTES);
+    });
   });
 }
 

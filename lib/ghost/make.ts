@@ -5,7 +5,7 @@
  * the descriptor (/proc/self/fd), so that /proc shows the path it had.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { EEXIST, EINVAL, EOPNOTSUPP, EROFS, EXDEV } from "../ffi/errno.ts";
+import { EINVAL, EOPNOTSUPP, EROFS, EXDEV } from "../ffi/errno.ts";
 import {
   addressOf,
   AT_FDCWD,
@@ -32,7 +32,6 @@ import {
   setTimes,
 } from "./attributes.ts";
 import {
-  fileSystemType,
   isReadOnly,
   nearestDirectory,
   remedyForDenied,
