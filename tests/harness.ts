@@ -148,7 +148,8 @@ export class Scope implements AsyncDisposable {
   readonly #programs: Program[] = [];
   readonly #later: (() => void | Promise<void>)[] = [];
   readonly #known = children();
-  #mountNamespace: number | undefined;
+  /** What nsenter(1) is told, for all that the scope runs. */
+  readonly #namespaces: string[] = [];
 
   constructor() {
     // programs that give up their privileges still work in here
@@ -186,7 +187,7 @@ export class Scope implements AsyncDisposable {
       kill(holder.pid, SIGKILL);
       await holder.status;
     });
-    this.#mountNamespace = holder.pid;
+    this.#namespaces.push(`--mount=/proc/${holder.pid}/ns/mnt`);
     await until(
       "the mount namespace is there",
       () => modified(`${started}/done`) > 0 ? true : undefined,
@@ -194,11 +195,51 @@ export class Scope implements AsyncDisposable {
   }
 
   #inNamespace(command: string, args: string[]): [string, string[]] {
-    if (this.#mountNamespace === undefined) return [command, args];
-    return [
-      "nsenter",
-      [`--mount=/proc/${this.#mountNamespace}/ns/mnt`, command, ...args],
-    ];
+    if (this.#namespaces.length === 0) return [command, args];
+    return ["nsenter", [...this.#namespaces, command, ...args]];
+  }
+
+  /**
+   * From here on everything runs in a network namespace of the scope, which is connected with another one: the
+   * addresses 10.9.9.1 and fd09::1 here, 10.9.9.2 and fd09::2 there.
+   *
+   * @returns what nsenter(1) is told to run something there
+   */
+  async unshareNetwork(): Promise<string> {
+    const holders = ["inside", "outside"].map((name) =>
+      new Deno.Command("unshare", {
+        args: [
+          "--net",
+          "sh",
+          "-ec",
+          `: > ${this.directory}/${name}; exec sleep 600`,
+        ],
+        stdin: "null",
+      }).spawn()
+    );
+    this.defer(async () => {
+      for (const { pid } of holders) kill(pid, SIGKILL);
+      for (const { status } of holders) await status;
+    });
+    for (const name of ["inside", "outside"]) {
+      await until(
+        "the network namespace is there",
+        () => modified(`${this.directory}/${name}`) > 0 ? true : undefined,
+      );
+    }
+    const [inside, outside] = holders.map(({ pid }) => pid);
+    const script = `
+      here="nsenter --net=/proc/${inside}/ns/net"
+      there="nsenter --net=/proc/${outside}/ns/net"
+      $here ip link add ckpt0 type veth peer name ckpt1 netns ${outside}
+      $here sh -ec 'ip link set lo up; ip link set ckpt0 up; ip addr add 10.9.9.1/24 dev ckpt0
+        ip addr add fd09::1/64 dev ckpt0 nodad'
+      $there sh -ec 'ip link set lo up; ip link set ckpt1 up; ip addr add 10.9.9.2/24 dev ckpt1
+        ip addr add fd09::2/64 dev ckpt1 nodad'`;
+    const made = await run("sh", ["-ec", script]);
+    assertEquals(made.code, 0, made.stderr);
+    this.#namespaces.push(`--net=/proc/${inside}/ns/net`);
+    return `--net=/proc/${outside}/ns/net`;
   }
 
   run(

@@ -7,6 +7,7 @@ import { survives } from "./state.ts";
 survives("sk_unix_pairs", "pairs of Unix sockets");
 survives("sk_unix_bound", "Unix sockets with names");
 survives("sk_inet", "TCP and UDP sockets without a connection");
+survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 
 Deno.test("a Unix socket whose peer is not in the tree is refused, and the peer's process named", async () => {
   await using scope = new Scope();

@@ -17,12 +17,17 @@ import {
  * @param program its name in tests/programs
  * @param holds what state it holds; the subject of the tests' sentences
  * @param args what the program gets besides its directory; it is part of the tests' names
+ * @param options what both commands are given
  * @param expires its picture holds for seconds only, so that it is not compared once the original has ended
  */
 export function survives(
   program: string,
   holds: string,
-  { args = [], expires = false }: { args?: string[]; expires?: boolean } = {},
+  { args = [], expires = false, options = [] }: {
+    args?: string[];
+    expires?: boolean;
+    options?: string[];
+  } = {},
 ): void {
   const name = [program, ...args].join(" ");
   Deno.test(`${name}: ${holds} verify without a checkpoint`, async () => {
@@ -37,8 +42,8 @@ export function survives(
     await using scope = new Scope();
     const started = await scope.start(program, ...args);
     const before = started.observe();
-    await dump(scope, started, scope.path("images"));
-    await restore(scope, started, scope.path("images"));
+    await dump(scope, started, scope.path("images"), ...options);
+    await restore(scope, started, scope.path("images"), ...options);
     assertUnchanged(before, started.observe(), "after the restore");
     assertEquals(await started.verify(), "ok");
   });
@@ -48,8 +53,8 @@ export function survives(
     const started = await scope.start(program, ...args);
     const before = started.observe();
     for (const images of ["first", "second"]) {
-      await dump(scope, started, scope.path(images));
-      await restore(scope, started, scope.path(images));
+      await dump(scope, started, scope.path(images), ...options);
+      await restore(scope, started, scope.path(images), ...options);
     }
     assertUnchanged(before, started.observe(), "after the second restore");
     assertEquals(await started.verify(), "ok");
@@ -62,14 +67,22 @@ export function survives(
     const files = new Files(scope.directory);
     const images = scope.path("images");
     assertSuccess(
-      await scope.ckpt("dump", "-R", "-t", `${started.pid}`, "-D", images),
+      await scope.ckpt(
+        "dump",
+        "-R",
+        "-t",
+        `${started.pid}`,
+        "-D",
+        images,
+        ...options,
+      ),
       "dump",
     );
     assertUnchanged(before, started.observe(), "after the dump");
     assertEquals(await started.verify(), "ok");
     started.forget();
     files.putBack();
-    await restore(scope, started, images);
+    await restore(scope, started, images, ...options);
     if (!expires) {
       assertUnchanged(before, started.observe(), "after the restore");
     }

@@ -5,6 +5,7 @@
  * The tracer enters at offset 0 with rdi = program and rsp = a stack of the agent's own.
  */
 #include "agent.h"
+#include "operation.h"
 #include "raw_call.h"
 
 #define NR_GETPID 39
@@ -18,7 +19,6 @@
 #define NR_PWRITE64 18
 #define PAGE 4096
 #define SIGSTOP 19
-#define ENODATA 61
 
 void agent_run(struct agent_program *program);
 
@@ -41,22 +41,6 @@ static int64_t clone_agent(uint64_t args, uint64_t size, uint64_t child_program)
 	return ret;
 }
 
-static int64_t whole(int64_t nr, uint64_t *a)
-{
-	uint64_t done = 0;
-
-	while (done < a[2]) {
-		int64_t n = raw_call(nr, a[0], a[1] + done, a[2] - done, a[3] + done, 0, 0);
-
-		if (n == 0)
-			return -ENODATA;
-		if (n < 0)
-			return n;
-		done += n;
-	}
-	return done;
-}
-
 static int differs(const uint64_t *a, const uint64_t *b)
 {
 	for (int i = 0; i < PAGE / 8; i += 4)
@@ -72,7 +56,7 @@ static int64_t update(const uint64_t *a)
 	for (uint64_t done = 0; done < a[2];) {
 		uint64_t length = a[2] - done < a[5] ? a[2] - done : a[5];
 		uint64_t read[] = { a[0], a[4], length, a[3] + done };
-		int64_t n = whole(NR_PREAD64, read);
+		int64_t n = move_whole(NR_PREAD64, read);
 
 		if (n < 0)
 			return n;
@@ -95,18 +79,7 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 {
 	uint64_t a[6];
 
-	for (int i = 0; i < 6; i++) {
-		switch (op->kinds >> (4 * i) & 15) {
-		case ARG_RESULT:
-			a[i] = ((uint64_t *)program->results)[op->args[i]];
-			break;
-		case ARG_DATA:
-			a[i] = program->data + op->args[i];
-			break;
-		default:
-			a[i] = op->args[i];
-		}
-	}
+	take_arguments(program, op, a);
 	switch (op->nr) {
 	case AGENT_STORE:
 		if (a[2] == 4)
@@ -130,7 +103,7 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 		return 0;
 	}
 	if (op->flags & OP_WHOLE)
-		return whole(op->nr, a);
+		return move_whole(op->nr, a);
 	return raw_call(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 

@@ -43,6 +43,7 @@ enum cause_step {
 	CAUSE_IO_PORTS = 25,
 	CAUSE_READ_IMAGE = 26,
 	CAUSE_START_GUARD = 27,
+	CAUSE_START_READER = 28,
 };
 
 struct cause {

@@ -30,9 +30,6 @@ const SECURITY_MODULES =
   "leave it out; start ckpt restore under the security profile that is wanted";
 
 export const CRIU_OPTIONS: readonly CriuOption[] = [
-  option("tcp-established", "none", CONNECTIONS),
-  option("skip-in-flight", "none", CONNECTIONS),
-  option("tcp-close", "none", CONNECTIONS),
   option("ext-unix-sk", "optional", CONNECTIONS, "x"),
   option("network-lock", "required", CONNECTIONS),
   option("veth-pair", "required", CONNECTIONS),

@@ -163,6 +163,25 @@ export const OPTIONS: readonly OptionEntry[] = [
       "freeze the file systems that the program has files open on for writing while it stands still, for at most SECONDS (default: 60)",
   },
   {
+    name: "tcp-established",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help:
+      "save and restore TCP connections; their packets are dropped from the dump to the restore",
+  },
+  {
+    name: "tcp-close",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help: "leave TCP connections out; they are closed after the restore",
+  },
+  {
+    name: "skip-in-flight",
+    argument: "none",
+    commands: ["dump", "check"],
+    help: "leave out TCP connections that wait to be accepted",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

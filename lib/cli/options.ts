@@ -107,6 +107,11 @@ export function readOptions(
     },
     ...flags.has("force-irmap") && { forceIrmap: true },
   };
+  const connections = {
+    ...flags.has("tcp-established") && { tcpEstablished: true },
+    ...flags.has("tcp-close") && { tcpClose: true },
+    ...flags.has("skip-in-flight") && { skipInFlight: true },
+  };
   const common = {
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
@@ -127,6 +132,7 @@ export function readOptions(
         });
       }
       exclude(parsed, "leave-running", "leave-stopped", problems);
+      exclude(parsed, "tcp-established", "tcp-close", problems);
       const linkPlace = readLinkPlace(parsed, problems);
       return {
         command,
@@ -144,6 +150,7 @@ export function readOptions(
           ...validation,
           ...watches,
           ...readFileSystemGuards(parsed, problems),
+          ...connections,
           ...freezing,
           ...common,
         },
@@ -172,6 +179,7 @@ export function readOptions(
             { pidfile: absolute(pidfile, workDirectory) }),
           ...dryRun,
           ...validation,
+          ...connections,
           ...common,
         },
       };
@@ -184,6 +192,7 @@ export function readOptions(
           ...(pid !== undefined && { pid }),
           ...ghosts,
           ...watches,
+          ...connections,
           ...freezing,
           ...common,
         },

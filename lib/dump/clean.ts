@@ -1,7 +1,10 @@
 /** `ckpt clean`: removes what dumps have left outside of their images. */
 import { CkptError, EXIT } from "../error.ts";
 import { type Cleaned, cleanLinks } from "../ghost/links.ts";
+import { lockName, removeLock } from "../files/network_lock.ts";
+import { decodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
+import { imageName } from "../image/kinds.ts";
 
 /**
  * @throws CkptError when there is no such directory, or a dump is writing to it
@@ -20,5 +23,31 @@ export function clean(directory: string): Cleaned {
   }
   // It takes the place of a dump, and leaves none: what a killed one left goes.
   using _writer = ImageWriter.open(directory, { replace: true });
-  return cleanLinks(directory);
+  const cleaned = cleanLinks(directory);
+  const lock = leftLock(directory);
+  if (lock !== undefined && removeLock(lock)) {
+    cleaned.removed.push(`nf_tables: table inet ${lock}`);
+  }
+  return cleaned;
+}
+
+/** What blocks the TCP connections of the image, if it has any. */
+function leftLock(directory: string): string | undefined {
+  const NFTABLES = 1;
+  const path = `${directory}/${imageName("inventory")}`;
+  let bytes: Uint8Array;
+  try {
+    bytes = Deno.readFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  const { network_lock_method, dump_criu_run_id } = decodeImage(
+    "inventory",
+    bytes,
+    { directory, name: imageName("inventory") },
+  );
+  return network_lock_method === NFTABLES && dump_criu_run_id !== undefined
+    ? lockName(dump_criu_run_id)
+    : undefined;
 }

@@ -27,6 +27,7 @@ import { O } from "../ffi/syscall.ts";
 import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { SocketQueues } from "../files/sockets.ts";
+import type { ReadConnections } from "../files/tcp_connection.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import { dumpResourceLimits } from "../task/resource_limits.ts";
@@ -106,6 +107,11 @@ export interface Described {
   memfds: readonly memfd_inode_entry[];
   pipes: PipeContents;
   sockets: SocketQueues;
+  connections: ReadConnections;
+  /** The name of this dump, by which its network lock is found. */
+  runId: string;
+  /** Whether connections are left out, to be closed after the restore. */
+  tcpClose: boolean;
   /** CLOCK_MONOTONIC and CLOCK_BOOTTIME at the dump, nanoseconds. */
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
@@ -211,7 +217,7 @@ export function writeImages(
       sharedMemoryImage(content),
     );
   }
-  return inventory([...features]);
+  return inventory([...features], described);
 }
 
 /** What belongs to memfds, epoll and the like; completes files.img. */
@@ -294,7 +300,7 @@ function writePipes(
 
 function writeSockets(
   writer: ImageWriter,
-  { processes, files, sockets }: Described,
+  { processes, files, sockets, connections }: Described,
   features: Set<Feature>,
 ): void {
   const { queues, extensions } = describeSockets(
@@ -310,6 +316,9 @@ function writeSockets(
   }
   if (extensions.some(({ other_names }) => other_names.length > 0)) {
     features.add("ckpt:socket-names");
+  }
+  for (const [ino, { stream }] of connections) {
+    writer.write("tcp-stream", ino, stream);
   }
 }
 
@@ -522,10 +531,13 @@ function isSaid(value: unknown): boolean {
   return value !== undefined;
 }
 
-/** CRIU's number for "no network was locked". */
-const NETWORK_LOCK_SKIP = 2;
+/** CRIU's numbers for how the network is locked. */
+const NETWORK_LOCK = { nftables: 1, none: 2 } as const;
 
-function inventory(features: readonly Feature[]): inventory_entry {
+function inventory(
+  features: readonly Feature[],
+  { connections, runId, tcpClose }: Described,
+): inventory_entry {
   return {
     img_version: 2,
     fdinfo_per_id: true,
@@ -533,8 +545,11 @@ function inventory(features: readonly Feature[]): inventory_entry {
     ns_per_id: true,
     root_cg_set: OWN_CGROUP_SET,
     lsmtype: lsmtype.NO_LSM,
-    network_lock_method: NETWORK_LOCK_SKIP,
+    network_lock_method: connections.size > 0
+      ? NETWORK_LOCK.nftables
+      : NETWORK_LOCK.none,
+    tcp_close: tcpClose || undefined,
     plugins_entry: { plugins: [...features] },
-    dump_criu_run_id: crypto.randomUUID(),
+    dump_criu_run_id: runId,
   };
 }

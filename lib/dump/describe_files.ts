@@ -9,7 +9,6 @@ import {
 import { type FileTable, NO_OWNER } from "../files/file_table.ts";
 import { dumpMemfd } from "../files/memfd.ts";
 import { TreeSockets } from "../files/sockets.ts";
-import type { UnixNeighbours } from "../files/unix_socket.ts";
 import {
   fd_types,
   type fdinfo_entry,
@@ -20,11 +19,18 @@ import {
 import type { Vma } from "../mm/vma.ts";
 import { describeObject, OBJECT_TYPES } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
-import { describeSocket, socketType } from "./describe_sockets.ts";
+import {
+  describeSocket,
+  type SocketsOfTree,
+  socketType,
+} from "./describe_sockets.ts";
 import type { MemfdNumbers } from "./memfds.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
 
-const NO_SOCKETS = new TreeSockets([]).neighbours();
+const NO_SOCKETS: SocketsOfTree = {
+  unix: new TreeSockets([]).neighbours(),
+  connections: new Map(),
+};
 
 export interface DescribedFiles {
   descriptors: fdinfo_entry[];
@@ -38,13 +44,12 @@ export interface DescribedFiles {
  *
  * @param table the same for all processes of a tree, so that a description
  * that several of them have open has one entry
- * @param sockets the Unix sockets of the tree
  */
 export function describeFiles(
   survey: Survey,
   table: FileTable,
   memfds: MemfdNumbers = new Map(),
-  sockets: UnixNeighbours = NO_SOCKETS,
+  sockets = NO_SOCKETS,
 ): DescribedFiles {
   const statuses = new Map(
     survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
@@ -133,7 +138,7 @@ function addDescription(
   description: Description,
   survey: Survey,
   memfds: MemfdNumbers,
-  sockets: UnixNeighbours,
+  sockets: SocketsOfTree,
 ): number {
   const { kind, link, flags, pos, owner, status } = description;
   switch (kind) {

@@ -2,7 +2,14 @@
 import type { Description } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
 import { describeInetSocket } from "../files/inet_socket.ts";
+import {
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+} from "../files/socket_options.ts";
 import type { SocketQueues } from "../files/sockets.ts";
+import type { ReadConnections } from "../files/tcp_connection.ts";
+import { isConnected } from "../files/tcp_state.ts";
 import {
   describeUnixSocket,
   hasLostPeer,
@@ -12,22 +19,29 @@ import {
 import type { Entry } from "../image/kinds.ts";
 import {
   type ckpt_socket_entry,
+  type ckpt_socket_option,
   fd_types,
   type file_entry,
 } from "../image/schema.gen.ts";
 
-/** @param others the Unix sockets of the tree */
+/** What is known of the sockets of a tree. */
+export interface SocketsOfTree {
+  readonly unix: UnixNeighbours;
+  readonly connections: ReadConnections;
+}
+
 export function describeSocket(
   id: number,
   { socket, flags, owner }: Description,
-  others: UnixNeighbours,
+  tree: SocketsOfTree,
 ): file_entry {
   if (socket?.family === "inet") {
-    const isk = describeInetSocket(socket, id, flags, owner);
+    const connection = tree.connections.get(socket.ino);
+    const isk = describeInetSocket(socket, id, flags, owner, connection);
     return { type: fd_types.INETSK, id, isk };
   }
   if (socket?.family === "unix") {
-    const usk = describeUnixSocket(socket, id, flags, owner, others);
+    const usk = describeUnixSocket(socket, id, flags, owner, tree.unix);
     return { type: fd_types.UNIXSK, id, usk };
   }
   throw new Error("a socket is described that cannot be saved");
@@ -59,7 +73,7 @@ export function describeSockets(
     const id = files.idOf(description);
     const extension: ckpt_socket_entry = {
       id,
-      options: [...socket.options.further],
+      options: [...furtherOptions(socket)],
       pending: [],
       packets: [],
       other_names: [],
@@ -97,6 +111,27 @@ export function describeSockets(
   }
   return { queues, extensions };
 }
+
+/** Those that can be set again. */
+function furtherOptions(
+  socket: Exclude<NonNullable<Description["socket"]>, { family: "other" }>,
+): readonly ckpt_socket_option[] {
+  const { further } = socket.options;
+  if (socket.family !== "inet" || !isConnected(socket.state)) return further;
+  return further.filter(({ level, name }) =>
+    !OF_THE_CONNECTION.has(`${level} ${name}`)
+  );
+}
+
+/**
+ * What the kernel itself sets when a connection is made: the size of segments,
+ * and values for multicast, which TCP has no use for and does not let be set.
+ */
+const OF_THE_CONNECTION: ReadonlySet<string> = new Set([
+  `${IPPROTO_TCP} 2`,
+  ...[32, 33, 34].map((name) => `${IPPROTO_IP} ${name}`),
+  ...[17, 18, 19].map((name) => `${IPPROTO_IPV6} ${name}`),
+]);
 
 function isMore({ id: _, ...rest }: ckpt_socket_entry): boolean {
   return Object.values(rest).some((value) =>

@@ -18,6 +18,10 @@ import {
   type SocketQueues,
   TreeSockets,
 } from "../files/sockets.ts";
+import {
+  hasConnections,
+  type ReadConnections,
+} from "../files/tcp_connection.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
@@ -33,6 +37,7 @@ import {
   prepareQuestions,
   type Questions,
 } from "./collect.ts";
+import { DumpedConnections } from "./connections.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopy } from "./end_copy.ts";
 import { dependedFiles } from "./depended_files.ts";
@@ -126,6 +131,10 @@ async function dumpOnce(
   using guards = await prepareGuards(options, running?.seen, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   using links = new DumpLinks(options.imagesDirectory, options.linkPlace);
+  using connections = new DumpedConnections(crypto.randomUUID());
+  if (
+    options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
+  ) connections.prepare();
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
@@ -151,6 +160,7 @@ async function dumpOnce(
     prepared,
     writer,
     links,
+    connections,
     counters,
     report,
     guards,
@@ -190,7 +200,10 @@ async function dumpOnce(
   report.signal.throwIfAborted();
   report.log(3, `writing the images of ${countOf(still)}`);
   const files = new FileTable(still.files);
-  const sockets = new TreeSockets(survey.seen.processes).neighbours();
+  const sockets = {
+    unix: new TreeSockets(survey.seen.processes).neighbours(),
+    connections: still.connections,
+  };
   const depended = dependedFiles(
     survey.seen.processes,
     still.files,
@@ -211,6 +224,9 @@ async function dumpOnce(
     memfds: still.memfds.entries,
     pipes: still.pipes,
     sockets: still.sockets,
+    connections: still.connections,
+    runId: connections.runId,
+    tcpClose: options.tcpClose ?? false,
     clocks: still.clocks,
     own: readOwnScheduling(),
   };
@@ -236,6 +252,7 @@ async function dumpOnce(
     frozen.thaw();
   } else if (!options.leaveRunning) {
     frozen.kill();
+    connections.end();
   }
   clock.lap("writing");
   const { freezing, interview: asking, memory, writing } = clock.laps;
@@ -341,6 +358,7 @@ class Still implements Disposable {
   memfds = NO_MEMFDS;
   pipes: PipeContents = new Map();
   sockets: SocketQueues = new Map();
+  connections: ReadConnections = new Map();
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
@@ -414,6 +432,7 @@ async function whileStopped(
   prepared: ReadonlyMap<number, Questions>,
   writer: ImageWriter,
   links: DumpLinks,
+  connections: DumpedConnections,
   counters: PageCounters,
   report: Report,
   guards: FileSystemGuards | undefined,
@@ -429,6 +448,10 @@ async function whileStopped(
   );
   const still = new Still(seen, report, guards);
   try {
+    if (options.tcpEstablished && hasConnections(seen.processes)) {
+      still.connections = connections.read(seen.processes);
+      if (options.leaveRunning || options.leaveStopped) connections.letGo();
+    }
     still.pipes = readPipes(pipesAmong(seen.processes), options.external);
     still.sockets = readSocketQueues(seen.processes);
     still.files = await saveLostFiles(

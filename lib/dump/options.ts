@@ -48,6 +48,12 @@ export interface DumpOptions {
   irmapScanPaths?: readonly string[];
   /** Search through the file systems of watched files. */
   forceIrmap?: boolean;
+  /** Save TCP connections. */
+  tcpEstablished?: boolean;
+  /** Leave TCP connections out: they are closed after a restore. */
+  tcpClose?: boolean;
+  /** Leave out TCP connections that wait to be accepted. */
+  skipInFlight?: boolean;
 }
 
 export interface DumpResult {
@@ -100,6 +106,12 @@ export interface CheckOptions {
   forceIrmap?: boolean;
   workDirectory?: string;
   freezeFs?: number;
+  /** Save TCP connections. */
+  tcpEstablished?: boolean;
+  /** Leave TCP connections out: they are closed after a restore. */
+  tcpClose?: boolean;
+  /** Leave out TCP connections that wait to be accepted. */
+  skipInFlight?: boolean;
 }
 
 export interface CheckResult {

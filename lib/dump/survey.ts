@@ -112,6 +112,9 @@ export interface SurveyOptions extends
     | "ghostLimit"
     | "irmapScanPaths"
     | "forceIrmap"
+    | "tcpEstablished"
+    | "tcpClose"
+    | "skipInFlight"
   > {
   /** The root of the tree. */
   root: number;

@@ -257,7 +257,7 @@ export function judgeTree(
     pidsOf(seen.tree),
     seen.outsideHolders,
     seen.watched,
-    new TreeSockets(seen.processes),
+    new TreeSockets(seen.processes, options),
     new Set(seen.processes.flatMap(({ threads }) => threads)),
     seen.targets,
   );

@@ -146,6 +146,11 @@ const guard = {
   ckpt_end_guard: { parameters: ["u64"], result: "i64" },
 } as const;
 
+const sockets = {
+  ckpt_run_own_program: { parameters: ["buffer"], result: "i64" },
+  ckpt_read_connections: { parameters: ["buffer", "u64"], result: "i64" },
+} as const;
+
 const waiting = {
   /** A system call made beside JavaScript, which goes on meanwhile. */
   syscall_beside: {
@@ -177,6 +182,7 @@ const GROUPS = {
   agent,
   restore,
   guard,
+  sockets,
   waiting,
   calls,
   cpu,

@@ -156,6 +156,11 @@ export class Program {
     return this.#operations[index].purpose;
   }
 
+  /** An argument of an operation that is a plain number. */
+  argument(operation: Result, index: number): number {
+    return Number(this.#operations[operation.result].args[index]);
+  }
+
   /** Bytes of the whole program; more once operations or data are added. */
   get size(): number {
     return this.#dataStart() + ((this.#dataLength + 15) & ~15);

@@ -479,8 +479,8 @@ function classify(
   if (PIDFD_LINK.test(link)) return classifyPidfd(info, tree);
   if (descriptor.socket !== undefined) {
     const { outside, sockets } = tree;
-    const why = sockets.problem(descriptor, descriptor.socket, outside);
-    return why === undefined ? { kind: "socket" } : { why };
+    const problem = sockets.problem(descriptor, descriptor.socket, outside);
+    return problem ?? { kind: "socket" };
   }
   if (isKernelObject(link)) return classifyObject(pid, descriptor, tree);
   if (memfdName(link) !== undefined) {

@@ -37,6 +37,13 @@ import {
   SOL_SOCKET,
 } from "./socket_options.ts";
 import type { TableProgram } from "./table_program.ts";
+import {
+  hasReceivedFin,
+  isConnected,
+  isConnection,
+  RCV_SHUTDOWN,
+  TCP_STATE,
+} from "./tcp_state.ts";
 import { STATE } from "./unix_socket.ts";
 
 export const AF_INET = 2;
@@ -73,11 +80,33 @@ export interface SeenInetSocket {
   /** Of TCP: it was connected once. */
   readonly hasEnded: boolean;
   readonly hasError: boolean;
+  /** A byte sent with MSG_OOB waits to be read. */
+  readonly hasUrgent: boolean;
+  readonly protocolAbove: string | undefined;
+}
+
+/** What was asked for, of connections. */
+export interface ConnectionOptions {
+  /** Save them. */
+  readonly tcpEstablished?: boolean;
+  /** Leave them out: they are closed after a restore. */
+  readonly tcpClose?: boolean;
+  /** Leave out those that wait to be accepted. */
+  readonly skipInFlight?: boolean;
+}
+
+/** Why a socket cannot be saved, and the option with which it could be. */
+export interface SocketProblem {
+  readonly why: string;
+  readonly remedy?: string;
+  readonly option?: string;
 }
 
 const TCP_INFO = 11;
+const TCP_ULP = 31;
 const MSG_PEEK = 2n;
 const MSG_DONTWAIT = 0x40n;
+const POLLPRI = 0x2;
 const POLLHUP = 0x10;
 const POLLRDHUP = 0x2000;
 const SIOCGIFNAME = 0x8910n;
@@ -117,7 +146,7 @@ export function lookAtInetSocket(
     ip: readIpOptions(fd, domain),
     tcp: isTcp ? readTcpOptions(fd) : undefined,
     shutdown: isTcp
-      ? 0
+      ? isConnected(info.state) && (events & POLLRDHUP) !== 0 ? RCV_SHUTDOWN : 0
       : (events & POLLHUP) !== 0
       ? 3
       : (events & POLLRDHUP) !== 0
@@ -125,8 +154,20 @@ export function lookAtInetSocket(
       : 0,
     hasEnded: isTcp && info.state === STATE.CLOSE && !hasError &&
       hasEnded(fd),
+    hasUrgent: isTcp && (events & POLLPRI) !== 0,
+    protocolAbove: isTcp && isConnected(info.state)
+      ? protocolAbove(fd)
+      : undefined,
     hasError,
   };
+}
+
+/** The name of a protocol between TCP and the program, such as tls. */
+function protocolAbove(fd: number): string | undefined {
+  const name = new TextDecoder().decode(
+    getOption(fd, IPPROTO_TCP, TCP_ULP, IFNAMSIZ),
+  ).replaceAll("\0", "");
+  return name === "" ? undefined : name;
 }
 
 /** struct tcp_info; of one that listens, what it tells of its queue. */
@@ -243,36 +284,99 @@ function interfaceIndex(fd: number, name: string): number {
 }
 
 /** @returns why it cannot be saved, undefined when it can */
-export function inetSocketProblem(socket: SeenInetSocket): string | undefined {
-  const { kind, state, remote, waiting } = socket;
+export function inetSocketProblem(
+  socket: SeenInetSocket,
+  options: ConnectionOptions,
+): SocketProblem | undefined {
+  const { kind, hasError } = socket;
   if (kind.protocol !== IPPROTO_TCP && kind.protocol !== IPPROTO_UDP) {
-    return `a socket of protocol ${kind.protocol} is not supported yet`;
+    return {
+      why: `a socket of protocol ${kind.protocol} is not supported yet`,
+    };
   }
-  if (kind.protocol === IPPROTO_TCP) {
-    if (state !== STATE.LISTEN && state !== STATE.CLOSE) {
-      return `a TCP connection${
-        remote === undefined ? "" : ` (to ${addressText(kind.domain, remote)})`
-      } is not supported yet`;
-    }
-    if (waiting > 0) {
-      return "a TCP connection waits to be accepted, which is not supported yet";
-    }
-    if (socket.hasEnded) {
-      return "a TCP connection that has ended is not supported yet";
-    }
-  }
-  return socket.hasError
-    ? "it has an error that the program has not seen yet, which is not " +
-      "supported"
+  const problem = kind.protocol === IPPROTO_TCP
+    ? tcpProblem(socket, options)
     : undefined;
+  if (problem !== undefined || !hasError) return problem;
+  return {
+    why: "it has an error that the program has not seen yet, which is not " +
+      "supported",
+  };
 }
 
-/** The entry of files.img. */
+function tcpProblem(
+  socket: SeenInetSocket,
+  options: ConnectionOptions,
+): SocketProblem | undefined {
+  const { kind, state, remote, waiting } = socket;
+  if (waiting > 0 && !options.skipInFlight) {
+    return {
+      why: "a TCP connection waits to be accepted, which is not supported",
+      remedy: "dump again when it is accepted, or give --skip-in-flight: it " +
+        "is lost",
+      option: "--skip-in-flight",
+    };
+  }
+  if (socket.hasEnded) {
+    return { why: "a TCP connection that has ended is not supported yet" };
+  }
+  if (state === TCP_STATE.SYN_SENT) {
+    return {
+      why: "it is still being connected (SYN_SENT), which is not supported",
+      remedy: "dump again when it is connected or has failed",
+    };
+  }
+  if (state === STATE.LISTEN || state === STATE.CLOSE || options.tcpClose) {
+    return undefined;
+  }
+  const to = remote === undefined
+    ? ""
+    : ` to ${addressText(kind.domain, remote)}`;
+  if (!isConnected(state)) {
+    return { why: `a TCP socket of state ${state}${to} is not supported` };
+  }
+  if (!options.tcpEstablished) {
+    return {
+      why: `it is a TCP connection${to}`,
+      remedy: "give --tcp-established: it is saved, and no packet of it is " +
+        "let through until the restore; or --tcp-close: it is closed then",
+      option: "--tcp-established",
+    };
+  }
+  if (socket.hasUrgent) {
+    return {
+      why: `an urgent byte (MSG_OOB) waits in the connection${to}, which is ` +
+        "not supported",
+      remedy: "dump again when the program has read it",
+    };
+  }
+  if (socket.protocolAbove !== undefined) {
+    return {
+      why: `the kernel speaks ${socket.protocolAbove} in the connection${to} ` +
+        "(TCP_ULP), which is not supported",
+    };
+  }
+  if (hasReceivedFin(state) && socket.interface !== undefined) {
+    return {
+      why: `the connection${to} by interface ${socket.interface} is half ` +
+        "closed by its peer, which is not supported for link-local addresses",
+      remedy: "dump again when the program has closed it",
+    };
+  }
+  return undefined;
+}
+
+/**
+ * The entry of files.img.
+ *
+ * @param connection what was read of it since, where it is one
+ */
 export function describeInetSocket(
   socket: SeenInetSocket,
   id: number,
   flags: number,
   fown: fown_entry,
+  connection?: { readonly state: number; readonly shutdown: number },
 ): inet_sk_entry {
   const { kind, local, remote, options, ip, tcp } = socket;
   const none = local.words.map(() => 0);
@@ -282,7 +386,7 @@ export function describeInetSocket(
     family: kind.domain,
     type: kind.type,
     proto: kind.protocol,
-    state: socket.state,
+    state: connection?.state ?? socket.state,
     src_port: local.port,
     dst_port: remote?.port ?? 0,
     flags,
@@ -294,7 +398,7 @@ export function describeInetSocket(
     v6only: ip.v6only,
     ip_opts: ip.ip_opts,
     ifname: socket.interface,
-    shutdown: socket.shutdown || undefined,
+    shutdown: (connection ?? socket).shutdown || undefined,
     tcp_opts: tcp,
   };
 }
@@ -321,11 +425,15 @@ function isBound({ src_port, src_addr }: inet_sk_entry): boolean {
   return src_port !== 0 || src_addr.some((word) => word !== 0);
 }
 
-/** Binds each for a moment, to see whether this host lets it. */
+/**
+ * Binds each that is no connection for a moment, to see whether this host lets
+ * it.
+ */
 export function inetProblems(sockets: Iterable<InetSocketImage>): Reason[] {
   const reasons: Reason[] = [];
   for (const { entry, extension } of sockets) {
     if (entry.proto !== IPPROTO_TCP && entry.proto !== IPPROTO_UDP) continue;
+    if (isConnection(entry)) continue;
     const fd = Number(
       syscall(
         "socket",
@@ -454,13 +562,14 @@ export function interfacesOf(
 
 const SOCK_DGRAM = 2;
 const F_SETFL = 4;
+const SHUT_RDWR = 2;
 const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 
 /** socket(2), and all that it takes until it is as it was. */
 export function makeInetSocket(
   table: TableProgram,
   { flags, fd, cloexec }: Wanted,
-  { entry, extension }: InetSocketImage,
+  { entry, extension, stream }: InetSocketImage,
   interfaces: ReadonlyMap<string, number>,
 ): void {
   const { program } = table;
@@ -470,6 +579,14 @@ export function makeInetSocket(
   })`;
   program.call("socket", [family, type | O.CLOEXEC, proto], `making ${what}`);
   table.move(table.take(), fd, cloexec);
+  const setFlags = () =>
+    program.call(
+      "fcntl",
+      [fd, F_SETFL, flags & SETTABLE],
+      `setting the flags of ${what}`,
+    );
+  // The rest is done by ckpt (make_connections.ts).
+  if (stream !== undefined) return void setFlags();
   const { uid = 0, gid = 0 } = extension;
   // Before bind(2): only sockets of one user share a port.
   if (uid !== 0 || gid !== 0) {
@@ -482,6 +599,14 @@ export function makeInetSocket(
   options.ip(entry.ip_opts ?? {});
   if (proto === IPPROTO_TCP) options.tcp(entry.tcp_opts ?? {});
   options.further(extension.options);
+  if (isConnection(entry)) {
+    options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+    // Reading gives the end, writing EPIPE, though the kernel says ENOTCONN.
+    program.call("shutdown", [fd, SHUT_RDWR], `closing ${what}`, {
+      mayFail: true,
+    });
+    return void setFlags();
+  }
   const scope = interfaces.get(entry.ifname ?? "") ?? 0;
   if (isBound(entry)) {
     const address = encodeAddress(family, bindAddress(entry, scope));
@@ -515,9 +640,5 @@ export function makeInetSocket(
       { mayFail: true },
     );
   }
-  program.call(
-    "fcntl",
-    [fd, F_SETFL, flags & SETTABLE],
-    `setting the flags of ${what}`,
-  );
+  setFlags();
 }

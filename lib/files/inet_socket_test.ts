@@ -87,15 +87,17 @@ ready([one.fileno() for one in (listener, client, waits, ended, udp)] + [listene
   const numbers = child.answer as number[];
   const port = numbers.pop();
   const [listener, client, waits, ended, udp] = numbers.map((fd) =>
-    inetSocketProblem(look(child.pid, fd))
+    inetSocketProblem(look(child.pid, fd), {})
   );
   assertEquals([listener, udp], [undefined, undefined]);
   assertMatch(
-    client!,
-    new RegExp(`^a TCP connection \\(to 127.0.0.1:${port}\\) is not supported`),
+    client!.why,
+    new RegExp(`^it is a TCP connection to 127.0.0.1:${port}$`),
   );
-  assertMatch(waits!, /^a TCP connection waits to be accepted/);
-  assertMatch(ended!, /^a TCP connection that has ended/);
+  assertEquals(client!.option, "--tcp-established");
+  assertEquals(waits!.option, "--skip-in-flight");
+  assertMatch(waits!.why, /^a TCP connection waits to be accepted/);
+  assertMatch(ended!.why, /^a TCP connection that has ended/);
 });
 
 Deno.test("sockets are made as they were seen", async () => {

@@ -263,6 +263,7 @@ Deno.test("random groups of Unix sockets come back as the image has them", () =>
       watch: new Program(),
       finish: new Program(),
       disarmed: [],
+      connections: [],
     };
     programs.open.call("close", [0], "closing the lifeline");
     restoreDescriptors(

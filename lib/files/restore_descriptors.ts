@@ -85,6 +85,8 @@ export interface DescriptorPrograms {
   readonly finish: Program;
   /** Filled in: what is to be looked at when `watch` has run. */
   readonly disarmed: Disarmed[];
+  /** Filled in: sockets to be connected when `open` has run. */
+  readonly connections: { readonly id: number; readonly fd: number }[];
 }
 
 export interface FileImages extends PipeImages {
@@ -502,7 +504,11 @@ class TablePlan {
         wanted.map((one) => ({ ...one, ...unix.get(one.id)! })),
       );
     } else if (isk !== undefined) {
-      makeInetSocket(table, wanted[0], inet.get(id)!, tree.interfaces);
+      const socket = inet.get(id)!;
+      makeInetSocket(table, wanted[0], socket, tree.interfaces);
+      if (socket.stream !== undefined) {
+        this.#programs.connections.push({ id, fd: wanted[0].fd });
+      }
     } else if (efd !== undefined) {
       makeEventfd(table, wanted[0], efd, tree.objects.semaphores.has(id));
     } else if (tfd !== undefined) makeTimerfd(table, wanted[0], tfd);

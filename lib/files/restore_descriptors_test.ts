@@ -77,6 +77,7 @@ function newPrograms(): DescriptorPrograms {
     watch: new Program(),
     finish: new Program(),
     disarmed: [],
+    connections: [],
   };
 }
 

@@ -1,6 +1,7 @@
 /** What the images tell of sockets, and what of it cannot be restored yet. */
 import type { Reason } from "../error.ts";
 import type { ImageSet } from "../image/image_set.ts";
+import type { Entry } from "../image/kinds.ts";
 import type {
   ckpt_credentials_entry,
   ckpt_socket_entry,
@@ -8,6 +9,7 @@ import type {
   inet_sk_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
+import { isConnection } from "./tcp_state.ts";
 
 export interface PacketImage {
   readonly bytes: Uint8Array;
@@ -25,6 +27,8 @@ export interface UnixSocketImage {
 export interface InetSocketImage {
   readonly entry: inet_sk_entry;
   readonly extension: ckpt_socket_entry;
+  /** Of a TCP connection; undefined: it was left out, and comes back closed. */
+  readonly stream?: Entry<"tcp-stream"> | undefined;
 }
 
 /** By the ids of files. */
@@ -55,7 +59,12 @@ export function readSocketImages(
   const inet = new Map<number, InetSocketImage>();
   for (const { id, usk, isk } of files.values()) {
     const extension = extensions.get(id) ?? noExtension(id);
-    if (isk !== undefined) inet.set(id, { entry: isk, extension });
+    if (isk !== undefined) {
+      const stream = isConnection(isk)
+        ? set.read("tcp-stream", isk.ino)
+        : undefined;
+      inet.set(id, { entry: isk, extension, stream });
+    }
     if (usk === undefined) continue;
     const packets = (queues.get(id) ?? []).map(({ extra }, i) => ({
       bytes: extra,
@@ -65,6 +74,16 @@ export function readSocketImages(
     unix.set(id, { entry: usk, packets, extension });
   }
   return { unix, inet };
+}
+
+/** With all TCP connections closed: their state is not used. */
+export function withoutConnections({ unix, inet }: SocketImages): SocketImages {
+  return {
+    unix,
+    inet: new Map(
+      [...inet].map(([id, socket]) => [id, { ...socket, stream: undefined }]),
+    ),
+  };
 }
 
 /** What no version of an image that we restore has. */
@@ -111,7 +130,8 @@ function inetImageProblem(entry: inet_sk_entry): string | undefined {
   if (type !== TYPES.get(proto)) {
     return `a socket of type ${type} and protocol ${proto} is not supported yet`;
   }
-  return proto === TCP && state !== CLOSE && state !== LISTEN
-    ? "a TCP connection is not supported yet"
+  return proto === TCP && state !== CLOSE && state !== LISTEN &&
+      !isConnection(entry)
+    ? `a TCP socket of state ${state} is not supported`
     : undefined;
 }

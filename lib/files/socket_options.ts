@@ -357,6 +357,10 @@ export function readTcpOptions(fd: number): tcp_opts_entry {
   };
 }
 
+function locks({ level, name }: ckpt_socket_option): boolean {
+  return level === SOL_SOCKET && name === LOCK_FILTER;
+}
+
 /** Writes setsockopt(2) calls for one socket. */
 export class OptionSetter {
   constructor(
@@ -386,10 +390,7 @@ export class OptionSetter {
     const turnOn = (name: number, value: boolean | undefined) => {
       if (value) this.int(SOL_SOCKET, name, 1);
     };
-    // The kernel doubles what it is given.
-    set(SO.SNDBUFFORCE, opts.so_sndbuf >>> 1);
-    set(SO.RCVBUFFORCE, opts.so_rcvbuf >>> 1);
-    set(SO.BUF_LOCK, opts.so_buf_lock);
+    this.buffers(opts);
     this.#timeout(SO.SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec);
     this.#timeout(SO.RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec);
     set(SO.PRIORITY, opts.so_priority || undefined);
@@ -410,7 +411,26 @@ export class OptionSetter {
       const value = new Int32Array([1, opts.so_linger]);
       this.bytes(SOL_SOCKET, SO.LINGER, new Uint8Array(value.buffer));
     }
-    if (opts.so_filter.length > 0) this.#filter(opts.so_filter);
+    this.filter(opts);
+  }
+
+  /** The sizes of both buffers, and whether the kernel may change them. */
+  buffers({ so_sndbuf, so_rcvbuf, so_buf_lock }: sk_opts_entry): void {
+    this.room(so_sndbuf, so_rcvbuf);
+    if (so_buf_lock !== undefined) {
+      this.int(SOL_SOCKET, SO.BUF_LOCK, so_buf_lock);
+    }
+  }
+
+  /** Bytes of both buffers, as the kernel tells them. */
+  room(sending: number, receiving: number): void {
+    // The kernel doubles what it is given.
+    this.int(SOL_SOCKET, SO.SNDBUFFORCE, sending >>> 1);
+    this.int(SOL_SOCKET, SO.RCVBUFFORCE, receiving >>> 1);
+  }
+
+  filter({ so_filter }: sk_opts_entry): void {
+    if (so_filter.length > 0) this.#filter(so_filter);
   }
 
   #timeout(name: number, seconds: bigint, micros: bigint): void {
@@ -470,12 +490,15 @@ export class OptionSetter {
   }
 
   /** After the filter: one of these locks it. */
-  further(options: readonly ckpt_socket_option[]): void {
-    const locks = ({ level, name }: ckpt_socket_option) =>
-      level === SOL_SOCKET && name === LOCK_FILTER;
+  further(options: readonly ckpt_socket_option[], withLocks = true): void {
     for (const option of options) {
       if (!locks(option)) this.bytes(option.level, option.name, option.value);
     }
+    if (withLocks) this.locks(options);
+  }
+
+  /** Those of them after which the filter cannot be changed any more. */
+  locks(options: readonly ckpt_socket_option[]): void {
     for (const option of options) {
       if (locks(option)) this.bytes(option.level, option.name, option.value);
     }

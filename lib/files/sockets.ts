@@ -17,9 +17,11 @@ import type { FdInfo } from "../proc/fdinfo.ts";
 import {
   AF_INET,
   AF_INET6,
+  type ConnectionOptions,
   inetSocketProblem,
   lookAtInetSocket,
   type SeenInetSocket,
+  type SocketProblem,
 } from "./inet_socket.ts";
 import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
 import {
@@ -52,6 +54,7 @@ export type SeenSocket =
   /** One that nothing more was asked of, because it cannot be saved. */
   | { readonly family: "other"; readonly why: string };
 
+const POLLPRI = 0x2;
 const POLLERR = 0x8;
 const POLLRDHUP = 0x2000;
 
@@ -142,7 +145,7 @@ const SUPPORTED: ReadonlySet<string> = new Set([
 function poll(fd: number): number {
   const pollfd = new Int16Array(4);
   new Int32Array(pollfd.buffer)[0] = fd;
-  pollfd[2] = POLLRDHUP;
+  pollfd[2] = POLLPRI | POLLRDHUP;
   syscallBuffer0("poll", new Uint8Array(pollfd.buffer), 1n, 0n);
   return pollfd[3];
 }
@@ -195,7 +198,10 @@ function identity(ino: number, { dev }: Pick<FileStatus, "dev">): PipeIdentity {
 export class TreeSockets {
   readonly #unix: ReadonlyMap<number, SeenUnixSocket>;
 
-  constructor(processes: readonly SocketHolder[]) {
+  constructor(
+    processes: readonly SocketHolder[],
+    readonly options: ConnectionOptions = {},
+  ) {
     this.#unix = new Map(
       [...socketsOf(processes)].flatMap(({ socket }) =>
         socket.family === "unix" ? [[socket.diag.ino, socket] as const] : []
@@ -212,20 +218,28 @@ export class TreeSockets {
     },
     socket: SeenSocket,
     outside: OutsideHolders,
-  ): string | undefined {
-    if (socket.family === "other") return socket.why;
+  ): SocketProblem | undefined {
+    if (socket.family === "other") return { why: socket.why };
     const holder = outside.holder({ link, status });
     const { extra } = info;
     if (extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))) {
-      return "descriptors are in flight in it (SCM_RIGHTS), which is not " +
-        "supported yet";
+      return {
+        why: "descriptors are in flight in it (SCM_RIGHTS), which is not " +
+          "supported yet",
+      };
     }
-    const why = socket.family === "unix"
-      ? unixSocketProblem(socket, this.neighbours(outside, status))
-      : inetSocketProblem(socket);
-    if (why !== undefined || holder === undefined) return why;
-    return `task ${holder.pid} (${holder.name}) outside of the program has ` +
-      `it, too, as descriptor ${holder.fd}`;
+    if (socket.family === "unix") {
+      const others = this.neighbours(outside, status);
+      const why = unixSocketProblem(socket, others);
+      if (why !== undefined) return { why };
+    } else {
+      const problem = inetSocketProblem(socket, this.options);
+      if (problem !== undefined) return problem;
+    }
+    return holder && {
+      why: `task ${holder.pid} (${holder.name}) outside of the program has ` +
+        `it, too, as descriptor ${holder.fd}`,
+    };
   }
 
   neighbours(

@@ -51,6 +51,7 @@ import {
   type Services,
   threadProgram,
 } from "./programs.ts";
+import type { RestoredConnections } from "./connections.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
 import { SysvSegments } from "./sysv_segments.ts";
 import { Watchers } from "./watches.ts";
@@ -69,6 +70,7 @@ export async function buildTree(
   plan: TreePlan,
   given: Given,
   segmentsPlan: SegmentsPlan,
+  connections: RestoredConnections,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
@@ -127,7 +129,7 @@ export async function buildTree(
     report.log(3, `started the agent as task ${rootImages.pid}`);
     await builder.beBorn();
     memfds.seal();
-    builder.openDescriptors();
+    builder.openDescriptors((pid, made) => connections.make(pid, made));
     using watchers = Watchers.take(plan.watches, images.processes);
     made.setTimes();
     await builder.letSignalsIn();
@@ -143,6 +145,7 @@ export async function buildTree(
     watchers.fill(plan.watches, images, made.byFile, report);
     await builder.letSignalsIn();
     segments.settle();
+    connections.goOn();
     builder.release(options.leaveStopped);
     segments.keep();
     pidfile.keep();
@@ -169,6 +172,7 @@ function descriptorPrograms(
       watch: new Program(),
       finish: new Program(),
       disarmed: [],
+      connections: [],
     },
   }));
   restoreDescriptors(
@@ -426,10 +430,18 @@ class TreeBuilder implements Disposable {
   }
 
   /** Every open file once, then all that share it take it from there. */
-  openDescriptors(): void {
+  openDescriptors(
+    connect: (
+      pid: number,
+      sockets: DescriptorPrograms["connections"],
+    ) => void,
+  ): void {
     this.#makeThreadsOfFiles();
     const ended = this.#standInForEnded();
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
+    for (const [pid, { connections }] of this.#descriptors) {
+      connect(pid, connections);
+    }
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.fetch);
     this.#end(ended);
     this.#fillEpolls();

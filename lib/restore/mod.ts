@@ -14,6 +14,7 @@ import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
 import { changedFiles } from "./changed_files.ts";
 import { otherVdso } from "./check_host.ts";
+import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
@@ -44,12 +45,16 @@ export async function restore(
   report.log(3, `reading the images in ${options.imagesDirectory}`);
   const set = readImageSet(options.imagesDirectory);
   validateImageSet(set);
-  const images = readTreeImages(set);
+  const images = chooseConnections(readTreeImages(set), options);
   const given = chooseGiven(images, options);
   const plan = planTree(images, options);
   const taken = await takenIds(images);
   // When those that were dumped are gone, and with them what they held.
-  const addresses = takenAddresses(images.sockets);
+  using connections = RestoredConnections.prepare(images);
+  const addresses = [
+    ...takenAddresses(images.sockets),
+    ...connections.problems,
+  ];
   const locks = takenLocks(locksOfPaths(images, given));
   const segments = planSegmentsOf(images);
   const reasons = [
@@ -76,7 +81,23 @@ export async function restore(
 
   const planned = performance.now();
   warnOfLostSharers(segments, report);
-  const pid = await buildTree(images, plan, given, segments, options, report);
+  if (connections.areBlockedByIptables) {
+    report.log(
+      2,
+      "CRIU has blocked the TCP connections by rules of iptables, which ckpt " +
+        "does not remove: iptables -S, and iptables -D for those with the " +
+        "mark 0xc114",
+    );
+  }
+  const pid = await buildTree(
+    images,
+    plan,
+    given,
+    segments,
+    connections,
+    options,
+    report,
+  );
   releaseGiven(given, options);
   const finished = performance.now();
   const figures = {

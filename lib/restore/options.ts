@@ -33,6 +33,10 @@ export interface RestoreOptions {
   inheritFd: InheritedDescriptor[];
   /** Root of the file system to work on; ckpt's own when missing. */
   root?: string;
+  /** Restore TCP connections. */
+  tcpEstablished?: boolean;
+  /** Restore TCP connections as closed ones. */
+  tcpClose?: boolean;
   /** What files are compared by; all that was recorded unless given. */
   fileValidation?: readonly ValidationMethod[];
   /** Only check everything and tell what would be started. */

@@ -69,7 +69,17 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "tree_pending",
   "tree_owners",
   "random_tree 3 12",
+  "sk_tcp plain",
 ];
+
+/** What both tools need to be told for a program. */
+const OPTIONS: Readonly<Record<string, readonly string[]>> = {
+  sk_tcp: ["--tcp-established"],
+};
+/** ckpt takes away only what nf_tables blocks. */
+const CRIU_ONLY: Readonly<Record<string, readonly string[]>> = {
+  sk_tcp: ["--network-lock", "nftables"],
+};
 
 /** "ok", or in one line what went wrong. */
 type Outcome = string;
@@ -84,11 +94,23 @@ async function act(
   action: "dump" | "restore",
   program: Program,
   images: string,
+  options: readonly string[],
 ): Promise<Outcome> {
   const log = `${action}-by-${tool === CKPT ? "ckpt" : "criu"}.log`;
   const args = action === "dump"
-    ? ["dump", "-l", "-t", `${program.pid}`, "-D", images, "-v4", "-o", log]
-    : ["restore", "-l", "-d", "-D", images, "-v4", "-o", log];
+    ? [
+      "dump",
+      "-l",
+      "-t",
+      `${program.pid}`,
+      "-D",
+      images,
+      "-v4",
+      "-o",
+      log,
+      ...options,
+    ]
+    : ["restore", "-l", "-d", "-D", images, "-v4", "-o", log, ...options];
   const answer = await run(tool, args);
   if (answer.code !== 0) {
     let text = answer.stderr;
@@ -119,12 +141,16 @@ async function exchange(
   await using scope = new Scope();
   const [file, ...args] = name.split(" ");
   const program = await scope.start(file, ...args);
+  const options = (tool: string) => [
+    ...OPTIONS[file] ?? [],
+    ...tool === CKPT ? [] : CRIU_ONLY[file] ?? [],
+  ];
   const images = scope.path("images");
   for (
     const step of [
-      () => act(scope, from, "dump", program, images),
+      () => act(scope, from, "dump", program, images, options(from)),
       () => look(images),
-      () => act(scope, to, "restore", program, images),
+      () => act(scope, to, "restore", program, images, options(to)),
       async () => firstLines(await program.verify()),
     ]
   ) {

@@ -38,6 +38,7 @@ export function withRestored<T>(
         watch: new Program(),
         finish: new Program(),
         disarmed: [],
+        connections: [],
       },
     }));
     for (const { programs: { open } } of tables) {

@@ -29,6 +29,15 @@ const LONGEST_FILTER = 4096;
 /** IFNAMSIZ, with a zero at the end. */
 const LONGEST_INTERFACE = 15;
 const LONGEST_OPTION = 64;
+const TCP = 6;
+const STREAM = 1;
+/** ESTABLISHED, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING. */
+const CONNECTED: ReadonlySet<number> = new Set([1, 4, 5, 8, 9, 11]);
+/** TCPI_OPT_*. */
+const OPTION = { timestamps: 1, scale: 4 } as const;
+/** TCP_MAX_WSCALE (RFC 7323). */
+const LARGEST_SCALE = 14;
+const WINDOW = ["snd_wl1", "max_window", "rcv_wnd", "rcv_wup"] as const;
 
 type Wrong = (field: string, why: string) => void;
 
@@ -38,6 +47,7 @@ export function checkSockets(
 ): void {
   const unix = new Map<number, unix_sk_entry>();
   const sockets = new Set<number>();
+  const connections = new Set<number>();
   files.forEach(({ id, usk, isk }, number) => {
     if (usk !== undefined || isk !== undefined) sockets.add(id);
     if (usk === undefined) return;
@@ -50,7 +60,12 @@ export function checkSockets(
     const wrong = (field: string, why: string) =>
       findings.add(FILES, number, field, why);
     if (usk !== undefined) checkUnix(usk, unix, wrong);
-    if (isk !== undefined) checkInet(isk, wrong);
+    if (isk === undefined) return;
+    checkInet(isk, wrong);
+    if (!isConnection(isk)) return;
+    if (connections.has(isk.ino)) wrong("isk.ino", `${isk.ino} is there twice`);
+    connections.add(isk.ino);
+    checkStream(findings, isk, wrong);
   });
   checkQueues(findings, new Set([...unix.values()].map(({ id }) => id)));
   checkExtensions(findings, sockets, unix);
@@ -102,6 +117,53 @@ function checkInet(entry: inet_sk_entry, wrong: Wrong): void {
     wrong("isk.ifname", `"${entry.ifname}" is no name of an interface`);
   }
   checkCommon("isk", entry.opts, entry.shutdown, wrong);
+}
+
+/** TCP in a state in which it has a peer. */
+function isConnection({ proto, state }: inet_sk_entry): boolean {
+  return proto === TCP && CONNECTED.has(state);
+}
+
+/** The queues and numbers of a connection, which --tcp-close leaves out. */
+function checkStream(
+  findings: Findings,
+  { ino, type, src_port, dst_port }: inet_sk_entry,
+  wrong: Wrong,
+): void {
+  if (type !== STREAM) wrong("isk.type", `${type} is no type of TCP`);
+  if (src_port === 0 || dst_port === 0) {
+    wrong("isk.state", "a TCP connection has two ports");
+  }
+  const stream = findings.read("tcp-stream", ino);
+  const name = imageName("tcp-stream", ino);
+  if (stream === undefined) {
+    if (!findings.set.inventory.tcp_close) {
+      wrong("isk.state", `${name} is missing`);
+    }
+    return;
+  }
+  const problem = (field: string, why: string) =>
+    findings.add(name, 0, field, why);
+  const { opt_mask, rcv_wscale, timestamp, unsq_len } = stream;
+  if (unsq_len === undefined) problem("unsq_len", "is missing");
+  else if (unsq_len > stream.outq_len) {
+    problem("unsq_len", `${unsq_len} is more than the queue has`);
+  }
+  if ((opt_mask & OPTION.scale) !== 0) {
+    if (rcv_wscale === undefined) problem("rcv_wscale", "is missing");
+    for (const field of ["snd_wscale", "rcv_wscale"] as const) {
+      if ((stream[field] ?? 0) > LARGEST_SCALE) {
+        problem(field, `${stream[field]} is more than ${LARGEST_SCALE}`);
+      }
+    }
+  }
+  if ((opt_mask & OPTION.timestamps) !== 0 && timestamp === undefined) {
+    problem("timestamp", "is missing");
+  }
+  if (stream.snd_wnd === undefined) return;
+  for (const field of WINDOW) {
+    if (stream[field] === undefined) problem(field, "is missing");
+  }
 }
 
 function checkCommon(

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
 import { readImageSet } from "../image_set.ts";
-import type { Content } from "../kinds.ts";
+import { type Content, type Entry, imageName } from "../kinds.ts";
 import {
   type ckpt_socket_entry,
   fd_types,
@@ -36,6 +36,7 @@ interface Parts {
   pair: [unix_sk_entry, unix_sk_entry];
   inet: inet_sk_entry;
   queues: Content<"sk-queues">;
+  streams: Entry<"tcp-stream">[];
   extensions: ckpt_socket_entry[];
 }
 
@@ -64,6 +65,7 @@ function parts(): Parts {
     image,
     pair,
     inet,
+    streams: [],
     queues: [{ id_for: 20, length: 3, scm: [], extra: new Uint8Array(3) }],
     extensions: [{
       id: 20,
@@ -90,6 +92,12 @@ function wrong(change: (parts: Parts) => void): string[] {
       `${directory}/ckpt-sockets.img`,
       encodeImage("ckpt-sockets", all.extensions),
     );
+    for (const stream of all.streams) {
+      Deno.writeFileSync(
+        `${directory}/${imageName("tcp-stream", all.inet.ino)}`,
+        encodeImage("tcp-stream", stream),
+      );
+    }
     const set = readImageSet(directory);
     try {
       validateImageSet(set);
@@ -105,11 +113,60 @@ function wrong(change: (parts: Parts) => void): string[] {
   }
 }
 
+/** A connection whose stream is the given one, or missing. */
+function connected(
+  change?: (stream: Entry<"tcp-stream">) => void,
+): (parts: Parts) => void {
+  return ({ inet, streams }) => {
+    Object.assign(inet, { state: 8, dst_port: 5000 });
+    if (change === undefined) return;
+    const stream: Entry<"tcp-stream"> = {
+      ...{ inq_len: 2, inq_seq: 7, outq_len: 3, outq_seq: 9, unsq_len: 3 },
+      ...{ opt_mask: 7, snd_wscale: 7, rcv_wscale: 14, timestamp: 5 },
+      ...{ snd_wl1: 1, snd_wnd: 1, max_window: 1, rcv_wnd: 1, rcv_wup: 1 },
+      mss_clamp: 1460,
+      extra: { inq: new Uint8Array(2), outq: new Uint8Array(3) },
+    };
+    change(stream);
+    streams.push(stream);
+  };
+}
+
+Deno.test("a TCP connection with its stream is fine", async () => {
+  assertEquals(await wrong(connected(() => {})), []);
+});
+
 Deno.test("sockets that fit together are fine", async () => {
   assertEquals(await wrong(() => {}), []);
 });
 
+const STREAM = "tcp-stream-387.img, field";
+
 const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
+  [
+    connected(),
+    "files.img, field isk.state: tcp-stream-387.img is missing",
+  ],
+  [
+    connected((stream) => stream.unsq_len = 4),
+    `${STREAM} unsq_len: 4 is more than the queue has`,
+  ],
+  [
+    connected((stream) => delete stream.rcv_wscale),
+    `${STREAM} rcv_wscale: is missing`,
+  ],
+  [
+    connected((stream) => stream.snd_wscale = 15),
+    `${STREAM} snd_wscale: 15 is more than 14`,
+  ],
+  [
+    connected((stream) => delete stream.timestamp),
+    `${STREAM} timestamp: is missing`,
+  ],
+  [
+    connected((stream) => delete stream.rcv_wup),
+    `${STREAM} rcv_wup: is missing`,
+  ],
   [
     ({ pair }) => pair[1].ino = 901,
     "files.img, field usk.ino: 901 is there twice",

@@ -1,0 +1,551 @@
+/**
+ * Makes TCP connections again, without a word to their peers (TCP_REPAIR, see
+ * do_tcp_setsockopt in net/ipv4/tcp.c). The process that has to have one makes
+ * a plain socket; the rest is done by a descriptor of ckpt's own, in two steps:
+ *
+ *   make     the connection with its sequence numbers, options and queues. It
+ *            stays under repair: when the restore fails, nothing is sent.
+ *   goOn     when nothing can fail any more: what was not sent yet is sent.
+ *
+ * A FIN cannot be put into a queue. Ours is sent again by shutdown(2) under
+ * repair, which lets no packet out; that of the peer, and its answer to ours,
+ * is a packet that ckpt itself sends from here to here (tcp_packet.ts).
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import { describeErrno, EADDRNOTAVAIL } from "../ffi/errno.ts";
+import { runOwnProgram } from "../ffi/own_program.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
+import { pause } from "../ffi/pause.ts";
+import { Program, type Result } from "../ffi/program.ts";
+import { close, O, syscall } from "../ffi/syscall.ts";
+import type { Entry } from "../image/kinds.ts";
+import type { inet_sk_entry } from "../image/schema.gen.ts";
+import { addressText, encodeAddress } from "./inet_socket.ts";
+import { holderOf } from "./outside_holders.ts";
+import type { InetSocketImage } from "./socket_images.ts";
+import {
+  getOption,
+  IPPROTO_TCP,
+  OptionSetter,
+  setInt,
+} from "./socket_options.ts";
+import { wireAddress } from "./tcp_connection.ts";
+import {
+  hasReceivedFin,
+  hasSentFin,
+  isConnection,
+  TCP_STATE,
+} from "./tcp_state.ts";
+import { FLAG, LocalPackets } from "./tcp_packet.ts";
+import type { ConnectionAddress } from "./network_lock.ts";
+
+/** include/uapi/linux/tcp.h */
+const TCP = {
+  MAXSEG: 2,
+  WINDOW_CLAMP: 10,
+  INFO: 11,
+  REPAIR: 19,
+  REPAIR_QUEUE: 20,
+  QUEUE_SEQ: 21,
+  REPAIR_OPTIONS: 22,
+  TIMESTAMP: 24,
+  REPAIR_WINDOW: 29,
+} as const;
+const QUEUE = { none: 0, receive: 1, send: 2 } as const;
+const REPAIR_ON = 1;
+/** Sends no window probe, to which a peer that is not there yet had no answer. */
+const REPAIR_OFF = -1;
+/** TCPI_OPT_* of the image, TCPOPT_* of TCP_REPAIR_OPTIONS. */
+const OPTION = {
+  timestamps: { bit: 1, code: 8 },
+  sack: { bit: 2, code: 4 },
+  scale: { bit: 4, code: 3 },
+  mss: { code: 2 },
+} as const;
+/** MAX_TCP_WINDOW: no larger segment can be asked for. */
+const LARGEST_SEGMENT = 32767;
+/** Of what is put into a receive queue, all has to fit into one buffer. */
+const CHUNK = 32768;
+/** Memory the kernel needs for the bytes of a queue, generously. */
+const OVERHEAD = 4;
+const SMALLEST_ROOM = 1 << 18;
+const LARGEST_ROOM = 1 << 29;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const SHUT_RD = 0;
+const SHUT_WR = 1;
+
+/** A connection of the images. */
+export interface ConnectionImage extends InetSocketImage {
+  readonly stream: Entry<"tcp-stream">;
+}
+
+/** Those that are to be connected again. */
+export function connectionsAmong(
+  sockets: Iterable<InetSocketImage>,
+): ConnectionImage[] {
+  return [...sockets].flatMap((socket) => {
+    const { stream } = socket;
+    return stream === undefined || !isConnection(socket.entry)
+      ? []
+      : [{ ...socket, stream }];
+  });
+}
+
+export function addressOfConnection(
+  { entry }: Pick<InetSocketImage, "entry">,
+): ConnectionAddress {
+  return wireAddress(
+    { port: entry.src_port, words: entry.src_addr, scope: 0 },
+    { port: entry.dst_port, words: entry.dst_addr, scope: 0 },
+  );
+}
+
+function nameOfConnection(
+  { family, src_port, src_addr, dst_port, dst_addr }: inet_sk_entry,
+): string {
+  const from = { port: src_port, words: src_addr, scope: 0 };
+  const to = { port: dst_port, words: dst_addr, scope: 0 };
+  return `the TCP connection ${addressText(family, from)} to ${
+    addressText(family, to)
+  }`;
+}
+
+/** The sequence numbers with which each direction begins. */
+export function firstSequences(
+  { state }: Pick<inet_sk_entry, "state">,
+  { inq_seq, inq_len, outq_seq, outq_len }: Entry<"tcp-stream">,
+): { receive: number; send: number } {
+  return {
+    receive: inq_seq - inq_len - (hasReceivedFin(state) ? 1 : 0) >>> 0,
+    send: outq_seq - outq_len - (hasSentFin(state) ? 1 : 0) >>> 0,
+  };
+}
+
+/**
+ * Tries each connection for a moment, to see whether this host lets it. Their
+ * traffic has to be blocked.
+ */
+export function connectionProblems(
+  connections: readonly ConnectionImage[],
+  interfaces: ReadonlyMap<string, number>,
+): Reason[] {
+  const reasons: Reason[] = [];
+  for (const connection of connections) {
+    const { entry } = connection;
+    const { family, type } = entry;
+    const fd = Number(
+      syscall("socket", BigInt(family), BigInt(type | O.CLOEXEC), 0n),
+    );
+    try {
+      const program = new Program();
+      const options = new OptionSetter(program, fd, "it");
+      options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_ON);
+      const bound = connect(options, connection, interfaces);
+      const { failure } = runOwnProgram(program);
+      if (failure === undefined) continue;
+      const object = nameOfConnection(entry);
+      reasons.push(
+        failure.errno !== EADDRNOTAVAIL
+          ? { object, why: `${failure.purpose}: ${text(failure.errno)}` }
+          : failure.index <= bound.result
+          ? {
+            object,
+            why: `this host has not the address ${
+              addressText(family, {
+                port: entry.src_port,
+                words: entry.src_addr,
+                scope: 0,
+              })
+            }`,
+            remedy: "give it to an interface first: ip address add",
+          }
+          : { object, ...whoHasIt(entry) },
+      );
+    } finally {
+      close(fd);
+    }
+  }
+  return reasons;
+}
+
+function text(errno: number): string {
+  return describeErrno(errno);
+}
+
+/** Of a connection that exists already. */
+function whoHasIt(entry: inet_sk_entry): Omit<Reason, "object"> {
+  const ino = socketOfConnection(entry);
+  return ino === undefined
+    ? {
+      why: "it exists already: its last packets are not acknowledged yet",
+      remedy:
+        `wait, or remove it: ss -K src :${entry.src_port} dst :${`${entry.dst_port}`}`,
+    }
+    : {
+      why: `it exists already, and ${holderOf(ino)} has it`,
+      remedy: "end that first",
+    };
+}
+
+function socketOfConnection(
+  { src_port, dst_port }: inet_sk_entry,
+): number | undefined {
+  const end = (port: number) =>
+    `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  for (const path of ["/proc/net/tcp", "/proc/net/tcp6"]) {
+    let lines: string[];
+    try {
+      lines = Deno.readTextFileSync(path).split("\n").slice(1);
+    } catch (error) {
+      // A kernel without IPv6.
+      if (error instanceof Deno.errors.NotFound) continue;
+      throw error;
+    }
+    for (const line of lines) {
+      const words = line.trim().split(/\s+/);
+      if (
+        words[1]?.endsWith(end(src_port)) &&
+        words[2]?.endsWith(end(dst_port)) && words[9] !== "0"
+      ) return Number(words[9]);
+    }
+  }
+  return undefined;
+}
+
+/** bind(2) and connect(2) under repair. @returns the operation that binds */
+function connect(
+  { program, fd, what }: OptionSetter,
+  { entry }: ConnectionImage,
+  interfaces: ReadonlyMap<string, number>,
+): Result {
+  const { family, src_port, src_addr, dst_port, dst_addr, ifname } = entry;
+  const scope = interfaces.get(ifname ?? "") ?? 0;
+  const call = (
+    name: "bind" | "connect",
+    port: number,
+    words: readonly number[],
+    purpose: string,
+  ) => {
+    const address = encodeAddress(family, { port, words, scope });
+    return program.call(
+      name,
+      [fd, program.bytes(address), address.length],
+      `${purpose} ${what}`,
+    );
+  };
+  const bound = call("bind", src_port, src_addr, "binding");
+  call("connect", dst_port, dst_addr, "connecting");
+  return bound;
+}
+
+/** All that a connection is, but what can only be done at the very end. */
+export function planConnection(
+  program: Program,
+  fd: number,
+  connection: ConnectionImage,
+  interfaces: ReadonlyMap<string, number>,
+): Result[] {
+  const { entry, extension, stream } = connection;
+  const { opts } = entry;
+  const { inq, outq } = stream.extra;
+  const what = nameOfConnection(entry);
+  const { uid = 0, gid = 0 } = extension;
+  if (uid !== 0 || gid !== 0) {
+    program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
+  }
+  const options = new OptionSetter(program, fd, what);
+  const tcp = (name: number, value: number) =>
+    options.int(IPPROTO_TCP, name, value);
+  tcp(TCP.REPAIR, REPAIR_ON);
+  if (entry.v6only !== undefined) options.v6only(entry.v6only);
+  options.common({ ...opts, so_filter: [] });
+  options.ip(entry.ip_opts ?? {});
+  options.tcp(entry.tcp_opts ?? {});
+  const early = ({ level, name }: { level: number; name: number }) =>
+    level !== IPPROTO_TCP || name !== TCP.WINDOW_CLAMP && name !== TCP.MAXSEG;
+  options.further(extension.options.filter(early), false);
+  options.room(roomFor(outq.length), roomFor(inq.length));
+  const first = firstSequences(entry, stream);
+  tcp(TCP.REPAIR_QUEUE, QUEUE.receive);
+  tcp(TCP.QUEUE_SEQ, first.receive);
+  tcp(TCP.REPAIR_QUEUE, QUEUE.send);
+  tcp(TCP.QUEUE_SEQ, first.send);
+  // Else segments would be as small as those of a peer that told no size.
+  tcp(TCP.MAXSEG, Math.min(stream.mss_clamp, LARGEST_SEGMENT));
+  connect(options, connection, interfaces);
+  tcp(TCP.MAXSEG, 0);
+  options.bytes(IPPROTO_TCP, TCP.REPAIR_OPTIONS, encodeOptions(stream));
+  if (stream.timestamp !== undefined) tcp(TCP.TIMESTAMP, stream.timestamp);
+  const sends = [
+    ...fill(options, QUEUE.receive, inq),
+    ...fill(options, QUEUE.send, sentPart(stream)),
+  ];
+  if (!hasReceivedFin(entry.state)) setWindow(options, stream);
+  else if (stream.snd_wnd !== undefined) {
+    // Wide enough for the FIN that comes.
+    const end = first.receive + inq.length >>> 0;
+    setWindow(options, {
+      ...stream,
+      snd_wl1: end,
+      rcv_wup: end,
+      rcv_wnd: Math.max(stream.rcv_wnd!, 65535),
+    });
+  }
+  tcp(TCP.REPAIR_QUEUE, QUEUE.none);
+  options.further(extension.options.filter((one) => !early(one)), false);
+  if (stream.unsq_len === 0) options.buffers(opts);
+  return sends;
+}
+
+function roomFor(length: number): number {
+  return Math.min(LARGEST_ROOM, SMALLEST_ROOM + OVERHEAD * length);
+}
+
+function sentPart(
+  { unsq_len = 0, extra: { outq } }: Entry<"tcp-stream">,
+): Uint8Array {
+  return outq.subarray(0, outq.length - unsq_len);
+}
+
+function unsentPart(
+  { unsq_len = 0, extra: { outq } }: Entry<"tcp-stream">,
+): Uint8Array {
+  return outq.subarray(outq.length - unsq_len);
+}
+
+/** struct tcp_repair_opt: code, value. */
+export function encodeOptions(
+  { opt_mask, mss_clamp, snd_wscale, rcv_wscale = 0 }: Entry<"tcp-stream">,
+): Uint8Array {
+  const { timestamps, sack, scale, mss } = OPTION;
+  const words: number[] = [mss.code, mss_clamp];
+  if (opt_mask & sack.bit) words.push(sack.code, 0);
+  if (opt_mask & scale.bit) {
+    words.push(scale.code, snd_wscale | rcv_wscale << 16);
+  }
+  if (opt_mask & timestamps.bit) words.push(timestamps.code, 0);
+  return new Uint8Array(Uint32Array.from(words).buffer);
+}
+
+/** struct tcp_repair_window. */
+function setWindow(
+  options: OptionSetter,
+  { snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup }: Entry<"tcp-stream">,
+): void {
+  if (snd_wnd === undefined) return;
+  const words = [snd_wl1!, snd_wnd, max_window!, rcv_wnd!, rcv_wup!];
+  const value = new Uint8Array(Uint32Array.from(words).buffer);
+  options.bytes(IPPROTO_TCP, TCP.REPAIR_WINDOW, value);
+}
+
+/** Puts bytes into a queue; each call has to take all that it is given. */
+function fill(
+  options: OptionSetter,
+  queue: number,
+  bytes: Uint8Array,
+): Result[] {
+  if (bytes.length === 0) return [];
+  options.int(IPPROTO_TCP, TCP.REPAIR_QUEUE, queue);
+  return send(options, bytes);
+}
+
+function send(
+  { program, fd, what }: OptionSetter,
+  bytes: Uint8Array,
+): Result[] {
+  return Array.from({ length: Math.ceil(bytes.length / CHUNK) }, (_, i) => {
+    const part = bytes.subarray(i * CHUNK, (i + 1) * CHUNK);
+    return program.call(
+      "sendto",
+      [fd, program.bytes(part), part.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0],
+      `filling the queues of ${what}`,
+    );
+  });
+}
+
+/** The socket a process has made for a connection. */
+export interface MadeSocket {
+  /** Of the file. */
+  readonly id: number;
+  /** Its number there. */
+  readonly fd: number;
+}
+
+/** The connections of a restore; silent until they {@link goOn}. */
+export class MadeConnections implements Disposable {
+  readonly #made: { readonly fd: number; readonly image: ConnectionImage }[] =
+    [];
+
+  /**
+   * @param pid of the process that has made the sockets
+   * @throws CkptError naming the connection and what could not be set
+   */
+  make(
+    pid: number,
+    sockets: readonly MadeSocket[],
+    images: ReadonlyMap<number, ConnectionImage>,
+    interfaces: ReadonlyMap<string, number>,
+  ): void {
+    if (sockets.length === 0) return;
+    const pidfd = openPidfd(pid);
+    try {
+      for (const { id, fd: theirs } of sockets) {
+        const image = images.get(id)!;
+        const fd = Number(
+          syscall("pidfd_getfd", BigInt(pidfd), BigInt(theirs)),
+        );
+        this.#made.push({ fd, image });
+        const program = new Program();
+        const sends = planConnection(program, fd, image, interfaces);
+        run(program, sends, image);
+      }
+    } finally {
+      close(pidfd);
+    }
+  }
+
+  /**
+   * What of it the kernel has to see as packets; nothing is let out yet.
+   *
+   * @throws CkptError
+   */
+  close(): void {
+    using packets = new LocalPackets();
+    for (const { fd, image } of this.#made) {
+      const { entry: { state }, stream } = image;
+      const { CLOSING } = TCP_STATE;
+      if (state === CLOSING) shutOwn(fd, image);
+      if (hasReceivedFin(state)) receiveFin(packets, fd, image);
+      if (state !== CLOSING && hasSentFin(state)) shutOwn(fd, image);
+      if (state === TCP_STATE.FIN_WAIT2) receiveAck(packets, fd, image);
+      if (hasReceivedFin(state)) {
+        const program = new Program();
+        const what = nameOfConnection(image.entry);
+        setWindow(new OptionSetter(program, fd, what), stream);
+        run(program, [], image);
+      }
+    }
+  }
+
+  /** Ends the repair; their traffic is not blocked any more. */
+  goOn(): void {
+    for (const { fd, image } of this.#made) {
+      const { entry, stream, extension } = image;
+      const program = new Program();
+      const options = new OptionSetter(program, fd, nameOfConnection(entry));
+      options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_OFF);
+      const { opts } = entry;
+      options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+      const unsent = unsentPart(stream);
+      const sends = send(options, unsent);
+      const shut = (how: number) =>
+        program.call("shutdown", [fd, how], "shutting a connection");
+      if (unsent.length > 0) {
+        options.buffers(opts);
+        if (hasSentFin(entry.state)) shut(SHUT_WR);
+      }
+      if ((entry.shutdown ?? 0) & 1 && !hasReceivedFin(entry.state)) {
+        shut(SHUT_RD);
+      }
+      options.filter(opts);
+      options.locks(extension.options);
+      run(program, sends, image);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const { fd } of this.#made) close(fd);
+  }
+}
+
+function run(
+  program: Program,
+  sends: readonly Result[],
+  { entry, stream }: ConnectionImage,
+): void {
+  const { failure, isWhole } = resultsOf(program, sends);
+  if (isWhole) return;
+  throw new CkptError(EXIT.failed, "restoring TCP connections", [{
+    object: nameOfConnection(entry),
+    why: failure === undefined
+      ? `the kernel takes only a part of its queues (${stream.inq_len} and ` +
+        `${stream.outq_len} bytes)`
+      : `${failure.purpose}: ${text(failure.errno)}`,
+  }]);
+}
+
+function resultsOf(program: Program, sends: readonly Result[]) {
+  const lengths = sends.map((one) => program.argument(one, 2));
+  const outcome = runOwnProgram(program);
+  return {
+    failure: outcome.failure,
+    isWhole: outcome.failure === undefined &&
+      sends.every((one, i) => outcome.result(one) === BigInt(lengths[i])),
+  };
+}
+
+/** Our FIN, as if it had been sent, unless something before it was not. */
+function shutOwn(fd: number, { stream }: ConnectionImage): void {
+  if ((stream.unsq_len ?? 0) > 0) return;
+  setInt(fd, IPPROTO_TCP, TCP.REPAIR_QUEUE, QUEUE.send);
+  syscall("shutdown", BigInt(fd), BigInt(SHUT_WR));
+  setInt(fd, IPPROTO_TCP, TCP.REPAIR_QUEUE, QUEUE.none);
+}
+
+function receiveFin(
+  packets: LocalPackets,
+  fd: number,
+  image: ConnectionImage,
+): void {
+  const { entry, stream } = image;
+  const { receive, send } = firstSequences(entry, stream);
+  packets.send({
+    ...addressOfConnection(image),
+    sequence: receive + stream.inq_len >>> 0,
+    acknowledged: send,
+    flags: FLAG.FIN | FLAG.ACK,
+  });
+  awaitState(fd, image, (state) => hasReceivedFin(state));
+}
+
+/** FIN_WAIT2: the peer has acknowledged all, and says nothing yet. */
+function receiveAck(
+  packets: LocalPackets,
+  fd: number,
+  image: ConnectionImage,
+): void {
+  const { stream } = image;
+  packets.send({
+    ...addressOfConnection(image),
+    sequence: stream.inq_seq,
+    acknowledged: stream.outq_seq,
+    flags: FLAG.ACK,
+  });
+  awaitState(fd, image, (state) => state === TCP_STATE.FIN_WAIT2);
+}
+
+const STATE_MS = 5000;
+
+/** Packets are taken in by the kernel a moment later. */
+function awaitState(
+  fd: number,
+  { entry }: ConnectionImage,
+  isReached: (state: number) => boolean,
+): void {
+  const end = performance.now() + STATE_MS;
+  for (;;) {
+    const [state] = getOption(fd, IPPROTO_TCP, TCP.INFO, 1);
+    if (isReached(state)) return;
+    if (performance.now() > end) {
+      throw new CkptError(EXIT.failed, "restoring TCP connections", [{
+        object: nameOfConnection(entry),
+        why: `the kernel does not bring it to state ${entry.state}; it stays ` +
+          `in state ${state}`,
+        remedy: "see that no rule of the firewall drops packets of the " +
+          "loopback interface",
+      }]);
+    }
+    pause(1);
+  }
+}

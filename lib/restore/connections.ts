@@ -1,0 +1,145 @@
+/**
+ * The TCP connections of a restore: what was asked for, whether this host can
+ * have them, and the block of their traffic, which lasts until all sockets are
+ * there. It is the one that the dump has left; where there is none any more,
+ * the kernel removes ckpt's own when ckpt ends.
+ */
+import { CkptError, EXIT, type Reason } from "../error.ts";
+import {
+  addressOfConnection,
+  type ConnectionImage,
+  connectionProblems,
+  connectionsAmong,
+  MadeConnections,
+  type MadeSocket,
+} from "../files/make_connections.ts";
+import { interfacesOf } from "../files/inet_socket.ts";
+import {
+  hasLock,
+  lockName,
+  NetworkLock,
+  removeLock,
+} from "../files/network_lock.ts";
+import { withoutConnections } from "../files/socket_images.ts";
+import { isConnection } from "../files/tcp_state.ts";
+import type { RestoreOptions } from "./options.ts";
+import type { TreeImages } from "./task_images.ts";
+
+/**
+ * The images with the connections that are wanted.
+ *
+ * @throws CkptError when no option says what is to become of them
+ */
+export function chooseConnections(
+  images: TreeImages,
+  { tcpEstablished, tcpClose }: RestoreOptions,
+): TreeImages {
+  const { inet } = images.sockets;
+  const all = [...inet.values()].filter(({ entry }) => isConnection(entry));
+  if (all.length === 0) return images;
+  const count = all.length === 1
+    ? "a TCP connection"
+    : `${all.length} TCP connections`;
+  const refuse = (why: string, remedy: string) => {
+    const action = `restoring from ${images.set.directory}`;
+    throw new CkptError(EXIT.refused, action, [{
+      object: "files.img",
+      why,
+      remedy,
+    }]);
+  };
+  if (tcpEstablished && tcpClose) {
+    refuse(
+      `--tcp-established and --tcp-close are given for ${count}`,
+      "leave one of them out",
+    );
+  }
+  if (tcpClose) {
+    return { ...images, sockets: withoutConnections(images.sockets) };
+  }
+  if (all.some(({ stream }) => stream === undefined)) {
+    refuse(
+      `the program had ${count}, left out by --tcp-close`,
+      "give --tcp-close: they are closed",
+    );
+  }
+  if (!tcpEstablished) {
+    refuse(
+      `the program has ${count}`,
+      "give --tcp-established; or --tcp-close: they are closed",
+    );
+  }
+  return images;
+}
+
+/** CRIU's number for its rules of iptables. */
+const IPTABLES = 0;
+
+export class RestoredConnections implements Disposable {
+  readonly #images: ReadonlyMap<number, ConnectionImage>;
+  readonly #interfaces: ReadonlyMap<string, number>;
+  readonly #made = new MadeConnections();
+  #lock: NetworkLock | undefined;
+  /** The table that a dump has left; undefined: there is none. */
+  readonly #left: string | undefined;
+  readonly problems: readonly Reason[];
+  /** Whether CRIU has blocked them in a way that ckpt does not end. */
+  readonly areBlockedByIptables: boolean;
+
+  private constructor(images: TreeImages) {
+    const { inet } = images.sockets;
+    const { dump_criu_run_id, network_lock_method = IPTABLES } =
+      images.set.inventory;
+    const connections = connectionsAmong(inet.values());
+    this.#images = new Map(connections.map((one) => [one.entry.id, one]));
+    const had = [...inet.values()].some(({ entry }) => isConnection(entry));
+    this.areBlockedByIptables = had && network_lock_method === IPTABLES;
+    const name = lockName(dump_criu_run_id ?? "");
+    this.#left = had && dump_criu_run_id !== undefined && hasLock(name)
+      ? name
+      : undefined;
+    if (connections.length === 0) {
+      this.#interfaces = new Map();
+      this.problems = [];
+      return;
+    }
+    this.#interfaces = interfacesOf(connections);
+    if (this.#left === undefined) {
+      this.#lock = NetworkLock.prepare(crypto.randomUUID());
+      this.#lock.block(connections.map(addressOfConnection));
+    }
+    try {
+      this.problems = connectionProblems(connections, this.#interfaces);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * Blocks the traffic of the connections and looks whether they can be.
+   *
+   * @throws CkptError when the kernel cannot block them
+   */
+  static prepare(images: TreeImages): RestoredConnections {
+    return new RestoredConnections(images);
+  }
+
+  /** @param pid of the process that has made the sockets */
+  make(pid: number, sockets: readonly MadeSocket[]): void {
+    this.#made.make(pid, sockets, this.#images, this.#interfaces);
+  }
+
+  /** When nothing but this can fail any more: all of them, at one moment. */
+  goOn(): void {
+    this.#made.close();
+    if (this.#left !== undefined) removeLock(this.#left);
+    this.#lock?.unblock();
+    this.#made.goOn();
+  }
+
+  [Symbol.dispose](): void {
+    this.#made[Symbol.dispose]();
+    this.#lock?.[Symbol.dispose]();
+  }
+}
