@@ -1,10 +1,5 @@
-/** The entry point of ckpt. */
+/** The entry point of ckpt, with all commands. */
+import { check, clean, dump, restore, show } from "./lib/cli/commands.ts";
+import { start } from "./lib/cli/start.ts";
 
-import { runCommandLine } from "./lib/cli/mod.ts";
-
-// A script, not a module with a top-level await: see tools/bundle.ts. Begun from
-// an empty stack: the first error caught makes V8 compile every function on the
-// stack anew to know its line, and the outermost is the whole bundle (17 ms).
-Promise.resolve()
-  .then(() => runCommandLine(Deno.args))
-  .then((code) => Deno.exit(code));
+start({ check, clean, dump, restore, show });

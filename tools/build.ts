@@ -1,6 +1,7 @@
 /**
  * Makes dist/ckpt, the one binary: bundles main.ts and its modules to one
- * script, then joins it with Deno and dist/libckpt.so.
+ * script, then joins it with Deno and dist/libckpt.so. The packed form holds
+ * bundles for dump and restore alone as well, which start faster.
  *
  * With a base runtime at hand (DENORT_BIN, or one that Deno has in its cache)
  * by `deno compile`; else by packing the Deno binary of node_modules, which
@@ -67,22 +68,31 @@ function install(bytes: Uint8Array): void {
   Deno.renameSync(`${binary}.new`, binary);
 }
 
-const program = await bundle("main.ts");
 const base = baseRuntime();
+let size: number;
 if (base !== undefined) {
+  const program = await bundle("main.ts");
+  size = program.length;
   compile(program);
 } else {
   const start = Deno.readFileSync(stub);
+  const [all, dump, restore] = await Promise.all(
+    ["main.ts", "lib/cli/main_dump.ts", "lib/cli/main_restore.ts"].map(bundle),
+  );
+  size = all.length;
+  const compiled = (program: string) => ({
+    text: new TextEncoder().encode(program),
+    cache: codeCache(deno, start, program),
+  });
   install(pack(
     Deno.readFileSync(deno),
     start,
-    new TextEncoder().encode(program),
     Deno.readFileSync(library),
-    codeCache(deno, start, program),
+    [compiled(all), compiled(dump), compiled(restore)],
   ));
 }
 console.log(
   `${binary}: ${(Deno.statSync(binary).size / 1e6).toFixed(1)} MB, ` +
-    `program ${(program.length / 1e3).toFixed(0)} KB, ` +
+    `program ${(size / 1e3).toFixed(0)} KB, ` +
     (base ? `compiled on ${base}` : "packed with node_modules/deno"),
 );

@@ -23,25 +23,27 @@ export interface Commands {
   clean(options: CleanOptions, report: Report): Promise<Cleaned>;
 }
 
-export const COMMANDS_OF_CKPT: Commands = {
-  async dump(options, report) {
-    const { dump } = await import("../dump/mod.ts");
-    return await dump(options, report);
-  },
-  async check(options, report) {
-    const { check } = await import("../dump/mod.ts");
-    return await check(options, report);
-  },
-  async restore(options, report) {
-    const { restore } = await import("../restore/mod.ts");
-    return await restore(options, report);
-  },
-  async show(options) {
-    const { show } = await import("./show.ts");
-    return await show(options);
-  },
-  async clean(options) {
-    const { clean } = await import("../dump/clean.ts");
-    return clean(options.imagesDirectory);
-  },
+export const dump: Commands["dump"] = async (options, report) => {
+  const { dump } = await import("../dump/mod.ts");
+  return await dump(options, report);
+};
+
+export const check: Commands["check"] = async (options, report) => {
+  const { check } = await import("../dump/mod.ts");
+  return await check(options, report);
+};
+
+export const restore: Commands["restore"] = async (options, report) => {
+  const { restore } = await import("../restore/mod.ts");
+  return await restore(options, report);
+};
+
+export const show: Commands["show"] = async (options) => {
+  const { show } = await import("./show.ts");
+  return await show(options);
+};
+
+export const clean: Commands["clean"] = async (options) => {
+  const { clean } = await import("../dump/clean.ts");
+  return clean(options.imagesDirectory);
 };

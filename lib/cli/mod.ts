@@ -4,7 +4,7 @@
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
-import { type Commands, COMMANDS_OF_CKPT } from "./commands.ts";
+import type { Commands } from "./commands.ts";
 import { readConfiguration } from "./config_file.ts";
 import { helpText } from "./help.ts";
 import { Log } from "./log.ts";
@@ -39,7 +39,7 @@ import { VERSION } from "../version.ts";
  */
 export async function runCommandLine(
   args: string[],
-  commands: Commands = COMMANDS_OF_CKPT,
+  commands: Commands,
   streams: Streams = STANDARD_STREAMS,
 ): Promise<number> {
   const typed = parseArguments(args);

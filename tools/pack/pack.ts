@@ -8,13 +8,19 @@
 
 const HEADER_MAGIC = "ckptpack";
 /** Bytes of the stub's header; the stub's first instruction follows it. */
-const HEADER_SIZE = 112;
+const HEADER_SIZE = 176;
 const PAGE = 4096;
 
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_NOTE = 4;
 const FLAGS_READ_EXECUTE = 4 | 1;
+
+/** A bundle, and what codeCache made of it; empty for none. */
+export interface Program {
+  text: Uint8Array;
+  cache: Uint8Array;
+}
 
 /** One entry of the program header table. */
 interface ProgramHeader {
@@ -108,18 +114,16 @@ const align = (value: number, to: number) => Math.ceil(value / to) * to;
  * @param deno a dynamic 64-bit little-endian position-independent ELF with a PT_NOTE
  *   behind its last PT_LOAD
  * @param stub flat image of stub.c
- * @param program the bundle, one JavaScript script
  * @param library libckpt.so
- * @param cache what codeCache made of the bundle; empty for none
+ * @param programs for all commands, for dump, and for restore
  * @returns the bytes of the executable
  * @throws Error when `deno` is not such an ELF or `stub` is not the stub
  */
 export function pack(
   deno: Uint8Array,
   stub: Uint8Array,
-  program: Uint8Array,
   library: Uint8Array,
-  cache: Uint8Array,
+  programs: readonly [Program, Program, Program],
 ): Uint8Array {
   const elf = new DataView(deno.buffer, deno.byteOffset, deno.byteLength);
   if (elf.getUint32(0) !== 0x7f454c46 || elf.getUint16(4) !== 0x0201) {
@@ -154,30 +158,34 @@ export function pack(
     throw new Error("cannot pack: the stub does not begin with its header");
   }
 
-  const programOffset = align(stub.length, 16);
-  const libraryOffset = align(programOffset + program.length, 16);
-  const cacheOffset = align(libraryOffset + library.length, 16);
-  const size = cacheOffset + cache.length;
+  const parts = [
+    library,
+    ...programs.flatMap(({ text, cache }) => [text, cache]),
+  ];
+  let size = stub.length;
+  const offsets = parts.map((part) => {
+    const start = align(size, 16);
+    size = start + part.length;
+    return start;
+  });
   const address = align(end, PAGE);
   const offset = align(deno.length, PAGE);
 
   const file = new Uint8Array(offset + size);
   file.set(deno);
   file.set(stub, offset);
-  file.set(program, offset + programOffset);
-  file.set(library, offset + libraryOffset);
-  file.set(cache, offset + cacheOffset);
 
   const view = new DataView(file.buffer);
   const put = (at: number, value: number) =>
     view.setBigInt64(at, BigInt(value), true);
   put(offset + 8, word(elf, 24) - address);
-  put(offset + 16, programOffset);
-  put(offset + 24, program.length);
-  put(offset + 32, libraryOffset);
-  put(offset + 40, library.length);
-  put(offset + 48, cacheOffset);
-  put(offset + 56, cache.length);
+  let at = offset + 16;
+  for (const [i, part] of parts.entries()) {
+    file.set(part, offset + offsets[i]);
+    put(at, offsets[i]);
+    put(at + 8, part.length);
+    at += 16;
+  }
   const slots = [
     ["environ", R_X86_64_GLOB_DAT],
     // The ones that SQLite uses; Rust has others.
@@ -187,7 +195,7 @@ export function pack(
     ["__fxstatat64", R_X86_64_JUMP_SLOT],
   ] as const;
   for (const [i, [name, relocation]] of slots.entries()) {
-    put(offset + 64 + 8 * i, slotOf(elf, headers, name, relocation) - address);
+    put(at + 8 * i, slotOf(elf, headers, name, relocation) - address);
   }
 
   view.setUint32(note, PT_LOAD, true);

@@ -62,12 +62,12 @@ async function withProbe(
   const directory = await Deno.makeTempDir();
   try {
     const text = new TextEncoder();
+    const program = { text: text.encode(probe), cache };
     const file = pack(
       deno,
       stub,
-      text.encode(probe),
       text.encode("the library"),
-      cache,
+      [program, program, program],
     );
     await Deno.writeFile(`${directory}/probe`, file, { mode: 0o755 });
     await use(`${directory}/probe`, directory);
@@ -125,6 +125,42 @@ Deno.test("a packed program finds its library and is named by its own path", () 
     ]);
     assertEquals(told.cloexec, [true, true]);
   }));
+
+Deno.test("dump and restore have programs of their own", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const saying = (name: string) => ({
+      text: new TextEncoder().encode(`console.log("${name}")`),
+      cache: none,
+    });
+    const programs = [
+      saying("all"),
+      saying("dump"),
+      saying("restore"),
+    ] as const;
+    const path = `${directory}/packed`;
+    await Deno.writeFile(path, pack(deno, stub, none, programs), {
+      mode: 0o755,
+    });
+    for (
+      const [args, expected] of [
+        [[], "all"],
+        [["dump"], "dump"],
+        [["dump", "restore"], "dump"],
+        [["restore", "-d"], "restore"],
+        [["-v", "dump"], "all"],
+        [["dumps"], "all"],
+        [["check"], "all"],
+      ] as const
+    ) {
+      const { stdout } = await new Deno.Command(path, { args: [...args] })
+        .output();
+      assertEquals(new TextDecoder().decode(stdout), `${expected}\n`);
+    }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
 
 Deno.test("V8 takes what was compiled beforehand, and Deno stores nothing", async () => {
   const INDEX = 32768;
@@ -207,10 +243,12 @@ Deno.test("a packed program says that its directory is gone", () =>
   }));
 
 Deno.test("what cannot be packed is refused with the reason", () => {
+  const program = { text: none, cache: none };
+  const empty = [program, program, program] as const;
   const attempt = (change: (elf: DataView) => void) => {
     const copy = deno.slice(0, 4096);
     change(new DataView(copy.buffer));
-    return () => pack(copy, stub, none, none, none);
+    return () => pack(copy, stub, none, empty);
   };
   assertThrows(attempt((elf) => elf.setUint8(0, 0)), Error, "64-bit");
   assertThrows(
@@ -224,5 +262,5 @@ Deno.test("what cannot be packed is refused with the reason", () => {
     Error,
     "PT_NOTE",
   );
-  assertThrows(() => pack(deno, none, none, none, none), Error, "stub");
+  assertThrows(() => pack(deno, none, none, empty), Error, "stub");
 });

@@ -27,13 +27,19 @@
 
 typedef unsigned long u64;
 
+/* A bundle with all of ckpt, and smaller ones for the commands that have to be
+   fast. */
+enum { ALL, DUMP, RESTORE, PROGRAMS };
+
 /* Filled in by pack.ts. Distances are in bytes from the header. */
 struct header {
   char magic[8];
   long deno_entry;
-  u64 program_offset, program_size;
   u64 library_offset, library_size;
-  u64 cache_offset, cache_size;
+  struct {
+    u64 text_offset, text_size;
+    u64 cache_offset, cache_size;
+  } program[PROGRAMS];
   /* Of words that the dynamic linker has filled: &environ (libc's), and the
      addresses of functions of libc, by which Deno calls them. */
   long environ_slot;
@@ -216,9 +222,8 @@ static long memfd_of(const char *name, const char *start, u64 size) {
  */
 #define NOWHERE "/proc/none"
 #define ADDED(X)                                                            \
-  X("HOME", NOWHERE) X("DENO_DIR", NOWHERE)                                 \
-  X("DENO_NO_UPDATE_CHECK", "1") X("DENO_DISABLE_NODE_SHIM", "1")           \
-  X("DENO_LOG", "off")
+  X("HOME", NOWHERE) X("DENO_NO_UPDATE_CHECK", "1")                         \
+  X("DENO_DISABLE_NODE_SHIM", "1") X("DENO_LOG", "off")
 
 /* For the loader: "/proc/self/fd/PROGRAM LIBRARY NOFILE". */
 #define START "_CKPT_START"
@@ -232,7 +237,7 @@ static long memfd_of(const char *name, const char *start, u64 size) {
   "data:text/javascript,"                                                   \
   "const e=Deno.env,[p,l,n]=e.get('" START "').split(' ');"                 \
   "globalThis.ckptStart={library:l,nofile:n};"                              \
-  "for(const n of['" START "'," ADDED(QUOTED) "])e.delete(n);"              \
+  "for(const n of['" START "','DENO_DIR'," ADDED(QUOTED) "])e.delete(n);"   \
   "for(const[n,v]of Object.entries(e.toObject()))"                          \
   "if(n.startsWith('" KEPT_PREFIX "'))"                                     \
   "e.delete(n),e.set(n.slice('" KEPT_PREFIX "'.length),v);"                 \
@@ -243,8 +248,8 @@ static long memfd_of(const char *name, const char *start, u64 size) {
 #define COUNT(...) +1
 enum { ARGUMENT_COUNT = 0 ARGUMENTS(COUNT), ADDED_COUNT = 0 ADDED(COUNT) };
 
-/* Room for "_CKPT_START=/proc/self/fd/", and three numbers. */
-enum { START_ROOM = 100 };
+/* Room for the variables that prepare writes. */
+enum { START_ROOM = 150 };
 
 static int begins(const char *text, const char *with) {
   while (*with)
@@ -266,7 +271,7 @@ static u64 vector_words(const u64 *old) {
   const u64 *p = old + 1 + old[0] + 1;
   while (*p) p++;
   for (p++; p[0]; p += 2) {}
-  return p + 2 - old + ARGUMENT_COUNT + 1 + ADDED_COUNT + 1;
+  return p + 2 - old + ARGUMENT_COUNT + 1 + ADDED_COUNT + 2;
 }
 
 /* Bytes that the new vector and its new strings need below the old one. */
@@ -286,7 +291,16 @@ __attribute__((used)) u64 room(const u64 *old) {
  * stand in for those of libc where Deno calls them, in any thread. Where the
  * kernel refuses a memfd, Deno finds no cache and does without.
  */
-#define CACHE NOWHERE "/v8_code_cache_v2"
+#define CACHE "/v8_code_cache_v2"
+
+/* What follows the name of the cache in a path; null in any other path. */
+static const char *after_cache(const char *path, int *program) {
+  if (!begins(path, NOWHERE "/")) return 0;
+  path += sizeof NOWHERE;
+  *program = *path++ - '0';
+  if (*program < 0 || *program >= PROGRAMS || !begins(path, CACHE)) return 0;
+  return path + sizeof CACHE - 1;
+}
 
 #define LIBC(type, name)                                                    \
   (*(type **)((const char *)&header + header.name##_slot))
@@ -296,20 +310,23 @@ typedef int openat64_(int directory, const char *path, int flags,
 typedef int fxstatat64_(int version, int directory, const char *path,
                         void *status, int flags);
 
-static long cache_file(const char *name, int flags) {
-  if (*name) return flags & O_CREAT ? empty_memfd("ckpt.cache-journal") : -1;
+static long cache_file(const char *beside, int flags, int program) {
+  if (*beside) return flags & O_CREAT ? empty_memfd("ckpt.cache-journal") : -1;
   long fd = empty_memfd("ckpt.cache");
   if (fd < 0) return fd;
-  const char *cache = (const char *)&header + header.cache_offset;
-  long error = write_all(fd, cache, header.cache_size);
+  const char *base = (const char *)&header;
+  long error = write_all(fd, base + header.program[program].cache_offset,
+                         header.program[program].cache_size);
   if (error == 0) return fd;
   syscall4(SYS_CLOSE, fd, 0, 0, 0);
   return error;
 }
 
 static int open64(const char *path, int flags, unsigned mode) {
-  if (begins(path, CACHE)) {
-    long fd = cache_file(path + sizeof CACHE - 1, flags);
+  int program;
+  const char *beside = after_cache(path, &program);
+  if (beside) {
+    long fd = cache_file(beside, flags, program);
     if (fd >= 0) return fd;
   }
   return LIBC(openat64_, openat64)(AT_FDCWD, path, flags, mode);
@@ -317,7 +334,9 @@ static int open64(const char *path, int flags, unsigned mode) {
 
 /* stat(2), as libc called it until 2.33. */
 static int xstat64(int version, const char *path, void *status) {
-  if (equal(path, CACHE)) path = "/proc/self/exe";
+  int program;
+  const char *beside = after_cache(path, &program);
+  if (beside && !*beside) path = "/proc/self/exe";
   return LIBC(fxstatat64_, fxstatat64)(version, AT_FDCWD, path, status, 0);
 }
 
@@ -329,6 +348,14 @@ static void stand_in(long slot, u64 function) {
     return;
   *(u64 *)word = function;
   syscall4(SYS_MPROTECT, page, PAGE, PROT_READ, 0);
+}
+
+/* By the first argument: wherever else the command is, ALL can do it, too. */
+static int program_for(const u64 *old) {
+  if (old[0] < 2) return ALL;
+  const char *command = (const char *)old[2];
+  return equal(command, "dump") ? DUMP
+       : equal(command, "restore") ? RESTORE : ALL;
 }
 
 /*
@@ -355,8 +382,9 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
    */
   syscall4(SYS_RT_SIGPROCMASK, 0 /* SIG_BLOCK */, (long)&debugger, 0, 8);
 
-  long program = memfd_of("ckpt.js", base + header.program_offset,
-                          header.program_size);
+  int which = program_for(old);
+  long program = memfd_of("ckpt.js", base + header.program[which].text_offset,
+                          header.program[which].text_size);
   long library = memfd_of("libckpt.so", base + header.library_offset,
                           header.library_size);
 
@@ -387,7 +415,9 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   *to++ = (u64)text;
   text = append_number(append(text, START "=/proc/self/fd/"), program);
   text = append_number(append(text, " "), library);
-  append_number(append(text, " "), limit[0]);
+  text = append_number(append(text, " "), limit[0]) + 1;
+  *to++ = (u64)text;
+  append_number(append(text, "DENO_DIR=" NOWHERE "/"), which);
   *to++ = *from++;
   for (; from[0]; from += 2) {
     *to++ = from[0];
