@@ -42,11 +42,12 @@ export function codeCache(
   try {
     const script = join(directory, "ckpt.js");
     Deno.writeTextFileSync(script, program);
-    makeDatabase(Deno.realPathSync(deno), loaderIn(stub), directory);
+    const loader = loaderIn(stub);
+    makeDatabase(Deno.realPathSync(deno), loader, directory);
     const database = join(directory, DATABASE);
     const compiled = compile(deno, script);
-    if (!run(deno, ["-A", REPLACER, database, PROGRAM_URL, compiled])) {
-      throw new Error("cannot pack: Deno has not stored the program");
+    if (!run(deno, ["-A", REPLACER, database, PROGRAM_URL, compiled, loader])) {
+      throw new Error("cannot pack: Deno has not stored loader and program");
     }
     return Deno.readFileSync(database);
   } finally {
@@ -68,22 +69,29 @@ function run(
   return success ? stdout : undefined;
 }
 
-/** The module that stub.c gives to Deno, as a URL. */
+/** The module that stub.c gives to Deno, as Deno writes its URL. */
 function loaderIn(stub: Uint8Array): string {
   const loader = /data:text\/javascript,[^\0]+/.exec(
     new TextDecoder("latin1").decode(stub),
   );
   if (loader === null) throw new Error("cannot pack: the stub has no loader");
-  return loader[0];
+  return new URL(loader[0]).href;
 }
 
 /**
  * Lets Deno make its database, with the loader and the program in it: only
  * Deno knows the hashes by which it finds them again. It runs them, too, but
- * with no permission to do anything.
+ * with no permission to do anything. Deno stores the loader when the program
+ * first waits, so it may not exit before.
  */
 function makeDatabase(deno: string, loader: string, directory: string): void {
-  run(deno, ["--no-prompt", "--allow-env", "--allow-read=ckpt.js", loader], {
+  const main = `Deno.exit=()=>{};await import(${JSON.stringify(loader)})`;
+  run(deno, [
+    "--no-prompt",
+    "--allow-env",
+    "--allow-read=ckpt.js",
+    `data:text/javascript,${encodeURIComponent(main)}`,
+  ], {
     cwd: directory,
     env: { _CKPT_START: "ckpt.js 0 0", DENO_DIR: directory },
   });

@@ -1,7 +1,8 @@
 /**
- * Replaces what a database of Deno's code cache holds for one script.
+ * Replaces what a database of Deno's code cache holds for the program; the
+ * loader has to be in it, too, and nothing else.
  *
- * Usage: deno run -A replace_data.js DATABASE URL FILE
+ * Usage: deno run -A replace_data.js DATABASE URL FILE LOADER
  *
  * JavaScript, and no import: the types of node:sqlite are in a package that
  * nothing else needs.
@@ -11,12 +12,20 @@ const { DatabaseSync } = globalThis.process.getBuiltinModule("node:sqlite");
 /** Of a database with few large values. */
 const PAGE_SIZE = 65536;
 
-const [path, url, file] = Deno.args;
+const [path, url, file, loader] = Deno.args;
 using database = new DatabaseSync(path);
 const { changes } = database.prepare(
   "UPDATE codecache SET data = ? WHERE specifier = ?",
 ).run(Deno.readFileSync(file), url);
-if (changes !== 1) throw new Error(`${path} holds nothing of ${url}`);
+database.prepare(
+  "DELETE FROM codecache WHERE specifier NOT IN (?, ?)",
+).run(url, loader);
+const { left } = database.prepare(
+  "SELECT count(*) AS left FROM codecache",
+).get();
+if (changes !== 1 || left !== 2) {
+  throw new Error(`${path} does not hold ${url} and ${loader}`);
+}
 // All in one file again, back in the mode that Deno would set, and with the
 // statistics that it would make.
 database.exec("PRAGMA journal_mode = DELETE");
