@@ -373,16 +373,21 @@ EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, ui
 	return first ? fail(cause.step, cause.tid, cause.value, first) : 0;
 }
 
-/* Seizes and stops one thread; the others run on. Returns 0; -ESRCH when it is gone. */
-EXPORT int64_t ckpt_stop_thread(int32_t tid, uint64_t options, int32_t timeout_ms)
+/* Seizes one thread and asks it to stop, for ckpt_await_thread; the others run on. */
+EXPORT int64_t ckpt_ask_thread(int32_t tid, uint64_t options)
 {
-	int64_t ret;
-
 	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0)
 		return fail(CAUSE_SEIZE, tid, 0, -errno);
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
 		return fail(CAUSE_INTERRUPT, tid, 0, -errno);
-	ret = wait_interrupted(tid, timeout_ms, NULL);
+	return 0;
+}
+
+/* Waits until it has stopped. Returns 0; -ESRCH when it is gone. */
+EXPORT int64_t ckpt_await_thread(int32_t tid, int32_t timeout_ms)
+{
+	int64_t ret = wait_interrupted(tid, timeout_ms, NULL);
+
 	if (ret < 0)
 		ckpt_detach(&tid, 1);
 	return ret < 0 ? ret : ret == 1 ? 0 : fail(CAUSE_GONE, tid, 0, -ESRCH);

@@ -280,8 +280,13 @@ function insideOldAgent(
 /** What a program takes that counts the expiries of one timer. */
 const ROOM_TO_COUNT_EXPIRY = 1536;
 
+/** Asks the snapshot what {@link conclude} is to read. */
+export function askSnapshot({ questions, snapshot }: Interview): void {
+  snapshot?.begin(questions.inherited);
+}
+
 /**
- * Reads the answers.
+ * Reads the answers. The snapshot, if there is one, has been asked.
  *
  * @param ownCgroups those of ckpt
  * @throws CkptError refused, for what cannot be saved
@@ -303,7 +308,7 @@ export function conclude(
     ),
   ]);
   const inherited = asked.inherited ??
-    asked.snapshot!.run(questions.inherited);
+    asked.snapshot!.finish(questions.inherited);
   // What fork(2) hands on is read when the process runs again.
   const copy = asked.snapshot?.pid ?? seen.tid;
   const actions = questions.actions(inherited);

@@ -10,6 +10,7 @@
 import { CkptError, EXIT } from "../error.ts";
 import { FrozenProcess } from "../ffi/frozen_process.ts";
 import {
+  type CaveCandidate,
   findCave,
   injectAlone,
   type InjectedCall,
@@ -23,24 +24,123 @@ import { readStoppedThreads } from "./threads.ts";
 
 const TIMEOUT_MS = 1000;
 const TRIES = 5;
+/** Processes that are held side by side: each for a few milliseconds. */
+const HELD_AT_ONCE = 8;
 /** To give back as much takes no longer than to do it beforehand. */
 const PAGES_GIVEN_BACK_AT_ONCE = 1024;
 
+/** The copy of a process. */
+export interface Copy {
+  /** The process that was copied. */
+  readonly pid: number;
+  readonly snapshot: Snapshot;
+  /** How much memory the copy has. */
+  readonly pages: number;
+}
+
 /**
- * @param pid the process that was copied
- * @param pages how much memory the copy has
- * @param tree all processes of the tree
- * @throws CkptError when the zombie stays; the copy has ended all the same
+ * Ends the copies of a tree.
+ *
+ * @param tree all its processes
+ * @param failed is told of zombies that stay; the copies have ended all the same
  */
-export function endCopy(
-  snapshot: Snapshot,
-  pid: number,
-  pages: number,
+export function endCopies(
+  copies: readonly Copy[],
+  tree: ReadonlySet<number>,
+  failed: (pid: number, error: CkptError) => void,
+): void {
+  const trying = (pid: number, end: () => void) => {
+    try {
+      end();
+    } catch (error) {
+      if (!(error instanceof CkptError)) throw error;
+      failed(pid, error);
+    }
+  };
+  for (let i = 0; i < copies.length; i += HELD_AT_ONCE) {
+    const some = copies.slice(i, i + HELD_AT_ONCE);
+    for (const { snapshot, pages, pid } of some) {
+      // Giving memory back takes time, for which nobody shall be held.
+      if (pages > PAGES_GIVEN_BACK_AT_ONCE) trying(pid, () => snapshot.empty());
+    }
+    const taken = takeSideBySide(some);
+    for (const copy of some.filter((_, k) => !taken[k])) {
+      trying(copy.pid, () => endCopy(copy, tree));
+    }
+  }
+}
+
+/** @returns for each whether that is done; else {@link endCopy} has to do it */
+function takeSideBySide(copies: readonly Copy[]): boolean[] {
+  const asked = copies.map((copy) => askParent(copy));
+  const parents = asked.map((wait) => wait?.());
+  try {
+    copies.forEach(({ snapshot }, i) => {
+      if (parents[i] !== undefined) snapshot.kill();
+    });
+    return copies.map(({ snapshot }, i) => {
+      const parent = parents[i];
+      if (parent === undefined) return false;
+      const taken = unlessFailed(() => {
+        takeZombie(parent, snapshot, false);
+        return true;
+      });
+      parent.held.thaw();
+      return taken ?? false;
+    });
+  } finally {
+    for (const parent of parents) parent?.held.thaw();
+  }
+}
+
+/** @returns undefined when it failed: {@link endCopy} tries again, and tells why */
+function unlessFailed<T>(act: () => T): T | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (error instanceof CkptError) return undefined;
+    throw error;
+  }
+}
+
+/** A parent of a copy, held. */
+interface HeldParent {
+  readonly held: FrozenProcess;
+  readonly candidates: readonly CaveCandidate[];
+}
+
+/**
+ * Asks the process that was copied to stop, as long as the copy is its child.
+ *
+ * @returns what waits for the stop; undefined: it is to be done by
+ * {@link endCopy}
+ */
+function askParent(
+  { pid, snapshot }: Copy,
+): (() => HeldParent | undefined) | undefined {
+  const asked = unlessFailed(() => {
+    const living = livingThread(readStat(pid));
+    if (living === undefined) return undefined;
+    const candidates = caveCandidates(readMaps(living));
+    return { candidates, wait: FrozenProcess.askThread(living) };
+  });
+  return asked && (() =>
+    unlessFailed(() => {
+      const held = asked.wait(TIMEOUT_MS);
+      if (unlessFailed(() => readStat(snapshot.pid).ppid) === pid) {
+        return { held, candidates: asked.candidates };
+      }
+      held.thaw();
+      return undefined;
+    }));
+}
+
+/** Ends one copy, whosever child it is by now. */
+function endCopy(
+  { pid, snapshot }: Copy,
   tree: ReadonlySet<number>,
 ): void {
   try {
-    // Giving memory back takes time, for which nobody shall be held.
-    if (pages > PAGES_GIVEN_BACK_AT_ONCE) snapshot.empty();
     for (let i = 0; i < TRIES; i++) {
       const parent = readStat(snapshot.pid).ppid;
       if (!tree.has(parent)) return;
@@ -68,8 +168,18 @@ function endBelow(
   const candidates = caveCandidates(readMaps(living));
   using held = adopted
     ? FrozenProcess.freeze(parent, TIMEOUT_MS)
-    : FrozenProcess.freezeThread(living, TIMEOUT_MS);
+    : FrozenProcess.askThread(living)(TIMEOUT_MS);
   if (readStat(snapshot.pid).ppid !== parent) return false;
+  takeZombie({ held, candidates }, snapshot, adopted);
+  return true;
+}
+
+/** Ends the copy and lets its parent, which is held, take its zombie. */
+function takeZombie(
+  { held, candidates }: HeldParent,
+  snapshot: Snapshot,
+  adopted: boolean,
+): void {
   const [tid] = held.tids;
   using memory = TaskMemory.open(tid);
   const [thread] = readStoppedThreads(Int32Array.of(tid), memory);
@@ -92,7 +202,6 @@ function endBelow(
   }
   snapshot.end();
   injectAlone(thread.host, memory, cave, calls);
-  return true;
 }
 
 const WNOHANG = 1n;

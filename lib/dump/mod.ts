@@ -30,6 +30,7 @@ import { clockNow } from "../task/posix_timers.ts";
 import { readOwnScheduling } from "../task/scheduling.ts";
 import { VERSION } from "../version.ts";
 import {
+  askSnapshot,
   type Collected,
   conclude,
   type Interview,
@@ -39,7 +40,7 @@ import {
 } from "./collect.ts";
 import { DumpedConnections } from "./connections.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
-import { endCopy } from "./end_copy.ts";
+import { endCopies } from "./end_copy.ts";
 import { dependedFiles } from "./depended_files.ts";
 import { describeFiles } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
@@ -391,19 +392,17 @@ class Still implements Disposable {
   endCopies(): void {
     if (this.#ended) return;
     this.#ended = true;
-    const tree = new Set(this.processes.map(({ seen }) => seen.pid));
-    for (const { seen, asked: { snapshot } } of this.processes) {
-      if (snapshot === undefined) continue;
-      try {
-        endCopy(snapshot, seen.pid, seen.stat.rss, tree);
-      } catch (error) {
-        if (!(error instanceof CkptError)) throw error;
+    endCopies(
+      this.processes.flatMap(({ seen: { pid, stat }, asked: { snapshot } }) =>
+        snapshot === undefined ? [] : [{ pid, snapshot, pages: stat.rss }]
+      ),
+      new Set(this.processes.map(({ seen }) => seen.pid)),
+      (pid, error) =>
         this.report.log(
           2,
-          `the copy of task ${seen.pid} stays as a zombie: ${error.message}`,
-        );
-      }
-    }
+          `the copy of task ${pid} stays as a zombie: ${error.message}`,
+        ),
+    );
   }
 
   [Symbol.dispose](): void {
@@ -533,6 +532,8 @@ async function concludeMeanwhile(
 
 function concludeAll(still: Still, report: Report): Collected[] {
   const ownCgroups = readCgroup(Deno.pid);
+  // All answer side by side.
+  for (const { asked } of still.processes) askSnapshot(asked);
   return still.processes.map(({ seen, asked }) => {
     if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
     const process = conclude(seen, asked, ownCgroups);

@@ -74,18 +74,26 @@ export class FrozenProcess implements Disposable {
   }
 
   /**
-   * Stops one thread of a process; the others run on.
+   * Asks one thread of a process to stop; the others run on.
    *
-   * @throws CkptError when it does not stop in time, or is gone
+   * @returns what waits for the stop, and throws CkptError when it does not
+   * come in time or the thread is gone; it has to be called
+   * @throws CkptError when it is gone
    */
-  static freezeThread(tid: number, timeoutMs: number): FrozenProcess {
-    const stop = (options: bigint) =>
-      library("dump").ckpt_stop_thread(tid, options, timeoutMs);
-    let result = stop(TRACING.suspendingSeccomp);
+  static askThread(tid: number): (timeoutMs: number) => FrozenProcess {
+    const ask = (options: bigint) =>
+      library("dump").ckpt_ask_thread(tid, options);
+    let result = ask(TRACING.suspendingSeccomp);
     const suspends = result !== BigInt(-EPERM);
-    if (!suspends) result = stop(TRACING.plain);
+    if (!suspends) result = ask(TRACING.plain);
     checked(result, `stopping thread ${tid}`);
-    return new FrozenProcess(tid, Int32Array.of(tid), suspends, 0);
+    return (timeoutMs) => {
+      checked(
+        library("dump").ckpt_await_thread(tid, timeoutMs),
+        `stopping thread ${tid}`,
+      );
+      return new FrozenProcess(tid, Int32Array.of(tid), suspends, 0);
+    };
   }
 
   get #bytes(): Uint8Array<ArrayBuffer> {

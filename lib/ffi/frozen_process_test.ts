@@ -67,7 +67,7 @@ Deno.test("one thread is stopped alone", async () => {
   await using child = await ChildProgram.start(THREADS);
   const [, , thread] = [...listThreads(child.pid)];
   {
-    using frozen = FrozenProcess.freezeThread(thread, 1000);
+    using frozen = FrozenProcess.askThread(thread)(1000);
     assertEquals([...frozen.tids], [thread]);
     const traced = [...listThreads(child.pid)].filter((tid) =>
       readStatus(tid).tracerPid !== NOT_TRACED

@@ -72,7 +72,8 @@ const dump = {
     result: "i64",
   },
   ckpt_agent_leave: { parameters: ["buffer", "u64"], result: "i64" },
-  ckpt_stop_thread: { parameters: ["i32", "u64", "i32"], result: "i64" },
+  ckpt_ask_thread: { parameters: ["i32", "u64"], result: "i64" },
+  ckpt_await_thread: { parameters: ["i32", "i32"], result: "i64" },
   ckpt_adopt_snapshot: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_inject: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;

@@ -27,6 +27,7 @@ const SIGKILL = 9n;
 const WALL = 0x40000000n;
 
 export class Snapshot implements Disposable {
+  #killed = false;
   #ended = false;
 
   private constructor(
@@ -84,6 +85,12 @@ export class Snapshot implements Disposable {
    * @throws CkptError naming the operation that failed
    */
   run(program: Program): Outcome {
+    this.begin(program);
+    return this.finish(program);
+  }
+
+  /** Lets the copy begin a program, for {@link finish}. @throws CkptError */
+  begin(program: Program): void {
     const action = `asking the copy of a task, ${this.pid}`;
     this.memory.write(this.room, program.encode(this.room, YIELD.stop));
     const agent = library("agent");
@@ -92,7 +99,19 @@ export class Snapshot implements Disposable {
       action,
     );
     checked(agent.ckpt_resume(this.pid), action);
-    checked(agent.ckpt_agent_wait(this.pid, new Uint8Array(4), 0n), action);
+  }
+
+  /**
+   * What became of a program that was begun.
+   *
+   * @throws CkptError naming the operation that failed
+   */
+  finish(program: Program): Outcome {
+    const action = `asking the copy of a task, ${this.pid}`;
+    checked(
+      library("agent").ckpt_agent_wait(this.pid, new Uint8Array(4), 0n),
+      action,
+    );
     const outcome = program.outcome(
       this.memory.read(this.room, program.size),
     );
@@ -124,14 +143,21 @@ export class Snapshot implements Disposable {
     this.run(program);
   }
 
+  /** Begins to {@link end} it. */
+  kill(): void {
+    if (this.#killed) return;
+    this.#killed = true;
+    syscall("kill", BigInt(this.pid), SIGKILL);
+  }
+
   /** Ends the copy. Its zombie is left to the process. */
   end(): void {
     if (this.#ended) return;
+    this.kill();
     this.#ended = true;
     this.memory[Symbol.dispose]();
     const status = new Int32Array(2);
     const bytes = new Uint8Array(status.buffer);
-    syscall("kill", BigInt(this.pid), SIGKILL);
     for (;;) {
       try {
         syscall("wait4", BigInt(this.pid), addressOf(bytes), WALL);
