@@ -257,6 +257,30 @@ Deno.test("ghost_names lower: a file that was deleted from an overlay is saved w
   assertEquals(await program.verify(), "ok");
 });
 
+Deno.test("a file of an overlay's upper layer with a name elsewhere is not copied without consent", async () => {
+  await using scope = new Scope();
+  const overlay = await mountOverlay(scope, "upper");
+  const work = scope.path("work-upper");
+  const program = await scope.startCommand(work, "/bin/bash", [
+    "-c",
+    "mkdir $0/d; echo content > $0/file; exec 3<$0/file; ln $0/file $0/d/other; rm $0/file; echo > ready; exec sleep 1000",
+    overlay,
+  ]);
+  await program.ready();
+  const check = await scope.ckpt("check", `${program.pid}`);
+  assertEquals(check.code, EXIT.refused, check.stderr);
+  assertMatch(check.stdout, /descriptor 3 .* it has another name/);
+  const images = scope.path("images");
+  await dump(scope, program, images, "--link-remap");
+  await restore(scope, program, images);
+  const { stdout } = await scope.bash(
+    "[ /proc/$0/fd/3 -ef $1/d/other ] && cat /proc/$0/fd/3",
+    `${program.pid}`,
+    overlay,
+  );
+  assertEquals(stdout, "content\n");
+});
+
 Deno.test("ghost_names bound: a file that is mounted by itself is opened where it is", async () => {
   await using scope = new Scope();
   const work = scope.path("work-ghost_names");

@@ -27,6 +27,11 @@ export interface LostFile {
   readonly mount: "reached" | "covered" | "gone";
   /** A living name that leads to it. */
   readonly otherName: string | undefined;
+  /**
+   * Whether its link count may be one that it has elsewhere (overlayfs), so that
+   * it has no name in truth.
+   */
+  readonly mayHaveNoName: boolean;
   /** Whether someone in the tree can write to it. */
   readonly written: boolean;
 }
@@ -55,7 +60,6 @@ export const DEFAULT_GHOST_LIMIT = 1n << 30n;
 
 /** linux/magic.h */
 export const NFS = 0x6969n;
-const OVERLAY = 0x794c7630n;
 /** Not of Linux itself: linux/magic.h of its own. */
 export const AUFS = 0x61756673n;
 /** File systems whose files are made by the kernel, not by who writes them. */
@@ -132,7 +136,7 @@ export function decideFate(
   if (linkRemap) return { kind: "link", path };
   // A file that overlayfs had from a lower layer keeps the link count it has
   // there; nobody who can only read it would see that it is another one.
-  if (mayHaveNoName(file) && !file.written) {
+  if (file.mayHaveNoName && !file.written) {
     return ghost(file, path, ghostLimit);
   }
   const { nlink } = file.status;
@@ -146,13 +150,6 @@ export function decideFate(
       "opens it there, and ckpt clean removes the link",
     option: "--link-remap",
   };
-}
-
-/** Whether a link to it may be refused because it has no name after all. */
-export function mayHaveNoName(
-  { fileSystem }: Pick<LostFile, "fileSystem">,
-): boolean {
-  return fileSystem === OVERLAY;
 }
 
 function namesLeft({ status, fileSystem, link }: LostFile): bigint {

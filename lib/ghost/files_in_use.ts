@@ -27,6 +27,7 @@ import {
   withoutMark,
 } from "./fate.ts";
 import { explainStale } from "./gone_on_server.ts";
+import { isOfUpperLayer, OVERLAY } from "./overlay.ts";
 
 /** A file as one of those that use it has it. */
 export interface FileUse {
@@ -166,8 +167,10 @@ export class FilesInUse {
           use,
           paths[i],
           there[i],
-          mount === "reached",
+          mount === "reached" ? mountId : undefined,
         ),
+        mayHaveNoName: fileSystem === OVERLAY && nlink > 0n &&
+          !isOfUpperLayer(at),
         written: lost.writes,
       };
     }
@@ -189,16 +192,21 @@ export class FilesInUse {
   /**
    * Another name of a file: that of a file the tree has open, the one the
    * kernel knows it by, one its file system tells, one in the directory where
-   * it was.
+   * it was. One on another mount, which may be read-only, comes last.
+   *
+   * @param mountId where its path can be reached on its mount
    */
   #otherName(
     { status, at }: FileUse,
     path: string,
     there: FileStatus | undefined,
-    reached: boolean,
+    mountId: bigint | undefined,
   ): string | undefined {
     const own = this.#names.get(inodeKey(status));
-    if (own !== undefined) return own;
+    if (
+      own !== undefined &&
+      (mountId === undefined || statx(own, false).mountId === mountId)
+    ) return own;
     const leadsToIt = (name: string, found = statusAt(name)) => {
       return found !== undefined && isSameFile(found, status) &&
         !isSillyName(name) && !isLinkName(name);
@@ -206,8 +214,9 @@ export class FilesInUse {
     // It got its name back, or it is mounted there itself.
     if (there !== undefined && leadsToIt(path, there)) return path;
     if (
-      !reached || status.nlink === 0n || (status.mode & S_IF.MT) === S_IF.DIR
-    ) return undefined;
+      mountId === undefined || status.nlink === 0n ||
+      (status.mode & S_IF.MT) === S_IF.DIR
+    ) return own;
     const known = pathByHandle(at, nearestDirectory(path));
     if (
       known !== undefined && !known.endsWith(DELETED_MARK) && leadsToIt(known)
@@ -218,7 +227,7 @@ export class FilesInUse {
     const { directory } = splitPath(path);
     const prefix = directory === "/" ? "/" : `${directory}/`;
     const bytes = statusAt(directory)?.size ?? 0n;
-    if (bytes > LARGEST_DIRECTORY) return undefined;
+    if (bytes > LARGEST_DIRECTORY) return own;
     // Some file systems have other inode numbers in directories.
     const names = Object.groupBy(
       namesIn(directory),
@@ -227,7 +236,7 @@ export class FilesInUse {
     for (const { name } of [...names.likely ?? [], ...names.others ?? []]) {
       if (leadsToIt(prefix + name)) return prefix + name;
     }
-    return undefined;
+    return own;
   }
 }
 

@@ -47,7 +47,6 @@ import {
   type FateOptions,
   formatBytes,
   ghost,
-  mayHaveNoName,
 } from "./fate.ts";
 import {
   fileKey,
@@ -193,7 +192,7 @@ function judgeFailure(
   error: SyscallError,
   report: Report,
 ): void {
-  if (error.errno === ENOENT && mayHaveNoName(file)) return;
+  if (error.errno === ENOENT && file.mayHaveNoName) return;
   const capable = hasCapability("CAP_FOWNER") &&
     hasCapability("CAP_DAC_OVERRIDE");
   if (isOneOf(error, EPERM, EOPNOTSUPP) && capable) {
