@@ -6,12 +6,25 @@ import {
   compile,
   dump,
   LONG,
+  type Program,
   restore,
   Scope,
 } from "./harness.ts";
 
 const SEEDS = LONG ? 60 : 4;
 const FIRST = Number(Deno.env.get("CKPT_FIRST_SEED") ?? 1);
+
+/** The program runs on, and what the dump made goes again. */
+async function dumpAndGoOn(scope: Scope, program: Program): Promise<void> {
+  const images = scope.path(`running-${program.pid}`);
+  assertSuccess(
+    await scope.ckpt(
+      ...["dump", "-R", "--link-remap", "-t", `${program.pid}`, "-D", images],
+    ),
+    "dump -R",
+  );
+  assertSuccess(await scope.ckpt("clean", images), "clean");
+}
 
 for (const name of FILE_SYSTEMS) {
   Deno.test(`ghost_random: ${SEEDS} histories of files on ${name} survive`, async () => {
@@ -31,6 +44,7 @@ for (const name of FILE_SYSTEMS) {
       );
       await program.ready();
       try {
+        if (seed % 3 === 0) await dumpAndGoOn(scope, program);
         for (const images of seed % 2 === 0 ? ["first", "second"] : ["first"]) {
           const directory = scope.path(`${images}-${seed}`);
           await dump(scope, program, directory, "--link-remap");

@@ -13,7 +13,7 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import { decodeText, encodeText } from "../ffi/text.ts";
-import { hasInodeFlags, isOneOf } from "./attributes.ts";
+import { hasInodeFlags } from "./attributes.ts";
 import { fileSystemType, splitPath, statusAt } from "./calls.ts";
 
 export const BTRFS = 0x9123683en;
@@ -86,8 +86,9 @@ export function isOfDeletedSubvolume(
     syscall("ioctl", BigInt(fd), BTRFS_IOC_GET_SUBVOL_INFO, addressOf(info));
     return false;
   } catch (error) {
-    if (!isOneOf(error, ENOENT)) throw error;
-    return true;
+    // Before Linux 4.18 nobody tells.
+    if (!(error instanceof SyscallError)) throw error;
+    return error.errno === ENOENT;
   } finally {
     close(fd);
   }

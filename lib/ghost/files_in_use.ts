@@ -4,7 +4,7 @@
  */
 import { DELETED_MARK } from "../proc/maps.ts";
 import { readMountInfo } from "../proc/read.ts";
-import { type FileStatus, S_IF } from "../ffi/syscall.ts";
+import { type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import {
   type ExtendedStatus,
   extendedStatuses,
@@ -205,7 +205,7 @@ export class FilesInUse {
     const own = this.#names.get(inodeKey(status));
     if (
       own !== undefined &&
-      (mountId === undefined || statx(own, false).mountId === mountId)
+      (mountId === undefined || isOnMount(own, mountId))
     ) return own;
     const leadsToIt = (name: string, found = statusAt(name)) => {
       return found !== undefined && isSameFile(found, status) &&
@@ -237,6 +237,16 @@ export class FilesInUse {
       if (leadsToIt(prefix + name)) return prefix + name;
     }
     return own;
+  }
+}
+
+function isOnMount(path: string, mountId: bigint): boolean {
+  try {
+    return statx(path, false).mountId === mountId;
+  } catch (error) {
+    // It is gone by now.
+    if (error instanceof SyscallError) return false;
+    throw error;
   }
 }
 
