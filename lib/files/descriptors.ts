@@ -553,9 +553,10 @@ function classifyObject(
       why: "it only names a kernel object (O_PATH), which is not supported",
     };
   }
-  const object = parseKernelObject({ link, info })!;
+  const known = tree.targets.byPlace.get(nameOf({ pid, fd }));
+  const object = known?.object ?? parseKernelObject({ link, info })!;
   if (object.kind === "inotify" || object.kind === "fanotify") {
-    const targets = tree.targets.byPlace.get(nameOf({ pid, fd })) ?? [];
+    const targets = known?.targets ?? [];
     return watchProblem(object, targets) ??
       { kind: "object", object, targets };
   }

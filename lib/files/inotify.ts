@@ -113,24 +113,27 @@ export function makeInotify(
 const INOTIFY_IOC_SETNEXTWD = 0x40044900n;
 /** Refuses a file that is watched already; never part of what is kept. */
 const IN_MASK_CREATE = 0x1000_0000;
+const IN_DONT_FOLLOW = 0x0200_0000;
 
 /**
  * Adds a watch with the number it had.
  *
  * @param fd a descriptor of ckpt's own for the instance
- * @param path leads to its file, also through a link of /proc
+ * @param path leads to its file
+ * @param isMagic whether it is a link of /proc, which has to be followed
  */
 export function addWatch(
   fd: number,
   { wd, mask }: Pick<inotify_wd_entry, "wd" | "mask">,
   path: string,
+  isMagic: boolean,
 ): void {
   setNextWatch(fd, wd);
   const got = syscallBuffer1(
     "inotify_add_watch",
     BigInt(fd),
     terminated(encodeText(path)),
-    BigInt((mask | IN_MASK_CREATE) >>> 0),
+    BigInt((mask | IN_MASK_CREATE | (isMagic ? 0 : IN_DONT_FOLLOW)) >>> 0),
   );
   if (got === BigInt(wd)) return;
   throw new CkptError(EXIT.failed, "adding watches", [{

@@ -26,18 +26,25 @@ interface Seen {
   readonly sameAs: DescriptorPlace | undefined;
 }
 
+/** What a descriptor watches, and what that was found to be. */
+export interface KnownWatcher {
+  /** What fdinfo told. */
+  readonly details: readonly string[];
+  readonly object: Inotify | Fanotify;
+  readonly targets: readonly FoundTarget[];
+}
+
 /** What watches are on, by the place where their descriptor was first seen. */
 export class TreeTargets {
   constructor(
-    readonly byPlace: ReadonlyMap<string, readonly FoundTarget[]> = new Map(),
+    readonly byPlace: ReadonlyMap<string, KnownWatcher> = new Map(),
     readonly found: FoundTargets = new Map(),
   ) {}
 }
 
 /** One that watches, and where. */
-interface Watcher {
-  readonly place: DescriptorPlace;
-  readonly object: Inotify | Fanotify;
+interface Watcher extends Pick<KnownWatcher, "object" | "details"> {
+  readonly place: string;
 }
 
 /**
@@ -60,13 +67,22 @@ export function targetsAmong(
   const watchers = processes.flatMap(({ tid: pid, descriptors }) =>
     descriptors.flatMap(({ fd, link, info, sameAs }): Watcher[] => {
       if (sameAs !== undefined || (info.flags & O.PATH) !== 0) return [];
-      const place = { pid, fd };
-      if (link === INOTIFY_LINK) {
-        return [{ place, object: parseInotify(info.extra) }];
-      }
-      if (link !== FANOTIFY_LINK) return [];
-      const object = parseFanotify(info.extra);
-      return fanotifyRefusal(object) === undefined ? [{ place, object }] : [];
+      const parse = link === INOTIFY_LINK
+        ? parseInotify
+        : link === FANOTIFY_LINK
+        ? parseFanotify
+        : undefined;
+      if (parse === undefined) return [];
+      const place = nameOf({ pid, fd });
+      const details = info.extra;
+      // With tens of thousands of watches, even reading them takes long.
+      const known = before.byPlace.get(place);
+      const object = known !== undefined && isSame(known.details, details)
+        ? known.object
+        : parse(details);
+      const isRefused = object.kind === "fanotify" &&
+        fanotifyRefusal(object) !== undefined;
+      return isRefused ? [] : [{ place, details, object }];
     })
   );
   if (watchers.length === 0) return new TreeTargets();
@@ -79,16 +95,24 @@ export function targetsAmong(
   const found = findTargets(inodes, host, search, before.found);
   const inode = (one: WatchedInode) => found.get(targetKey(one))!;
   return new TreeTargets(
-    new Map(watchers.map(({ place, object }) => [
-      nameOf(place),
-      object.kind === "inotify"
-        ? object.watches.map(inode)
-        : object.marks.map(({ on }) =>
-          on.kind === "inode" ? inode(on.inode) : mountOf(host, on)
-        ),
+    new Map(watchers.map(({ place, details, object }) => [
+      place,
+      {
+        details,
+        object,
+        targets: object.kind === "inotify"
+          ? object.watches.map(inode)
+          : object.marks.map(({ on }) =>
+            on.kind === "inode" ? inode(on.inode) : mountOf(host, on)
+          ),
+      },
     ])),
     found,
   );
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((line, i) => line === b[i]);
 }
 
 function mountOf(

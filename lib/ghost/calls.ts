@@ -50,6 +50,8 @@ const BLOCK = 512n;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const STATX_BYTES = 256;
+const INODE_AT = 32;
+const MOUNT_ID_AT = 144;
 
 /** statx(2). */
 export function statx(path: string, followLinks = true): ExtendedStatus {
@@ -75,8 +77,8 @@ function decodeStatx(view: DataView, start: number): ExtendedStatus {
     allocated: view.getBigUint64(start + 48, true) * BLOCK,
     accessed: time(64),
     modified: time(112),
-    inode: view.getBigUint64(start + 32, true),
-    mountId: view.getBigUint64(start + 144, true),
+    inode: view.getBigUint64(start + INODE_AT, true),
+    mountId: view.getBigUint64(start + MOUNT_ID_AT, true),
     nlink: BigInt(view.getUint32(start + 16, true)),
     born: (view.getUint32(start, true) & Number(STATX_BTIME)) === 0
       ? undefined
@@ -91,12 +93,16 @@ export class AskedFiles {
   readonly #statx: number;
 
   /** @param calls which get one more: to be run for that many paths */
-  constructor(readonly calls: Calls, paths: readonly string[]) {
+  constructor(
+    readonly calls: Calls,
+    paths: readonly string[],
+    followLinks = true,
+  ) {
     this.#statuses = new Slots(STATX_BYTES, paths.length);
     this.#names = new Texts(paths);
     this.#statx = calls.add("statx", [
       ...this.path,
-      Number(AT_STATX_FORCE_SYNC),
+      Number(AT_STATX_FORCE_SYNC) | (followLinks ? 0 : AT_SYMLINK_NOFOLLOW),
       Number(STATX_BASIC_STATS | STATX_MNT_ID),
       { slots: this.#statuses },
     ]);
@@ -113,6 +119,15 @@ export class AskedFiles {
 
   status(i: number): ExtendedStatus {
     return decodeStatx(this.#statuses.view, i * STATX_BYTES);
+  }
+
+  inode(i: number): bigint {
+    return this.#statuses.view.getBigUint64(i * STATX_BYTES + INODE_AT, true);
+  }
+
+  mountId(i: number): number {
+    const at = i * STATX_BYTES + MOUNT_ID_AT;
+    return Number(this.#statuses.view.getBigUint64(at, true));
   }
 }
 
@@ -168,10 +183,15 @@ export function extendedStatuses(
   });
 }
 
-function inParts<T, U>(all: readonly T[], ask: (some: T[]) => U[]): U[] {
+/** Asks for not too many at once. */
+export function inParts<T, U>(
+  all: readonly T[],
+  ask: (some: T[]) => U[],
+  most = AT_ONCE,
+): U[] {
   const answers: U[] = [];
-  for (let first = 0; first < all.length; first += AT_ONCE) {
-    answers.push(...ask(all.slice(first, first + AT_ONCE)));
+  for (let first = 0; first < all.length; first += most) {
+    answers.push(...ask(all.slice(first, first + most)));
   }
   return answers;
 }

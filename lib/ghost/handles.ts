@@ -14,6 +14,7 @@ import {
   SyscallError,
   terminated,
 } from "../ffi/syscall.ts";
+import { type CallArgument, Calls, Slots } from "../ffi/calls.ts";
 import { EINVAL } from "../ffi/errno.ts";
 import { encodeText } from "../ffi/text.ts";
 
@@ -72,38 +73,90 @@ export function isSameHandle(a: FileHandle, b: FileHandle): boolean {
 }
 
 /**
- * Opens a file by its handle, as O_PATH.
+ * Opens files by their handles, as O_PATH.
  *
  * @param directory any on the file system. It becomes the working directory for
  * the moment: opening it could be seen by those who watch it.
- * @returns undefined when the file is not there, or cannot be found so
+ * @returns undefined for what is not there, or cannot be found so
  */
-export function openByHandle(
+export function openByHandles(
   directory: string,
-  { type, bytes }: FileHandle,
-): number | undefined {
-  const buffer = new Uint8Array(HEAD + bytes.length);
-  const view = new DataView(buffer.buffer);
-  view.setUint32(0, bytes.length, true);
-  view.setInt32(4, type, true);
-  buffer.set(bytes, HEAD);
+  handles: readonly FileHandle[],
+): (number | undefined)[] {
+  const slots = new Slots(HEAD + LONGEST_HANDLE, handles.length);
+  for (const [i, { type, bytes }] of handles.entries()) {
+    const at = i * slots.size;
+    slots.view.setUint32(at, bytes.length, true);
+    slots.view.setInt32(at + 4, type, true);
+    slots.bytes.set(bytes, at + HEAD);
+  }
+  const calls = new Calls();
+  const opened = calls.add("open_by_handle_at", [
+    AT_FDCWD,
+    { slots },
+    O.PATH | O.CLOEXEC,
+  ]);
   const before = open(".", O.PATH | O.DIRECTORY);
   try {
     syscallBuffer0("chdir", terminated(encodeText(directory)));
-    return Number(
-      syscall(
-        "open_by_handle_at",
-        BigInt(AT_FDCWD),
-        addressOf(buffer),
-        BigInt(O.PATH | O.CLOEXEC),
-      ),
-    );
+    calls.run(handles.length);
+    return handles.map((_, i) => {
+      const fd = calls.result(i, opened);
+      return fd < 0 ? undefined : fd;
+    });
   } catch (error) {
-    if (error instanceof SyscallError) return undefined;
+    if (error instanceof SyscallError) return handles.map(() => undefined);
     throw error;
   } finally {
     syscall("fchdir", BigInt(before));
     close(before);
+  }
+}
+
+export function openByHandle(
+  directory: string,
+  handle: FileHandle,
+): number | undefined {
+  return openByHandles(directory, [handle])[0];
+}
+
+/** Calls that ask for the handles of many files, links not followed. */
+export class AskedHandles {
+  readonly #slots: Slots;
+  readonly #call: number;
+
+  /**
+   * @param calls which get one more: to be run for that many paths
+   * @param at the first two arguments of calls ending in at
+   */
+  constructor(
+    readonly calls: Calls,
+    at: readonly [CallArgument, CallArgument],
+    count: number,
+  ) {
+    this.#slots = new Slots(HEAD + LONGEST_HANDLE, count);
+    for (let i = 0; i < count; i++) {
+      this.#slots.view.setUint32(i * this.#slots.size, LONGEST_HANDLE, true);
+    }
+    this.#call = calls.add("name_to_handle_at", [
+      ...at,
+      { slots: this.#slots },
+      { slots: new Slots(8, count) },
+      Number(AT_HANDLE_FID),
+    ]);
+  }
+
+  /** False when the file is not there, or the kernel knows no such call. */
+  isKnown(i: number): boolean {
+    return this.calls.result(i, this.#call) >= 0;
+  }
+
+  is(i: number, { type, bytes }: FileHandle): boolean {
+    const { view, bytes: all, size } = this.#slots;
+    const at = i * size;
+    return view.getInt32(at + 4, true) === type &&
+      view.getUint32(at, true) === bytes.length &&
+      bytes.every((byte, n) => byte === all[at + HEAD + n]);
   }
 }
 

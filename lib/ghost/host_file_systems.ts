@@ -1,4 +1,5 @@
 /** The file systems of this host, as far as finding files by handles goes. */
+import { Calls } from "../ffi/calls.ts";
 import {
   close,
   type FileStatus,
@@ -9,20 +10,30 @@ import {
 import { decodeText } from "../ffi/text.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo } from "../proc/read.ts";
-import { type ExtendedStatus, statusAt, statx } from "./calls.ts";
+import {
+  AskedFiles,
+  type ExtendedStatus,
+  inParts,
+  statusAt,
+  statx,
+} from "./calls.ts";
 import type { FilesInUse, UsedPath } from "./files_in_use.ts";
 import {
+  AskedHandles,
   type FileHandle,
   handleAt,
   isSameHandle,
-  openByHandle,
+  openByHandles,
 } from "./handles.ts";
-import type { FileSystems, WatchedInode } from "./watch_targets.ts";
+import type { Decoded, FileSystems, WatchedInode } from "./watch_targets.ts";
 
 /** A device as the kernel numbers it: 20 bits for the minor number. */
 export function kernelDevice(major: number, minor: number): number {
   return (major << 20 | minor) >>> 0;
 }
+
+/** Few enough for any limit of descriptors. */
+const OPEN_AT_ONCE = 256;
 
 export class HostFileSystems implements FileSystems {
   readonly #devices: ReadonlyMap<number, number>;
@@ -80,30 +91,50 @@ export class HostFileSystems implements FileSystems {
     return this.mountsOf(device).includes(point) ? point : undefined;
   }
 
-  leadsTo(path: string, { device, inode, handle }: WatchedInode): boolean {
-    if (!path.startsWith("/")) return false;
-    const found = statusOf(path);
-    if (
-      found?.inode !== inode ||
-      this.#devices.get(Number(found.mountId)) !== device
-    ) return false;
-    if (handle === undefined) return true;
-    const other = handleAt(path);
-    return other !== undefined && isSameHandle(other, handle);
+  leadTo(
+    paths: readonly string[],
+    targets: readonly WatchedInode[],
+  ): boolean[] {
+    const pairs = paths.map((path, i) => ({ path, target: targets[i] }));
+    return inParts(pairs, (pairs) => {
+      const calls = new Calls();
+      const asked = new AskedFiles(calls, pairs.map(({ path }) => path), false);
+      const handles = new AskedHandles(calls, asked.path, pairs.length);
+      calls.run(pairs.length);
+      return pairs.map(({ path, target: { device, inode, handle } }, i) => {
+        if (!path.startsWith("/") || !asked.isKnown(i)) return false;
+        if (
+          asked.inode(i) !== inode ||
+          this.#devices.get(asked.mountId(i)) !== device
+        ) return false;
+        if (handle === undefined) return true;
+        if (handles.isKnown(i)) return handles.is(i, handle);
+        const other = handleAt(path);
+        return other !== undefined && isSameHandle(other, handle);
+      });
+    });
   }
 
   decode(
     directory: string,
-    handle: FileHandle,
-  ): { link: string; status: FileStatus } | undefined {
-    const fd = openByHandle(directory, handle);
-    if (fd === undefined) return undefined;
-    try {
-      const link = decodeText(readLink(`/proc/self/fd/${fd}`));
-      return { link, status: stat(fd) };
-    } finally {
-      close(fd);
-    }
+    handles: readonly FileHandle[],
+  ): (Decoded | undefined)[] {
+    return inParts(handles, (handles) => {
+      const fds = openByHandles(directory, handles);
+      const open = fds.filter((fd) => fd !== undefined);
+      const paths = open.map((fd) => `/proc/self/fd/${fd}`);
+      try {
+        const known = new Map(
+          open.map((fd, i) => [
+            fd,
+            { link: decodeText(readLink(paths[i])), status: stat(fd) },
+          ]),
+        );
+        return fds.map((fd) => fd === undefined ? undefined : known.get(fd));
+      } finally {
+        for (const fd of open) close(fd);
+      }
+    }, OPEN_AT_ONCE);
   }
 
   namesInUse(inode: bigint): readonly string[] {

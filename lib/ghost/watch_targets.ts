@@ -38,12 +38,16 @@ export interface FileSystems {
   /** One mount point of every device. */
   readonly anyMounts: readonly string[];
   isMountPoint(path: string): boolean;
-  leadsTo(path: string, target: WatchedInode): boolean;
-  /** What a handle leads to: the link the kernel has for it, and its status. */
+  /** Whether each path leads to the target at its place. */
+  leadTo(
+    paths: readonly string[],
+    targets: readonly WatchedInode[],
+  ): readonly boolean[];
+  /** What handles lead to, by a directory on their file system. */
   decode(
     directory: string,
-    handle: FileHandle,
-  ): { link: string; status: FileStatus } | undefined;
+    handles: readonly FileHandle[],
+  ): readonly (Decoded | undefined)[];
   /** Names of files in use with that inode number. */
   namesInUse(inode: bigint): readonly string[];
   /** A file in use. */
@@ -51,6 +55,12 @@ export interface FileSystems {
   /** What is in a directory; nothing where it cannot be read. */
   list(directory: string): Iterable<{ name: string; isDirectory: boolean }>;
   inodeAt(path: string): bigint | undefined;
+}
+
+export interface Decoded {
+  /** The one that the kernel has for it. */
+  readonly link: string;
+  readonly status: FileStatus;
 }
 
 export interface SearchOptions {
@@ -63,9 +73,17 @@ export interface SearchOptions {
 /** Names that a search looks at before it gives up: some seconds. */
 const MOST_NAMES = 1_000_000;
 
+const keys = new WeakMap<WatchedInode, string>();
+
 /** The same for watches on the same file. */
-export function targetKey({ device, inode, handle }: WatchedInode): string {
-  return `${device} ${inode} ${handle?.type} ${handle?.bytes}`;
+export function targetKey(target: WatchedInode): string {
+  let key = keys.get(target);
+  if (key === undefined) {
+    const { device, inode, handle } = target;
+    key = `${device} ${inode} ${handle?.type} ${handle?.bytes.toHex()}`;
+    keys.set(target, key);
+  }
+  return key;
 }
 
 /** What was found, by {@link targetKey}. */
@@ -78,17 +96,53 @@ export function findTargets(
   search: SearchOptions = {},
   before: FoundTargets = new Map(),
 ): FoundTargets {
+  const left = new Map(targets.map((target) => [targetKey(target), target]));
   const found = new Map<string, FoundTarget>();
-  const missing = new Map<string, WatchedInode>();
-  for (const target of targets) {
-    const key = targetKey(target);
-    if (found.has(key)) continue;
+  const decoded = new Map<string, Decoded>();
+  const tryPaths = (candidates: readonly Candidate[]) => {
+    const leading = files.leadTo(
+      candidates.map(({ path }) => path),
+      candidates.map(({ key }) => left.get(key)!),
+    );
+    for (const [i, { key, path }] of candidates.entries()) {
+      if (!leading[i] || found.has(key)) continue;
+      found.set(key, { kind: "path", path });
+    }
+    for (const key of found.keys()) left.delete(key);
+  };
+  tryPaths([...left.keys()].flatMap((key) => {
     const known = before.get(key);
-    const one = known?.kind === "path" && files.leadsTo(known.path, target)
-      ? known
-      : findOne(target, files);
-    found.set(key, one);
-    if (one.kind === "unknown" && !one.deleted) missing.set(key, target);
+    return known?.kind === "path" ? [{ key, path: known.path }] : [];
+  }));
+  for (const device of new Set([...left.values()].map((one) => one.device))) {
+    for (const mount of files.mountsOf(device)) {
+      const here = [...left].filter(([, one]) => one.device === device);
+      tryPaths(decodeAll(mount, here, (handle) => handle, decoded, files));
+    }
+  }
+  for (const [key, target] of [...left]) {
+    tryPaths(otherNames(key, target, decoded.get(key), files));
+  }
+  for (const mount of left.size > 0 ? files.anyMounts : []) {
+    const layers = new Map<string, Decoded>();
+    decodeAll(mount, [...left], layerHandle, layers, files);
+    for (const [key, { link }] of layers) {
+      const mounts = files.mountsOf(left.get(key)!.device);
+      tryPaths([...below(mounts, link)].map((path) => ({ key, path })));
+    }
+  }
+  const missing = new Map<string, WatchedInode>();
+  for (const [key, target] of left) {
+    const known = decoded.get(key);
+    const used = known && files.inUse(known.status);
+    const deleted = known !== undefined && isDeleted(known);
+    found.set(
+      key,
+      used === undefined
+        ? { kind: "unknown", deleted }
+        : { kind: "lost", used },
+    );
+    if (used === undefined && !deleted) missing.set(key, target);
   }
   for (const [key, path] of searchFor(missing, files, search)) {
     found.set(key, { kind: "path", path });
@@ -96,43 +150,52 @@ export function findTargets(
   return found;
 }
 
-function findOne(target: WatchedInode, files: FileSystems): FoundTarget {
-  const { device, inode, handle } = target;
-  const at = (paths: Iterable<string>): FoundTarget | undefined => {
-    for (const path of paths) {
-      if (files.leadsTo(path, target)) return { kind: "path", path };
-    }
-  };
-  const mounts = files.mountsOf(device);
-  let status: FileStatus | undefined;
-  let deleted = false;
-  if (handle !== undefined) {
-    for (const mount of mounts) {
-      const decoded = files.decode(mount, handle);
-      if (decoded === undefined) continue;
-      const { link } = decoded;
-      const path = at([link]) ?? at(below(mounts, link));
-      if (path !== undefined) return path;
-      status = decoded.status;
-      deleted = isDeleted(decoded);
-    }
-    const layer = status === undefined ? layerHandle(handle) : undefined;
-    for (const mount of layer === undefined ? [] : files.anyMounts) {
-      const decoded = files.decode(mount, layer!);
-      const path = decoded && at(below(mounts, decoded.link));
-      if (path !== undefined) return path;
-    }
-  }
-  const used = status && files.inUse(status);
-  return at(files.namesInUse(inode)) ??
-    (used === undefined
-      ? { kind: "unknown", deleted }
-      : { kind: "lost", used });
+/** A path that may lead to the target with that key. */
+interface Candidate {
+  readonly key: string;
+  readonly path: string;
 }
 
-function isDeleted(
-  { link, status }: { link: string; status: FileStatus },
-): boolean {
+/**
+ * @param handleOf which handle of each to try
+ * @param decoded gets what they lead to
+ */
+function decodeAll(
+  mount: string,
+  targets: readonly (readonly [key: string, target: WatchedInode])[],
+  handleOf: (handle: FileHandle) => FileHandle | undefined,
+  decoded: Map<string, Decoded>,
+  files: FileSystems,
+): Candidate[] {
+  const asked = targets.flatMap(([key, { handle: whole }]) => {
+    const handle = whole && handleOf(whole);
+    return handle === undefined ? [] : [{ key, handle }];
+  });
+  if (asked.length === 0) return [];
+  const answers = files.decode(mount, asked.map(({ handle }) => handle));
+  return answers.flatMap((answer, i) => {
+    if (answer === undefined) return [];
+    decoded.set(asked[i].key, answer);
+    return [{ key: asked[i].key, path: answer.link }];
+  });
+}
+
+/** Further paths that may lead to a file. */
+function otherNames(
+  key: string,
+  { device, inode }: WatchedInode,
+  decoded: Decoded | undefined,
+  files: FileSystems,
+): Candidate[] {
+  return [
+    ...(decoded === undefined
+      ? []
+      : below(files.mountsOf(device), decoded.link)),
+    ...files.namesInUse(inode),
+  ].map((path) => ({ key, path }));
+}
+
+function isDeleted({ link, status }: Decoded): boolean {
   return link.endsWith(DELETED_MARK) &&
     (status.nlink === 0n || (status.mode & S_IF.MT) === S_IF.DIR);
 }
@@ -163,7 +226,8 @@ function searchFor(
   const look = (path: string) => {
     const candidates = byInode.get(files.inodeAt(path) ?? 0n) ?? [];
     for (const [key, target] of candidates) {
-      if (!found.has(key) && files.leadsTo(path, target)) found.set(key, path);
+      if (found.has(key)) continue;
+      if (files.leadTo([path], [target])[0]) found.set(key, path);
     }
   };
   const open = new Set([

@@ -83,7 +83,15 @@ class Model implements FileSystems {
     return file?.device === device && file.inode === inode;
   }
 
-  decode(directory: string, handle: FileHandle) {
+  leadTo(paths: readonly string[], targets: readonly WatchedInode[]) {
+    return paths.map((path, i) => this.leadsTo(path, targets[i]));
+  }
+
+  decode(directory: string, handles: readonly FileHandle[]) {
+    return handles.map((handle) => this.#decodeOne(directory, handle));
+  }
+
+  #decodeOne(directory: string, handle: FileHandle) {
     this.decoded++;
     const mount = this.mounts.find(({ point }) => point === directory)!;
     const file = this.files.find((file) =>

@@ -77,6 +77,8 @@ export function planWatches(images: Images): WatchPlan {
 class Finder {
   readonly #host = new HostFileSystems();
   readonly #extensions: ReadonlyMap<number, ckpt_watches_entry>;
+  /** Handles whose path leads to the same file still. */
+  readonly #leading = new Set<fh_entry>();
   readonly #reasons: Reason[] = [];
   readonly #warnings: string[] = [];
   #ghosts: ReadonlyMap<bigint, { file: number; device: number }> | undefined;
@@ -87,12 +89,34 @@ class Finder {
   }
 
   plan(entries: readonly file_entry[]): WatchPlan {
+    this.#noteLeading(entries);
     const watchers = entries.map((entry) => this.#planOne(entry));
     return {
       watchers,
       reasons: this.#reasons,
       warnings: this.#warnings,
     };
+  }
+
+  /** All at once: there may be tens of thousands. */
+  #noteLeading(entries: readonly file_entry[]): void {
+    const inodes = entries.flatMap(({ ify, ffy }) => [
+      ...(ify?.wd ?? []),
+      ...(ffy?.mark ?? []).flatMap(({ ie, s_dev }) =>
+        ie === undefined ? [] : [{ ...ie, s_dev }]
+      ),
+    ]).filter(({ f_handle }) => f_handle.path !== undefined);
+    const leading = this.#host.leadTo(
+      inodes.map(({ f_handle }) => f_handle.path!),
+      inodes.map(({ i_ino, s_dev, f_handle }) => ({
+        inode: i_ino,
+        device: s_dev,
+        handle: handleOf(f_handle),
+      })),
+    );
+    for (const [i, { f_handle }] of inodes.entries()) {
+      if (leading[i]) this.#leading.add(f_handle);
+    }
   }
 
   #planOne({ id, ify, ffy }: file_entry): Watcher {
@@ -169,17 +193,16 @@ class Finder {
   #find(
     inode: bigint,
     device: number,
-    { path, ...rest }: fh_entry,
+    f_handle: fh_entry,
     name: string,
   ): Target {
-    const handle = handleOf(rest);
-    if (path !== undefined) {
-      if (this.#host.leadsTo(path, { inode, device, handle })) return { path };
-    }
+    const { path } = f_handle;
+    if (path !== undefined && this.#leading.has(f_handle)) return { path };
+    const handle = handleOf(f_handle);
     for (
       const mount of handle === undefined ? [] : this.#host.mountsOf(device)
     ) {
-      const status = this.#host.decode(mount, handle!)?.status;
+      const status = this.#host.decode(mount, [handle!])[0]?.status;
       if (status?.ino === inode && status.nlink > 0n) {
         return { handle: handle!, mount };
       }
@@ -286,7 +309,10 @@ export class Watchers implements Disposable {
       try {
         for (const mark of marks) addMark(fd, mark, paths.open(mark.target));
         for (const watch of watches) {
-          addWatch(fd, watch, paths.open(watch.target));
+          const { target } = watch;
+          const isNamed = "path" in target;
+          const path = isNamed ? paths.name(target.path) : paths.open(target);
+          addWatch(fd, watch, path, !isNamed);
         }
         if (isInotify) {
           const highest = watches.reduce(
@@ -320,6 +346,12 @@ class OpenTargets implements Disposable {
     readonly files: Images["files"],
     readonly made: ReadonlyMap<number, { fd: number }>,
   ) {}
+
+  /** A path that is enough by itself. */
+  name(path: string): string {
+    this.last = path;
+    return path;
+  }
 
   /** A path that leads to the file until the next is opened. */
   open(target: Target): string {
