@@ -167,7 +167,9 @@ Deno.test("a restore that is killed leaves the connection to the next one", asyn
     const child = scope.spawnCkpt(
       ...["restore", "-d", "-D", images, ESTABLISHED],
     );
-    while (!program.exists()) await sleep(1);
+    let ended = false;
+    child.status.then(() => ended = true);
+    while (!program.exists() && !ended) await sleep(1);
     kill(child.pid, SIGKILL);
     await child.status;
     const left = await until("nothing is left of it, or all", async () => {
@@ -232,4 +234,171 @@ Deno.test("ckpt clean lets go what a dump has blocked", async () => {
   assertSuccess(answer, "clean");
   assertMatch(answer.stdout + answer.stderr, /inet CRIU-/);
   assertEquals(await tables(scope), "");
+});
+
+/**
+ * A server of HTTP and twenty clients of it, each on one connection that is kept. Writes into `counts` how many
+ * questions were answered, how many connections there ever were, and what went wrong.
+ */
+const KEEP_ALIVE = `
+const http = require("http"), fs = require("fs");
+const directory = process.argv[2];
+const CLIENTS = 20;
+let answered = 0, connections = 0, failed = "";
+const server = http.createServer((question, answer) => {
+  answer.end(\`answer to \${question.url}\`);
+}).on("connection", () => connections++);
+server.keepAliveTimeout = 600_000;
+server.listen(0, "127.0.0.1", () => {
+  const { port } = server.address();
+  const agent = new http.Agent({ keepAlive: true, maxSockets: CLIENTS });
+  const ask = (client) => {
+    const path = \`/\${client}/\${answered}\`;
+    http.get({ port, path, agent }, (answer) => {
+      let text = "";
+      answer.on("data", (data) => text += data);
+      answer.on("end", () => {
+        if (text !== \`answer to \${path}\`) failed ||= \`\${path}: \${text}\`;
+        answered++;
+        setTimeout(ask, 5, client);
+      });
+    }).on("error", (error) => failed ||= String(error));
+  };
+  for (let i = 0; i < CLIENTS; i++) ask(i);
+  setInterval(() => {
+    const counts = JSON.stringify({ answered, connections, failed });
+    fs.writeFileSync(\`\${directory}/counts.new\`, counts);
+    fs.renameSync(\`\${directory}/counts.new\`, \`\${directory}/counts\`);
+  }, 20);
+});
+`;
+
+Deno.test("a node server with twenty clients on kept connections goes on over dumps and restores", async () => {
+  await using scope = new Scope();
+  await scope.unshareNetwork();
+  const work = scope.path("work");
+  Deno.writeTextFileSync(`${work}/keep_alive.cjs`, KEEP_ALIVE);
+  const program = await scope.startCommand(work, "/usr/bin/node", [
+    `${work}/keep_alive.cjs`,
+    work,
+  ]);
+  const answered = (more: number) =>
+    until(`${more} more questions are answered`, () => {
+      const { answered, connections, failed } = JSON.parse(
+        read(`${work}/counts`) ?? '{"answered":0,"connections":0}',
+      );
+      assertEquals(failed ?? "", "");
+      // None was lost and made anew.
+      assert(connections <= 20, `${connections} connections`);
+      return answered > more ? Number(answered) : undefined;
+    });
+  let count = await answered(200);
+  const images = scope.path("images");
+  for (let i = 0; i < (LONG ? 20 : 2); i++) {
+    await dump(scope, program, images, ESTABLISHED, "--replace");
+    await restore(scope, program, images, ESTABLISHED);
+    count = await answered(count + 200);
+  }
+});
+
+Deno.test("nginx goes on to answer on a connection that was made before it was dumped", async () => {
+  await using scope = new Scope();
+  const outside = await scope.unshareNetwork();
+  const work = scope.path("work");
+  Deno.writeTextFileSync(`${work}/page`, "a page of nginx\n");
+  Deno.writeTextFileSync(
+    `${work}/nginx.conf`,
+    `daemon off;
+pid ${work}/pid;
+user root;
+error_log ${work}/error.log;
+events { worker_connections 64; }
+http {
+  access_log off;
+  keepalive_timeout 600;
+  keepalive_requests 1000000;
+  client_body_temp_path ${work}/body;
+  proxy_temp_path ${work}/proxy;
+  fastcgi_temp_path ${work}/fastcgi;
+  uwsgi_temp_path ${work}/uwsgi;
+  scgi_temp_path ${work}/scgi;
+  server { listen 10.9.9.1:8080; root ${work}; }
+}
+`,
+  );
+  const program = await scope.startCommand(work, "/usr/sbin/nginx", [
+    ...["-e", `${work}/error.log`, "-c", `${work}/nginx.conf`],
+  ]);
+  await until("nginx listens", () => read(`${work}/pid`) || undefined);
+  const client = new Deno.Command("nsenter", {
+    args: [
+      ...[outside, "python3", "-c"],
+      `
+import http.client, os, sys, time
+work, answers = sys.argv[1], 0
+connection = http.client.HTTPConnection("10.9.9.1", 8080)
+connection.auto_open = False
+for i in range(500):
+    try:
+        connection.connect()
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.02)
+while not os.path.exists(work + "/stop"):
+    connection.request("GET", "/page")
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status != 200 or text != b"a page of nginx\\n":
+        sys.exit("%d %s" % (answer.status, text))
+    answers += 1
+    with open(work + "/answers.new", "w") as file:
+        file.write("%d" % answers)
+    os.rename(work + "/answers.new", work + "/answers")
+`,
+      work,
+    ],
+    stdin: "null",
+    stderr: "piped",
+  }).spawn();
+  const answers = (more: number) =>
+    until("the client gets answers", () => {
+      const count = Number(read(`${work}/answers`) ?? 0);
+      return count > more ? count : undefined;
+    });
+  let count = await answers(20);
+  const images = scope.path("images");
+  for (let i = 0; i < 2; i++) {
+    await dump(scope, program, images, ESTABLISHED, "--replace");
+    await restore(scope, program, images, ESTABLISHED);
+    count = await answers(count + 20);
+  }
+  Deno.writeTextFileSync(`${work}/stop`, "");
+  const { success, stderr } = await client.output();
+  assert(success, new TextDecoder().decode(stderr));
+});
+
+Deno.test("a connection that waits to be accepted is refused, or left out with --skip-in-flight", async () => {
+  await using scope = new Scope();
+  await scope.unshareNetwork();
+  const work = scope.path("work");
+  const program = await scope.startCommand(work, "/usr/bin/python3", [
+    "-c",
+    `
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+client.close()
+open("ready", "w").write("1")
+time.sleep(600)
+`,
+  ]);
+  await program.ready();
+  const images = scope.path("images");
+  const answer = await scope.ckpt(
+    ...["dump", "-t", `${program.pid}`, "-D", images],
+  );
+  assertEquals(answer.code, EXIT.refused);
+  assertMatch(answer.stderr, /waits to be accepted[^]*--skip-in-flight/);
+  await dump(scope, program, images, "--skip-in-flight");
+  await restore(scope, program, images);
 });

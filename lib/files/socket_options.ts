@@ -3,6 +3,8 @@
  * others that differ from those of a fresh socket of the same kind, as the
  * kernel gives them.
  */
+import { Calls, Slots } from "../ffi/calls.ts";
+import { EINVAL } from "../ffi/errno.ts";
 import type { Program } from "../ffi/program.ts";
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type {
@@ -136,17 +138,93 @@ export function getInt(fd: number, level: number, name: number): number {
   return new DataView(getOption(fd, level, name, 4).buffer).getInt32(0, true);
 }
 
-function tryInt(fd: number, level: number, name: number): number | undefined {
-  return unlessRefused(() => getInt(fd, level, name));
+/** Level and name, number, length and value of one question. */
+const QUESTION = { level: 0, name: 8, length: 16, value: 24 } as const;
+
+/**
+ * Options that are asked together, which takes one call of native code for
+ * each socket instead of one for each of a hundred options.
+ */
+class OptionQuestions {
+  readonly #slots: Slots;
+  /** By level and name. */
+  readonly #rounds = new Map<number, number>();
+  #calls = new Calls();
+
+  constructor(readonly options: readonly (readonly [number, number])[]) {
+    const size = QUESTION.value + LONGEST_OPTION;
+    const slots = this.#slots = new Slots(size, options.length);
+    options.forEach(([level, name], i) => {
+      slots.view.setUint32(i * size + QUESTION.level, level, true);
+      slots.view.setUint32(i * size + QUESTION.name, name, true);
+      this.#rounds.set(level << 16 | name, i);
+    });
+  }
+
+  /** The answers of the socket are there until the next is asked. */
+  ask(fd: number): this {
+    const slots = this.#slots;
+    const { size, count, view } = slots;
+    for (let i = 0; i < count; i++) {
+      view.setUint32(i * size + QUESTION.length, LONGEST_OPTION, true);
+    }
+    this.#calls = new Calls();
+    this.#calls.add("getsockopt", [
+      fd,
+      { loaded: slots, offset: QUESTION.level },
+      { loaded: slots, offset: QUESTION.name },
+      { slots, offset: QUESTION.value },
+      { slots, offset: QUESTION.length },
+    ]);
+    this.#calls.run(count);
+    return this;
+  }
+
+  /** As many bytes as the kernel gives; undefined: it does not have it. */
+  bytes(level: number, name: number): Uint8Array<ArrayBuffer> | undefined {
+    const round = this.#rounds.get(level << 16 | name)!;
+    if (this.#calls.result(round, 0) < 0) return undefined;
+    const { size, view } = this.#slots;
+    const length = view.getUint32(round * size + QUESTION.length, true);
+    return this.#slots.slot(round).slice(
+      QUESTION.value,
+      QUESTION.value + length,
+    );
+  }
+
+  tryInt(level: number, name: number): number | undefined {
+    const round = this.#rounds.get(level << 16 | name)!;
+    if (this.#calls.result(round, 0) < 0) return undefined;
+    const { size, view } = this.#slots;
+    return view.getInt32(round * size + QUESTION.value, true);
+  }
+
+  /** @throws SyscallError when the kernel does not have it */
+  int(level: number, name: number): number {
+    const value = this.tryInt(level, name);
+    if (value === undefined) throw new SyscallError("getsockopt", EINVAL);
+    return value;
+  }
+
+  /** `undefined` for false: as CRIU leaves out what is not set. */
+  flag(level: number, name: number): true | undefined {
+    return this.tryInt(level, name) ? true : undefined;
+  }
 }
 
-function unlessRefused<T>(ask: () => T): T | undefined {
-  try {
-    return ask();
-  } catch (error) {
-    if (error instanceof SyscallError) return undefined;
-    throw error;
+const questions = new Map<string, OptionQuestions>();
+
+/** The same questions for all sockets of a kind. */
+function questionsFor(
+  key: string,
+  options: () => (readonly [number, number])[],
+): OptionQuestions {
+  let known = questions.get(key);
+  if (known === undefined) {
+    known = new OptionQuestions(options());
+    questions.set(key, known);
   }
+  return known;
 }
 
 export function setInt(
@@ -189,18 +267,26 @@ export function readSocketOptions(
   return { opts: readCommon(fd), further: readFurther(fd, kind) };
 }
 
-/** `undefined` for false: as CRIU leaves out what is not set. */
-function flag(fd: number, level: number, name: number): true | undefined {
-  return tryInt(fd, level, name) ? true : undefined;
-}
+/** Those of every socket that CRIU's message has a field for. */
+const COMMON = [
+  ...[SO.SNDBUF, SO.RCVBUF, SO.REUSEADDR, SO.PRIORITY, SO.RCVLOWAT, SO.MARK],
+  ...[SO.PASSCRED, SO.PASSSEC, SO.DONTROUTE, SO.NO_CHECK, SO.REUSEPORT],
+  ...[SO.BROADCAST, SO.KEEPALIVE, SO.OOBINLINE, SO.BUF_LOCK, SO.LINGER],
+  ...[SO.SNDTIMEO, SO.RCVTIMEO, SO.BINDTODEVICE],
+];
 
 function readCommon(fd: number): sk_opts_entry {
-  const of = (name: number) => getInt(fd, SOL_SOCKET, name);
-  const isSet = (name: number) => flag(fd, SOL_SOCKET, name);
-  const [sendSeconds, sendMicros] = timeout(fd, SO.SNDTIMEO);
-  const [receiveSeconds, receiveMicros] = timeout(fd, SO.RCVTIMEO);
-  const linger = new Int32Array(getOption(fd, SOL_SOCKET, SO.LINGER).buffer);
-  const device = getOption(fd, SOL_SOCKET, SO.BINDTODEVICE);
+  const asked = questionsFor("", () => COMMON.map((name) => [SOL_SOCKET, name]))
+    .ask(fd);
+  const of = (name: number) => asked.int(SOL_SOCKET, name);
+  const isSet = (name: number) => asked.flag(SOL_SOCKET, name);
+  const bytes = (name: number) =>
+    asked.bytes(SOL_SOCKET, name) ?? getOption(fd, SOL_SOCKET, name);
+  const timeout = (name: number) => new BigUint64Array(bytes(name).buffer);
+  const [sendSeconds, sendMicros] = timeout(SO.SNDTIMEO);
+  const [receiveSeconds, receiveMicros] = timeout(SO.RCVTIMEO);
+  const linger = new Int32Array(bytes(SO.LINGER).buffer);
+  const device = bytes(SO.BINDTODEVICE);
   return {
     so_sndbuf: of(SO.SNDBUF),
     so_rcvbuf: of(SO.RCVBUF),
@@ -225,15 +311,8 @@ function readCommon(fd: number): sk_opts_entry {
     so_keepalive: isSet(SO.KEEPALIVE),
     so_oobinline: of(SO.OOBINLINE) || undefined,
     so_linger: linger[0] === 0 ? undefined : linger[1],
-    so_buf_lock: tryInt(fd, SOL_SOCKET, SO.BUF_LOCK),
+    so_buf_lock: asked.tryInt(SOL_SOCKET, SO.BUF_LOCK),
   };
-}
-
-function timeout(fd: number, name: number): [bigint, bigint] {
-  const [seconds, micros] = new BigUint64Array(
-    getOption(fd, SOL_SOCKET, name).buffer,
-  );
-  return [seconds, micros];
 }
 
 /** struct sock_filter: code u16, jt u8, jf u8, k u32. */
@@ -322,24 +401,34 @@ function levelsOf({ domain, protocol }: SocketKind): readonly number[] {
 }
 
 function furtherOptions(fd: number, kind: SocketKind): ckpt_socket_option[] {
-  return levelsOf(kind).flatMap((level) =>
-    FURTHER.get(level)!.flatMap((name) => {
-      const value = unlessRefused(() => getOption(fd, level, name));
-      return value === undefined ? [] : [{ level, name, value }];
-    })
-  );
+  const levels = levelsOf(kind);
+  const asked = questionsFor(
+    levels.join(),
+    () =>
+      levels.flatMap((level) =>
+        FURTHER.get(level)!.map((name) => [level, name] as const)
+      ),
+  ).ask(fd);
+  return asked.options.flatMap(([level, name]) => {
+    const value = asked.bytes(level, name);
+    return value === undefined ? [] : [{ level, name, value }];
+  });
 }
 
 export function readIpOptions(
   fd: number,
   domain: number,
 ): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
+  const asked = questionsFor(
+    "IP",
+    () => Object.values(IP).map((name) => [IPPROTO_IP, name]),
+  ).ask(fd);
   return {
     ip_opts: {
-      freebind: flag(fd, IPPROTO_IP, IP.FREEBIND),
-      pktinfo: flag(fd, IPPROTO_IP, IP.PKTINFO),
-      tos: tryInt(fd, IPPROTO_IP, IP.TOS) || undefined,
-      ttl: tryInt(fd, IPPROTO_IP, IP.TTL) || undefined,
+      freebind: asked.flag(IPPROTO_IP, IP.FREEBIND),
+      pktinfo: asked.flag(IPPROTO_IP, IP.PKTINFO),
+      tos: asked.tryInt(IPPROTO_IP, IP.TOS) || undefined,
+      ttl: asked.tryInt(IPPROTO_IP, IP.TTL) || undefined,
     },
     v6only: domain === AF_INET6
       ? getInt(fd, IPPROTO_IPV6, IPV6_V6ONLY) !== 0
@@ -348,12 +437,16 @@ export function readIpOptions(
 }
 
 export function readTcpOptions(fd: number): tcp_opts_entry {
+  const asked = questionsFor(
+    "TCP",
+    () => Object.values(TCP).map((name) => [IPPROTO_TCP, name]),
+  ).ask(fd);
   return {
-    cork: flag(fd, IPPROTO_TCP, TCP.CORK),
-    nodelay: flag(fd, IPPROTO_TCP, TCP.NODELAY),
-    keepcnt: getInt(fd, IPPROTO_TCP, TCP.KEEPCNT),
-    keepidle: getInt(fd, IPPROTO_TCP, TCP.KEEPIDLE),
-    keepintvl: getInt(fd, IPPROTO_TCP, TCP.KEEPINTVL),
+    cork: asked.flag(IPPROTO_TCP, TCP.CORK),
+    nodelay: asked.flag(IPPROTO_TCP, TCP.NODELAY),
+    keepcnt: asked.int(IPPROTO_TCP, TCP.KEEPCNT),
+    keepidle: asked.int(IPPROTO_TCP, TCP.KEEPIDLE),
+    keepintvl: asked.int(IPPROTO_TCP, TCP.KEEPINTVL),
   };
 }
 
