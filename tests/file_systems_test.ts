@@ -26,8 +26,8 @@ async function startOn(scope: Scope, type: string): Promise<Program> {
   );
   const program = await scope.startCommand(work, "/bin/bash", [
     "-c",
-    "exec </dev/null >/dev/null 2>&1 3<>m/file; echo > ready; " +
-    "exec sleep 1000",
+    "exec </dev/null >/dev/null 2>&1 3<>m/file 4>m/gone; rm m/gone; " +
+    "echo > ready; exec sleep 1000",
   ]);
   await program.ready();
   return program;

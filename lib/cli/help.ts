@@ -67,9 +67,10 @@ host allows ckpt to do.`,
     synopsis: ["ckpt clean [options] [DIR]"],
     summary: "remove what dumps have left outside of their images",
     about:
-      `Removes the links that dumps with --link-remap made in the file systems of the
-program, and what a dump that was killed left in the directory. An image with
-such links cannot be restored any more; other images stay as they are.`,
+      `Removes the links and snapshots that dumps with --link-remap and --snapshot
+made in the file systems of the program, and what a dump that was killed left in
+the directory. An image with such links cannot be restored any more, and one
+with snapshots not from them; other images stay as they are.`,
     examples: [["ckpt clean images", "this image is not needed any more"]],
   },
   help: {

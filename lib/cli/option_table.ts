@@ -163,6 +163,21 @@ export const OPTIONS: readonly OptionEntry[] = [
       "freeze the file systems that the program has files open on for writing while it stands still, for at most SECONDS (default: 60)",
   },
   {
+    name: "snapshot",
+    argument: "required",
+    placeholder: "HOW",
+    commands: ["dump"],
+    help:
+      "while the program stands still: btrfs takes snapshots of the subvolumes it writes to; command:COMMAND runs COMMAND with sh",
+  },
+  {
+    name: "from-snapshot",
+    argument: "none",
+    commands: ["restore"],
+    help:
+      "put the snapshots that the dump took (btrfs) in the place of their subvolumes; what is there stays beside them",
+  },
+  {
     name: "tcp-established",
     argument: "none",
     commands: ["dump", "restore", "check"],

@@ -165,6 +165,7 @@ export function readOptions(
           remedy: "add --restore-detached",
         });
       }
+      exclude(parsed, "from-snapshot", "dry-run", problems);
       const pidfile = lastValue(parsed, "pidfile");
       return {
         command,
@@ -178,6 +179,7 @@ export function readOptions(
           ...(pidfile !== undefined &&
             { pidfile: absolute(pidfile, workDirectory) }),
           ...dryRun,
+          ...flags.has("from-snapshot") && { fromSnapshot: true },
           ...validation,
           ...connections,
           ...common,
@@ -324,7 +326,7 @@ const MAX_FREEZE_SECONDS = 3600;
 function readFileSystemGuards(
   parsed: ParsedArguments,
   problems: Reason[],
-): Pick<DumpOptions, "watchFs" | "freezeFs"> {
+): Pick<DumpOptions, "watchFs" | "freezeFs" | "snapshot"> {
   const watch = lastValue(parsed, "watch-fs");
   if (watch !== undefined && watch !== "" && watch !== "report") {
     problems.push({
@@ -348,7 +350,35 @@ function readFileSystemGuards(
     ...watch !== undefined &&
       { watchFs: watch === "report" ? "report" : "fail" },
     ...freeze !== undefined && { freezeFs: seconds },
+    ...readSnapshot(parsed, problems),
   };
+}
+
+const COMMAND = "command:";
+
+function readSnapshot(
+  parsed: ParsedArguments,
+  problems: Reason[],
+): Pick<DumpOptions, "snapshot"> {
+  const how = lastValue(parsed, "snapshot");
+  if (how === undefined) return {};
+  if (how.startsWith(COMMAND) && how.length > COMMAND.length) {
+    return { snapshot: { command: how.slice(COMMAND.length) } };
+  }
+  if (how !== "btrfs") {
+    problems.push({
+      object: "--snapshot",
+      why: `"${how}" is not a way to take snapshots`,
+      remedy: "write --snapshot btrfs, or --snapshot command:COMMAND",
+    });
+  } else if (parsed.values.has("freeze-fs")) {
+    problems.push({
+      object: "--snapshot btrfs",
+      why: "btrfs takes no snapshots while it is frozen",
+      remedy: "leave --freeze-fs out; a snapshot is of one moment anyway",
+    });
+  }
+  return { snapshot: "btrfs" };
 }
 
 const VALIDATION_METHODS: readonly ValidationMethod[] = [

@@ -3,6 +3,7 @@ import { CkptError, EXIT } from "../error.ts";
 import { type Cleaned, cleanLinks } from "../ghost/links.ts";
 import { lockName, removeLock } from "../files/network_lock.ts";
 import { decodeImage } from "../image/framing.ts";
+import { cleanSnapshots } from "../ghost/snapshots.ts";
 import { ImageWriter } from "../image/image_writer.ts";
 import { imageName } from "../image/kinds.ts";
 
@@ -28,6 +29,7 @@ export function clean(directory: string): Cleaned {
   if (lock !== undefined && removeLock(lock)) {
     cleaned.removed.push(`nf_tables: table inet ${lock}`);
   }
+  cleanSnapshots(directory, cleaned);
   return cleaned;
 }
 

@@ -2,12 +2,15 @@
  * The files that an image depends on: those it does not hold itself, but names
  * by a path. Each path once, with all that the tree needs of it.
  */
-import { type FileStatus, O, S_IF } from "../ffi/syscall.ts";
+import { type FileStatus, O, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { hasPath } from "../files/descriptors.ts";
-import type { UsedPath } from "../ghost/files_in_use.ts";
+import { fileSystemType } from "../ghost/calls.ts";
+import { isOfTheKernel } from "../ghost/fate.ts";
+import { fileKey, type UsedPath } from "../ghost/files_in_use.ts";
 import type { SavedFiles } from "../ghost/save.ts";
 import { PROT } from "../proc/maps.ts";
 import { mappedFileKey, type Sighting } from "./survey.ts";
+import type { TreeSighting } from "./survey_tree.ts";
 
 export interface DependedFile {
   readonly path: string;
@@ -22,10 +25,36 @@ export interface DependedFile {
 
 type Use = "executed" | "written" | "read";
 
+/**
+ * Before it is known what becomes of the files whose path does not lead to
+ * them: those are left out.
+ */
+export function foundFiles(
+  { processes, files }: TreeSighting,
+  external: readonly string[],
+): DependedFile[] {
+  const lost = new Set(files.lost.map(fileKey));
+  const placeOf = (used: UsedPath) => ({
+    path: used.link,
+    ...lost.has(fileKey(used)) && { remap: { ghost: 0 } },
+  });
+  return dependedFiles(processes, { placeOf }, external);
+}
+
+/** Whether a file is there, and kept by others than the kernel. */
+export function isKept(path: string): boolean {
+  try {
+    return !isOfTheKernel(fileSystemType(path));
+  } catch (error) {
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+}
+
 /** @param external as given by --external: files of the outside */
 export function dependedFiles(
   processes: readonly Sighting[],
-  saved: SavedFiles,
+  saved: Pick<SavedFiles, "placeOf">,
   external: readonly string[],
 ): DependedFile[] {
   const files = new Map<string, DependedFile>();

@@ -1,18 +1,29 @@
 /**
  * Keeps image and file system of one moment, as far as the user wants it: by
- * watching files (--watch-fs) and by freezing file systems (--freeze-fs). Loaded
- * only when asked for.
+ * watching files (--watch-fs), by freezing file systems (--freeze-fs) and by
+ * taking snapshots (--snapshot). Loaded only when asked for.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { SavedFiles } from "../ghost/save.ts";
+import type { SavedFiles } from "../ghost/save.ts";
+import { DumpSnapshots } from "../ghost/snapshots.ts";
+import type { ImageWriter } from "../image/image_writer.ts";
 import type { Report } from "../report.ts";
-import { type DependedFile, dependedFiles } from "./depended_files.ts";
+import {
+  type DependedFile,
+  dependedFiles,
+  foundFiles,
+} from "./depended_files.ts";
 import {
   freezeProblems,
   FrozenFileSystems,
   syncBefore,
 } from "./freeze_file_systems.ts";
 import type { DumpOptions } from "./options.ts";
+import {
+  runSnapshotCommand,
+  snapshotProblems,
+  takeSnapshots,
+} from "./take_snapshot.ts";
 import { refuseFor } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 import { FileWatch } from "./watch_files.ts";
@@ -20,6 +31,7 @@ import { FileWatch } from "./watch_files.ts";
 export class FileSystemGuards implements Disposable {
   #watch: FileWatch | undefined;
   #frozen: FrozenFileSystems | undefined;
+  #snapshots: DumpSnapshots | undefined;
 
   private constructor(
     readonly options: DumpOptions,
@@ -40,10 +52,13 @@ export class FileSystemGuards implements Disposable {
     const guards = new FileSystemGuards(options, report);
     const files = running === undefined
       ? []
-      : dependedFiles(running.processes, new SavedFiles(), options.external);
+      : foundFiles(running, options.external);
     if (options.freezeFs !== undefined && running !== undefined) {
       refuseFor(freezeProblems(files, options), options.pid);
       await syncBefore(files);
+    }
+    if (options.snapshot === "btrfs" && running !== undefined) {
+      refuseFor(snapshotProblems(files), options.pid);
     }
     if (options.watchFs !== undefined) {
       guards.#watch = new FileWatch();
@@ -60,9 +75,9 @@ export class FileSystemGuards implements Disposable {
   /**
    * When it is known what it has, and links have been made.
    *
-   * @throws CkptError when a file system cannot be frozen
+   * @throws CkptError when a file system cannot be frozen, or no snapshot taken
    */
-  hold(seen: TreeSighting, saved: SavedFiles): void {
+  async hold(seen: TreeSighting, saved: SavedFiles): Promise<void> {
     const files = dependedFiles(
       seen.processes,
       saved,
@@ -70,6 +85,21 @@ export class FileSystemGuards implements Disposable {
     );
     this.#watch?.addNow(files);
     this.#freeze(files);
+    const { snapshot } = this.options;
+    if (snapshot === undefined) return;
+    if (snapshot === "btrfs") {
+      this.#snapshots = new DumpSnapshots(this.options.imagesDirectory);
+      takeSnapshots(files, this.#snapshots, this.report);
+    } else {
+      await runSnapshotCommand(
+        snapshot.command,
+        files,
+        this.options,
+        this.report,
+      );
+    }
+    // There is a copy of everything: nobody has to wait any longer.
+    this.confirm();
   }
 
   #freeze(files: readonly DependedFile[]): void {
@@ -116,9 +146,24 @@ export class FileSystemGuards implements Disposable {
     );
   }
 
+  /** Adds to the images what has been done. */
+  describe(writer: ImageWriter): void {
+    const entries = this.#snapshots?.entries ?? [];
+    if (entries.length > 0) writer.write("ckpt-snapshots", undefined, entries);
+  }
+
+  /** The image is complete: snapshots of one that it replaces go. */
+  commit(): void {
+    const { imagesDirectory } = this.options;
+    (this.#snapshots ?? new DumpSnapshots(imagesDirectory)).commit();
+    this.#snapshots = undefined;
+  }
+
   [Symbol.dispose](): void {
     this.#frozen?.[Symbol.dispose]();
     this.#watch?.[Symbol.dispose]();
     this.#frozen = this.#watch = undefined;
+    this.#snapshots?.[Symbol.dispose]();
+    this.#snapshots = undefined;
   }
 }

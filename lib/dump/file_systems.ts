@@ -4,11 +4,10 @@
  */
 import type { Reason } from "../error.ts";
 import { S_IF, SyscallError } from "../ffi/syscall.ts";
-import { fileSystemType, statx } from "../ghost/calls.ts";
-import { isOfTheKernel } from "../ghost/fate.ts";
+import { statx } from "../ghost/calls.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo } from "../proc/read.ts";
-import type { DependedFile } from "./depended_files.ts";
+import { type DependedFile, isKept } from "./depended_files.ts";
 
 export interface FileSystem {
   /** "8:1", of its superblock: the same for all its mounts and subvolumes. */
@@ -47,8 +46,7 @@ export function writtenFiles(
   files: readonly DependedFile[],
 ): readonly DependedFile[] {
   return files.filter(({ written, path, status }) =>
-    written && (status.mode & S_IF.MT) === S_IF.REG &&
-    !isOfTheKernel(fileSystemType(path))
+    written && (status.mode & S_IF.MT) === S_IF.REG && isKept(path)
   );
 }
 

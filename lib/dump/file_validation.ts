@@ -13,11 +13,10 @@ import {
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { packBuildId, readBuildId } from "../ghost/build_id.ts";
-import { fileSystemType, isSameFile, statx } from "../ghost/calls.ts";
-import { isOfTheKernel } from "../ghost/fate.ts";
+import { isSameFile, statx } from "../ghost/calls.ts";
 import { BEGINNING, type ValidationMethod } from "../ghost/validation.ts";
 import type { ckpt_file_entry, file_entry } from "../image/schema.gen.ts";
-import type { DependedFile } from "./depended_files.ts";
+import { type DependedFile, isKept } from "./depended_files.ts";
 
 export const DEFAULT_METHODS: readonly ValidationMethod[] = ["buildid"];
 
@@ -32,15 +31,15 @@ export const NO_TIMES: FileTimes = new Map();
 /** To be asked while the tree stands still. */
 export function readFileTimes(files: readonly DependedFile[]): FileTimes {
   return new Map(
-    files.filter(({ content, path }) =>
-      content && !isOfTheKernel(fileSystemType(path))
-    ).map(({ path }) => {
-      const { modified: { seconds, nanoseconds } } = statx(path);
-      return [path, {
-        modified_s: BigInt.asUintN(64, seconds),
-        modified_ns: nanoseconds,
-      }];
-    }),
+    files.filter(({ content, path }) => content && isKept(path)).map(
+      ({ path }) => {
+        const { modified: { seconds, nanoseconds } } = statx(path);
+        return [path, {
+          modified_s: BigInt.asUintN(64, seconds),
+          modified_ns: nanoseconds,
+        }];
+      },
+    ),
   );
 }
 

@@ -22,6 +22,7 @@ import {
   hasConnections,
   type ReadConnections,
 } from "../files/tcp_connection.ts";
+import { statusAt } from "../ghost/calls.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
@@ -41,7 +42,7 @@ import {
 import { DumpedConnections } from "./connections.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopies } from "./end_copy.ts";
-import { dependedFiles } from "./depended_files.ts";
+import { dependedFiles, foundFiles } from "./depended_files.ts";
 import { describeFiles } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
 import {
@@ -240,12 +241,14 @@ async function dumpOnce(
   );
   const inventory = writeImages(writer, { ...described, validation });
   still.endCopies();
+  guards?.describe(writer);
   const bytes = await writer.commit(
     inventory,
     VERSION,
     () => guards?.confirm(),
   );
   links.commit();
+  guards?.commit();
   if (options.leaveStopped) {
     for (const process of frozen.processes) {
       syscall("kill", BigInt(process.pid), SIGSTOP);
@@ -297,19 +300,32 @@ function warnOfUnreadEvents({ processes }: TreeSurvey, report: Report): void {
   }
 }
 
-async function freezeReasonsOf(
-  { freezeFs, imagesDirectory, workDirectory, external }:
+async function guardReasons(
+  { freezeFs, snapshot, imagesDirectory, workDirectory, external }:
     & CheckOptions
     & { imagesDirectory: string },
-  { processes }: TreeSighting,
+  seen: TreeSighting,
 ): Promise<Reason[]> {
-  if (freezeFs === undefined) return [];
+  const reasons: Reason[] = [];
+  const files = foundFiles(seen, external);
+  if (snapshot === "btrfs") {
+    const { snapshotProblems } = await import("./take_snapshot.ts");
+    reasons.push(...snapshotProblems(files));
+  }
+  if (freezeFs === undefined) return reasons;
   const { freezeProblems } = await import("./freeze_file_systems.ts");
-  const files = dependedFiles(processes, new SavedFiles(), external);
-  return freezeProblems(files, {
-    imagesDirectory,
-    workDirectory: workDirectory ?? imagesDirectory,
-  });
+  return [
+    ...reasons,
+    ...freezeProblems(files, {
+      imagesDirectory,
+      workDirectory: workDirectory ?? imagesDirectory,
+    }),
+  ];
+}
+
+/** Whether a dump into this directory has taken some (lib/ghost/snapshots.ts). */
+function hasSnapshots(directory: string): boolean {
+  return statusAt(`${directory}/ckpt-snapshots.json`) !== undefined;
 }
 
 async function prepareGuards(
@@ -317,8 +333,11 @@ async function prepareGuards(
   running: TreeSighting | undefined,
   report: Report,
 ): Promise<FileSystemGuards | undefined> {
-  const { watchFs, freezeFs } = options;
-  if (watchFs === undefined && freezeFs === undefined) return undefined;
+  const { watchFs, freezeFs, snapshot, replace, imagesDirectory } = options;
+  if (
+    (watchFs ?? freezeFs ?? snapshot) === undefined &&
+    !(replace && hasSnapshots(imagesDirectory))
+  ) return undefined;
   const { FileSystemGuards } = await import("./file_system_guards.ts");
   return await FileSystemGuards.prepare(options, running, report);
 }
@@ -460,7 +479,7 @@ async function whileStopped(
       links,
       report,
     );
-    guards?.hold(seen, still.files);
+    await guards?.hold(seen, still.files);
     if (options.fileValidation?.includes("mtime")) {
       still.fileTimes = readFileTimes(
         dependedFiles(seen.processes, still.files, options.external),
@@ -670,7 +689,7 @@ async function checkOnce(
   const { imagesDirectory, replace = false } = options;
   const directory = imagesDirectory === undefined ? [] : [
     ...directoryReasons(imagesDirectory, replace),
-    ...await freezeReasonsOf({ ...options, imagesDirectory }, seen),
+    ...await guardReasons({ ...options, imagesDirectory }, seen),
   ];
   return {
     pid,

@@ -42,6 +42,8 @@ export interface DumpOptions {
   watchFs?: "fail" | "report";
   /** Freeze the file systems that are written to, for at most so many seconds. */
   freezeFs?: number;
+  /** What to take of the files while the program stands still. */
+  snapshot?: "btrfs" | { command: string };
   /** Only tell what would be done: see {@link CheckResult}. */
   dryRun?: boolean;
   /** Directories to search through for watched files. */
@@ -112,6 +114,7 @@ export interface CheckOptions {
   tcpClose?: boolean;
   /** Leave out TCP connections that wait to be accepted. */
   skipInFlight?: boolean;
+  snapshot?: "btrfs" | { command: string };
 }
 
 export interface CheckResult {

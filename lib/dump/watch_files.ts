@@ -18,9 +18,8 @@ import {
   terminated,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
-import { fileSystemType, isSameFile, statusAt, statx } from "../ghost/calls.ts";
-import { isOfTheKernel } from "../ghost/fate.ts";
-import type { DependedFile } from "./depended_files.ts";
+import { isSameFile, statusAt, statx } from "../ghost/calls.ts";
+import { type DependedFile, isKept } from "./depended_files.ts";
 import {
   FAN_EVENT,
   type FileEvent,
@@ -85,9 +84,7 @@ export class FileWatch implements Disposable {
     for (const file of files) {
       const { path } = file;
       if (this.#files.has(path)) continue;
-      const status = statusAt(path);
-      // What is not there any more is no file that is depended on.
-      if (status === undefined || isOfTheKernel(fileSystemType(path))) continue;
+      if (!isKept(path)) continue;
       this.#files.set(path, { file, modified: undefined });
       if (!this.#mark(file)) this.#watch(file);
     }

@@ -18,7 +18,8 @@ import { fileSystemType, splitPath, statusAt } from "./calls.ts";
 
 export const BTRFS = 0x9123683en;
 const BTRFS_IOC_INO_PATHS = 0xc0389423n;
-const FIRST_INODE_OF_SUBVOLUME = 256n;
+/** The inode of every subvolume's root: BTRFS_FIRST_FREE_OBJECTID. */
+export const FIRST_INODE_OF_SUBVOLUME = 256n;
 const PATHS_BYTES = 4096;
 const PATHS_HEAD = 16;
 
@@ -62,7 +63,7 @@ export function namesByInode(directory: string, inode: bigint): string[] {
   });
 }
 
-const BTRFS_IOC_GET_SUBVOL_INFO = 0x81f8943cn;
+export const BTRFS_IOC_GET_SUBVOL_INFO = 0x81f8943cn;
 const SUBVOL_INFO_BYTES = 504;
 
 /**

@@ -3,7 +3,6 @@
  * down in the directory of images before it is made, so that whatever happens
  * to ckpt, `ckpt clean` finds it.
  */
-import { CkptError, EXIT } from "../error.ts";
 import { EEXIST, ENOENT, ENOTEMPTY } from "../ffi/errno.ts";
 import {
   AT_FDCWD,
@@ -25,6 +24,7 @@ import {
   unlinkIfThere,
 } from "./calls.ts";
 import { linkName } from "./fate.ts";
+import { readList, writeList } from "./noted_list.ts";
 
 export const LINKS_NAME = "ckpt-links.json";
 
@@ -229,25 +229,8 @@ function removeLink(
   return unlinkIfThere(path) ? "removed" : "missing";
 }
 
-/** @throws CkptError when the list is damaged */
 function readLinks(directory: string): (NotedLink | NotedDirectory)[] {
-  let text: string;
-  try {
-    text = Deno.readTextFileSync(`${directory}/${LINKS_NAME}`);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
-  try {
-    const links: unknown = JSON.parse(text);
-    if (Array.isArray(links) && links.every(isLink)) return links;
-  } catch {
-    // Told below.
-  }
-  throw new CkptError(EXIT.image, `reading ${directory}`, [{
-    object: LINKS_NAME,
-    why: "is damaged: it does not list links",
-  }]);
+  return readList(directory, LINKS_NAME, "links", isLink);
 }
 
 function isLink(value: unknown): value is NotedLink | NotedDirectory {
@@ -266,25 +249,9 @@ function isAbsolute(value: unknown): boolean {
   return typeof value === "string" && value.startsWith("/");
 }
 
-/** Replaces the list at one moment; an empty one is no file. */
 function writeLinks(
   directory: string,
   links: readonly (NotedLink | NotedDirectory)[],
 ): void {
-  const path = `${directory}/${LINKS_NAME}`;
-  if (links.length === 0) {
-    unlinkIfThere(path);
-    return;
-  }
-  const unfinished = `${path}.new`;
-  using file = Deno.openSync(unfinished, {
-    write: true,
-    create: true,
-    truncate: true,
-    mode: 0o600,
-  });
-  const bytes = new TextEncoder().encode(`${JSON.stringify(links)}\n`);
-  for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
-  file.syncSync();
-  Deno.renameSync(unfinished, path);
+  writeList(`${directory}/${LINKS_NAME}`, links);
 }

@@ -370,6 +370,12 @@ export interface ckpt_segment_entry {
   attached_outside?: boolean | undefined;
 }
 
+export interface ckpt_snapshot_entry {
+  subvolume: string;
+  snapshot: string;
+  parent: Uint8Array;
+}
+
 export interface ckpt_socket_entry {
   id: number;
   options: ckpt_socket_option[];
@@ -1548,6 +1554,7 @@ export interface Messages {
   ckpt_pipe_entry: ckpt_pipe_entry;
   ckpt_range_entry: ckpt_range_entry;
   ckpt_segment_entry: ckpt_segment_entry;
+  ckpt_snapshot_entry: ckpt_snapshot_entry;
   ckpt_socket_entry: ckpt_socket_entry;
   ckpt_socket_option: ckpt_socket_option;
   ckpt_target_entry: ckpt_target_entry;
@@ -1716,6 +1723,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
+  ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
   ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",

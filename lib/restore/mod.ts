@@ -59,11 +59,6 @@ export async function restore(
   const segments = planSegmentsOf(images);
   const reasons = [
     ...given.reasons,
-    ...await changedFiles(
-      images,
-      new Set(given.byFile.keys()),
-      options.fileValidation,
-    ),
     ...otherVdso(images.processes),
     ...plan.reasons,
     ...taken,
@@ -71,6 +66,18 @@ export async function restore(
     ...addresses,
     ...locks,
   ];
+  // Last, for others see it: only what is in them may still be wrong.
+  using putBack = options.fromSnapshot && reasons.length === 0
+    ? (await import("./put_back.ts")).PutBack.start(set)
+    : undefined;
+  if (putBack !== undefined || !options.fromSnapshot) {
+    const changed = await changedFiles(
+      images,
+      new Set(given.byFile.keys()),
+      options.fileValidation,
+    );
+    reasons.unshift(...changed);
+  }
   if (options.dryRun) {
     const { planOf } = await import("./dry_run.ts");
     return { pid: images.tree[0].pid, plan: planOf(images, reasons) };
@@ -98,6 +105,7 @@ export async function restore(
     options,
     report,
   );
+  putBack?.keep(report);
   releaseGiven(given, options);
   const finished = performance.now();
   const figures = {

@@ -39,6 +39,8 @@ export interface RestoreOptions {
   tcpClose?: boolean;
   /** What files are compared by; all that was recorded unless given. */
   fileValidation?: readonly ValidationMethod[];
+  /** Put the snapshots back that the dump has taken. Never with `dryRun`. */
+  fromSnapshot?: boolean;
   /** Only check everything and tell what would be started. */
   dryRun?: boolean;
 }

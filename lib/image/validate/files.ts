@@ -356,6 +356,7 @@ export function checkDescriptors(
     }
   }
   checkObjects(findings, open);
+  checkSnapshots(findings);
   checkLocks(findings, tasks);
   for (const [id, fds] of epolls) {
     if (!held.has(id) || satisfied.has(id)) continue;
@@ -444,6 +445,25 @@ function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
         wrong("watched.file", `no process has file ${file} open`);
       }
     });
+  });
+}
+
+const UUID_BYTES = 16;
+
+function checkSnapshots(findings: Findings): void {
+  const seen = new Set<string>();
+  (findings.read("ckpt-snapshots", undefined) ?? []).forEach((entry, place) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-snapshots"), place, field, why);
+    for (const field of ["subvolume", "snapshot"] as const) {
+      const path = entry[field];
+      if (!path.startsWith("/")) wrong(field, `${path} is no absolute path`);
+      if (seen.has(path)) wrong(field, `${path} is there twice`);
+      seen.add(path);
+    }
+    if (entry.parent.length !== UUID_BYTES) {
+      wrong("parent", `has ${entry.parent.length} bytes, not ${UUID_BYTES}`);
+    }
   });
 }
 
