@@ -9,6 +9,7 @@ import { EXIT } from "../lib/error.ts";
 import { children, type Ending, kill, reap } from "./libc.ts";
 import {
   difference,
+  hasNewThread,
   type Observation,
   observeTree,
   treeOf,
@@ -417,6 +418,10 @@ export class Program {
       }
       return this.#read("ready");
     });
+    // A second, for those that block all signals for good.
+    for (let ms = 0; ms < 1000 && this.tree().some(hasNewThread); ms += 10) {
+      await sleep(10);
+    }
   }
 
   observe(): Observation {

@@ -201,6 +201,17 @@ function signalSet(status: readonly string[], name: string): bigint {
   return BigInt(`0x${line?.split("\t")[1] ?? "0"}`);
 }
 
+/** All that can be blocked: pthread_create(3) begins threads so, and sets their masks a moment later. */
+const EVERYTHING_BLOCKED = 0xfffffffffffbfeffn;
+
+/** Whether a process has a thread that has not yet begun with what it was made for (or which blocks all signals). */
+export function hasNewThread(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`;
+  return names(tasks).some((tid) =>
+    signalSet(lines(`${tasks}/${tid}/status`), "SigBlk") === EVERYTHING_BLOCKED
+  );
+}
+
 /** What no thread of the process takes whose status, or whose thread's, is at a path. */
 function blockedByAll(path: string): bigint {
   const tasks = `${path.split("/").slice(0, 3).join("/")}/task`;
