@@ -52,7 +52,7 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "tree_clone files",
   "tree_clone fs",
   "tree_shared_memory",
-  "tree_cow",
+  "tree_cow 16 4",
   "tree_pipes",
   "tree_fifos",
   "fd_eventfd plain",
