@@ -42,11 +42,15 @@ const PROGRAMS: Record<string, [string, string, ...string[]]> = {
     "/usr/bin/python3",
     "talk.py",
   ],
+  "asyncio, tail -F and inotifywait that watch files": [
+    "/usr/bin/python3",
+    "follow.py",
+  ],
   "make -j4 in the middle of a build": ["/bin/bash", "build.sh"],
 };
 
 /** Programs whose processes and files come and go: they are not compared, and a copy would not find its files. */
-const CHANGING = /jobs|pipeline|make|write-ahead/;
+const CHANGING = /jobs|pipeline|make|write-ahead|watch/;
 
 async function start(scope: Scope, name: string): Promise<Program> {
   const [command, script, ...args] = PROGRAMS[name];
