@@ -15,7 +15,6 @@ const DESCRIPTORS = [
   "packet-socket",
   "fanotify-permission",
   "huge-memfd",
-  "pty",
   "io_uring",
   "userfaultfd",
   "mqueue",
@@ -168,23 +167,5 @@ Deno.test("check finds nothing against a program that can be dumped", async () =
   const answer = await scope.ckpt("check", `${program.pid}`);
   assertEquals(answer.code, EXIT.ok, answer.stderr);
   assertEquals(switches(program), before);
-  assertEquals(await program.verify(), "ok");
-});
-
-Deno.test("a terminal that the program made itself is refused with --shell-job, too", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("holds", "pty");
-  const answer = await scope.ckpt(
-    "dump",
-    "-j",
-    "-t",
-    `${program.pid}`,
-    "-D",
-    scope.path("images"),
-  );
-  assertEquals(answer.code, EXIT.refused, answer.stderr);
-  for (const fd of held(program)) {
-    assertMatch(answer.stderr, named(fd, program));
-  }
   assertEquals(await program.verify(), "ok");
 });

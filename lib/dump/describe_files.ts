@@ -1,6 +1,6 @@
 /** What a process has open, as entries of files.img and fdinfo-N.img. */
 import { DELETED_MARK } from "../proc/maps.ts";
-import { deviceNumbers, type FileStatus, O } from "../ffi/syscall.ts";
+import { deviceNumbers, type FileStatus, O, stat } from "../ffi/syscall.ts";
 import {
   type Description,
   type Descriptor,
@@ -8,6 +8,7 @@ import {
 } from "../files/descriptors.ts";
 import { type FileTable, NO_OWNER } from "../files/file_table.ts";
 import { dumpMemfd } from "../files/memfd.ts";
+import { dumpTerminal, slavePath } from "../files/terminal.ts";
 import { TreeSockets } from "../files/sockets.ts";
 import {
   fd_types,
@@ -109,6 +110,7 @@ const TYPES = {
   named: fd_types.REG,
   external: fd_types.REG,
   terminal: fd_types.TTY,
+  pty: fd_types.TTY,
   pipe: fd_types.PIPE,
   "external pipe": fd_types.PIPE,
   fifo: fd_types.FIFO,
@@ -205,6 +207,7 @@ function addDescription(
           fown: owner,
         },
       }));
+    case "pty":
     case "terminal": {
       const reached = table.addNamed({
         path: link,
@@ -213,8 +216,21 @@ function addDescription(
         owner: NO_OWNER,
         status,
       });
-      const info = describeTerminal(status, survey);
-      if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
+      const { terminal } = description;
+      const info = terminal === undefined
+        ? describeTerminal(status, survey)
+        : dumpTerminal(terminal, status, stat(slavePath(terminal.index)));
+      const infos = [info];
+      // That it was open once is told by its entry.
+      if (terminal?.end === "master" && terminal.master.isHungUp) {
+        const { index } = terminal;
+        const slave = stat(slavePath(index));
+        const end = { ...terminal, end: "slave", isExclusive: false } as const;
+        infos.push(dumpTerminal(end, slave, slave));
+      }
+      for (const info of infos) {
+        if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
+      }
       return table.add((id) => ({
         type: fd_types.TTY,
         id,

@@ -23,6 +23,7 @@ import {
   type ReadConnections,
 } from "../files/tcp_connection.ts";
 import { statusAt } from "../ghost/calls.ts";
+import { unreadTerminals } from "../files/terminals.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
@@ -179,6 +180,10 @@ async function dumpOnce(
       ? `${countOf(still)} went on after ${clock.total().toFixed(1)} ms`
       : `${countOf(still)} stay stopped while memory is copied`,
   );
+  const unread = unreadTerminals(still.seen.processes);
+  if (unread.length > 0) {
+    throw new ChangedMeanwhile(EXIT.refused, action, unread);
+  }
   const survey = judgeTree(still.seen, options, still.copies);
   refuseFor(survey.reasons, pid);
   for (const { id, attachedOutside } of survey.seen.segments.segments) {

@@ -27,6 +27,11 @@ import {
 import { FilesInUse } from "../ghost/files_in_use.ts";
 import type { SearchOptions } from "../ghost/watch_targets.ts";
 import { OutsideHolders } from "../files/outside_holders.ts";
+import {
+  controllingProblems,
+  mastersAmong,
+  terminalsAmong,
+} from "../files/terminals.ts";
 import { socketsAmong, TreeSockets } from "../files/sockets.ts";
 import { targetsAmong, type TreeTargets } from "../files/watched_files.ts";
 import {
@@ -155,6 +160,7 @@ export function lookAtTree(
         ...pipesAmong(processes),
         ...socketsAmong(processes),
         ...lockedAmong(processes),
+        ...terminalsAmong(processes),
       ],
       pids,
       before?.outsideHolders,
@@ -253,6 +259,7 @@ export function judgeTree(
 ): TreeSurvey {
   const { members } = seen.tree;
   const [root] = members;
+  const masters = mastersAmong(seen.processes);
   const descriptions = new TreeDescriptions(
     pidsOf(seen.tree),
     seen.outsideHolders,
@@ -260,6 +267,7 @@ export function judgeTree(
     new TreeSockets(seen.processes, options),
     new Set(seen.processes.flatMap(({ threads }) => threads)),
     seen.targets,
+    masters,
   );
   const processes = seen.processes.map((process) =>
     judge(
@@ -283,6 +291,7 @@ export function judgeTree(
       ),
       ...sharedWithOutside(root, seen.sharedOutside),
       ...sharedAmongTree(seen),
+      ...controllingProblems(seen.processes, masters),
       ...seen.segments.reasons,
       ...birthProblems(members),
       ...[...seen.vforks].map(([pid, child]) => ({

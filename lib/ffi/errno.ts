@@ -56,6 +56,7 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
 export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
+export const EIO = 5;
 export const ECHILD = 10;
 export const EAGAIN = 11;
 export const EACCES = 13;

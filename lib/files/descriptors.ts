@@ -63,6 +63,16 @@ import {
 import { readOwner } from "./owner.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
 import {
+  isHostMaster,
+  isPty,
+  lookAtTerminal,
+  type MasterState,
+  type SeenTerminal,
+  slavePath,
+  type Terminal,
+} from "./terminal.ts";
+import { isControlledByOwn } from "./terminals.ts";
+import {
   isSocket,
   lookAtSocket,
   type SeenSocket,
@@ -76,6 +86,8 @@ export interface Description {
   readonly kind:
     | "named"
     | "terminal"
+    /** An end of a pseudo terminal of the tree: `terminal` tells of it. */
+    | "pty"
     | "pipe"
     /** A pipe that leads outside: the outside gives another at restore. */
     | "external pipe"
@@ -106,6 +118,7 @@ export interface Description {
   readonly place: DescriptorPlace;
   readonly object?: KernelObject;
   readonly socket?: SeenSocket;
+  readonly terminal?: Terminal;
   /** What an epoll watches. */
   readonly watched?: readonly Watched[];
   /** What an inotify or fanotify watches. */
@@ -172,6 +185,8 @@ export interface SeenDescriptor {
   readonly unconnected: boolean;
   /** Of a socket, like the two above. */
   readonly socket?: SeenSocket | undefined;
+  /** Of a pseudo terminal, likewise. */
+  readonly terminal?: SeenTerminal | undefined;
   /** An epoll that waits for network cards itself (EPIOCSPARAMS). */
   readonly pollsBusily?: boolean;
   /** Of an inotify or fanotify, see {@link Description.unread}. */
@@ -212,6 +227,7 @@ export function lookAtDescriptors(
           socket: isSocket(status)
             ? lookAtSocket(pidfd, fd, status.ino)
             : undefined,
+          terminal: isPty(status) ? askTerminal(pidfd, fd, status) : undefined,
           ...askObject(seen, pidfd, pid),
         };
     });
@@ -247,6 +263,19 @@ function askObject(
     if (isEpoll) return { info, pollsBusily: pollsBusily(own) };
     countExpiries(own);
     return { info: readFdInfo(pid, fd) };
+  } finally {
+    close(own);
+  }
+}
+
+function askTerminal(
+  pidfd: number,
+  fd: number,
+  status: FileStatus,
+): SeenTerminal {
+  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  try {
+    return lookAtTerminal(own, status);
   } finally {
     close(own);
   }
@@ -346,6 +375,7 @@ export class TreeDescriptions {
     readonly sockets = new TreeSockets([]),
     readonly tids: ReadonlySet<number> = pids,
     readonly targets = new TreeTargets(),
+    readonly masters: ReadonlyMap<number, MasterState> = new Map(),
   ) {}
 
   has(place: DescriptorPlace): boolean {
@@ -406,6 +436,7 @@ export function planDescriptors(
           place: first,
           object: verdict.object,
           socket: verdict.kind === "socket" ? descriptor.socket : undefined,
+          terminal: verdict.terminal,
           watched: verdict.watched,
           targets: verdict.targets,
           unread: descriptor.unread,
@@ -454,6 +485,7 @@ type Verdict =
     object?: KernelObject;
     watched?: readonly Watched[];
     targets?: readonly FoundTarget[];
+    terminal?: Terminal;
   }
   | { why: string; remedy?: string; option?: string };
 
@@ -498,7 +530,8 @@ function classify(
       case S_IF.CHR: {
         const { major } = deviceNumbers(status.rdev);
         if (TERMINAL_MAJORS.has(major)) {
-          return classifyTerminal(status, options);
+          return classifyPty(pid, descriptor, tree) ??
+            classifyTerminal(status, options, tree);
         }
         if (major !== MEMORY_MAJOR) {
           return {
@@ -681,13 +714,57 @@ export function terminalKey(status: FileStatus): string {
   return `tty[${status.rdev.toString(16)}:${status.dev.toString(16)}]`;
 }
 
-/** /dev/ptmx, and /dev/tty. */
-const PTY_MASTER = { major: 5, minor: 2 };
+/** An end of a terminal whose master the tree has; undefined: of another. */
+function classifyPty(
+  pid: number,
+  { fd, link, status, terminal }: SeenDescriptor,
+  { outside, masters }: TreeDescriptions,
+): Verdict | undefined {
+  if (terminal === undefined) return undefined;
+  const { end, index, isExclusive } = terminal;
+  if (index === undefined) {
+    return {
+      why: "it is a terminal whose master is closed, which is not " +
+        "supported",
+    };
+  }
+  const master = masters.get(index);
+  if (end === "master" && !isHostMaster(link)) {
+    return {
+      why: "it is a terminal of another file system than /dev/pts, " +
+        "which is not supported",
+    };
+  }
+  if (
+    master === undefined || end === "slave" && link !== slavePath(index)
+  ) return undefined;
+  const holder = outside.holder(
+    end === "master"
+      ? { link, status, description: { pid, fd } }
+      : { link, status },
+  );
+  if (holder !== undefined) {
+    return {
+      why: `${outsider(holder)} has it open, too, as descriptor ${holder.fd}`,
+      remedy: "end that process, or let it close the terminal",
+    };
+  }
+  if (master.lineDiscipline !== 0) {
+    return {
+      why: `it is a terminal with line discipline ${master.lineDiscipline}, ` +
+        "which is not supported",
+    };
+  }
+  return { kind: "pty", terminal: { end, index, isExclusive, master } };
+}
+
+/** /dev/tty. */
 const OWN_TERMINAL = { major: 5, minor: 0 };
 
 function classifyTerminal(
   status: FileStatus,
   options: DescriptorOptions,
+  { masters }: TreeDescriptions,
 ): Verdict {
   if (options.external.includes(terminalKey(status))) {
     return { kind: "terminal" };
@@ -696,10 +773,14 @@ function classifyTerminal(
     const numbers = deviceNumbers(status.rdev);
     return numbers.major === major && numbers.minor === minor;
   };
-  if (is(PTY_MASTER)) {
+  if (
+    is(OWN_TERMINAL) &&
+    isControlledByOwn(options.controllingTerminal, masters)
+  ) {
     return {
-      why: "a terminal that the program makes itself (pty master) is " +
-        "not supported yet",
+      why:
+        "it is /dev/tty of a terminal that the program makes itself, which " +
+        "is not supported yet",
     };
   }
   const controlling = is(OWN_TERMINAL) ||

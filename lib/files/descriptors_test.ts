@@ -243,11 +243,6 @@ fcntl.fcntl(a, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 os.unlink(path)`,
     /^it holds a lease of a deleted file/,
   ],
-  [
-    "a terminal of its own",
-    "import pty; a = pty.openpty()",
-    /^a terminal that the program makes itself/,
-  ],
 ];
 
 for (const [what, script, why] of REFUSED) {

@@ -135,6 +135,10 @@ class WantedPipes {
       ?.find((place) => isSameDescription(place, { pid, fd }));
     if (same !== undefined) return placeName(same);
     const key = this.#byLink.get(link);
+    if (key !== undefined && link[0] === "/") {
+      // Another file system may be mounted where that process is.
+      return pipeKey({ link, status: stat(path) }) === key ? key : undefined;
+    }
     if (key !== undefined || this.#fifos.size === 0 || link[0] !== "/") {
       return key;
     }
@@ -178,6 +182,12 @@ function unlessGone<T>(look: () => T): T | undefined {
     ) return undefined;
     throw error;
   }
+}
+
+/** Who has a path open, for errors. */
+export function holderOfPath(path: string): Holder | undefined {
+  const file = { link: path, status: stat(path) };
+  return new OutsideHolders([file], new Set()).holder(file);
 }
 
 /** Who has a socket open, for errors. */

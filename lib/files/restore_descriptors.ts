@@ -260,8 +260,8 @@ class TreePlan {
 
   /** The entry with the path of a file that has one. */
   path(id: number): reg_file_entry {
-    const { reg, fifo } = this.file(id);
-    return reg ?? this.file(fifo!.regf_id!).reg!;
+    const { reg, fifo, tty } = this.file(id);
+    return reg ?? this.file((fifo ?? tty)!.regf_id!).reg!;
   }
 
   /** The descriptor of a file that its path does not lead to. */

@@ -35,6 +35,8 @@ import { deliver, forkHelper, reapHelper } from "./deliver.ts";
 import { finishThreads, stopAndContinue } from "./finish_threads.ts";
 import type { Given } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
+import { setForeground } from "../files/terminal.ts";
+import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
@@ -84,6 +86,7 @@ export async function buildTree(
       images.files,
       report,
     );
+    using terminals = Terminals.make(images.terminals);
     using memfds = await Memfds.make(
       images,
       new PageCounters(),
@@ -105,7 +108,11 @@ export async function buildTree(
       shared: shared.fds,
       own: ownFd,
       given: [...new Set([...given.byFile.values()].map(({ fd }) => fd))],
-      made: new Map([...made.byFile, ...memfds.byFile]),
+      made: new Map([
+        ...made.byFile,
+        ...memfds.byFile,
+        ...terminals.byFile,
+      ]),
     };
     const numbers = new ServiceNumbers(images, services);
     const nofile = plan.host.limits[RLIMIT_NOFILE].hard;
@@ -127,9 +134,11 @@ export async function buildTree(
       }),
     );
     report.log(3, `started the agent as task ${rootImages.pid}`);
-    await builder.beBorn();
+    await builder.beBorn(terminals.bySession);
     memfds.seal();
+    builder.setForegrounds();
     builder.openDescriptors((pid, made) => connections.make(pid, made));
+    terminals.settle();
     using watchers = Watchers.take(plan.watches, images.processes);
     made.setTimes();
     await builder.letSignalsIn();
@@ -336,8 +345,12 @@ class TreeBuilder implements Disposable {
     }
   }
 
-  /** Carries out the plan of births: every process exists, with its memory. */
-  async beBorn(): Promise<void> {
+  /**
+   * Carries out the plan of births: every process exists, with its memory.
+   *
+   * @param terminals numbers of those that control sessions
+   */
+  async beBorn(terminals: ReadonlyMap<number, number>): Promise<void> {
     const { steps } = this.plan.births;
     const begin = new Program();
     moveServices(begin, this.numbers);
@@ -348,6 +361,7 @@ class TreeBuilder implements Disposable {
       zombies: new Map(
         this.images.zombies.map((zombie) => [zombie.pid, zombie]),
       ),
+      terminals,
       memory: (pid) => this.#memoryOf(pid),
       run: (agent, program, room, tid) => this.#run(agent, program, room, tid),
       start: (agent, program) =>
@@ -427,6 +441,21 @@ class TreeBuilder implements Disposable {
 
   get #root(): AgentProcess {
     return this.#agents.get(this.images.tree[0].pid)!;
+  }
+
+  /** Which groups of their sessions terminals belong to. */
+  setForegrounds(): void {
+    for (const { index, master: { sid, pgrp } } of this.images.terminals) {
+      const leader = this.#byPid.get(sid)?.tree;
+      // The group may be gone, and the terminal stays with it.
+      const exists = this.images.tree.some((process) =>
+        process.pgid === pgrp && process.sid === sid
+      );
+      if (leader === undefined || leader.pgid === pgrp || !exists) continue;
+      const program = new Program();
+      setForeground(program, index, pgrp);
+      this.#run(this.#agents.get(sid)!, program);
+    }
   }
 
   /** Every open file once, then all that share it take it from there. */

@@ -52,10 +52,15 @@ export async function changedFiles(
       [extension.id, extension] as const
     ),
   );
+  // They are made by ckpt, or given to it.
+  const terminals = new Set(
+    [...files.values()].map(({ tty }) => tty?.regf_id),
+  );
   const recorded: Recorded[] = [];
   for (const { id, type, reg } of files.values()) {
     if (
       type !== fd_types.REG || replaced.has(id) || remaps.has(id) ||
+      terminals.has(id) ||
       gone.has(objectOf(reg!))
     ) continue;
     recorded.push({ entry: reg!, extension: extensions.get(id) });

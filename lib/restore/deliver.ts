@@ -3,6 +3,7 @@ import { CkptError, EXIT } from "../error.ts";
 import type { AgentProcess } from "../ffi/agent_process.ts";
 import { Program } from "../ffi/program.ts";
 import { readChildren } from "../proc/read.ts";
+import { takeControl } from "../files/terminal.ts";
 import type { Step } from "../task/births.ts";
 import { restoreThreadName } from "../task/thread_attributes.ts";
 import type { TaskImages, ZombieImage } from "./task_images.ts";
@@ -13,6 +14,8 @@ export interface Delivery {
   readonly agents: Map<number, AgentProcess>;
   readonly living: ReadonlyMap<number, TaskImages>;
   readonly zombies: ReadonlyMap<number, ZombieImage>;
+  /** Numbers of the terminals that control sessions, by these. */
+  readonly terminals: ReadonlyMap<number, number>;
   /**
    * The program that rebuilds the memory of a process; undefined for one that
    * uses its parent's.
@@ -176,6 +179,7 @@ function writeStep(
       return true;
     case "setsid":
       program.call("setsid", [], `making session ${step.by}`);
+      controlSession(program, step.by, delivery);
       return true;
     case "setpgid":
       program.call(
@@ -197,6 +201,15 @@ function writeStep(
     default:
       return false;
   }
+}
+
+function controlSession(
+  program: Program,
+  session: number,
+  { terminals, living }: Delivery,
+): void {
+  const index = terminals.get(session);
+  if (index !== undefined && living.has(session)) takeControl(program, index);
 }
 
 /** Flags of clone(2). */

@@ -84,6 +84,7 @@ async function record(
     ran.push({ by: pid, program, calls, room, tid });
   };
   const delivery: Delivery = {
+    terminals: new Map(),
     agents,
     living: new Map(
       Object.entries(living).map(([pid, process]) => [
@@ -391,6 +392,7 @@ Deno.test("a process dies as it did, by its exit status or its signal", async ()
 
 /** Agents that carry out the steps in truth; all end with the scope. */
 class RealDelivery implements Delivery, Disposable {
+  readonly terminals = new Map<number, number>();
   readonly agents = new Map<number, AgentProcess>();
   readonly living = new Map<number, TaskImages>();
   readonly zombies: ReadonlyMap<number, ZombieImage>;

@@ -11,7 +11,8 @@ import {
   type tty_info_entry,
 } from "../image/schema.gen.ts";
 import type { RestoreOptions } from "./options.ts";
-import type { TaskImages } from "./task_images.ts";
+import { infosOf } from "../files/terminal.ts";
+import type { TreeImages } from "./task_images.ts";
 
 export interface Given {
   /** By the id of the file in the image. */
@@ -21,13 +22,14 @@ export interface Given {
 
 /** Finds a descriptor for every file that needs one. */
 export function chooseGiven(
-  images: Pick<TaskImages, "set" | "descriptors" | "files">,
+  images: Pick<TreeImages, "set" | "descriptors" | "files" | "terminals">,
   options: RestoreOptions,
 ): Given {
   const byFile = new Map<number, { fd: number; reopen: boolean }>();
   const reasons: Reason[] = [];
   const used = new Set<number>();
   const terminals = images.set.read("tty-info", undefined) ?? [];
+  const own = infosOf(images.terminals);
   const { external } = readPipeImages(images.set);
   const wanted = new Set(images.descriptors.map(({ id }) => id));
   for (const id of wanted) {
@@ -42,7 +44,7 @@ export function chooseGiven(
           reopen: isOtherEnd(file, inherited.fd),
         });
       }
-    } else if (file.type === fd_types.TTY) {
+    } else if (file.tty !== undefined && !own.has(file.tty.tty_info_id)) {
       const own = options.shellJob ? ownTerminal(file.tty!.flags) : undefined;
       if (own === undefined) {
         reasons.push({

@@ -20,6 +20,7 @@ import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
 import { readTreeImages } from "./task_images.ts";
+import { takenTerminals } from "./terminals.ts";
 import { takenIds } from "./taken_ids.ts";
 import { waitForTask } from "./wait.ts";
 
@@ -65,6 +66,7 @@ export async function restore(
     ...segments.reasons,
     ...addresses,
     ...locks,
+    ...takenTerminals(images.terminals),
   ];
   // Last, for others see it: only what is in them may still be wrong.
   using putBack = options.fromSnapshot && reasons.length === 0

@@ -31,6 +31,7 @@ import {
   type SocketImages,
   unsupportedSockets,
 } from "../files/socket_images.ts";
+import { type TerminalImage, terminalsOf } from "../files/terminal.ts";
 import { unsupportedLocks } from "../files/file_locks.ts";
 import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
 import { readSegments, type SegmentImage } from "./segment_images.ts";
@@ -86,6 +87,8 @@ export interface TreeImages {
   readonly memfds: readonly MemfdImage[];
   readonly sockets: SocketImages;
   readonly locks: readonly file_lock_entry[];
+  /** Those whose master is open. */
+  readonly terminals: readonly TerminalImage[];
   /** System V segments by their ids. */
   readonly segments: ReadonlyMap<bigint, SegmentImage>;
   /** Files whose path does not lead to them, by their ids. */
@@ -122,6 +125,7 @@ const SIGSTOP = 19;
 
 /** Images whose presence means state that is not restored yet. */
 const UNSUPPORTED_IMAGES = [
+  ["tty-data", "terminals with bytes that nobody has read"],
   ["cgroup", "cgroups of the program's own"],
   ["apparmor", "AppArmor profiles"],
 ] as const;
@@ -225,6 +229,10 @@ export function readTreeImages(set: ImageSet): TreeImages {
     ...common,
     sockets,
     locks,
+    terminals: terminalsOf(
+      files.values(),
+      set.read("tty-info", undefined) ?? [],
+    ),
     remaps,
     endedTasks: readEndedTasks(set),
     tree,

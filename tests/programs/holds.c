@@ -11,7 +11,6 @@
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
 #include <netinet/in.h>
-#include <pty.h>
 #include <signal.h>
 #include <sys/fanotify.h>
 #include <sys/mman.h>
@@ -91,9 +90,6 @@ static void build(const char *kind) {
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, path));
   } else if (!strcmp(kind, "huge-memfd")) {
     hold(kind, memfd_create("held", MFD_HUGETLB));
-  } else if (!strcmp(kind, "pty")) {
-    MUST(openpty(&pair[0], &pair[1], NULL, NULL, NULL));
-    hold(kind, pair[0]), hold(kind, pair[1]);
   } else if (!strcmp(kind, "io_uring")) {
     struct io_uring_params parameters;
     memset(&parameters, 0, sizeof(parameters));

@@ -10,6 +10,7 @@ import {
   type file_entry,
   mark_type,
   remap_type,
+  TtyType,
 } from "../schema.gen.ts";
 import type { Findings } from "./findings.ts";
 import { checkSockets } from "./sockets.ts";
@@ -108,6 +109,7 @@ export function checkFiles(findings: Findings): FileTable {
   checkGhosts(findings);
   checkPipes(findings, files);
   checkWatches(findings, files);
+  checkTerminals(findings, files);
   checkSockets(findings, files);
   return table;
 }
@@ -229,6 +231,46 @@ function checkReferences(
       wrong("memfd.inode_id", `${memfd.inode_id} is not in memfd.img`);
     } else if (inode.size > 0n) table.sharedMemory.add(BigInt(inode.shmid));
   }
+}
+
+/** NR_UNIX98_PTY_MAX of the kernel's include/linux/tty.h. */
+const TERMINALS = 2 ** 20;
+
+/** Pseudo terminals: their numbers, and that each has one master. */
+function checkTerminals(
+  findings: Findings,
+  files: readonly file_entry[],
+): void {
+  const infos = findings.read("tty-info", undefined) ?? [];
+  const seen = new Set<number>();
+  infos.forEach(({ id, type, pty }, number) => {
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("tty-info"), number, field, why);
+    if (seen.has(id)) wrong("id", `${id} is there twice`);
+    seen.add(id);
+    if (type !== TtyType.PTY) return;
+    const index = pty?.index;
+    if (index === undefined) wrong("pty", "is missing");
+    else if (index >= TERMINALS || index !== id >> 1) {
+      wrong("pty.index", `${index} is not the terminal of entry ${id}`);
+    }
+  });
+  const masters = new Set(
+    infos.filter(({ id, type }) => type === TtyType.PTY && (id & 1) === 1)
+      .map(({ id }) => id),
+  );
+  const open = new Set<number>();
+  files.forEach(({ tty }, number) => {
+    if (tty === undefined || !masters.has(tty.tty_info_id)) return;
+    if (open.has(tty.tty_info_id)) {
+      const why = `${tty.tty_info_id} is the master of another file, too`;
+      findings.add(FILES, number, "tty.tty_info_id", why);
+    }
+    open.add(tty.tty_info_id);
+    if (tty.regf_id === undefined) {
+      findings.add(FILES, number, "tty.regf_id", "is missing");
+    }
+  });
 }
 
 /** What is in pipes and fifos. */

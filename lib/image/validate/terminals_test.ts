@@ -1,0 +1,83 @@
+/** Pseudo terminals of an image: their numbers and masters. */
+import { assertEquals } from "@std/assert";
+import { CkptError } from "../../error.ts";
+import { encodeImage } from "../framing.ts";
+import { readImageSet } from "../image_set.ts";
+import { fd_types, type tty_info_entry, TtyType } from "../schema.gen.ts";
+import {
+  type MinimalImage,
+  minimalImage,
+  writeWithoutManifest,
+} from "../testing/minimal_image.ts";
+import { validateImageSet } from "./mod.ts";
+
+const INFO: tty_info_entry = {
+  id: 7,
+  type: TtyType.PTY,
+  locked: false,
+  exclusive: false,
+  packet_mode: false,
+  sid: 0,
+  pgrp: 0,
+  rdev: 1282,
+  pty: { index: 3 },
+};
+
+async function problems(
+  infos: readonly tty_info_entry[],
+  change: (image: MinimalImage) => void = () => {},
+): Promise<readonly string[]> {
+  const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
+  try {
+    const image = minimalImage();
+    change(image);
+    writeWithoutManifest(directory, image);
+    Deno.writeFileSync(
+      `${directory}/tty-info.img`,
+      encodeImage("tty-info", [...infos]),
+    );
+    const set = await readImageSet(directory);
+    try {
+      validateImageSet(set);
+      return [];
+    } catch (error) {
+      if (!(error instanceof CkptError)) throw error;
+      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
+    }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+/** Files of the master, by ids. */
+function masters(image: MinimalImage, ...ids: number[]): void {
+  const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
+  const regf_id = image.files.find(({ reg }) => reg)!.id;
+  for (const id of ids) {
+    const tty = { id, tty_info_id: 7, flags: 2, fown, regf_id };
+    image.files.push({ type: fd_types.TTY, id, tty });
+  }
+}
+
+Deno.test("terminals have a number that fits, and one master", async () => {
+  assertEquals(await problems([INFO], (image) => masters(image, 50)), []);
+  const entry = "tty-info.img, entry 0, field";
+  assertEquals(await problems([{ ...INFO, pty: { index: 4 } }]), [
+    `${entry} pty.index: 4 is not the terminal of entry 7`,
+  ]);
+  assertEquals(
+    await problems([{ ...INFO, id: 2 ** 31 + 1, pty: { index: 2 ** 30 } }]),
+    [
+      `${entry} pty.index: 1073741824 is not the terminal of entry 2147483649`,
+    ],
+  );
+  assertEquals(await problems([{ ...INFO, pty: undefined }]), [
+    `${entry} pty: is missing`,
+  ]);
+  assertEquals(await problems([INFO, INFO]), [
+    "tty-info.img, entry 1, field id: 7 is there twice",
+  ]);
+  const twice = await problems([INFO], (image) => masters(image, 50, 51));
+  assertEquals(twice.length, 1);
+  assertEquals(twice[0].endsWith("7 is the master of another file, too"), true);
+});
