@@ -113,7 +113,7 @@ export class Calls {
       }
     }
     this.#results = new BigInt64Array(this.#calls.length * rounds);
-    library("calls").ckpt_calls(
+    library("base").ckpt_calls(
       calls,
       BigInt(this.#calls.length),
       BigInt(rounds),

@@ -22,6 +22,10 @@ const base = {
     result: "i64",
   },
   ckpt_cause: { parameters: ["buffer"], result: "void" },
+  ckpt_calls: {
+    parameters: ["buffer", "u64", "u64", "buffer"],
+    result: "i64",
+  },
 } as const;
 
 const files = {
@@ -162,13 +166,6 @@ const waiting = {
   },
 } as const;
 
-const calls = {
-  ckpt_calls: {
-    parameters: ["buffer", "u64", "u64", "buffer"],
-    result: "i64",
-  },
-} as const;
-
 const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
 } as const;
@@ -185,7 +182,6 @@ const GROUPS = {
   guard,
   sockets,
   waiting,
-  calls,
   cpu,
 };
 type Groups = typeof GROUPS;
