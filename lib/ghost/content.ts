@@ -1,6 +1,7 @@
 /** Where the data of a file lie, and copying them without filling its holes. */
 import { EINVAL, ENXIO, EOPNOTSUPP, EXDEV } from "../ffi/errno.ts";
 import { addressOf, syscall, syscallBuffer1 } from "../ffi/syscall.ts";
+import type { Report } from "../report.ts";
 import { isOneOf } from "./attributes.ts";
 
 export interface Segment {
@@ -99,6 +100,35 @@ export function unwrittenSegments(fd: number): Segment[] {
     }
     if (last) return segments;
   }
+}
+
+/** Below this nobody waits long enough to see progress. */
+const WORTH_PROGRESS = 64 << 20;
+/** A turn of the event loop costs as much as copying some blocks. */
+const TOLD_EVERY = 16 << 20;
+
+/**
+ * What {@link copyRange} is to call: tells how far a copy has come, and stops
+ * it when it is to be stopped.
+ *
+ * @param step what is done, for people
+ * @param total bytes
+ */
+export function copyProgress(
+  step: string,
+  total: number,
+  report: Report,
+): (bytes: number) => Promise<void> {
+  let done = 0;
+  let told = 0;
+  return async (bytes) => {
+    done += bytes;
+    if (total < WORTH_PROGRESS || done - told < TOLD_EVERY) return;
+    told = done;
+    report.progress(step, done, total);
+    await report.letSignalsIn();
+    report.signal.throwIfAborted();
+  };
 }
 
 /** One call copies no more, so that signals and progress are not kept long. */

@@ -40,7 +40,7 @@ import {
   statusAt,
   unlink,
 } from "./calls.ts";
-import { copyRange } from "./content.ts";
+import { copyProgress, copyRange } from "./content.ts";
 import { makeSmallGhosts } from "./make_small.ts";
 import {
   inDirectory,
@@ -412,7 +412,6 @@ function linkPath(from: string, name: string): void {
 }
 
 const FALLOC_FL_KEEP_SIZE = 1n;
-const PROGRESS_FROM = 64 << 20;
 
 async function fillGhost(
   fd: number,
@@ -447,15 +446,9 @@ async function fillGhost(
     const source = open(encodeText(imagePath), O.RDONLY);
     try {
       const total = chunks.reduce((sum, { length }) => sum + length, 0);
-      let done = 0;
+      const done = copyProgress(`making ${name} (bytes)`, total, report);
       for (const { offset, length, position } of chunks) {
-        await copyRange(source, position, file, offset, length, async (n) => {
-          done += n;
-          if (total < PROGRESS_FROM) return;
-          report.progress(`making ${name} (bytes)`, done, total);
-          await report.letSignalsIn();
-          report.signal.throwIfAborted();
-        });
+        await copyRange(source, position, file, offset, length, done);
       }
     } finally {
       close(source);

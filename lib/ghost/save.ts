@@ -35,6 +35,7 @@ import {
 } from "./attributes.ts";
 import { fileSystemType, remedyForDenied, statusAt, statx } from "./calls.ts";
 import {
+  copyProgress,
   copyRange,
   dataSegments,
   mayHaveUnwritten,
@@ -221,7 +222,6 @@ function remedyFor(error: SyscallError): string | undefined {
 
 /** From here on sharing blocks is worth an aligned place. */
 const WORTH_ALIGNING = 65536;
-const PROGRESS_FROM = 64n << 20n;
 
 async function saveGhost(
   id: number,
@@ -257,9 +257,6 @@ async function saveGhost(
     const path = writer.createRaw(imageName("ghost-file", id));
     const image = open(encodeText(path), O.WRONLY);
     try {
-      const total = file.allocated;
-      let done = 0n;
-      const shown = total >= PROGRESS_FROM;
       await writeContent(
         image,
         encodeImage("ghost-file", entry),
@@ -267,13 +264,11 @@ async function saveGhost(
         segments,
         chunks,
         fileSystemType(path) === file.fileSystem,
-        async (bytes) => {
-          done += BigInt(bytes);
-          if (!shown) return;
-          report.progress(`saving ${file.link} (bytes)`, done, total);
-          await report.letSignalsIn();
-          report.signal.throwIfAborted();
-        },
+        copyProgress(
+          `saving ${file.link} (bytes)`,
+          Number(file.allocated),
+          report,
+        ),
       );
     } finally {
       close(image);

@@ -70,6 +70,18 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "tree_owners",
   "random_tree 3 12",
   "sk_tcp plain",
+  "ghost_regular",
+  "ghost_special",
+  "ghost_names replaced",
+  "ghost_names alias",
+  "ghost_program deleted",
+  "lost_file deleted",
+  "lost_file below",
+  "lost_file mapped",
+  "lost_file linked",
+  "lost_file directory",
+  "lost_file special",
+  "lost_file device",
 ];
 
 /** What both tools need to be told for a program. */
@@ -101,6 +113,7 @@ async function act(
     ? [
       "dump",
       "-l",
+      "--link-remap",
       "-t",
       `${program.pid}`,
       "-D",

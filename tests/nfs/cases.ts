@@ -33,19 +33,20 @@ for (
     ["deleted", "a deleted file", []],
     ["replaced", "a file that another was renamed over", ["file"]],
     ["mapped", "a deleted file that is only mapped", []],
+    ["device", "a deleted device", []],
     ["special", "a deleted fifo and a deleted symbolic link", []],
   ] satisfies [string, string, string[]][]
 ) {
-  Deno.test(`nfs_file ${kind}: ${what} verifies without a checkpoint`, async () => {
+  Deno.test(`lost_file ${kind}: ${what} verifies without a checkpoint`, async () => {
     await using scope = new Scope();
-    const program = await scope.start("nfs_file", kind);
+    const program = await scope.start("lost_file", kind);
     assertEquals(await program.verify(), "ok");
     assertEquals(names(program), left);
   });
 
-  Deno.test(`nfs_file ${kind}: ${what} survives two dumps and restores`, async () => {
+  Deno.test(`lost_file ${kind}: ${what} survives two dumps and restores`, async () => {
     await using scope = new Scope();
-    const program = await scope.start("nfs_file", kind);
+    const program = await scope.start("lost_file", kind);
     for (const images of ["first", "second"]) {
       await dump(scope, program, scope.path(images));
       assertEquals(names(program), left, "after the dump");
@@ -55,9 +56,9 @@ for (
     assertEquals(names(program), left);
   });
 
-  Deno.test(`nfs_file ${kind}: ${what} is there in a program left running, and restored later`, async () => {
+  Deno.test(`lost_file ${kind}: ${what} is there in a program left running, and restored later`, async () => {
     await using scope = new Scope();
-    const program = await scope.start("nfs_file", kind);
+    const program = await scope.start("lost_file", kind);
     const images = scope.path("images");
     assertSuccess(
       await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", images),
@@ -76,9 +77,9 @@ for (
   });
 }
 
-Deno.test("nfs_file linked: a deleted file with a name elsewhere is linked, and writes reach it", async () => {
+Deno.test("lost_file linked: a deleted file with a name elsewhere is linked, and writes reach it", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "linked");
+  const program = await scope.start("lost_file", "linked");
   const images = scope.path("images");
   await dump(scope, program, images, "--link-remap");
   await restore(scope, program, images);
@@ -108,23 +109,23 @@ async function isRefused(scope: Scope, program: Program): Promise<void> {
   assertEquals(program.poll(), undefined);
 }
 
-Deno.test("nfs_file kept: a file that another client has deleted is refused", async () => {
+Deno.test("lost_file kept: a file that another client has deleted is refused", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "kept");
+  const program = await scope.start("lost_file", "kept");
   Deno.removeSync(elsewhere(program, "file"));
   await isRefused(scope, program);
 });
 
-Deno.test("nfs_file directory: a deleted directory is refused", async () => {
+Deno.test("lost_file directory: a deleted directory is refused", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "directory");
+  const program = await scope.start("lost_file", "directory");
   await isRefused(scope, program);
   assertEquals(await program.verify(), "ok");
 });
 
-Deno.test("nfs_file kept: a file that another client has renamed is opened by its new name", async () => {
+Deno.test("lost_file kept: a file that another client has renamed is opened by its new name", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "kept");
+  const program = await scope.start("lost_file", "kept");
   Deno.renameSync(elsewhere(program, "file"), elsewhere(program, "renamed"));
   await dump(scope, program, scope.path("images"));
   await restore(scope, program, scope.path("images"));
@@ -134,9 +135,9 @@ Deno.test("nfs_file kept: a file that another client has renamed is opened by it
   assertEquals([text.slice(0, 5), text.slice(-8)], ["Begin", "end more"]);
 });
 
-Deno.test("nfs_file kept: a file that another client has replaced is refused, and the new one stays", async () => {
+Deno.test("lost_file kept: a file that another client has replaced is refused, and the new one stays", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "kept");
+  const program = await scope.start("lost_file", "kept");
   Deno.writeTextFileSync(elsewhere(program, "new"), "of another client");
   Deno.renameSync(elsewhere(program, "new"), elsewhere(program, "file"));
   await isRefused(scope, program);
@@ -145,9 +146,9 @@ Deno.test("nfs_file kept: a file that another client has replaced is refused, an
   assertEquals(Deno.readTextFileSync(file), "of another client");
 });
 
-Deno.test("nfs_file below: a deleted file comes back where its directory is gone", async () => {
+Deno.test("lost_file below: a deleted file comes back where its directory is gone", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "below");
+  const program = await scope.start("lost_file", "below");
   const images = scope.path("images");
   await dump(scope, program, images);
   Deno.removeSync(`${program.work}/below`);
@@ -159,9 +160,9 @@ Deno.test("nfs_file below: a deleted file comes back where its directory is gone
   }
 });
 
-Deno.test("nfs_file deleted: check tells what would be saved", async () => {
+Deno.test("lost_file deleted: check tells what would be saved", async () => {
   await using scope = new Scope();
-  const program = await scope.start("nfs_file", "deleted");
+  const program = await scope.start("lost_file", "deleted");
   const silly = names(program);
   assertEquals(silly.length, 1);
   assertMatch(silly[0], SILLY);

@@ -4,7 +4,7 @@
 # Its log is shown when it fails. It ends within the time limit, whatever happens.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-LIMIT_SECONDS=${NFS_LIMIT_SECONDS:-900}
+LIMIT_SECONDS=${NFS_LIMIT_SECONDS:-1800}
 
 tools/setup.sh tests/nfs/packages.txt
 
@@ -55,7 +55,7 @@ cp node_modules/.bin/deno "$(command -v mkfs.ext4)" "$root/bin/"
 cp dist/ckpt dist/libckpt.so "$root/ckpt/dist/"
 # Compiled here: the guest has no compiler, and takes what is newer than sources.
 mkdir "$root/ckpt/dist/tests"
-for program in launch nfs_file; do
+for program in launch lost_file; do
   gcc -std=gnu11 -Wall -Wextra -Werror -O1 -pthread \
     -o "$root/ckpt/dist/tests/$program" "tests/programs/$program.c" -lrt -lm
 done

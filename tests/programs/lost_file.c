@@ -6,13 +6,15 @@
  *   linked     deleted, and still there as "below/other"
  *   mapped     deleted, and only mapped
  *   below      deleted; it is "below/file"
- *   directory  an empty directory that is open is deleted by this client
+ *   directory  an empty directory that is open is deleted
  *   special    a fifo with content is deleted, and a symbolic link
+ *   device     the device null is deleted
  * Afterwards its content is what it was, and what is written goes to the same file by all three ways.
  */
 #include "check.h"
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #define SIZE 40000
 
@@ -79,9 +81,18 @@ static void file(const char *kind) {
 
 static void directory(void) {
   MUST(mkdir(in_work("empty"), 0755));
-  MUST(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int fd = (int)MUST(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   MUST(rmdir(path));
+  struct stat before, now;
+  /* NFS does not know it any more */
+  bool known = fstat(fd, &before) == 0;
   check_ready();
+  if (known) {
+    CHECK_EQ("fstat", 0, fstat(fd, &now));
+    CHECK_EQ("mode", before.st_mode, now.st_mode);
+    CHECK_EQ("links", before.st_nlink, now.st_nlink);
+    CHECK_EQ("make a file in it", -1, openat(fd, "x", O_WRONLY | O_CREAT, 0600));
+  }
   CHECK_EQ("empty", -1, access(in_work("empty"), F_OK));
 }
 
@@ -102,11 +113,25 @@ static void special(void) {
   CHECK_STRING("target", "no/where", text);
 }
 
+static void device(void) {
+  MUST(mknod(in_work("null"), S_IFCHR | 0600, makedev(1, 3)));
+  int fd = (int)MUST(open(path, O_RDWR | O_CLOEXEC));
+  MUST(unlink(path));
+  check_ready();
+  struct stat now;
+  char byte = 0;
+  CHECK_EQ("fstat", 0, fstat(fd, &now));
+  CHECK_EQ("device", makedev(1, 3), now.st_rdev);
+  CHECK_EQ("write", 1, write(fd, &byte, 1));
+  CHECK_EQ("read", 0, read(fd, &byte, 1));
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
   const char *kind = argc > 2 ? argv[2] : "";
   if (strcmp(kind, "directory") == 0) directory();
   else if (strcmp(kind, "special") == 0) special();
+  else if (strcmp(kind, "device") == 0) device();
   else file(kind);
   return check_finish();
 }
