@@ -5,17 +5,17 @@
 #     bench/on.sh btrfs make bench
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,5s/^# \?//p' "$0" >&2; exit 2; }
-if [ "${IMAGES-}" != /run/ckpt-bench ]; then
-  IMAGES=/run/ckpt-bench exec unshare --mount --propagation private "$0" "$@"
+if [ -z "${CKPT_BENCH_MOUNTS-}" ]; then
+  CKPT_BENCH_MOUNTS=own exec unshare --mount --propagation private "$0" "$@"
 fi
 
 type=$1
 shift
-mount -t tmpfs -o mode=755 none /run
-file=$(mktemp "${TMPDIR:-/var/tmp}/ckpt-bench.XXXXXX")
-trap 'rm -f "$file"' EXIT
-truncate -s 8G "$file"
-"mkfs.$type" -q "$file"
-mkdir "$IMAGES"
-mount -o loop "$file" "$IMAGES"
-"$@"
+directory=$(mktemp -d "${TMPDIR:-/var/tmp}/ckpt-bench.XXXXXX")
+trap 'umount "$directory/images" || true; rm -rf --one-file-system "$directory"' EXIT
+truncate -s 8G "$directory/disk"
+"mkfs.$type" -q "$directory/disk"
+mkdir "$directory/images"
+mount -o loop "$directory/disk" "$directory/images"
+# Not below /run, where the benchmark has a tmpfs of its own.
+IMAGES=$directory/images "$@"
