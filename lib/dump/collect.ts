@@ -213,6 +213,10 @@ export function interview(
     seen.timers.length * ROOM_TO_COUNT_EXPIRY + 4096,
   );
   const pending = readPendingSignals(leader.tid, true, leader.status.shdPnd);
+  const threads = stopped.map((thread) => ({
+    ...thread,
+    ...readThread(thread),
+  }));
   const cave = findCave(memory, caveCandidates(seen.mappings));
 
   using remote = RemoteTask.enter(leader.host, memory, cave, room);
@@ -229,6 +233,7 @@ export function interview(
     countableExpiries(posix.timers, pending, leader.pending, pid),
   );
   takeDeadSnapshots(remote, deadSnapshots);
+  const lockFuture = lockOfNewAreas(remote.area, seen);
   const snapshot = wantSnapshot
     ? Snapshot.take(remote, suspendsSeccomp)
     : undefined;
@@ -238,7 +243,7 @@ export function interview(
     inherited: snapshot === undefined
       ? remote.run(questions.inherited)
       : undefined,
-    threads: stopped.map((thread) => ({ ...thread, ...readThread(thread) })),
+    threads,
     answers: results.map((result, i) => ({
       results: result,
       scratch: new DataView(bytes.buffer, i * stride, stride),
@@ -246,7 +251,7 @@ export function interview(
     posix,
     expiries,
     pending,
-    lockFuture: lockOfNewAreas(remote.area, seen),
+    lockFuture,
     snapshot,
   };
 }
