@@ -20,6 +20,8 @@ const SWITCHES = {
 /** A cgroup is usually frozen within 1 ms; a look takes 0.02 ms. */
 const LOOKS_WITHOUT_PAUSE = 100;
 const PAUSE_MS = 1;
+/** How often a cgroup that does not freeze is looked at for what blocks it. */
+const LOOKS_FOR_BLOCKED = 20;
 
 const EACCES = 13;
 
@@ -82,7 +84,7 @@ export class CgroupFreezer implements Disposable {
     if (!this.wasFrozen) this.#write(this.directory, true);
     const end = performance.now() + timeoutMs;
     for (let look = 0; !isFrozen(this.directory, this.version); look++) {
-      if (performance.now() > end) throw this.#notFrozen();
+      if (performance.now() > end) throw await this.#notFrozen();
       if (look < LOOKS_WITHOUT_PAUSE) continue;
       await new Promise((done) => setTimeout(done, PAUSE_MS));
       signal?.throwIfAborted();
@@ -183,11 +185,17 @@ export class CgroupFreezer implements Disposable {
     );
   }
 
-  #notFrozen(): CkptError {
+  async #notFrozen(): Promise<CkptError> {
     // A task that a cgroup of version 1 has frozen looks like a blocked one.
     if (!this.wasFrozen) this.release();
     const { directory } = this;
-    const blocked = [...this.members()].flatMap(blockedThreads);
+    const look = () => [...this.members()].flatMap(blockedThreads);
+    let blocked = look();
+    // One that waits for a lock spins while the holder runs (rwsem.c).
+    for (let i = 0; i < LOOKS_FOR_BLOCKED && blocked.length === 0; i++) {
+      await new Promise((done) => setTimeout(done, PAUSE_MS));
+      blocked = look();
+    }
     return new CkptError(EXIT.interrupted, `freezing cgroup ${directory}`, [
       {
         object: directory,
