@@ -135,8 +135,9 @@ $(BUILD)/pack/stub.bin: tools/pack/stub.c tools/pack/stub.ld Makefile \
 	objcopy -O binary $(BUILD)/pack/stub.linked $@
 
 $(BINARY): $(MODULES) $(LIBRARY) $(BUILD)/pack/stub.bin $(TYPESCRIPT) deno.json \
-  tools/build.ts tools/bundle.ts tools/pack/pack.ts tools/pack/code_cache.ts \
-  tools/pack/compile_script.js tools/pack/replace_data.js
+  tools/build.ts tools/bundle.ts tools/pack/pack.ts tools/pack/prelink.ts \
+  tools/pack/elf.ts tools/pack/code_cache.ts tools/pack/compile_script.js \
+  tools/pack/replace_data.js
 	$(RUN) tools/build.ts
 
 -include $(LIB_OBJECTS:.o=.d) $(AGENT_OBJECTS:.o=.d)

@@ -6,49 +6,32 @@
  * (stub.c). ELF layout: elf(5).
  */
 
+import {
+  DT,
+  dynamicEntries,
+  offsetOf,
+  type ProgramHeader,
+  programHeaders,
+  PT_LOAD,
+  PT_NOTE,
+  RELA_SIZE,
+  setWord,
+  SYMBOL_SIZE,
+  word,
+} from "./elf.ts";
+import { prelink } from "./prelink.ts";
+
 const HEADER_MAGIC = "ckptpack";
 /** Bytes of the stub's header; the stub's first instruction follows it. */
 const HEADER_SIZE = 176;
 const PAGE = 4096;
 
-const PT_LOAD = 1;
-const PT_DYNAMIC = 2;
-const PT_NOTE = 4;
 const FLAGS_READ_EXECUTE = 4 | 1;
 
 /** A bundle, and what codeCache made of it; empty for none. */
 export interface Program {
   text: Uint8Array;
   cache: Uint8Array;
-}
-
-/** One entry of the program header table. */
-interface ProgramHeader {
-  /** Where in the file the entry itself is. */
-  at: number;
-  type: number;
-  offset: number;
-  address: number;
-  fileSize: number;
-  memorySize: number;
-}
-
-const word = (elf: DataView, at: number) => Number(elf.getBigUint64(at, true));
-
-function programHeaders(elf: DataView): ProgramHeader[] {
-  const table = word(elf, 32);
-  const size = elf.getUint16(54, true);
-  return Array.from({ length: elf.getUint16(56, true) }, (_, i) => {
-    const at = table + i * size;
-    return {
-      at,
-      type: elf.getUint32(at, true),
-      offset: word(elf, at + 8),
-      address: word(elf, at + 16),
-      fileSize: word(elf, at + 32),
-      memorySize: word(elf, at + 40),
-    };
-  });
 }
 
 const R_X86_64_GLOB_DAT = 6;
@@ -67,39 +50,19 @@ function slotOf(
   name: string,
   relocation: number,
 ): number {
-  const DT_STRTAB = 5;
-  const DT_SYMTAB = 6;
-  const DT_RELA = 7;
-  const DT_RELASZ = 8;
-  const DT_PLTRELSZ = 2;
-  const DT_JMPREL = 23;
-  const offsetOf = (address: number) => {
-    const load = headers.find((h) =>
-      h.type === PT_LOAD && address >= h.address &&
-      address < h.address + h.fileSize
-    );
-    if (load === undefined) {
-      throw new Error(`cannot pack: no segment holds address ${address}`);
-    }
-    return address - load.address + load.offset;
-  };
-  const tags = new Map<number, number>();
-  const dynamic = headers.find((h) => h.type === PT_DYNAMIC);
-  for (let i = 0; i < (dynamic?.fileSize ?? 0); i += 16) {
-    const at = dynamic!.offset + i;
-    tags.set(word(elf, at), word(elf, at + 8));
-  }
-  const strings = offsetOf(tags.get(DT_STRTAB) ?? -1);
-  const symbols = offsetOf(tags.get(DT_SYMTAB) ?? -1);
+  const dynamic = dynamicEntries(elf, headers);
+  const entry = (tag: number) => word(elf, dynamic.get(tag) ?? -1);
+  const strings = offsetOf(headers, entry(DT.STRTAB));
+  const symbols = offsetOf(headers, entry(DT.SYMTAB));
   const [table, size] = relocation === R_X86_64_JUMP_SLOT
-    ? [DT_JMPREL, DT_PLTRELSZ]
-    : [DT_RELA, DT_RELASZ];
-  const relocations = offsetOf(tags.get(table) ?? -1);
+    ? [DT.JMPREL, DT.PLTRELSZ]
+    : [DT.RELA, DT.RELASZ];
+  const relocations = offsetOf(headers, entry(table));
   const wanted = new TextEncoder().encode(name + "\0");
-  for (let i = 0; i < (tags.get(size) ?? 0); i += 24) {
+  for (let i = 0; i < entry(size); i += RELA_SIZE) {
     const at = relocations + i;
     if (elf.getUint32(at + 8, true) !== relocation) continue;
-    const symbol = symbols + elf.getUint32(at + 12, true) * 24;
+    const symbol = symbols + elf.getUint32(at + 12, true) * SYMBOL_SIZE;
     const text = strings + elf.getUint32(symbol, true);
     if (wanted.every((byte, j) => elf.getUint8(text + j) === byte)) {
       return word(elf, at);
@@ -125,15 +88,8 @@ export function pack(
   library: Uint8Array,
   programs: readonly [Program, Program, Program],
 ): Uint8Array {
-  const elf = new DataView(deno.buffer, deno.byteOffset, deno.byteLength);
-  if (elf.getUint32(0) !== 0x7f454c46 || elf.getUint16(4) !== 0x0201) {
-    throw new Error("cannot pack: not a 64-bit little-endian ELF file");
-  }
-  const ET_DYN = 3;
-  if (elf.getUint16(16, true) !== ET_DYN) {
-    throw new Error("cannot pack: the ELF file is not position independent");
-  }
-
+  const executable = prelink(deno);
+  const elf = new DataView(executable.buffer);
   const headers = programHeaders(elf);
   let note: number | undefined;
   let loadAfterNote = false;
@@ -169,15 +125,14 @@ export function pack(
     return start;
   });
   const address = align(end, PAGE);
-  const offset = align(deno.length, PAGE);
+  const offset = align(executable.length, PAGE);
 
   const file = new Uint8Array(offset + size);
-  file.set(deno);
+  file.set(executable);
   file.set(stub, offset);
 
   const view = new DataView(file.buffer);
-  const put = (at: number, value: number) =>
-    view.setBigInt64(at, BigInt(value), true);
+  const put = (at: number, value: number) => setWord(view, at, value);
   put(offset + 8, word(elf, 24) - address);
   let at = offset + 16;
   for (const [i, part] of parts.entries()) {
