@@ -71,6 +71,7 @@ export const EMLINK = 31;
 export const EROFS = 30;
 export const ENOTTY = 25;
 export const EXDEV = 18;
+export const ENOSYS = 38;
 export const ENXIO = 6;
 export const ENOSPC = 28;
 export const EDQUOT = 122;

@@ -1,0 +1,631 @@
+/**
+ * Plans how mount namespaces are made: each superblock once, in a yard; from
+ * there every mount is cloned, and they are put together from the root to the
+ * leaves while all of them are private. Peer groups come last, masters before
+ * their slaves. Pure.
+ */
+import type { Reason } from "../error.ts";
+import { freshType } from "./file_system_types.ts";
+import {
+  commonDirectory,
+  describeMount,
+  deviceText,
+  isWithin,
+  joinPath,
+  type Mount,
+  MS,
+  relativePath,
+} from "./mount.ts";
+import { MountTree } from "./mount_tree.ts";
+import { type Operation, YARD } from "./operations.ts";
+import { type SharingGroup, sharingGroups } from "./sharing.ts";
+
+/** A mount as an image tells of it. */
+export interface ImageMount extends Mount {
+  /** How it comes from the outside, where it does. */
+  readonly external?:
+    /** What `--external mnt[NAME]:PATH` says. */
+    | { readonly kind: "named"; readonly name: string }
+    /** The path that the dump found, if the restore may take it. */
+    | { readonly kind: "automatic"; readonly path: string }
+    /** What `--external dev[NAME]:PATH` says. */
+    | { readonly kind: "device"; readonly name: string };
+  readonly hostPath?: string;
+  readonly peerPath?: string;
+  readonly masterPath?: string;
+}
+
+export interface NamespaceImage {
+  /** mnt_ns_id */
+  readonly number: number;
+  /** In the order that mountinfo showed. */
+  readonly mounts: readonly ImageMount[];
+}
+
+/** What a path of ckpt's own namespace leads to. */
+export interface HostPlace {
+  readonly path: string;
+  readonly mount: Mount;
+  /** The way from the root of its superblock. */
+  readonly root: string;
+}
+
+export interface RestoreMountsInput {
+  /** That of the root of the tree first. */
+  readonly namespaces: readonly NamespaceImage[];
+  /** As given; what becomes the root of the first namespace. */
+  readonly root?: string;
+  /** Paths by the names of `--external mnt[NAME]:PATH`. */
+  readonly mounts: ReadonlyMap<string, string>;
+  /** The same for `dev[NAME]`. */
+  readonly devices: ReadonlyMap<string, string>;
+  /** Whether `--external mnt[]` was given. */
+  readonly automatic: boolean;
+  /** ckpt's own mounts. */
+  readonly host: readonly Mount[];
+  /** Undefined: there is nothing. */
+  place(path: string): HostPlace | undefined;
+  /** Whether the image holds what was in a superblock, by its device. */
+  hasContent(device: number): boolean;
+}
+
+export interface RestoreMountsPlan {
+  readonly operations: readonly Operation[];
+  readonly reasons: readonly Reason[];
+}
+
+export function planRestoreOfMounts(
+  input: RestoreMountsInput,
+): RestoreMountsPlan {
+  return new Planner(input).plan();
+}
+
+/** Where mounts of one superblock are cloned from. */
+interface Provider {
+  /** Its number among the operations. */
+  readonly number: number;
+  /** The superblock as it will be: the same text for the same one. */
+  readonly superblock: string;
+  /** The directory of it that the provider shows, as the image calls it ... */
+  readonly root: string;
+  /** ... and as it is called here. */
+  readonly rootHere: string;
+  /** Of one from the outside. */
+  readonly place: HostPlace | undefined;
+  /** What makes it. */
+  readonly make: readonly Operation[];
+  /** Mounts are cloned from it, instead of the one that it would become. */
+  kept: boolean;
+  /** The mount that it becomes itself, unless it is kept. */
+  readonly of: ImageMount | undefined;
+}
+
+class Planner {
+  readonly #mounts: readonly ImageMount[];
+  readonly #trees: readonly MountTree<ImageMount>[];
+  readonly #root: ImageMount | undefined;
+  readonly #reasons: Reason[] = [];
+  readonly #providers: Provider[] = [];
+  /** Those of them that come from the outside. */
+  readonly #outside: Provider[] = [];
+  readonly #providerOf = new Map<ImageMount, Provider>();
+  readonly #fresh = new Map<string, Provider>();
+  readonly #sharing: Operation[] = [];
+  readonly #host: MountTree;
+  #nextNumber: number;
+  #entered: number | undefined;
+
+  constructor(readonly input: RestoreMountsInput) {
+    this.#trees = input.namespaces.map(({ mounts }) => new MountTree(mounts));
+    this.#mounts = input.namespaces.flatMap(({ mounts }) => mounts);
+    this.#root = this.#trees[0]?.root;
+    this.#host = new MountTree(input.host);
+    this.#nextNumber = this.#mounts.reduce(
+      (most, { id }) => Math.max(most, id),
+      0,
+    ) + 1;
+  }
+
+  plan(): RestoreMountsPlan {
+    for (const mount of this.#mounts) this.#provideFromOutside(mount);
+    for (const mount of this.#mounts) {
+      if (!this.#providerOf.has(mount)) this.#provide(mount);
+    }
+    if (this.#reasons.length === 0) this.#share();
+    if (this.#reasons.length > 0) {
+      return { operations: [], reasons: this.#reasons };
+    }
+    return { operations: this.#operations(), reasons: [] };
+  }
+
+  #refuse(mount: ImageMount, why: string, remedy?: string): void {
+    this.#reasons.push({ object: describeMount(mount), why, remedy });
+  }
+
+  /** The root, and what --external names. */
+  #provideFromOutside(mount: ImageMount): void {
+    const path = this.#outsidePath(mount);
+    if (path === undefined) return;
+    const place = this.input.place(path);
+    if (place === undefined) {
+      this.#refuse(mount, `there is no ${path} to take for it`);
+      return;
+    }
+    this.#outside.push(
+      this.#provideWith(
+        mount,
+        {
+          superblock: `host ${place.mount.device}`,
+          root: mount.root,
+          rootHere: place.root,
+          place,
+        },
+        (number) => [{ kind: "clone", mount: number, path }],
+        mount,
+      ),
+    );
+  }
+
+  #outsidePath(mount: ImageMount): string | undefined {
+    const { root, mounts, automatic } = this.input;
+    if (mount === this.#root) {
+      const path = root ?? mount.hostPath;
+      const type = freshType(mount.type);
+      const comesBack = type !== undefined &&
+        (!type.hasContent || this.input.hasContent(mount.device));
+      if (path === undefined && !comesBack) {
+        this.#refuse(
+          mount,
+          "it is the root of the program, and the image does not say where " +
+            "it is",
+          "name the directory: --root DIR",
+        );
+      }
+      return path;
+    }
+    switch (mount.external?.kind) {
+      case "named": {
+        const { name } = mount.external;
+        const path = mounts.get(name);
+        if (path === undefined) {
+          this.#refuse(
+            mount,
+            "it comes from outside of the image",
+            `--external mnt[${name}]:PATH`,
+          );
+        }
+        return path;
+      }
+      case "automatic":
+        if (!automatic) {
+          this.#refuse(
+            mount,
+            `it comes from outside of the image: from ${mount.external.path}`,
+            "--external mnt[]",
+          );
+        }
+        return mount.external.path;
+      default:
+        return undefined;
+    }
+  }
+
+  #provideWith(
+    mount: ImageMount,
+    provider: Pick<Provider, "superblock" | "root" | "rootHere" | "place">,
+    make: (number: number) => readonly Operation[],
+    of: ImageMount | undefined,
+  ): Provider {
+    const number = this.#nextNumber++;
+    const made = { ...provider, number, make: make(number), kept: false, of };
+    this.#providers.push(made);
+    this.#providerOf.set(mount, made);
+    return made;
+  }
+
+  /** A part of what comes from the outside, or of a new superblock. */
+  #provide(mount: ImageMount): void {
+    if (this.#isRefused(mount)) return;
+    const outside = this.#outside.find((provider) =>
+      provider.of!.device === mount.device &&
+      isWithin(mount.root, provider.root)
+    );
+    const provider = outside ?? this.#freshProvider(mount);
+    if (provider === undefined) return;
+    this.#providerOf.set(mount, provider);
+    if (provider.of !== mount) provider.kept = true;
+  }
+
+  /** What was to come from the outside and does not was told already. */
+  #isRefused(mount: ImageMount): boolean {
+    const { external } = mount;
+    return external?.kind === "named" || external?.kind === "automatic" ||
+      mount === this.#root && this.#reasons.length > 0;
+  }
+
+  #freshProvider(mount: ImageMount): Provider | undefined {
+    const { device, type, external } = mount;
+    const known = freshType(type);
+    const isOwn = known === undefined || known.fresh === "own";
+    // Each mount of those that there is one of has a source of its own.
+    const key = isOwn ? `new ${device}` : `${type} ${device} ${mount.source}`;
+    const made = this.#fresh.get(key);
+    if (made !== undefined) return made;
+    const source = external?.kind === "device"
+      ? this.input.devices.get(external.name)
+      : mount.source;
+    if (source === undefined) {
+      this.#refuse(
+        mount,
+        "the device it is on is not part of the image",
+        `--external dev[${(external as { name: string }).name}]:DEVICE`,
+      );
+      return undefined;
+    }
+    if (
+      !mount.root.startsWith("/") ||
+      known === undefined && external?.kind !== "device"
+    ) {
+      this.#refuse(
+        mount,
+        "nothing in the image says where it comes from",
+        "dump again with --external mnt[" + mount.point + "]:NAME",
+      );
+      return undefined;
+    }
+    const provider = this.#provideWith(
+      mount,
+      {
+        superblock: isOwn ? key : `${type} ${device}`,
+        root: "/",
+        rootHere: "/",
+        place: undefined,
+      },
+      (number) => this.#create(mount, number, source),
+      mount.root === "/" && !mount.deleted ? mount : undefined,
+    );
+    this.#fresh.set(key, provider);
+    // To be filled it has to be there before the mounts, which come in order.
+    provider.kept = provider.make.length > 1;
+    return provider;
+  }
+
+  #create(mount: ImageMount, number: number, source: string): Operation[] {
+    const { type, options, superFlags, device } = mount;
+    const known = freshType(type);
+    const fills = known?.hasContent === true && this.input.hasContent(device);
+    const isReadOnly = (superFlags & MS.RDONLY) !== 0;
+    const create: Operation = {
+      kind: "create",
+      mount: number,
+      type,
+      source,
+      // Others use it, too.
+      options: known?.fresh === "kernel" ? [] : options,
+      superFlags: known?.fresh === "kernel"
+        ? 0
+        : fills
+        ? superFlags & ~MS.RDONLY
+        : superFlags,
+    };
+    if (!fills) return [create];
+    return [
+      create,
+      { kind: "fill", mount: number, device },
+      ...isReadOnly ? [{ kind: "seal", mount: number } as const] : [],
+    ];
+  }
+
+  /** Where a mount will be in its superblock. */
+  #rootHere(mount: ImageMount): string {
+    const { root, rootHere } = this.#providerOf.get(mount)!;
+    return joinPath(rootHere, relativePath(mount.root, root));
+  }
+
+  /** Adds the calls that make all groups, and the helpers these need. */
+  #share(): void {
+    const groups = sharingGroups(this.#mounts);
+    const needed = new Map<SharingGroup<ImageMount>, string[]>();
+    // Slaves before their masters: each has to be within one of these.
+    for (const group of groups.toReversed()) {
+      const roots = needed.get(group) ?? [];
+      roots.push(...group.members.map((mount) => this.#rootHere(mount)));
+      needed.set(group, roots);
+      if (group.parent === undefined) continue;
+      const asked = group.shared === 0 ? roots : [commonDirectory(roots)];
+      const above = needed.get(group.parent);
+      if (above === undefined) needed.set(group.parent, [...asked]);
+      else above.push(...asked);
+    }
+    const widest = new Map<SharingGroup<ImageMount>, Member>();
+    for (const group of groups) {
+      if (group.shared !== 0) {
+        const member = this.#widestMember(group, needed.get(group)!);
+        if (member === undefined) return;
+        widest.set(group, member);
+      }
+    }
+    for (const group of groups) {
+      const parent = group.parent && widest.get(group.parent);
+      if (group.shared === 0) {
+        for (const mount of group.members) {
+          this.#enter(mount.namespace);
+          if (!this.#follow(this.#memberOf(mount), mount, parent)) return;
+        }
+        continue;
+      }
+      const first = widest.get(group)!;
+      const [told] = group.members;
+      this.#enter(first.namespace);
+      const peer = group.members.find(({ peerPath }) => peerPath !== undefined);
+      if (peer !== undefined) {
+        if (!this.#joinHost(first, peer, peer.peerPath)) return;
+      } else {
+        if (group.master !== 0 && !this.#follow(first, told, parent)) return;
+        this.#sharing.push({ kind: "share", mount: first.number });
+      }
+      for (const { id } of group.members) {
+        if (id === first.number) continue;
+        this.#sharing.push({ kind: "join", mount: id, from: first.number });
+      }
+    }
+  }
+
+  /** Flags of propagation are set from inside the namespace of a mount. */
+  #enter(namespace: number): void {
+    if (this.#entered === namespace) return;
+    this.#entered = namespace;
+    this.#sharing.push({ kind: "enter", namespace });
+  }
+
+  #memberOf(mount: ImageMount): Member {
+    return {
+      number: mount.id,
+      namespace: mount.namespace,
+      rootHere: this.#rootHere(mount),
+      superblock: this.#providerOf.get(mount)!.superblock,
+    };
+  }
+
+  /** The member that all of the roots are within, or a helper that is. */
+  #widestMember(
+    { members }: SharingGroup<ImageMount>,
+    roots: readonly string[],
+  ): Member | undefined {
+    const superblocks = new Set(
+      members.map((mount) => this.#providerOf.get(mount)!.superblock),
+    );
+    if (superblocks.size > 1) {
+      this.#refuse(
+        members[0],
+        "its peers are taken from different file systems now",
+        "take them from one, as they were",
+      );
+      return undefined;
+    }
+    const wide = members.find((mount) => {
+      const rootHere = this.#rootHere(mount);
+      return !mount.deleted && roots.every((root) => isWithin(root, rootHere));
+    });
+    if (wide !== undefined) return this.#memberOf(wide);
+    const [superblock] = superblocks;
+    return this.#helper(members[0], superblock, commonDirectory(roots));
+  }
+
+  /** A mount that is there for its peers only, and ends with the yard. */
+  #helper(
+    mount: ImageMount,
+    superblock: string,
+    rootHere: string,
+  ): Member | undefined {
+    const number = this.#nextNumber++;
+    const helper = { number, namespace: YARD, rootHere, superblock };
+    const provider = this.#providers.find((provider) =>
+      provider.superblock === superblock &&
+      isWithin(rootHere, provider.rootHere)
+    );
+    if (provider !== undefined) {
+      provider.kept = true;
+      this.#helpers.push({
+        kind: "bind",
+        mount: number,
+        from: provider.number,
+        path: relativePath(rootHere, provider.rootHere),
+      });
+      return helper;
+    }
+    for (const wide of this.#host.mounts) {
+      if (
+        superblock !== `host ${wide.device}` || !isWithin(rootHere, wide.root)
+      ) continue;
+      const path = joinPath(wide.point, relativePath(rootHere, wide.root));
+      if (this.#host.lookup(path) !== wide) continue;
+      this.#hostHelpers.push({ kind: "clone", mount: number, path });
+      return helper;
+    }
+    this.#refuse(
+      mount,
+      `it and its peers (group ${mount.shared}) are parts of ${rootHere} of ` +
+        "their file system, and nothing that shows all of it is mounted here",
+      "mount that file system where ckpt runs",
+    );
+    return undefined;
+  }
+
+  readonly #helpers: Extract<Operation, { kind: "bind" }>[] = [];
+  readonly #hostHelpers: Extract<Operation, { kind: "clone" }>[] = [];
+
+  /** Makes a mount slave of a group. */
+  #follow(
+    follower: Member,
+    told: ImageMount,
+    parent: Member | undefined,
+  ): boolean {
+    if (parent === undefined) {
+      if (!this.#joinHost(follower, told, told.masterPath)) return false;
+    } else if (parent.superblock !== follower.superblock) {
+      this.#refuse(
+        told,
+        "it and the mounts it is a slave of are taken from different file " +
+          "systems now",
+        "take them from one, as they were",
+      );
+      return false;
+    } else {
+      this.#sharing.push({
+        kind: "join",
+        mount: follower.number,
+        from: parent.number,
+      });
+    }
+    this.#sharing.push({ kind: "slave", mount: follower.number });
+    return true;
+  }
+
+  /** Takes the group of a mount of the outside, which has to be the right one. */
+  #joinHost(
+    { number, rootHere, superblock }: Member,
+    told: ImageMount,
+    recorded: string | undefined,
+  ): boolean {
+    const { place } = this.#providerOf.get(told)!;
+    const candidates = [
+      ...recorded === undefined
+        ? []
+        : this.#host.mounts.filter((mount) =>
+          mount.point === recorded && !this.#host.isCovered(mount)
+        ),
+      ...place === undefined ? [] : [place.mount],
+    ];
+    const found = candidates.find((mount) =>
+      (mount.shared !== 0 || mount.master !== 0) &&
+      superblock === `host ${mount.device}` && isWithin(rootHere, mount.root)
+    );
+    if (found === undefined) {
+      this.#refuse(
+        told,
+        "it gets its mounts from outside of the image, and " +
+          (candidates.length === 0
+            ? "nothing says from where"
+            : `${candidates.map(describeHost).join(", ")} cannot be joined`),
+        `mount ${recorded ?? place?.path ?? "it"} as it was at the dump ` +
+          "(shared), or take the mount from one that is: --external, --root",
+      );
+      return false;
+    }
+    this.#sharing.push({
+      kind: "join host",
+      mount: number,
+      host: found.id,
+      path: found.point,
+    });
+    return true;
+  }
+
+  #operations(): Operation[] {
+    const outside = this.#outside;
+    const fresh = this.#providers.filter((provider) =>
+      provider.place === undefined
+    );
+    const rename = new Map(
+      this.#providers.flatMap(({ number, kept, of }) =>
+        kept || of === undefined ? [] : [[number, of.id] as const]
+      ),
+    );
+    const named = (operation: Operation): Operation =>
+      "mount" in operation && rename.has(operation.mount)
+        ? { ...operation, mount: rename.get(operation.mount)! }
+        : operation;
+    const keep = ({ number, kept }: Provider): Operation[] =>
+      kept ? [{ kind: "keep", mount: number }] : [];
+    // What others need is complete before they come.
+    const needed = fresh.filter(({ kept }) => kept);
+    const operations: Operation[] = [
+      ...outside.flatMap(({ make }) => make),
+      ...this.#hostHelpers,
+      ...needed.flatMap(({ make }) => make),
+      { kind: "enter", namespace: YARD },
+      ...outside.flatMap(keep),
+      ...needed.flatMap(keep),
+      ...this.#mounts.flatMap((mount) => this.#mountOperations(mount)),
+      ...this.#helpers.flatMap((bind): Operation[] => [
+        bind,
+        { kind: "attributes", mount: bind.mount, flags: 0 },
+        { kind: "keep", mount: bind.mount },
+      ]),
+      ...this.#hostHelpers.map(({ mount }): Operation => ({
+        kind: "keep",
+        mount,
+      })),
+      ...this.#trees.flatMap((tree) => assemble(tree)),
+      ...this.#sharing,
+      ...this.#unbindable(),
+      { kind: "leave" },
+    ];
+    return operations.map(named);
+  }
+
+  #mountOperations(mount: ImageMount): Operation[] {
+    const { id, flags } = mount;
+    const provider = this.#providerOf.get(mount)!;
+    const attributes: Operation = { kind: "attributes", mount: id, flags };
+    if (!provider.kept && provider.of === mount) {
+      return provider.place === undefined
+        ? [...provider.make, attributes]
+        : [attributes];
+    }
+    return [
+      {
+        kind: "bind",
+        mount: id,
+        from: provider.number,
+        path: relativePath(mount.root, provider.root),
+      },
+      attributes,
+    ];
+  }
+
+  #unbindable(): Operation[] {
+    return this.input.namespaces.flatMap(({ number, mounts }) => {
+      const unbindable = mounts.filter(({ flags }) =>
+        (flags & MS.UNBINDABLE) !== 0
+      );
+      return unbindable.length === 0 ? [] : [
+        { kind: "enter", namespace: number } as const,
+        ...unbindable.map(({ id }) => ({
+          kind: "unbindable",
+          mount: id,
+        } as const)),
+      ];
+    });
+  }
+}
+
+/** A mount of a peer group, or one that helps it. */
+interface Member {
+  readonly number: number;
+  readonly namespace: number;
+  readonly rootHere: string;
+  readonly superblock: string;
+}
+
+function assemble(tree: MountTree<ImageMount>): Operation[] {
+  const { root } = tree;
+  if (root === undefined) return [];
+  return [
+    { kind: "enter", namespace: root.namespace },
+    ...tree.parentsFirst().map((mount): Operation => ({
+      kind: "attach",
+      mount: mount.id,
+      to: mount === root ? undefined : mount.parent,
+      path: mount === root ? "" : tree.wayFromParent(mount),
+    })),
+    { kind: "pivot", mount: root.id },
+  ];
+}
+
+function describeHost({ id, point, device, root, shared }: Mount): string {
+  return `the host's mount ${id} at ${point} (${deviceText(device)}, ${root}, ${
+    shared === 0 ? "not shared" : `shared:${shared}`
+  })`;
+}
