@@ -8,7 +8,6 @@ import { assertUnchanged, type Program, Scope } from "./harness.ts";
 
 /** Kinds of `holds` that show as descriptors. */
 const DESCRIPTORS = [
-  "rights-in-flight",
   "tcp",
   "netlink",
   "raw-socket",

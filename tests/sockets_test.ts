@@ -6,6 +6,7 @@ import { survives } from "./state.ts";
 
 survives("sk_unix_pairs", "pairs of Unix sockets");
 survives("sk_unix_bound", "Unix sockets with names");
+survives("sk_rights", "descriptors in flight");
 survives("sk_inet", "TCP and UDP sockets without a connection");
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 

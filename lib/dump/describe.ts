@@ -24,6 +24,7 @@ import { describeMemory } from "../mm/memory_map.ts";
 import { describeInherited } from "../mm/inherited_pages.ts";
 import type { StoredPages } from "../mm/page_copy.ts";
 import { O } from "../ffi/syscall.ts";
+import type { Description } from "../files/descriptors.ts";
 import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { SocketQueues } from "../files/sockets.ts";
@@ -40,7 +41,7 @@ import { dumpProcess } from "../task/process_attributes.ts";
 import { SeccompTable } from "../task/seccomp.ts";
 import { dumpThreadExtension } from "../task/thread_attributes.ts";
 import type { Collected } from "./collect.ts";
-import type { DescribedFiles } from "./describe_files.ts";
+import type { DescribedFiles, DescribedFlight } from "./describe_files.ts";
 import { describeObjects } from "./describe_objects.ts";
 import { describePipes, type PipeContents } from "./describe_pipes.ts";
 import { describeSockets, inOrder } from "./describe_sockets.ts";
@@ -102,6 +103,7 @@ export interface Described {
   survey: TreeSurvey;
   /** The root first, parents before children. */
   processes: readonly DescribedProcess[];
+  flight: DescribedFlight;
   files: FileTable;
   shared: readonly SharedContent[];
   memfds: readonly memfd_inode_entry[];
@@ -165,6 +167,9 @@ export function writeImages(
     tables.add(files_id);
     writer.write("fdinfo", files_id, process.files.descriptors);
   }
+  for (const terminal of described.flight.terminals) {
+    terminals.set(terminal.id, terminal);
+  }
   for (const zombie of survey.seen.zombies) {
     const { pid, stat, status } = zombie;
     writer.write("core", pid, describeZombie(zombie));
@@ -223,16 +228,19 @@ export function writeImages(
 /** What belongs to memfds, epoll and the like; completes files.img. */
 function writeObjects(
   writer: ImageWriter,
-  { processes, files, memfds, validation }: Described,
+  { processes, flight, files, memfds, validation }: Described,
   features: Set<Feature>,
 ): void {
   const objects = describeObjects(
-    processes.map(({ survey, files: { descriptors } }) => ({
-      descriptions: survey.descriptors.descriptors.map(({ description }) =>
-        description
-      ),
-      descriptors,
-    })),
+    [
+      ...processes.map(({ survey, files: { descriptors } }) => ({
+        descriptions: survey.descriptors.descriptors.map(({ description }) =>
+          description
+        ),
+        descriptors,
+      })),
+      { descriptions: flight.descriptions, descriptors: [] },
+    ],
     files,
   );
   const extensions = [...objects.extensions, ...validation];
@@ -281,34 +289,40 @@ function writeLocks(
 
 function writePipes(
   writer: ImageWriter,
-  { processes, files, pipes: contents }: Described,
+  described: Described,
   features: Set<Feature>,
 ): void {
-  const described = describePipes(
-    processes.flatMap(({ survey }) =>
-      survey.descriptors.descriptors.map(({ description }) => description)
-    ),
-    contents,
-    files,
+  const { pipes, fifos, extensions, features: found } = describePipes(
+    descriptionsOf(described),
+    described.pipes,
+    described.files,
   );
-  const { pipes, fifos, extensions } = described;
   if (pipes.length > 0) writer.write("pipes-data", undefined, pipes);
   if (fifos.length > 0) writer.write("fifo-data", undefined, fifos);
   if (extensions.length > 0) writer.write("ckpt-pipes", undefined, extensions);
-  for (const feature of described.features) features.add(feature);
+  for (const feature of found) features.add(feature);
+}
+
+/** Of all processes, and those in flight; some more than once. */
+function descriptionsOf({ processes, flight }: Described): Description[] {
+  return [
+    ...processes.flatMap(({ survey }) =>
+      survey.descriptors.descriptors.map(({ description }) => description)
+    ),
+    ...flight.descriptions,
+  ];
 }
 
 function writeSockets(
   writer: ImageWriter,
-  { processes, files, sockets, connections }: Described,
+  described: Described,
   features: Set<Feature>,
 ): void {
   const { queues, extensions } = describeSockets(
-    processes.flatMap(({ survey }) =>
-      survey.descriptors.descriptors.map(({ description }) => description)
-    ),
-    sockets,
-    files,
+    descriptionsOf(described),
+    described.sockets,
+    described.files,
+    described.flight.ids,
   );
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
@@ -317,7 +331,7 @@ function writeSockets(
   if (extensions.some(({ other_names }) => other_names.length > 0)) {
     features.add("ckpt:socket-names");
   }
-  for (const [ino, { stream }] of connections) {
+  for (const [ino, { stream }] of described.connections) {
     writer.write("tcp-stream", ino, stream);
   }
 }

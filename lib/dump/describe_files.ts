@@ -27,6 +27,7 @@ import {
 } from "./describe_sockets.ts";
 import type { MemfdNumbers } from "./memfds.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
+import type { TreeSurvey } from "./survey_tree.ts";
 
 const NO_SOCKETS: SocketsOfTree = {
   unix: new TreeSockets([]).neighbours(),
@@ -85,6 +86,35 @@ export function describeFiles(
       umask: survey.status.umask,
     },
   };
+}
+
+/** Descriptors that no process has, because they are in flight. */
+export interface DescribedFlight {
+  /** Of them and of others that processes have, too. */
+  readonly descriptions: readonly Description[];
+  readonly terminals: readonly tty_info_entry[];
+  /** By the numbers that ckpt has for them. */
+  readonly ids: ReadonlyMap<number, number>;
+}
+
+/** Gives them their entries, when all processes have theirs. */
+export function describeFlight(
+  { flight, processes: [root] }: TreeSurvey,
+  table: FileTable,
+  memfds: MemfdNumbers,
+  sockets: SocketsOfTree,
+): DescribedFlight {
+  const terminals: tty_info_entry[] = [];
+  const ids = new Map(flight.map(({ fd, description }) => [
+    fd,
+    table.once(
+      description,
+      () =>
+        addDescription(table, terminals, description, root, memfds, sockets),
+    ),
+  ]));
+  const descriptions = flight.map(({ description }) => description);
+  return { descriptions, terminals, ids };
 }
 
 /** A memfd that is mapped: one entry for each way of opening it. */

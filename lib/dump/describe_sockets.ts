@@ -51,6 +51,8 @@ export function socketType({ socket }: Description): number {
   return socket?.family === "inet" ? fd_types.INETSK : fd_types.UNIXSK;
 }
 
+const SCM_RIGHTS = 1;
+
 export interface DescribedSockets {
   readonly queues: Entry<"sk-queues">[];
   readonly extensions: ckpt_socket_entry[];
@@ -59,11 +61,13 @@ export interface DescribedSockets {
 /**
  * @param descriptions of all processes, as often as they are held
  * @param files the table in which they have their entries
+ * @param flight ids of the files that came with packets
  */
 export function describeSockets(
   descriptions: Iterable<Description>,
   contents: SocketQueues,
   files: FileTable,
+  flight: ReadonlyMap<number, number> = new Map(),
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -82,11 +86,14 @@ export function describeSockets(
     if (socket.family === "unix") {
       const { diag } = socket;
       const packets = contents.get(diag.ino) ?? [];
-      for (const { bytes } of packets) {
+      for (const { bytes, rights } of packets) {
         queues.push({
           id_for: id,
           length: bytes.length,
-          scm: [],
+          scm: rights.length === 0 ? [] : [{
+            type: SCM_RIGHTS,
+            rights: rights.map((fd) => flight.get(fd)!),
+          }],
           extra: bytes,
         });
       }

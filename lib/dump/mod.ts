@@ -11,13 +11,14 @@ import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability, readCgroup } from "../proc/read.ts";
 import type { Report } from "../report.ts";
-import { type Description, pipesAmong } from "../files/descriptors.ts";
-import { FileTable } from "../files/file_table.ts";
 import {
-  readSocketQueues,
-  type SocketQueues,
-  TreeSockets,
-} from "../files/sockets.ts";
+  type Description,
+  pipesAmong,
+  type SeenTable,
+} from "../files/descriptors.ts";
+import { FileTable } from "../files/file_table.ts";
+import { Flight } from "../files/flight.ts";
+import { TreeSockets } from "../files/sockets.ts";
 import {
   hasConnections,
   type ReadConnections,
@@ -44,7 +45,7 @@ import { DumpedConnections } from "./connections.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopies } from "./end_copy.ts";
 import { dependedFiles, foundFiles } from "./depended_files.ts";
-import { describeFiles } from "./describe_files.ts";
+import { describeFiles, describeFlight } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
 import {
   DEFAULT_METHODS,
@@ -171,6 +172,7 @@ async function dumpOnce(
   const { hasSnapshots } = still;
   if (hasSnapshots) {
     guards?.confirm();
+    still.flight[Symbol.dispose]();
     frozen.thaw();
   }
   clock.lap("interview");
@@ -201,6 +203,7 @@ async function dumpOnce(
   const pages = await saving;
   if (options.leaveRunning) {
     guards?.confirm();
+    still.flight[Symbol.dispose]();
     frozen.thaw();
   }
   clock.lap("memory");
@@ -208,7 +211,7 @@ async function dumpOnce(
   report.log(3, `writing the images of ${countOf(still)}`);
   const files = new FileTable(still.files);
   const sockets = {
-    unix: new TreeSockets(survey.seen.processes).neighbours(),
+    unix: new TreeSockets(still.tables).neighbours(),
     connections: still.connections,
   };
   const depended = dependedFiles(
@@ -226,11 +229,12 @@ async function dumpOnce(
       pages: pages[i],
       objects: survey.seen.objects.get(seen.pid)!,
     })),
+    flight: describeFlight(survey, files, still.memfds.numbers, sockets),
     files,
     shared: [...still.shared, ...still.memfds.contents],
     memfds: still.memfds.entries,
     pipes: still.pipes,
-    sockets: still.sockets,
+    sockets: still.flight.queues,
     connections: still.connections,
     runId: connections.runId,
     tcpClose: options.tcpClose ?? false,
@@ -382,7 +386,6 @@ class Still implements Disposable {
   shared: SharedContent[] = [];
   memfds = NO_MEMFDS;
   pipes: PipeContents = new Map();
-  sockets: SocketQueues = new Map();
   connections: ReadConnections = new Map();
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -394,6 +397,15 @@ class Still implements Disposable {
     readonly report: Report,
     readonly guards: FileSystemGuards | undefined,
   ) {}
+
+  get flight(): Flight {
+    return this.seen.flight ?? Flight.none;
+  }
+
+  /** The descriptors of all processes, and those in flight. */
+  get tables(): readonly SeenTable[] {
+    return [...this.seen.processes, this.flight.table];
+  }
 
   /** Whether every process has a copy from which its memory can be read. */
   get hasSnapshots(): boolean {
@@ -432,6 +444,7 @@ class Still implements Disposable {
   [Symbol.dispose](): void {
     // What is to go on shall not have to wait for a file system.
     this.guards?.[Symbol.dispose]();
+    this.flight[Symbol.dispose]();
     for (const { early } of this.processes) early?.[Symbol.dispose]();
     this.endCopies();
   }
@@ -468,15 +481,15 @@ async function whileStopped(
     goesOn ? before : undefined,
     options.external,
     options,
+    true,
   );
   const still = new Still(seen, report, guards);
   try {
-    if (options.tcpEstablished && hasConnections(seen.processes)) {
-      still.connections = connections.read(seen.processes);
+    if (options.tcpEstablished && hasConnections(still.tables)) {
+      still.connections = connections.read(still.tables);
       if (options.leaveRunning || options.leaveStopped) connections.letGo();
     }
-    still.pipes = readPipes(pipesAmong(seen.processes), options.external);
-    still.sockets = readSocketQueues(seen.processes);
+    still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.files = await saveLostFiles(
       seen.files,
       options,
@@ -526,8 +539,9 @@ async function whileStopped(
       writer,
       counters,
     );
+    const { pid: tid, descriptors } = still.flight.table;
     still.memfds = await saveMemfds(
-      seen.processes,
+      [...seen.processes, { tid, descriptors, vmas: { vmas: [] } }],
       new Set(still.shared.map(({ id }) => id)),
       firstPagesId(seen.processes.length) + still.shared.length,
       writer,

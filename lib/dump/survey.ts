@@ -20,6 +20,7 @@ import {
   lookAtDescriptors,
   planDescriptors,
   type SeenDescriptor,
+  type SeenTable,
   type TreeDescriptions,
 } from "../files/descriptors.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
@@ -485,15 +486,24 @@ export function noteFiles(
   files: FilesInUse,
   external: readonly string[],
 ): void {
-  for (const descriptor of seen.descriptors) {
+  noteDescriptors(seen, files, external);
+  for (const use of filesWithoutDescriptor(seen)) files.look(use);
+}
+
+/** Notes the files behind descriptors, see {@link noteFiles}. */
+export function noteDescriptors(
+  { pid, tid = pid, descriptors }: SeenTable,
+  files: FilesInUse,
+  external: readonly string[],
+): void {
+  for (const descriptor of descriptors) {
     const { sameAs, info, status } = descriptor;
     if (
       sameAs !== undefined || !hasPath(descriptor) ||
       external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;
-    files.look({ ...fileUse(seen.tid, descriptor), task: seen.pid });
+    files.look({ ...fileUse(tid, descriptor), task: pid });
   }
-  for (const use of filesWithoutDescriptor(seen)) files.look(use);
 }
 
 /** @throws CkptError refused, with all reasons, when there are any */

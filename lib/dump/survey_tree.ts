@@ -15,15 +15,21 @@ import { waitsInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
 import {
+  type Descriptor,
   lockedAmong,
   pipesAmong,
+  planDescriptors,
+  type SeenDescriptor,
   TreeDescriptions,
 } from "../files/descriptors.ts";
 import {
+  EPOLL_LINK,
+  TIMERFD_LINK,
   unclearEpolls,
   watchedAmong,
   type WatchedFiles,
 } from "../files/kernel_objects.ts";
+import { Flight } from "../files/flight.ts";
 import { FilesInUse } from "../ghost/files_in_use.ts";
 import type { SearchOptions } from "../ghost/watch_targets.ts";
 import { OutsideHolders } from "../files/outside_holders.ts";
@@ -32,8 +38,13 @@ import {
   mastersAmong,
   terminalsAmong,
 } from "../files/terminals.ts";
-import { socketsAmong, TreeSockets } from "../files/sockets.ts";
-import { targetsAmong, type TreeTargets } from "../files/watched_files.ts";
+import { hasFlight, socketsAmong, TreeSockets } from "../files/sockets.ts";
+import {
+  FANOTIFY_LINK,
+  INOTIFY_LINK,
+  targetsAmong,
+  type TreeTargets,
+} from "../files/watched_files.ts";
 import {
   hasSegments,
   segmentsOfTree,
@@ -48,6 +59,7 @@ import { lostFileReasons } from "./lost_files.ts";
 import {
   judge,
   lookAtProcess,
+  noteDescriptors,
   noteFiles,
   type Sighting,
   type Survey,
@@ -86,6 +98,8 @@ export interface TreeSighting {
   readonly targets: TreeTargets;
   /** System V shared memory it is attached to. */
   readonly segments: TreeSegments;
+  /** Descriptors in flight; undefined: there are some that were not read. */
+  readonly flight: Flight | undefined;
 }
 
 /** A process that has ended, and whose it was. */
@@ -98,6 +112,8 @@ export interface Zombie {
 export interface TreeSurvey {
   readonly seen: TreeSighting;
   readonly processes: readonly Survey[];
+  /** Descriptors in flight, by the numbers that ckpt has for them. */
+  readonly flight: readonly Descriptor[];
   readonly reasons: readonly Reason[];
   readonly neededOptions: readonly string[];
 }
@@ -111,6 +127,7 @@ const FIRST_OBJECT = 2;
  * @param before an earlier look, see {@link lookAtProcess}
  * @param external as given by --external
  * @param search for watched files
+ * @param standsStill so that the queues of its sockets can be read
  * @throws CkptError or SyscallError when something goes away meanwhile
  */
 export function lookAtTree(
@@ -118,6 +135,7 @@ export function lookAtTree(
   before?: TreeSighting,
   external: readonly string[] = [],
   search: SearchOptions = {},
+  standsStill = false,
 ): TreeSighting {
   const earlier = new Map(
     before?.processes.map((process) => [process.pid, process]),
@@ -130,7 +148,6 @@ export function lookAtTree(
       why: "it has ended",
     }]);
   }
-  const pids = pidsOf(tree);
   const objects = numberObjects(living);
   const index = new DescriptionIndex();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
@@ -143,35 +160,81 @@ export function lookAtTree(
       children.get(pid)?.map((child) => child.pid),
     )
   );
+  const flight = standsStill
+    ? Flight.read(processes, index)
+    : hasFlight(processes)
+    ? undefined
+    : Flight.none;
+  try {
+    return {
+      ...lookAtWhole(
+        tree,
+        processes,
+        objects,
+        flight,
+        before,
+        external,
+        search,
+      ),
+      sharedOutside: sharedBetween(root.tid, root.stat.ppid),
+      vforks: vforksAmong(living, objects),
+    };
+  } catch (error) {
+    flight?.[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** What the processes of a tree have together. */
+function lookAtWhole(
+  tree: ProcessTree,
+  processes: readonly Sighting[],
+  objects: ReadonlyMap<number, SharedObjects>,
+  flight: Flight | undefined,
+  before: TreeSighting | undefined,
+  external: readonly string[],
+  search: SearchOptions,
+): Omit<TreeSighting, "sharedOutside" | "vforks"> {
+  const pids = pidsOf(tree);
+  const { table } = flight ?? Flight.none;
+  const { pid: tid } = table;
+  // Descriptors in flight are like those of one more process.
+  const tables = table.descriptors.length === 0
+    ? processes
+    : [...processes, { ...table, tid, stat: NO_TERMINAL }];
   const files = new FilesInUse();
   for (const process of processes) noteFiles(process, files, external);
+  noteDescriptors(table, files, external);
   files.settle();
   return {
     tree,
     processes,
+    flight,
     zombies: tree.members.flatMap(({ pid, stat, zombie }) =>
       zombie ? [{ pid, stat, status: readStatus(pid) }] : []
     ),
     objects,
-    vforks: vforksAmong(living, objects),
-    sharedOutside: sharedBetween(root.tid, root.stat.ppid),
     outsideHolders: new OutsideHolders(
       [
-        ...pipesAmong(processes),
-        ...socketsAmong(processes),
-        ...lockedAmong(processes),
-        ...terminalsAmong(processes),
+        ...pipesAmong(tables),
+        ...socketsAmong(tables),
+        ...lockedAmong(tables),
+        ...terminalsAmong(tables),
       ],
       pids,
       before?.outsideHolders,
       (pid) => isBelow(pid, pids),
+      new Set(table.descriptors.map(({ fd }) => fd)),
     ),
     files,
-    watched: watchedAmong(processes),
-    targets: targetsAmong(processes, files, search, before?.targets),
+    watched: watchedAmong(tables),
+    targets: targetsAmong(tables, files, search, before?.targets),
     segments: lookAtSegments(processes, objects),
   };
 }
+
+/** Of what no process has: it is in no session. */
+const NO_TERMINAL = { session: 0, ttyNr: 0 };
 
 function lookAtSegments(
   processes: readonly Sighting[],
@@ -259,12 +322,15 @@ export function judgeTree(
 ): TreeSurvey {
   const { members } = seen.tree;
   const [root] = members;
-  const masters = mastersAmong(seen.processes);
+  const { flight } = seen;
+  const { table } = flight ?? Flight.none;
+  const tables = [...seen.processes, table];
+  const masters = mastersAmong(tables);
   const descriptions = new TreeDescriptions(
     pidsOf(seen.tree),
     seen.outsideHolders,
     seen.watched,
-    new TreeSockets(seen.processes, options),
+    new TreeSockets(tables, options, flight === undefined),
     new Set(seen.processes.flatMap(({ threads }) => threads)),
     seen.targets,
     masters,
@@ -277,12 +343,25 @@ export function judgeTree(
       copies.get(process.pid),
     )
   );
+  const inFlight = planDescriptors(Deno.pid, table.descriptors, {
+    ...options,
+    controllingTerminal: 0,
+  }, descriptions);
   const lost = lostFileReasons(seen.files, options);
   return {
     seen,
     processes,
+    flight: inFlight.descriptors,
     reasons: [
       ...processes.flatMap(({ reasons }) => reasons),
+      ...inFlight.reasons.map((reason) => ({
+        ...reason,
+        object: reason.object.replace(
+          /^descriptor \d+ \((.*)\) of task \d+$/,
+          "$1, in flight (SCM_RIGHTS)",
+        ),
+      })),
+      ...flightProblems(table.descriptors),
       ...lost.reasons,
       ...frozenByOthers(
         processes.map(({ pid, tid }) => copies.has(pid) ? pid : tid),
@@ -309,6 +388,25 @@ export function judgeTree(
     ],
   };
 }
+
+/** What is restored by the numbers that processes have for a file. */
+function flightProblems(flight: readonly SeenDescriptor[]): Reason[] {
+  return flight.flatMap(({ sameAs, link, info }) => {
+    const what = info.locks.length > 0 ? "a file with locks" : BY_NUMBER[link];
+    return sameAs !== undefined || what === undefined ? [] : [{
+      object: `${link}, in flight (SCM_RIGHTS)`,
+      why: `${what} that no process has open is not supported`,
+      remedy: "dump again when it was received",
+    }];
+  });
+}
+
+const BY_NUMBER: Readonly<Record<string, string>> = {
+  [INOTIFY_LINK]: "an inotify",
+  [FANOTIFY_LINK]: "a fanotify",
+  [TIMERFD_LINK]: "a timerfd",
+  [EPOLL_LINK]: "an epoll",
+};
 
 function sharedWithOutside(
   { pid, stat }: TreeMember,

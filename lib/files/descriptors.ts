@@ -200,15 +200,16 @@ export interface SeenDescriptor {
  *
  * @param pid of the process, or of a thread of it: places have this number
  * @param index the same for all processes of a tree
+ * @param fds those to look at, where that is not all
  * @throws CkptError or SyscallError when one is closed meanwhile
  */
 export function lookAtDescriptors(
   pid: number,
   index: DescriptionIndex,
+  fds = listDescriptors(pid),
 ): SeenDescriptor[] {
   const pidfd = openPidfd(pid);
   try {
-    const fds = listDescriptors(pid);
     const facts = askDescriptors(pid, pidfd, fds, (fd) => askOne(pid, fd));
     return [...facts].map(({ fd, link, info, status, hasOwner }) => {
       const flags = info.flags & ~O.CLOEXEC;

@@ -7,7 +7,11 @@ import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
 import type { Wanted } from "./make_descriptions.ts";
-import type { PacketImage, UnixSocketImage } from "./socket_images.ts";
+import {
+  carriesFiles,
+  type PacketImage,
+  type UnixSocketImage,
+} from "./socket_images.ts";
 import { OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
 import type { TableProgram } from "./table_program.ts";
 import { SOCK } from "./unix_queue.ts";
@@ -17,19 +21,44 @@ import { isListening, UnixTopology } from "./unix_topology.ts";
 /** A socket that is to be made, and where. */
 export interface WantedUnix extends Wanted, UnixSocketImage {}
 
-/** @param wanted all that belong together ({@link UnixTopology.groups}) */
+/** The process that makes sockets. */
+export interface UnixSocketOwner {
+  readonly pid: number;
+  /** Whether a process exists, so that a packet may be called its. */
+  readonly exists: (pid: number) => boolean;
+}
+
+/**
+ * Fills and settles sockets that are made already.
+ *
+ * @param placeOf the number of a file that is in flight, by its id
+ */
+export type FinishUnixSockets = (placeOf: (id: number) => number) => void;
+
+/**
+ * @param wanted all that belong together ({@link UnixTopology.groups})
+ * @returns what is still to be done when the files that are in flight to them
+ * are there; undefined: nothing is
+ */
 export function makeUnixSockets(
   table: TableProgram,
   wanted: readonly WantedUnix[],
-): void {
-  new UnixMaker(table, wanted).make();
+  owner: UnixSocketOwner,
+): FinishUnixSockets | undefined {
+  const maker = new UnixMaker(table, wanted, owner);
+  maker.make();
+  if (maker.waits) return (placeOf) => maker.finish(placeOf);
+  maker.finish();
+  return undefined;
 }
 
 const F_SETFL = 4;
 const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
+const SIOCUNIXFILE = 0x89e0;
 /** Room for all that is queued (sk_setsockopt takes no more). */
 const ROOM = 1 << 29;
 const PR_SET_SECUREBITS = 28;
@@ -40,13 +69,28 @@ class UnixMaker {
   readonly #table: TableProgram;
   readonly #topology: UnixTopology<WantedUnix>;
   readonly #wanted: readonly WantedUnix[];
+  readonly #owner: UnixSocketOwner;
+  /** What peers that are gone have still to say. */
+  readonly #lastWords: (() => void)[] = [];
+  #placeOf = (_id: number): number => {
+    throw new Error("a file in flight is sent before it is there");
+  };
+  /** Files are in flight to them that have to be there first. */
+  readonly waits: boolean;
 
-  constructor(table: TableProgram, wanted: readonly WantedUnix[]) {
+  constructor(
+    table: TableProgram,
+    wanted: readonly WantedUnix[],
+    owner: UnixSocketOwner,
+  ) {
     this.#table = table;
     this.#wanted = wanted;
+    this.#owner = owner;
     this.#topology = new UnixTopology(wanted);
+    this.waits = wanted.some(carriesFiles);
   }
 
+  /** Makes all of them, with their names and peers. */
   make(): void {
     const topology = this.#topology;
     const accepted = this.#wanted.filter((one) => topology.isAccepted(one));
@@ -60,7 +104,7 @@ class UnixMaker {
         this.#pair(one, partner);
         done.add(partner);
       } else if (topology.isOrphan(one)) {
-        this.#orphan(one, () => this.#temporaryPair(one));
+        this.#orphan(one, (temporary) => this.#temporaryPair(one, temporary));
       } else this.#create(one);
     }
     const bound = this.#wanted.filter((one) =>
@@ -76,10 +120,16 @@ class UnixMaker {
     for (const one of accepted) {
       if (topology.listener(one) === undefined) this.#acceptAlone(one);
     }
+  }
+
+  /** Puts what nobody has read into their queues, and settles them. */
+  finish(placeOf = this.#placeOf): void {
+    this.#placeOf = placeOf;
+    for (const say of this.#lastWords) say();
     for (const one of this.#wanted) {
-      const partner = topology.partner(one);
+      const partner = this.#topology.partner(one);
       if (partner !== undefined) this.#fill(one, partner.fd);
-      else if (this.#isOpenToAll(one)) this.#fillByName(one, true);
+      else if (this.#isOpenToAll(one)) this.#fillByName(one);
     }
     for (const one of this.#wanted) this.#settle(one);
   }
@@ -126,25 +176,32 @@ class UnixMaker {
     table.close(right);
   }
 
-  /** Leaves the other end at the second descriptor for the work. */
-  #temporaryPair(one: WantedUnix): void {
+  /** The other end gets a temporary number. */
+  #temporaryPair(one: WantedUnix, temporary: number): void {
     const table = this.#table;
-    const [left] = table.scratch;
+    const [left, right] = table.scratch;
     this.#scratchPair(one);
     table.duplicate(left, one.fd, one.cloexec);
     table.close(left);
+    if (temporary === right) return;
+    table.duplicate(right, temporary, O.CLOEXEC);
+    table.close(right);
   }
 
   /** One whose peer is gone: the peer is made, says what it said, and goes. */
   #orphan(one: WantedUnix, make: (temporary: number) => void): void {
     const table = this.#table;
-    const [, temporary] = table.scratch;
+    const temporary = this.waits ? table.temporary() : table.scratch[1];
     make(temporary);
-    this.#fill(one, temporary);
-    if (one.extension.reset) {
-      this.#write(one.fd, new Uint8Array(1), this.#name(one));
-    }
-    table.close(temporary);
+    const say = () => {
+      this.#fill(one, temporary);
+      if (one.extension.reset) {
+        this.#write(one.fd, new Uint8Array(1), this.#name(one));
+      }
+      table.close(temporary);
+    };
+    if (this.waits) this.#lastWords.push(say);
+    else say();
   }
 
   /** Binds one, and makes all connections that come by its name. */
@@ -178,7 +235,6 @@ class UnixMaker {
         if (topology.partner(sender) === one) continue;
         this.#connect(sender.fd, one, undefined);
       }
-      if (this.#isOpenToAll(one)) this.#fillByName(one, false);
     }
     this.#settleFile(one);
   }
@@ -232,6 +288,10 @@ class UnixMaker {
 
   /** The address of one, valid in the directory that is made the current. */
   #address({ entry: { name } }: UnixSocketImage): readonly [Data, number] {
+    return this.#addressOf(name);
+  }
+
+  #addressOf(name: Uint8Array): readonly [Data, number] {
     const bytes = new Uint8Array(2 + name.length);
     bytes[0] = AF_UNIX;
     bytes.set(name, 2);
@@ -360,60 +420,70 @@ class UnixMaker {
   }
 
   /** What came from sockets that are not connected to it. */
-  #fillByName(one: WantedUnix, named: boolean): void {
-    const packets = one.packets.filter(({ name }) =>
-      (name !== undefined) === named
-    );
+  #fillByName(one: WantedUnix): void {
+    const { packets } = one;
     if (packets.length === 0) return;
     const table = this.#table;
     const [temporary] = table.scratch;
-    if (!named) {
-      const name = `a sender to ${this.#name(one)}`;
-      this.#socket(one.entry.type, temporary, O.CLOEXEC, name);
+    const name = `a sender to ${this.#name(one)}`;
+    this.#socket(one.entry.type, temporary, O.CLOEXEC, name);
+    this.#reach(one, (address) => {
+      for (const packet of packets) {
+        const sender = this.#wanted.find(({ entry }) =>
+          packet.name !== undefined && equalNames(entry.name, packet.name)
+        );
+        this.#send(sender?.fd ?? temporary, packet, one, address);
+      }
+    });
+    table.close(temporary);
+  }
+
+  /** Finds an address of one, whose path may be gone. */
+  #reach(one: WantedUnix, use: (address: readonly [Data, number]) => void) {
+    const { name, deleted } = one.entry;
+    if (!isPath(name) || !deleted) {
+      this.#enter(one);
+      use(this.#address(one));
+      return;
     }
-    for (const packet of packets) {
-      const sender = this.#wanted.find(({ entry }) =>
-        packet.name !== undefined && equalNames(entry.name, packet.name)
-      );
-      this.#send(sender?.fd ?? temporary, packet, one, true);
-    }
-    if (!named) table.close(temporary);
+    const table = this.#table;
+    table.program.call(
+      "ioctl",
+      [one.fd, SIOCUNIXFILE, 0],
+      `finding the file of ${this.#name(one)}`,
+    );
+    const file = table.take();
+    use(this.#addressOf(encodeText(`/proc/self/fd/${file}\0`)));
+    table.close(file);
   }
 
   #fill(one: WantedUnix, sender: number): void {
-    for (const packet of one.packets) this.#send(sender, packet, one, false);
+    for (const packet of one.packets) this.#send(sender, packet, one);
   }
 
   #send(
     sender: number,
-    { bytes, sender: credentials }: PacketImage,
+    { bytes, sender: credentials, rights }: PacketImage,
     one: WantedUnix,
-    byName: boolean,
+    [address, length]: readonly [Data | number, number] = [0, 0],
   ): void {
     const { program } = this.#table;
     const name = this.#name(one);
     new OptionSetter(program, sender, name)
       .int(SOL_SOCKET, SO.SNDBUFFORCE, ROOM);
-    if (one.entry.type === SOCK.STREAM && credentials === undefined) {
+    const control = this.#control(credentials, rights);
+    if (one.entry.type === SOCK.STREAM && control.length === 0) {
       this.#write(sender, bytes, name);
       return;
     }
-    const [address, length] = byName ? this.#address(one) : [0, 0] as const;
     const content = program.bytes(bytes);
-    const control = credentials === undefined ? undefined : program.words([
-      // struct cmsghdr: length, level and type; then struct ucred.
-      28,
-      BigInt(SOL_SOCKET) | BigInt(SCM_CREDENTIALS) << 32n,
-      BigInt(credentials.pid) | BigInt(credentials.uid) << 32n,
-      credentials.gid,
-    ]);
     const message = program.words([
       address,
       length,
       program.words([content, bytes.length]),
       1,
-      control ?? 0,
-      control === undefined ? 0 : 32,
+      control.length === 0 ? 0 : program.words(control),
+      8 * control.length,
       0,
     ]);
     program.call(
@@ -421,6 +491,29 @@ class UnixMaker {
       [sender, message, MSG_DONTWAIT | MSG_NOSIGNAL],
       `filling ${name}`,
     );
+  }
+
+  /** Control messages (cmsg(3)): length, level and type, content, padded. */
+  #control(
+    credentials: ckpt_credentials_entry | undefined,
+    rights: readonly number[],
+  ): bigint[] {
+    const words: bigint[] = [];
+    const add = (type: number, content: readonly number[]) => {
+      words.push(BigInt(16 + 4 * content.length));
+      words.push(BigInt(SOL_SOCKET) | BigInt(type) << 32n);
+      for (let i = 0; i < content.length; i += 2) {
+        words.push(BigInt(content[i]) | BigInt(content[i + 1] ?? 0) << 32n);
+      }
+    };
+    if (credentials !== undefined) {
+      const { pid, uid, gid } = credentials;
+      // The kernel takes no pid that nobody has.
+      const known = this.#owner.exists(pid) ? pid : this.#owner.pid;
+      add(SCM_CREDENTIALS, [known, uid, gid]);
+    }
+    if (rights.length > 0) add(SCM_RIGHTS, rights.map(this.#placeOf));
+    return words;
   }
 
   #write(fd: number, bytes: Uint8Array, name: string): void {

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { Program } from "../ffi/program.ts";
-import { O } from "../ffi/syscall.ts";
+import { close, O, stat } from "../ffi/syscall.ts";
 import {
   type ckpt_socket_entry,
   fd_types,
@@ -88,7 +88,14 @@ class Scenario {
       // the end of one that has ended.
       const length = this.#below(400) + (type === SOCK.DGRAM ? 0 : 1);
       const bytes = Uint8Array.from({ length }, () => this.#below(256));
-      draft.packets.push({ bytes, sender: undefined, name: undefined });
+      // Any of the sockets that there are, also the very one.
+      const rights = type === SOCK.STREAM || this.#below(3) > 0
+        ? []
+        : Array.from(
+          { length: 1 + this.#below(3) },
+          () => 1 + this.#below(this.sockets.length),
+        );
+      draft.packets.push({ bytes, sender: undefined, name: undefined, rights });
     }
   }
 
@@ -180,6 +187,7 @@ class Scenario {
         bytes: new Uint8Array(5).fill(i),
         sender: undefined,
         name,
+        rights: [],
       });
     }
   }
@@ -201,9 +209,10 @@ function picture(
       ? undefined
       : { ...extension.peer, pid: 0 },
     pending: extension.pending.map(fdOf),
-    queue: packets.map(({ bytes, name }) => [
+    queue: packets.map(({ bytes, name, rights }) => [
       [...bytes].join(" "),
       name && new TextDecoder().decode(name),
+      rights.map(fdOf),
     ]),
   };
 }
@@ -222,11 +231,17 @@ function seenIn(pid: number): Map<number, unknown> {
     const { diag, peer, hasError } = socket;
     const flags = info.flags & ~O.CLOEXEC;
     const entry = describeUnixSocket(socket, fd, flags, NO_OWNER, others);
-    const packets = (queues.get(diag.ino) ?? []).map(({ bytes, name }) => ({
-      bytes,
-      sender: undefined,
-      name: diag.peer === undefined && name.length > 0 ? name : undefined,
-    }));
+    const packets = (queues.get(diag.ino) ?? []).map((packet) => {
+      const { bytes, name } = packet;
+      const rights = packet.rights.map((fd) => Number(stat(fd).ino));
+      packet.rights.forEach(close);
+      return {
+        bytes,
+        sender: undefined,
+        name: diag.peer === undefined && name.length > 0 ? name : undefined,
+        rights,
+      };
+    });
     const extension = {
       ...noExtension(fd),
       peer,
@@ -282,10 +297,17 @@ Deno.test("random groups of Unix sockets come back as the image has them", () =>
       new Map(),
       { base: BASE, free: BASE },
     );
-    task.run(programs.open);
-    task.run(programs.finish);
+    for (const phase of ["open", "fetch", "watch", "finish"] as const) {
+      task.run(programs[phase]);
+    }
+    const rest = new Program();
+    rest.call("close_range", [BASE, 0xffffffff, 0], "closing the rest");
+    task.run(rest);
+    // Peers are told by inodes, what is in flight by ids.
     const byIno = new Map(
-      sockets.map(({ entry: { ino, id } }) => [ino, first + id]),
+      sockets.flatMap(({ entry: { ino, id } }) =>
+        [[ino, first + id], [id, first + id]] as const
+      ),
     );
     const seen = seenIn(task.pid);
     for (const socket of sockets) {

@@ -75,19 +75,23 @@ export class OutsideHolders {
    * was handed to an old process in between is not.
    * @param belongs whether a holder is of the tree all the same: one that was
    * born since the tree was listed
+   * @param flight descriptors of ckpt's own that stand for what is in flight
    */
   constructor(
     pipes: Iterable<PipeIdentity>,
     tree: ReadonlySet<number>,
     before?: OutsideHolders,
     belongs: (pid: number) => boolean = () => false,
+    flight: ReadonlySet<number> = new Set(),
   ) {
     const wanted = new WantedPipes(pipes);
     const processes = wanted.isEmpty ? [] : listProcesses();
     const known = before === undefined ? new Set() : before.#harmless;
     for (const pid of processes) {
       if (tree.has(pid)) continue;
-      const held = known.has(pid) ? [] : heldBy(pid, wanted);
+      const held = known.has(pid) ? [] : heldBy(pid, wanted).filter(
+        ([, fd]) => pid !== Deno.pid || !flight.has(fd),
+      );
       if (held.length === 0) this.#harmless.add(pid);
       else if (belongs(pid)) continue;
       for (const [key, fd] of held) {

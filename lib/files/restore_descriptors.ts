@@ -9,7 +9,8 @@
  *   open    makes descriptions, at their numbers, and at numbers above all
  *           processes' those that only others hold
  *   fetch   takes what others have made
- *   watch   adds files to epolls: all numbers lead to what they led to
+ *   watch   sends what is in flight, and adds files to epolls: all numbers lead
+ *           to what they led to
  *   finish  sets who gets signals, and takes locks; tasks that get them have to
  *           exist, and what is above all processes' numbers has to be closed
  */
@@ -41,8 +42,15 @@ import type { PipeImages } from "./pipe_images.ts";
 import { makeSignalfd } from "./signalfd.ts";
 import { makeTimerfd } from "./timerfd.ts";
 import { interfacesOf, makeInetSocket } from "./inet_socket.ts";
-import { makeUnixSockets } from "./make_unix_sockets.ts";
-import { NO_SOCKETS, type SocketImages } from "./socket_images.ts";
+import {
+  type FinishUnixSockets,
+  makeUnixSockets,
+} from "./make_unix_sockets.ts";
+import {
+  filesInFlight,
+  NO_SOCKETS,
+  type SocketImages,
+} from "./socket_images.ts";
 import { UnixTopology } from "./unix_topology.ts";
 import {
   makeDeadPidfds,
@@ -97,6 +105,8 @@ export interface FileImages extends PipeImages {
   readonly objects?: ObjectImages;
   readonly sockets?: SocketImages;
   readonly locks?: readonly file_lock_entry[];
+  /** Whether a process exists that is not of the tree. */
+  readonly exists?: (pid: number) => boolean;
 }
 
 /** Descriptors the agents were given, by the id of the file they stand for. */
@@ -130,6 +140,8 @@ export function restoreDescriptors(
     !seen.has(filesId) && seen.add(filesId)
   ).map((table) => new TablePlan(table, tree, above));
   for (const plan of plans) plan.open();
+  // What is in flight may be a socket with others in flight.
+  while (plans.some((plan) => plan.openFlight())) continue;
   for (const plan of plans) plan.fetch();
   for (const plan of plans) plan.watch();
   for (const plan of plans) plan.finish();
@@ -172,6 +184,9 @@ class TreePlan {
   readonly #unixGroups = new Map<number, number>();
   /** By such a first one, who has to make the group. */
   readonly #makers = new Map<number, number>();
+  readonly #pids: ReadonlySet<number>;
+  /** Ids of all that processes have, or that is in flight. */
+  readonly #held: ReadonlySet<number>;
   /** Numbers of network interfaces. */
   readonly interfaces: ReadonlyMap<string, number>;
   /** What epolls watch, by their ids. */
@@ -183,12 +198,12 @@ class TreePlan {
     readonly given: GivenDescriptors,
   ) {
     this.epolls = planEpolls(tables, images.files, this.objects);
+    this.#pids = new Set(tables.map(({ pid }) => pid));
+    const held = tables.flatMap(({ entries }) => entries.map(({ id }) => id));
+    this.#held = new Set([...held, ...filesInFlight(this.sockets, held)]);
     this.interfaces = interfacesOf(this.sockets.inet.values());
     this.#groupUnixSockets(tables);
-    const ids = new Set(
-      tables.flatMap(({ entries }) => entries.map(({ id }) => id)),
-    );
-    for (const id of ids) {
+    for (const id of this.#held) {
       if (given.get(id)?.reopen === false) continue;
       const key = this.#groupOf(id);
       const group = this.#groups.get(key);
@@ -223,11 +238,8 @@ class TreePlan {
       new Map(tables.toReversed().map(({ filesId, pid }) => [filesId, pid]))
         .values(),
     );
-    const held = new Set(
-      tables.flatMap(({ entries }) => entries.map(({ id }) => id)),
-    );
     const sockets = [...this.sockets.unix.values()].filter(({ entry }) =>
-      held.has(entry.id) && this.given.get(entry.id)?.reopen !== false
+      this.#held.has(entry.id) && this.given.get(entry.id)?.reopen !== false
     );
     for (const group of new UnixTopology(sockets).groups()) {
       const [{ entry: { id: first } }] = group;
@@ -237,6 +249,17 @@ class TreePlan {
         .find((pid) => pid !== undefined && pids.has(pid));
       if (maker !== undefined) this.#makers.set(first, maker);
     }
+  }
+
+  exists(pid: number): boolean {
+    return this.#pids.has(pid) || (this.images.exists?.(pid) ?? false);
+  }
+
+  /** Files in flight to the sockets that were made together with one. */
+  flightTo(id: number): number[] {
+    return this.group(id).flatMap((id) =>
+      this.sockets.unix.get(id)?.packets ?? []
+    ).flatMap(({ rights }) => rights);
   }
 
   /** The process that has to make it; undefined: the first that holds it. */
@@ -328,8 +351,10 @@ class TablePlan {
   readonly #firsts = new Map<number, fdinfo_entry>();
   /** Numbers that are open. */
   readonly #open = new Set<number>();
-  /** By ids, descriptors that are here only to be watched. */
-  readonly #forEpolls = new Map<number, number>();
+  /** By ids, descriptors that are here only to be watched or sent. */
+  readonly #borrowed = new Map<number, number>();
+  /** Sockets that files are in flight to, by one id of each group. */
+  readonly #unfilled = new Map<number, FinishUnixSockets>();
 
   constructor(
     { pid, programs, entries }: DescriptorTable,
@@ -371,6 +396,26 @@ class TablePlan {
     }
   }
 
+  /**
+   * Makes what is in flight to sockets of this process and nobody has made.
+   *
+   * @returns whether there was any
+   */
+  openFlight(): boolean {
+    const missing = [...this.#unfilled.keys()].flatMap((id) =>
+      this.#tree.flightTo(id)
+    ).filter((id) => !this.#isThere(id));
+    for (const id of missing) {
+      if (!this.#isThere(id)) this.#make(id);
+    }
+    return missing.length > 0;
+  }
+
+  #isThere(id: number): boolean {
+    const { given, made } = this.#tree;
+    return made.has(id) || given.get(id)?.reopen === false;
+  }
+
   fetch(): void {
     this.#table.program = this.#programs.fetch;
     const byOwner = new Map<number, fdinfo_entry[]>();
@@ -381,28 +426,30 @@ class TablePlan {
       if (entries === undefined) byOwner.set(pid, [entry]);
       else entries.push(entry);
     }
-    for (const entry of this.#neededForEpolls()) {
+    for (const entry of this.#neededForWork()) {
       const { pid } = this.#tree.made.get(entry.id)!;
       byOwner.set(pid, [...byOwner.get(pid) ?? [], entry]);
     }
     for (const [owner, entries] of byOwner) this.#fetchFrom(owner, entries);
   }
 
-  /** What epolls watch that are filled here, and is not here yet. */
-  #neededForEpolls(): fdinfo_entry[] {
-    return this.#epolls().flatMap(({ watched }) => watched).flatMap(
-      ({ file: id }) => {
-        const made = this.#tree.made.get(id);
-        if (
-          made === undefined || made.pid === this.#pid ||
-          this.#firsts.has(id) || this.#forEpolls.has(id)
-        ) return [];
-        const fd = this.#table.temporary();
-        this.#forEpolls.set(id, fd);
-        const { type } = this.#tree.file(id);
-        return [{ id, fd, flags: FD_CLOEXEC, type }];
-      },
-    );
+  /** What epolls watch or sockets are sent here, and is not here yet. */
+  #neededForWork(): fdinfo_entry[] {
+    return [
+      ...this.#epolls().flatMap(({ watched }) => watched)
+        .map(({ file }) => file),
+      ...[...this.#unfilled.keys()].flatMap((id) => this.#tree.flightTo(id)),
+    ].flatMap((id) => {
+      const made = this.#tree.made.get(id);
+      if (
+        made === undefined || made.pid === this.#pid ||
+        this.#firsts.has(id) || this.#borrowed.has(id)
+      ) return [];
+      const fd = this.#table.temporary();
+      this.#borrowed.set(id, fd);
+      const { type } = this.#tree.file(id);
+      return [{ id, fd, flags: FD_CLOEXEC, type }];
+    });
   }
 
   #epolls(): { fd: number; watched: readonly WatchedFile[] }[] {
@@ -415,6 +462,9 @@ class TablePlan {
   watch(): void {
     const { watch: program, disarmed } = this.#programs;
     this.#table.program = program;
+    for (const finish of this.#unfilled.values()) {
+      finish((id) => this.#placeOf(id));
+    }
     const entries = new Map(this.#entries.map((entry) => [entry.fd, entry]));
     for (const { fd, watched } of this.#epolls()) {
       disarmed.push(...watch(
@@ -437,7 +487,7 @@ class TablePlan {
   /** A descriptor that is here. */
   #placeOf(id: number): number {
     const { given, made } = this.#tree;
-    return this.#firsts.get(id)?.fd ?? this.#forEpolls.get(id) ??
+    return this.#firsts.get(id)?.fd ?? this.#borrowed.get(id) ??
       made.get(id)?.fd ?? given.get(id)!.fd;
   }
 
@@ -499,10 +549,12 @@ class TablePlan {
     const { unix, inet } = tree.sockets;
     if (tree.given.has(id)) this.#openPath(wanted[0]);
     else if (usk !== undefined) {
-      makeUnixSockets(
+      const finish = makeUnixSockets(
         table,
         wanted.map((one) => ({ ...one, ...unix.get(one.id)! })),
+        { pid: this.#pid, exists: (pid) => tree.exists(pid) },
       );
+      if (finish !== undefined) this.#unfilled.set(id, finish);
     } else if (isk !== undefined) {
       const socket = inet.get(id)!;
       makeInetSocket(table, wanted[0], socket, tree.interfaces);

@@ -16,6 +16,8 @@ export interface PacketImage {
   readonly sender: ckpt_credentials_entry | undefined;
   /** Of the socket it was sent from. */
   readonly name: Uint8Array | undefined;
+  /** Ids of the files that came with it (SCM_RIGHTS). */
+  readonly rights: readonly number[];
 }
 
 export interface UnixSocketImage {
@@ -66,8 +68,9 @@ export function readSocketImages(
       inet.set(id, { entry: isk, extension, stream });
     }
     if (usk === undefined) continue;
-    const packets = (queues.get(id) ?? []).map(({ extra }, i) => ({
+    const packets = (queues.get(id) ?? []).map(({ extra, scm }, i) => ({
       bytes: extra,
+      rights: scm.flatMap(({ rights }) => rights),
       sender: extension.packets[i]?.sender,
       name: extension.packets[i]?.name,
     }));
@@ -88,7 +91,6 @@ export function withoutConnections({ unix, inet }: SocketImages): SocketImages {
 
 /** What no version of an image that we restore has. */
 export function unsupportedSockets(
-  set: ImageSet,
   { unix, inet }: SocketImages,
 ): Reason[] {
   const reasons: Reason[] = [];
@@ -106,16 +108,38 @@ export function unsupportedSockets(
       reasons.push({ object: `socket:[${entry.ino}]`, why });
     }
   }
-  for (const { id_for, scm } of set.read("sk-queues", undefined) ?? []) {
-    if (scm.length > 0) {
-      reasons.push({
-        object: `socket:[${unix.get(id_for)?.entry.ino}]`,
-        why: "descriptors are in flight in it (SCM_RIGHTS), which is not " +
-          "supported yet",
-      });
-    }
-  }
   return reasons;
+}
+
+/** Whether descriptors are in flight to it. */
+export function carriesFiles({ packets }: UnixSocketImage): boolean {
+  return packets.some(({ rights }) => rights.length > 0);
+}
+
+/**
+ * The files that are in flight in sockets, or in sockets that are in flight
+ * there.
+ *
+ * @param held ids of what processes have
+ */
+export function filesInFlight(
+  { unix }: SocketImages,
+  held: Iterable<number>,
+): number[] {
+  const seen = new Set(held);
+  const found: number[] = [];
+  const look = (id: number) => {
+    for (const { rights } of unix.get(id)?.packets ?? []) {
+      for (const file of rights) {
+        if (seen.has(file)) continue;
+        seen.add(file);
+        found.push(file);
+        look(file);
+      }
+    }
+  };
+  for (const id of [...seen]) look(id);
+  return found;
 }
 
 const TCP = 6;

@@ -13,7 +13,6 @@ import {
   syscallBuffer0,
   SyscallError,
 } from "../ffi/syscall.ts";
-import type { FdInfo } from "../proc/fdinfo.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -32,10 +31,12 @@ import {
   SOL_SOCKET,
 } from "./socket_options.ts";
 import {
+  memoryOfOneMessage,
   type QueuedPacket,
   readUnixQueue,
   SOCK,
   UnreadableQueue,
+  withRightsAtEnd,
 } from "./unix_queue.ts";
 import {
   AF_UNIX,
@@ -194,13 +195,30 @@ function identity(ino: number, { dev }: Pick<FileStatus, "dev">): PipeIdentity {
   };
 }
 
+/** Whether descriptors are in flight in one of them (scm_fds of fdinfo). */
+export function hasFlight(
+  processes: readonly {
+    readonly descriptors: readonly {
+      readonly info: { readonly extra: readonly string[] };
+    }[];
+  }[],
+): boolean {
+  return processes.some(({ descriptors }) =>
+    descriptors.some(({ info: { extra } }) =>
+      extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))
+    )
+  );
+}
+
 /** Every socket of a tree, to judge each by its neighbours. */
 export class TreeSockets {
   readonly #unix: ReadonlyMap<number, SeenUnixSocket>;
 
+  /** @param hasUnseen there may be others, in flight, that were not seen yet */
   constructor(
-    processes: readonly SocketHolder[],
+    readonly processes: readonly SocketHolder[],
     readonly options: ConnectionOptions = {},
+    readonly hasUnseen = false,
   ) {
     this.#unix = new Map(
       [...socketsOf(processes)].flatMap(({ socket }) =>
@@ -211,9 +229,8 @@ export class TreeSockets {
 
   /** @returns why a socket cannot be saved, undefined when it can */
   problem(
-    { link, info, status }: {
+    { link, status }: {
       readonly link: string;
-      readonly info: FdInfo;
       readonly status: FileStatus;
     },
     socket: SeenSocket,
@@ -221,13 +238,6 @@ export class TreeSockets {
   ): SocketProblem | undefined {
     if (socket.family === "other") return { why: socket.why };
     const holder = outside.holder({ link, status });
-    const { extra } = info;
-    if (extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))) {
-      return {
-        why: "descriptors are in flight in it (SCM_RIGHTS), which is not " +
-          "supported yet",
-      };
-    }
     if (socket.family === "unix") {
       const others = this.neighbours(outside, status);
       const why = unixSocketProblem(socket, others);
@@ -242,6 +252,27 @@ export class TreeSockets {
     };
   }
 
+  /**
+   * Sees to it that the names in datagrams are those of sockets of the tree.
+   *
+   * @throws CkptError
+   */
+  confirmSenders(queues: SocketQueues): void {
+    const names = [...this.#unix.values()].map(({ diag }) => diag.name);
+    for (const { pid, fd, link, socket } of socketsOf(this.processes)) {
+      if (socket.family !== "unix" || socket.diag.peer !== undefined) continue;
+      for (const { name } of queues.get(socket.diag.ino) ?? []) {
+        if (name.length === 0) continue;
+        if (names.some((other) => equalNames(other, name))) continue;
+        throw refusal(
+          `descriptor ${fd} (${link}) of task ${pid}`,
+          `it holds a packet of ${nameText(name)}, a socket that is not part ` +
+            "of the program; that is not supported yet",
+        );
+      }
+    }
+  }
+
   neighbours(
     outside?: OutsideHolders,
     status: Pick<FileStatus, "dev"> = { dev: 0n },
@@ -249,6 +280,7 @@ export class TreeSockets {
     return {
       of: (ino) => this.#unix.get(ino),
       all: () => this.#unix.values(),
+      mayBeUnseen: this.hasUnseen,
       holder: (ino) => {
         const holder = outside?.holder(identity(ino, status));
         return holder &&
@@ -261,9 +293,11 @@ export class TreeSockets {
 /** What was queued in each, by its inode. */
 export type SocketQueues = ReadonlyMap<number, readonly QueuedPacket[]>;
 
+export const NO_QUEUES: SocketQueues = new Map();
+
 /**
  * Reads the queues of Unix sockets; nothing is taken out. The tree has to stand
- * still.
+ * still. What came with packets (SCM_RIGHTS) is open in ckpt then.
  *
  * @throws CkptError naming the socket that cannot be saved
  */
@@ -272,26 +306,41 @@ export function readSocketQueues(
 ): SocketQueues {
   const queues = new Map<number, readonly QueuedPacket[]>();
   const others = new TreeSockets(processes).neighbours();
-  const names = [...others.all()].map(({ diag }) => diag.name);
   for (const { pid, fd, link, socket } of socketsOf(processes)) {
     // What has an error is read only where its peer has left one.
     if (socket.family !== "unix" || !hasQueue(socket)) continue;
     const object = `descriptor ${fd} (${link}) of task ${pid}`;
     const packets = readQueue(pid, fd, socket, object);
     if (packets.length === 0) continue;
-    const isOpenToAll = socket.diag.peer === undefined;
-    for (const { name } of packets) {
-      if (!isOpenToAll || name.length === 0) continue;
-      if (names.some((other) => equalNames(other, name))) continue;
-      throw refusal(
-        object,
-        `it holds a packet of ${nameText(name)}, a socket that is not part ` +
-          "of the program; that is not supported yet",
-      );
-    }
-    queues.set(socket.diag.ino, packets);
+    const { ino, peer, type } = socket.diag;
+    queues.set(
+      ino,
+      type === SOCK.STREAM
+        ? placeRights(packets, others.of(peer ?? 0)?.unread)
+        : packets,
+    );
   }
   return queues;
+}
+
+/**
+ * Decides with which bytes of a stream descriptors are sent again.
+ *
+ * @param memory of all that the sender has sent; undefined: it is gone
+ */
+function placeRights(
+  packets: readonly QueuedPacket[],
+  memory: number | undefined,
+): readonly QueuedPacket[] {
+  if (packets.every(({ rights }) => rights.length === 0)) return packets;
+  const ofOneCallEach = packets.reduce(
+    (sum, { bytes }) => sum + memoryOfOneMessage(bytes.length),
+    0,
+  );
+  if (ofOneCallEach === memory) return packets;
+  return packets.flatMap((packet) =>
+    packet.rights.length === 0 ? [packet] : withRightsAtEnd(packet)
+  );
 }
 
 function readQueue(

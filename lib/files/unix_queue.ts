@@ -4,7 +4,7 @@
  * peeking (SO_PEEK_OFF) is moved for the moment.
  */
 import { EAGAIN } from "../ffi/errno.ts";
-import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
+import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
 import { getInt, setInt, SO, SOL_SOCKET } from "./socket_options.ts";
 
@@ -16,18 +16,26 @@ export interface QueuedPacket {
   readonly sender: ckpt_credentials_entry | undefined;
   /** Name of the sending socket of a datagram; empty: it has none. */
   readonly name: Uint8Array<ArrayBuffer>;
+  /** Descriptors that came with it (SCM_RIGHTS), now of ckpt's own. */
+  readonly rights: readonly number[];
 }
 
+const AF_UNIX = 1n;
 const MSG_OOB = 1;
 const MSG_PEEK = 2;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
+const MSG_CMSG_CLOEXEC = 0x40000000;
 const FIONREAD = 0x541bn;
+const SIOCOUTQ = 0x5411n;
+const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
+const SCM_PIDFD = 4;
 const CONTROL_HEADER = 16;
 const SUN_PATH = 2;
 const LONGEST_NAME = 110;
-const ROOM_FOR_CONTROL = 256;
+/** The kernel sends no more than 253 descriptors at once (SCM_MAX_FD). */
+const ROOM_FOR_CONTROL = 2048;
 const ROOM_FOR_PACKET = 1 << 18;
 
 /** Says why a queue cannot be saved. */
@@ -45,20 +53,29 @@ export function readUnixQueue(
   type: number,
   ended: boolean,
 ): QueuedPacket[] {
-  return type === SOCK.STREAM
-    ? readStream(fd)
-    : readPackets(fd, type === SOCK.SEQPACKET && ended);
+  const read = () =>
+    type === SOCK.STREAM
+      ? readStream(fd)
+      : readPackets(fd, type === SOCK.SEQPACKET && ended);
+  return getInt(fd, SOL_SOCKET, SO.PEEK_OFF) === NO_OFFSET
+    ? read()
+    : peekFrom(fd, NO_OFFSET, read);
 }
 
 /** FIONREAD: bytes of a stream, or of the first packet. */
 export function queuedBytes(fd: number): number {
+  return askCount(fd, FIONREAD);
+}
+
+/** SIOCOUTQ: memory of what a Unix socket has sent and nobody has read yet. */
+export function memoryInFlight(fd: number): number {
+  return askCount(fd, SIOCOUTQ);
+}
+
+function askCount(fd: number, request: bigint): number {
   const count = new Int32Array(1);
-  syscall(
-    "ioctl",
-    BigInt(fd),
-    FIONREAD,
-    addressOf(new Uint8Array(count.buffer)),
-  );
+  const bytes = new Uint8Array(count.buffer);
+  syscall("ioctl", BigInt(fd), request, addressOf(bytes));
   return count[0];
 }
 
@@ -73,19 +90,84 @@ function readStream(fd: number): QueuedPacket[] {
   const buffer = new Uint8Array(length);
   const first = receive(fd, buffer);
   if (first.bytes.length === length) return [first];
-  // Bytes of one sender end where those of another begin.
-  return peekOn(fd, () => {
-    const packets: QueuedPacket[] = [];
-    for (let done = 0; done < length;) {
-      const packet = receive(fd, buffer);
-      if (packet.bytes.length === 0) {
-        throw new UnreadableQueue("the kernel does not tell all it holds");
+  closeRights([first]);
+  // Bytes of one sender end where those of another begin, and those that
+  // descriptors came with are the last of a look.
+  return peekFrom(fd, 0, () =>
+    collect((packets) => {
+      for (let done = 0; done < length;) {
+        const packet = receive(fd, buffer);
+        packets.push(packet);
+        if (packet.bytes.length === 0) {
+          throw new UnreadableQueue("the kernel does not tell all it holds");
+        }
+        done += packet.bytes.length;
       }
-      done += packet.bytes.length;
-      packets.push(packet);
-    }
+    }));
+}
+
+/**
+ * Of bytes of a stream that were sent by several calls, only those of the last
+ * came with the descriptors, and nobody can tell where they begin. A receiver
+ * that reads as much at once as was sent gets them right with the last byte.
+ */
+export function withRightsAtEnd(packet: QueuedPacket): QueuedPacket[] {
+  const last = packet.bytes.length - 1;
+  if (last <= 0) return [packet];
+  return [
+    { ...packet, bytes: packet.bytes.slice(0, last), rights: [] },
+    { ...packet, bytes: packet.bytes.slice(last) },
+  ];
+}
+
+/** Gathers packets; when that fails, descriptors that came with them go. */
+function collect(read: (packets: QueuedPacket[]) => void): QueuedPacket[] {
+  const packets: QueuedPacket[] = [];
+  try {
+    read(packets);
     return packets;
-  });
+  } catch (error) {
+    closeRights(packets);
+    throw error;
+  }
+}
+
+function closeRights(packets: readonly QueuedPacket[]): void {
+  for (const { rights } of packets) rights.forEach(close);
+}
+
+const probes = new Map<number, number>();
+
+/** The {@link memoryInFlight} of a socket that has sent this by one call. */
+export function memoryOfOneMessage(bytes: number): number {
+  let known = probes.get(bytes);
+  if (known === undefined) {
+    const pair = new Int32Array(2);
+    syscall(
+      "socketpair",
+      AF_UNIX,
+      BigInt(SOCK.STREAM | O.CLOEXEC),
+      0n,
+      addressOf(new Uint8Array(pair.buffer)),
+    );
+    try {
+      const message = new Uint8Array(bytes);
+      syscall(
+        "sendto",
+        BigInt(pair[0]),
+        addressOf(message),
+        BigInt(bytes),
+        BigInt(MSG_DONTWAIT),
+        0n,
+        0n,
+      );
+      known = memoryInFlight(pair[0]);
+    } finally {
+      pair.forEach(close);
+    }
+    probes.set(bytes, known);
+  }
+  return known;
 }
 
 function holdsUrgentByte(fd: number): boolean {
@@ -101,31 +183,39 @@ function holdsUrgentByte(fd: number): boolean {
 /** @param endless whether an empty queue gives no bytes instead of EAGAIN */
 function readPackets(fd: number, endless: boolean): QueuedPacket[] {
   const first = tryReceive(fd, new Uint8Array(0));
-  if (first === undefined || endless && first.length === 0) return [];
-  return peekOn(fd, () => {
-    // From an offset on, a packet without bytes is seen but once.
-    const packets: QueuedPacket[] = first.length === 0 ? [first] : [];
-    let buffer = new Uint8Array(ROOM_FOR_PACKET);
-    for (let offset = 0;;) {
-      const packet = tryReceive(fd, buffer);
-      if (packet === undefined || endless && packet.length === 0) {
-        return packets;
+  if (first === undefined || endless && isEnd(first)) return [];
+  return peekFrom(fd, 0, () =>
+    collect((packets) => {
+      // From an offset on, a packet without bytes is seen but once.
+      if (first.length === 0) packets.push(first);
+      else closeRights([first]);
+      let buffer = new Uint8Array(ROOM_FOR_PACKET);
+      for (let offset = 0;;) {
+        const packet = tryReceive(fd, buffer);
+        if (packet === undefined || endless && isEnd(packet)) return;
+        if (packet.length > buffer.length) {
+          closeRights([packet]);
+          buffer = new Uint8Array(packet.length);
+          setInt(fd, SOL_SOCKET, SO.PEEK_OFF, offset);
+          continue;
+        }
+        offset += packet.length;
+        packets.push(packet);
       }
-      if (packet.length > buffer.length) {
-        buffer = new Uint8Array(packet.length);
-        setInt(fd, SOL_SOCKET, SO.PEEK_OFF, offset);
-        continue;
-      }
-      offset += packet.length;
-      packets.push(packet);
-    }
-  });
+    }));
 }
 
-/** With an offset that each look moves on, from the beginning. */
-function peekOn<T>(fd: number, read: () => T): T {
+function isEnd({ length, rights }: Received): boolean {
+  return length === 0 && rights.length === 0;
+}
+
+/** SO_PEEK_OFF of a socket whose looks all begin at the first byte. */
+const NO_OFFSET = -1;
+
+/** With an offset that each look moves on, unless it is {@link NO_OFFSET}. */
+function peekFrom<T>(fd: number, offset: number, read: () => T): T {
   const before = getInt(fd, SOL_SOCKET, SO.PEEK_OFF);
-  setInt(fd, SOL_SOCKET, SO.PEEK_OFF, 0);
+  setInt(fd, SOL_SOCKET, SO.PEEK_OFF, offset);
   try {
     return read();
   } finally {
@@ -176,34 +266,41 @@ function receive(
       "recvmsg",
       BigInt(fd),
       addressOf(new Uint8Array(message.buffer)),
-      BigInt(flags | MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT),
+      BigInt(flags | MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_CMSG_CLOEXEC),
     ),
   );
   return {
     length,
     bytes: buffer.slice(0, length),
-    sender: readCredentials(control.subarray(0, Number(message[5]))),
+    ...readControl(control.subarray(0, Number(message[5]))),
     name: name.slice(SUN_PATH, Math.max(SUN_PATH, Number(message[1]))),
   };
 }
 
-/** Of the control messages (cmsg(3)), the one with credentials. */
-function readCredentials(
+/** Control messages (cmsg(3)); pidfds of senders are closed. */
+function readControl(
   control: Uint8Array<ArrayBuffer>,
-): ckpt_credentials_entry | undefined {
+): Pick<QueuedPacket, "sender" | "rights"> {
   const view = new DataView(control.buffer, control.byteOffset, control.length);
+  let sender: ckpt_credentials_entry | undefined;
+  const rights: number[] = [];
   for (let at = 0; at + CONTROL_HEADER <= control.length;) {
     const length = Number(view.getBigUint64(at, true));
     const level = view.getInt32(at + 8, true);
     const type = view.getInt32(at + 12, true);
+    const content = at + CONTROL_HEADER;
+    const words = Math.floor((length - CONTROL_HEADER) / 4);
+    const word = (i: number) => view.getUint32(content + 4 * i, true);
     if (level === SOL_SOCKET && type === SCM_CREDENTIALS) {
-      return {
-        pid: view.getUint32(at + CONTROL_HEADER, true),
-        uid: view.getUint32(at + CONTROL_HEADER + 4, true),
-        gid: view.getUint32(at + CONTROL_HEADER + 8, true),
-      };
+      sender = { pid: word(0), uid: word(1), gid: word(2) };
+    } else if (level === SOL_SOCKET && type === SCM_RIGHTS) {
+      for (let i = 0; i < words; i++) rights.push(word(i));
+    } else if (level === SOL_SOCKET && type === SCM_PIDFD) {
+      const pidfd = word(0) | 0;
+      // The process of a sender may be gone: an error in its stead.
+      if (pidfd >= 0) close(pidfd);
     }
     at += (length + 7) & ~7;
   }
-  return undefined;
+  return { sender, rights };
 }

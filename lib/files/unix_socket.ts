@@ -3,7 +3,6 @@
  * files.img. make_unix_sockets.ts makes them again.
  */
 import {
-  addressOf,
   close,
   type FileStatus,
   readLink,
@@ -28,7 +27,7 @@ import {
   type SocketOptions,
   SOL_SOCKET,
 } from "./socket_options.ts";
-import { SOCK } from "./unix_queue.ts";
+import { memoryInFlight, SOCK } from "./unix_queue.ts";
 
 export const AF_UNIX = 1;
 /** net/tcp_states.h. */
@@ -45,7 +44,7 @@ export interface SeenUnixSocket {
   readonly file: BoundFile | undefined;
   /** poll(2) tells of an error that nobody has asked for yet. */
   readonly hasError: boolean;
-  /** Bytes that it has sent and its peer has not read; only some count. */
+  /** Memory of what it has sent and its peer has not read; of some types. */
   readonly unread: number;
 }
 
@@ -62,7 +61,6 @@ export interface BoundFile {
 }
 
 const SIOCUNIXFILE = 0x89e0n;
-const SIOCOUTQ = 0x5411n;
 const PERMISSIONS = 0o7777;
 /** What SO_PEERCRED says where nobody has connected. */
 const NOBODY = 0xffffffff;
@@ -88,20 +86,8 @@ export function lookAtUnixSocket(
     peer: uid === NOBODY ? undefined : { pid, uid, gid },
     file: isPath(diag.name) ? lookAtFile(fd, diag.name) : undefined,
     hasError,
-    unread: diag.state === STATE.ESTABLISHED ? unreadByPeer(fd) : 0,
+    unread: diag.state === STATE.ESTABLISHED ? memoryInFlight(fd) : 0,
   };
-}
-
-function unreadByPeer(fd: number): number {
-  const count = new Int32Array(1);
-  const bytes = new Uint8Array(count.buffer);
-  syscall(
-    "ioctl",
-    BigInt(fd),
-    SIOCOUTQ,
-    addressOf(bytes),
-  );
-  return count[0];
 }
 
 /** A name that is a path, not an abstract one. */
@@ -218,6 +204,8 @@ export interface UnixNeighbours {
   readonly all: () => Iterable<SeenUnixSocket>;
   /** "task 12 (name) outside of the program" that holds a socket. */
   readonly holder: (ino: number) => string | undefined;
+  /** There may be others of the tree, in flight. */
+  readonly mayBeUnseen: boolean;
 }
 
 /** @returns why it cannot be saved, undefined when it can */
@@ -244,7 +232,9 @@ export function unixSocketProblem(
           "supported yet"
         : file?.why;
     }
-    if (type !== SOCK.DGRAM && diag.shutdown !== SHUT_BOTH) {
+    if (
+      type !== SOCK.DGRAM && diag.shutdown !== SHUT_BOTH && !others.mayBeUnseen
+    ) {
       return "it waits to be accepted by a process outside of the program";
     }
     if (type === SOCK.DGRAM && hasError) return UNREAD_ERROR;
@@ -252,6 +242,7 @@ export function unixSocketProblem(
   }
   const peer = others.of(diag.peer);
   if (peer === undefined) {
+    if (others.mayBeUnseen && others.holder(diag.peer) === undefined) return;
     return `its peer is a socket of ${outside(diag.peer)}`;
   }
   if (hasError) return UNREAD_ERROR;
@@ -294,6 +285,7 @@ function pendingProblem(
 ): string | undefined {
   for (const ino of pending) {
     if (ino !== 0 && others.of(ino) === undefined) {
+      if (others.mayBeUnseen && others.holder(ino) === undefined) return;
       return `a connection of ${outside(ino)} waits to be accepted`;
     }
   }

@@ -45,6 +45,7 @@ Deno.test("what belongs together is one group, and nothing else", () => {
       bytes: new Uint8Array(1),
       sender: undefined,
       name: Uint8Array.of(0, 66),
+      rights: [],
     }],
   });
   const topology = new UnixTopology([

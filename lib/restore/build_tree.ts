@@ -6,6 +6,7 @@
 import { CkptError, EXIT } from "../error.ts";
 import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { pause } from "../ffi/pause.ts";
+import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
 import { readMountInfo, readStat } from "../proc/read.ts";
@@ -201,6 +202,7 @@ function descriptorPrograms(
       objects: readObjectImages(images.set),
       sockets: images.sockets,
       locks: images.locks,
+      exists: taskExists,
     },
     new Map(
       [...given.byFile].map(([id, { fd, reopen }]) => [

@@ -22,7 +22,7 @@ export interface Given {
 
 /** Finds a descriptor for every file that needs one. */
 export function chooseGiven(
-  images: Pick<TreeImages, "set" | "descriptors" | "files" | "terminals">,
+  images: Pick<TreeImages, "set" | "open" | "files" | "terminals">,
   options: RestoreOptions,
 ): Given {
   const byFile = new Map<number, { fd: number; reopen: boolean }>();
@@ -31,8 +31,7 @@ export function chooseGiven(
   const terminals = images.set.read("tty-info", undefined) ?? [];
   const own = infosOf(images.terminals);
   const { external } = readPipeImages(images.set);
-  const wanted = new Set(images.descriptors.map(({ id }) => id));
-  for (const id of wanted) {
+  for (const id of images.open) {
     const file = images.files.get(id)!;
     const keys = keysOf(file, images.files, terminals);
     const inherited = options.inheritFd.find(({ key }) => keys.includes(key));

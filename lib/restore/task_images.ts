@@ -27,6 +27,7 @@ import { TASK_STATE } from "../image/validate/tree.ts";
 import { pagesName } from "../image/kinds.ts";
 import { isSegment, MAP } from "../mm/vma.ts";
 import {
+  filesInFlight,
   readSocketImages,
   type SocketImages,
   unsupportedSockets,
@@ -80,8 +81,8 @@ export interface TreeImages {
   /** Those that live, in the same order. */
   readonly processes: readonly TaskImages[];
   readonly zombies: readonly ZombieImage[];
-  /** Those of all processes. */
-  readonly descriptors: readonly fdinfo_entry[];
+  /** Ids of the files that processes have open, or that are in flight. */
+  readonly open: ReadonlySet<number>;
   readonly files: ReadonlyMap<number, file_entry>;
   readonly shared: readonly SharedObject[];
   readonly memfds: readonly MemfdImage[];
@@ -187,7 +188,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
     set.require("files", undefined).map((entry) => [entry.id, entry]),
   );
   const sockets = readSocketImages(set, files);
-  reasons.push(...unsupportedSockets(set, sockets));
+  reasons.push(...unsupportedSockets(sockets));
   const locks = set.read("filelocks", undefined) ?? [];
   reasons.push(...unsupportedLocks(locks));
   const remaps = readRemaps(set, files);
@@ -222,6 +223,19 @@ export function readTreeImages(set: ImageSet): TreeImages {
   if (processes[0]?.pid !== tree[0].pid) {
     refuse("pstree.img", `its root, process ${tree[0].pid}, has ended`);
   }
+  const held = processes.flatMap(({ descriptors }) =>
+    descriptors.map(({ id }) => id)
+  );
+  const flight = filesInFlight(sockets, held);
+  for (const id of flight) {
+    const { type } = files.get(id)!;
+    if (RESTORED_KINDS.has(type)) continue;
+    refuse(
+      `files.img, id ${id}, in flight (SCM_RIGHTS)`,
+      `its kind ${nameOfKind(type)} is not supported yet`,
+    );
+  }
+  const open = new Set([...held, ...flight]);
   if (reasons.length > 0) {
     throw new CkptError(EXIT.refused, action(set), reasons);
   }
@@ -238,9 +252,9 @@ export function readTreeImages(set: ImageSet): TreeImages {
     tree,
     processes,
     zombies,
-    descriptors: processes.flatMap(({ descriptors }) => descriptors),
+    open,
     shared: [...shared.values()],
-    memfds: readMemfds(set, files, processes),
+    memfds: readMemfds(set, files, open, processes),
   };
 }
 
@@ -248,13 +262,16 @@ export function readTreeImages(set: ImageSet): TreeImages {
 function readMemfds(
   set: ImageSet,
   files: ReadonlyMap<number, file_entry>,
-  processes: readonly Pick<TaskImages, "descriptors" | "mm">[],
+  open: ReadonlySet<number>,
+  processes: readonly Pick<TaskImages, "mm">[],
 ): MemfdImage[] {
-  const used = new Set(processes.flatMap(({ descriptors, mm }) => [
-    ...descriptors.map(({ id }) => id),
-    ...mm.vmas.filter(({ status }) => (status & VMA_STATUS.MEMFD) !== 0)
-      .map(({ shmid }) => Number(shmid)),
-  ]));
+  const used = new Set([
+    ...open,
+    ...processes.flatMap(({ mm }) =>
+      mm.vmas.filter(({ status }) => (status & VMA_STATUS.MEMFD) !== 0)
+        .map(({ shmid }) => Number(shmid))
+    ),
+  ]);
   return (set.read("memfd", undefined) ?? []).flatMap((entry) => {
     const ids = [...files.values()].filter(({ id, memfd }) =>
       used.has(id) && memfd !== undefined &&

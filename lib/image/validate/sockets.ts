@@ -29,6 +29,9 @@ const LONGEST_FILTER = 4096;
 /** IFNAMSIZ, with a zero at the end. */
 const LONGEST_INTERFACE = 15;
 const LONGEST_OPTION = 64;
+const SCM_RIGHTS = 1;
+/** SCM_MAX_FD of the kernel's include/net/scm.h. */
+const MOST_RIGHTS = 253;
 const TCP = 6;
 const STREAM = 1;
 /** ESTABLISHED, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING. */
@@ -67,7 +70,11 @@ export function checkSockets(
     connections.add(isk.ino);
     checkStream(findings, isk, wrong);
   });
-  checkQueues(findings, new Set([...unix.values()].map(({ id }) => id)));
+  checkQueues(
+    findings,
+    new Set([...unix.values()].map(({ id }) => id)),
+    new Set(files.map(({ id }) => id)),
+  );
   checkExtensions(findings, sockets, unix);
 }
 
@@ -186,10 +193,27 @@ function checkCommon(
   }
 }
 
-function checkQueues(findings: Findings, unix: ReadonlySet<number>): void {
-  (findings.read("sk-queues", undefined) ?? []).forEach(({ id_for }, i) => {
-    if (unix.has(id_for)) return;
-    findings.add(QUEUES, i, "id_for", `${id_for} is no Unix socket`);
+function checkQueues(
+  findings: Findings,
+  unix: ReadonlySet<number>,
+  files: ReadonlySet<number>,
+): void {
+  const queues = findings.read("sk-queues", undefined) ?? [];
+  queues.forEach(({ id_for, scm }, i) => {
+    if (!unix.has(id_for)) {
+      findings.add(QUEUES, i, "id_for", `${id_for} is no Unix socket`);
+    }
+    if (scm.length > 1 || scm.some(({ type }) => type !== SCM_RIGHTS)) {
+      findings.add(QUEUES, i, "scm", "holds more than one SCM_RIGHTS");
+    }
+    const rights = scm.flatMap(({ rights }) => rights);
+    if (rights.length > MOST_RIGHTS) {
+      findings.add(QUEUES, i, "scm.rights", `has ${rights.length} files`);
+    }
+    for (const id of rights) {
+      if (files.has(id)) continue;
+      findings.add(QUEUES, i, "scm.rights", `${id} is no file of files.img`);
+    }
   });
 }
 
