@@ -156,6 +156,19 @@ const sockets = {
   ckpt_read_connections: { parameters: ["buffer", "u64"], result: "i64" },
 } as const;
 
+const archive = {
+  ckpt_archive_append: {
+    parameters: ["buffer", "buffer", "i32", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_archive_end: { parameters: ["buffer"], result: "i64" },
+  ckpt_archive_take: {
+    parameters: ["buffer", "buffer", "i32", "u64", "u64"],
+    result: "i64",
+  },
+  ckpt_archive_finish: { parameters: ["buffer"], result: "i64" },
+} as const;
+
 const waiting = {
   /** A system call made beside JavaScript, which goes on meanwhile. */
   syscall_beside: {
@@ -181,6 +194,7 @@ const GROUPS = {
   restore,
   guard,
   sockets,
+  archive,
   waiting,
   cpu,
 };

@@ -176,12 +176,12 @@ function removeAcls(
  * immutable file takes nothing more.
  *
  * @param fd O_PATH
- * @param name for errors
+ * @param action what is being done, for errors: "making the deleted file /x"
  * @throws CkptError naming the attribute
  */
 export function setAttributes(
   fd: number,
-  name: string,
+  action: string,
   attributes: Attributes,
 ): void {
   const { uid, gid, mode, xattrs, inodeFlags } = attributes;
@@ -192,7 +192,7 @@ export function setAttributes(
       call();
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      throw new CkptError(EXIT.failed, `making the deleted file ${name}`, [{
+      throw new CkptError(EXIT.failed, action, [{
         object: what,
         why: describeErrno(error.errno),
       }], { cause: error });

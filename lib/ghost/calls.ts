@@ -373,7 +373,10 @@ export function namesIn(directory: string): { name: string; ino: bigint }[] {
   }
 }
 
-function readNames(directory: number): { name: string; ino: bigint }[] {
+/** The same of an open directory, "." and ".." among them; it is read once. */
+export function readNames(
+  directory: number,
+): { name: string; ino: bigint }[] {
   const names: { name: string; ino: bigint }[] = [];
   const buffer = new Uint8Array(DIRENT_BYTES);
   const view = new DataView(buffer.buffer);

@@ -189,7 +189,7 @@ export class MadeFiles implements Disposable {
           }),
       );
     }
-    setAttributes(fd, path, ghost.attributes);
+    setAttributes(fd, `making the deleted file ${path}`, ghost.attributes);
     if ((ghost.attributes.mode & S_IF.MT) === S_IF.IFO) {
       this.#fifos.set(fd, ghost);
     }
@@ -268,7 +268,7 @@ export class MadeFiles implements Disposable {
     } finally {
       close(own);
     }
-    setAttributes(fd, path, ghost.attributes);
+    setAttributes(fd, `making the deleted file ${path}`, ghost.attributes);
   }
 
   /**

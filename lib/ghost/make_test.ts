@@ -245,7 +245,7 @@ Deno.test("attributes come back: owner, mode, times, extended attributes, flags 
     inodeFlags: FS_NODUMP_FL,
   };
   const at = `/proc/self/fd/${fd}`;
-  setAttributes(fd, "file", wanted);
+  setAttributes(fd, "making a file", wanted);
   const image = await save(place, [fd]);
   using made = await make(image);
   const again = `/proc/self/fd/${made.byFile.get(image.ids[0])!.fd}`;

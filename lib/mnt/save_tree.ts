@@ -1,0 +1,172 @@
+/** Writes a tree of files, all of a file system's, into an archive. */
+import {
+  addressOf,
+  close,
+  deviceNumbers,
+  type FileStatus,
+  O,
+  S_IF,
+  stat,
+  syscallBuffer1,
+} from "../ffi/syscall.ts";
+import { decodeText } from "../ffi/text.ts";
+import {
+  hasInodeFlags,
+  readInodeFlags,
+  readXattrs,
+} from "../ghost/attributes.ts";
+import { readNames, statx } from "../ghost/calls.ts";
+import { dataSegments } from "../ghost/content.ts";
+import type { ArchiveWriter } from "./archive.ts";
+import { openBelow } from "./below.ts";
+import {
+  encodeEntry,
+  type FileType,
+  paddingAfter,
+  type PlacedSocket,
+  TAR_END,
+  type TreeEntry,
+} from "./tar.ts";
+
+const TYPES: Readonly<Record<number, FileType>> = {
+  [S_IF.REG]: "file",
+  [S_IF.LNK]: "symbolic link",
+  [S_IF.CHR]: "character device",
+  [S_IF.BLK]: "block device",
+  [S_IF.DIR]: "directory",
+  [S_IF.IFO]: "fifo",
+  [S_IF.SOCK]: "socket",
+};
+
+/**
+ * Saves everything below a directory, itself included. Nothing may change it
+ * meanwhile, and nothing may be mounted below it (open_tree(2) gives such a
+ * view of a mount).
+ *
+ * @param root open for reading
+ * @throws SyscallError, ArchiveError
+ */
+export function saveTree(root: number, archive: ArchiveWriter): void {
+  const entries: TreeEntry[] = [];
+  const sockets: PlacedSocket[] = [];
+  const names = new Map<bigint, TreeEntry>();
+  const add = (path: string) => {
+    const entry = describe(root, path, names);
+    const isSocket = entry.type === "socket" ||
+      entry.type === "hard link" &&
+        sockets.some((socket) => socket.entry.path === entry.target);
+    if (isSocket) sockets.push({ after: entries.length, entry });
+    else entries.push(entry);
+    if (entry.type !== "directory") return;
+    for (const name of namesBelow(root, path)) add(`${path}/${name}`);
+  };
+  add(".");
+  for (const [i, entry] of entries.entries()) {
+    archive.append(encodeEntry(entry, i === 0 ? sockets : []));
+    if (entry.segments.length > 0) appendData(root, entry, archive);
+  }
+  archive.append(TAR_END);
+  archive.end();
+}
+
+/** In the order in which they have to be made, for a tmpfs lists the newest first. */
+function namesBelow(root: number, path: string): string[] {
+  const fd = openBelow(root, path, O.RDONLY | O.DIRECTORY | O.NOATIME);
+  try {
+    return readNames(fd).map(({ name }) => name)
+      .filter((name) => name !== "." && name !== "..").reverse();
+  } finally {
+    close(fd);
+  }
+}
+
+/** @param names of inodes that have several, by inode number: filled in */
+function describe(
+  root: number,
+  path: string,
+  names: Map<bigint, TreeEntry>,
+): TreeEntry {
+  const fd = openBelow(root, path, O.PATH);
+  try {
+    const at = `/proc/self/fd/${fd}`;
+    const status = stat(fd);
+    const { accessed, modified } = statx(at);
+    const type = TYPES[status.mode & S_IF.MT];
+    const known = type === "directory" ? undefined : names.get(status.ino);
+    const entry: TreeEntry = {
+      path,
+      type: known === undefined ? type : "hard link",
+      mode: status.mode & 0o7777,
+      uid: status.uid,
+      gid: status.gid,
+      modified,
+      accessed,
+      target: known?.path ?? (type === "symbolic link" ? readTarget(fd) : ""),
+      ...deviceNumbers(status.rdev),
+      ...known === undefined
+        ? {
+          ...contentOf(root, path, status),
+          xattrs: readXattrs(at).map(({ name, value }) => ({
+            name,
+            value: Uint8Array.from(value),
+          })),
+        }
+        : { size: 0, segments: [], xattrs: [], flags: 0 },
+    };
+    if (status.nlink > 1n && known === undefined) names.set(status.ino, entry);
+    return entry;
+  } finally {
+    close(fd);
+  }
+}
+
+function contentOf(
+  root: number,
+  path: string,
+  status: FileStatus,
+): Pick<TreeEntry, "size" | "segments" | "flags"> {
+  if (!hasInodeFlags(status)) return { size: 0, segments: [], flags: 0 };
+  const fd = openBelow(root, path, O.RDONLY | O.NOATIME);
+  try {
+    const flags = readInodeFlags(fd);
+    if ((status.mode & S_IF.MT) !== S_IF.REG) {
+      return { size: 0, segments: [], flags };
+    }
+    const size = Number(status.size);
+    return { size, segments: dataSegments(fd, size), flags };
+  } finally {
+    close(fd);
+  }
+}
+
+const PATH_MAX = 4096;
+
+function readTarget(fd: number): string {
+  const target = new Uint8Array(PATH_MAX);
+  const length = syscallBuffer1(
+    "readlinkat",
+    BigInt(fd),
+    new Uint8Array(1),
+    addressOf(target),
+    BigInt(target.length),
+  );
+  return decodeText(target.subarray(0, Number(length)));
+}
+
+function appendData(
+  root: number,
+  { path, segments }: TreeEntry,
+  archive: ArchiveWriter,
+): void {
+  const fd = openBelow(root, path, O.RDONLY | O.NOATIME);
+  try {
+    let total = 0;
+    for (const { offset, length } of segments) {
+      archive.appendFile(fd, offset, length);
+      total += length;
+    }
+    archive.append(new Uint8Array(paddingAfter(total)));
+  } finally {
+    close(fd);
+  }
+}
