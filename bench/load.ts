@@ -1,11 +1,11 @@
-/** The program that is dumped and restored (load.c, family.c or ghosts.c of programs), seen through the page it shares. */
+/** The program that is dumped and restored (one of programs), seen through the page it shares. */
 
 import type { Host } from "./host.ts";
 
 /** What is started, and who answers in it. */
 export interface Subject {
   /** Its source in `programs`, and its arguments but the first, which is the page. */
-  program: "load" | "family" | "ghosts";
+  program: "load" | "family" | "ghosts" | "descriptors";
   args: number[];
   /** Whether its second argument is a directory for its files, on the file system of the images. */
   makesFiles?: boolean;

@@ -50,6 +50,21 @@ function ghosts(files: number, kibibytes: number, stride: number): Subject {
   };
 }
 
+/** Children; sets of 20 descriptors that all have, and that each has made for itself. */
+function descriptors(
+  children: number,
+  inherited: number,
+  own: number,
+): Subject {
+  return {
+    program: "descriptors",
+    args: [children, inherited, own],
+    threads: 1,
+    answers: children + 1,
+    makesFiles: true,
+  };
+}
+
 const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
   { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
@@ -62,6 +77,7 @@ const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "200MiB and 8 children", subject: family(8, 1024, 200) },
   { title: "1GiB ghost with 10% data", subject: ghosts(1, 1 << 20, 640) },
   { title: "10000 ghosts of 4KiB", subject: ghosts(10000, 4, 0) },
+  { title: "10000 descriptors", subject: descriptors(3, 60, 65) },
 ];
 const START_UP_REPETITIONS = 21;
 /** Always in memory: files of the benchmark that the programs map or write. */
@@ -222,6 +238,7 @@ const bench: Bench = {
     load: compile("load"),
     family: compile("family"),
     ghosts: compile("ghosts"),
+    descriptors: compile("descriptors"),
   },
   scratch,
   images,

@@ -51,21 +51,10 @@ import {
   extraRegisters,
   OWN_CGROUP_SET,
 } from "./describe_threads.ts";
+import { OWN_NAMESPACES } from "./own_namespaces.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
 import type { SharedObjects, TreeSurvey, Zombie } from "./survey_tree.ts";
-
-/** Numbers for the namespaces that ckpt and the programs share. */
-const OWN_NAMESPACES = {
-  pid_ns_id: 1,
-  net_ns_id: 2,
-  ipc_ns_id: 3,
-  uts_ns_id: 4,
-  time_ns_id: 5,
-  mnt_ns_id: 6,
-  user_ns_id: 7,
-  cgroup_ns_id: 8,
-};
 
 /** ckpt itself has the first number of each kind, as in CRIU's images. */
 const DUMPER_IDS: task_kobj_ids_entry = {

@@ -7,7 +7,9 @@ import {
   FD_CLOEXEC,
 } from "../files/descriptors.ts";
 import { type FileTable, NO_OWNER } from "../files/file_table.ts";
+import { KINDS } from "../files/kinds.ts";
 import { dumpMemfd } from "../files/memfd.ts";
+import { dumpNamespace } from "../files/namespaces.ts";
 import { dumpTerminal, slavePath } from "../files/terminal.ts";
 import { TreeSockets } from "../files/sockets.ts";
 import {
@@ -18,7 +20,7 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
-import { describeObject, OBJECT_TYPES } from "./describe_objects.ts";
+import { describeObject } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
 import {
   describeSocket,
@@ -26,6 +28,7 @@ import {
   socketType,
 } from "./describe_sockets.ts";
 import type { MemfdNumbers } from "./memfds.ts";
+import { OWN_NAMESPACES } from "./own_namespaces.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
 import type { TreeSurvey } from "./survey_tree.ts";
 
@@ -136,18 +139,6 @@ function addUsed(table: FileTable, { path, status }: UsedFile): number {
   return table.addReached(path, 0, status);
 }
 
-const TYPES = {
-  named: fd_types.REG,
-  external: fd_types.REG,
-  terminal: fd_types.TTY,
-  pty: fd_types.TTY,
-  pipe: fd_types.PIPE,
-  "external pipe": fd_types.PIPE,
-  fifo: fd_types.FIFO,
-  pidfd: fd_types.PIDFD,
-  memfd: fd_types.MEMFD,
-} as const;
-
 function describeDescriptor(
   { fd, closeOnExec, description }: Descriptor,
   id: number,
@@ -156,10 +147,10 @@ function describeDescriptor(
     id,
     flags: closeOnExec ? FD_CLOEXEC : 0,
     type: description.kind === "object"
-      ? OBJECT_TYPES[description.object!.kind]
+      ? KINDS[description.object!.kind].type
       : description.kind === "socket"
       ? socketType(description)
-      : TYPES[description.kind],
+      : KINDS[description.kind].type,
     fd,
   };
 }
@@ -174,7 +165,8 @@ function addDescription(
 ): number {
   const { kind, link, flags, pos, owner, status } = description;
   switch (kind) {
-    case "named": {
+    case "named":
+    case "device": {
       const file = { path: link, flags, pos, owner, status };
       const { target } = description;
       if (target === undefined) return table.addNamed(file);
@@ -215,6 +207,12 @@ function addDescription(
         fifo: { id, pipe_id, regf_id },
       }));
     }
+    case "namespace":
+      return table.add((id) => ({
+        type: fd_types.NS,
+        id,
+        nsf: dumpNamespace(id, link, flags, OWN_NAMESPACES),
+      }));
     case "socket":
       return table.add((id) => describeSocket(id, description, sockets));
     case "object":

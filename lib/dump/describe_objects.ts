@@ -5,6 +5,7 @@ import type { Description } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
 import { dumpFanotify } from "../files/fanotify.ts";
 import { dumpInotify } from "../files/inotify.ts";
+import { KINDS } from "../files/kinds.ts";
 import { dumpSignalfd } from "../files/signalfd.ts";
 import { dumpTimerfd } from "../files/timerfd.ts";
 import { O } from "../ffi/syscall.ts";
@@ -13,19 +14,9 @@ import type { Feature } from "../image/features.ts";
 import {
   type ckpt_file_entry,
   type ckpt_watches_entry,
-  fd_types,
   type fdinfo_entry,
   type file_entry,
 } from "../image/schema.gen.ts";
-
-export const OBJECT_TYPES = {
-  eventfd: fd_types.EVENTFD,
-  timerfd: fd_types.TIMERFD,
-  signalfd: fd_types.SIGNALFD,
-  epoll: fd_types.EVENTPOLL,
-  inotify: fd_types.INOTIFY,
-  fanotify: fd_types.FANOTIFY,
-} as const;
 
 /**
  * The entry of an object; what an epoll watches comes later, and the files of
@@ -35,7 +26,7 @@ export function describeObject(
   id: number,
   { object, flags, owner, targets = [] }: Description,
 ): file_entry {
-  const type = OBJECT_TYPES[object!.kind];
+  const { type } = KINDS[object!.kind];
   switch (object!.kind) {
     case "eventfd":
       return { type, id, efd: dumpEventfd(id, object!, flags, owner) };
@@ -122,7 +113,10 @@ export function describeObjects(
         table,
       );
       files.entries.find((entry) => entry.id === id)!.epfd!.tfd = tfd;
-      if (watched.length > 0) extensions.push({ id, watched });
+      const { busyPolling: busy_polling } = description;
+      if (watched.length > 0 || busy_polling !== undefined) {
+        extensions.push({ id, watched, busy_polling });
+      }
       if (!isWhole) features.add("ckpt:watched");
     }
   }

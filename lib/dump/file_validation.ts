@@ -13,6 +13,7 @@ import {
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { packBuildId, readBuildId } from "../ghost/build_id.ts";
+import { isDevice } from "../files/devices.ts";
 import { isSameFile, statx } from "../ghost/calls.ts";
 import { BEGINNING, type ValidationMethod } from "../ghost/validation.ts";
 import type { ckpt_file_entry, file_entry } from "../image/schema.gen.ts";
@@ -44,7 +45,8 @@ export function readFileTimes(files: readonly DependedFile[]): FileTimes {
 }
 
 /**
- * Completes the entries of programs and libraries.
+ * Completes the entries of programs and libraries, and tells the numbers of
+ * devices.
  *
  * @param entries of files.img
  * @param remapped ids of those that are not found by their paths
@@ -58,16 +60,21 @@ export async function recordValidation(
   times: FileTimes,
 ): Promise<ckpt_file_entry[]> {
   const executed = new Map<string, Recorded>();
+  const devices = new Map<string, bigint>();
   for (const file of files) {
-    const { executed: wanted, status: { mode } } = file;
+    const { executed: wanted, path, status: { mode, rdev } } = file;
+    if (isDevice(file.status)) devices.set(path, rdev);
     if (!wanted || (mode & S_IF.MT) !== S_IF.REG) continue;
     const recorded = await recordExecuted(file, methods);
-    if (recorded !== undefined) executed.set(file.path, recorded);
+    if (recorded !== undefined) executed.set(path, recorded);
   }
   const extensions: ckpt_file_entry[] = [];
   for (const { id, reg } of entries) {
+    if (reg === undefined || remapped.has(id)) continue;
+    const device = devices.get(reg.name);
+    if (device !== undefined) extensions.push({ id, watched: [], device });
     // Without a size, its content does not matter.
-    if (reg?.size === undefined || remapped.has(id)) continue;
+    if (reg.size === undefined) continue;
     const recorded = executed.get(reg.name);
     if (recorded !== undefined) reg.build_id = recorded.buildId;
     const extension = { ...times.get(reg.name), ...recorded?.digest };

@@ -29,7 +29,7 @@ import {
   type DescriptorPlace,
   nameOf,
 } from "./description_index.ts";
-import { pollsBusily, type Watched } from "./epoll.ts";
+import { readBusyPolling, type Watched } from "./epoll.ts";
 import {
   EPOLL_LINK,
   isKernelObject,
@@ -38,8 +38,11 @@ import {
   TIMERFD_LINK,
   type WatchedFiles,
 } from "./kernel_objects.ts";
+import { deviceProblem, isDevice } from "./devices.ts";
 import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
+import { KINDS, refusalOfLink } from "./kinds.ts";
 import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
+import { namespaceProblem, namespaceType } from "./namespaces.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
 import { pendingBytes } from "./lost_events.ts";
 import {
@@ -85,6 +88,7 @@ export const FD_CLOEXEC = 1;
 export interface Description {
   readonly kind:
     | "named"
+    | "device"
     | "terminal"
     /** An end of a pseudo terminal of the tree: `terminal` tells of it. */
     | "pty"
@@ -96,6 +100,7 @@ export interface Description {
     /** A kernel object without a name: `object` tells of it. */
     | "object"
     | "memfd"
+    | "namespace"
     /** `socket` tells of it. */
     | "socket"
     | "external";
@@ -121,6 +126,8 @@ export interface Description {
   readonly terminal?: Terminal;
   /** What an epoll watches. */
   readonly watched?: readonly Watched[];
+  /** Of an epoll that waits for network cards itself: struct epoll_params. */
+  readonly busyPolling?: Uint8Array | undefined;
   /** What an inotify or fanotify watches. */
   readonly targets?: readonly FoundTarget[];
   /** Of these two: bytes of events that the program has not read. */
@@ -155,23 +162,6 @@ export interface DescriptorOptions {
 
 /** Major numbers of terminals: tty, /dev/tty and console, pty slaves. */
 const TERMINAL_MAJORS = new Set([4, 5, 136, 137, 138, 139, 140, 141, 142, 143]);
-/** /dev/null, zero, full, random, urandom, kmsg and friends. */
-const MEMORY_MAJOR = 1;
-
-/** The words for what /proc/PID/fd/N shows of things that are no files. */
-const NAMELESS: readonly (readonly [prefix: string, what: string])[] = [
-  ["anon_inode:[userfaultfd]", "a userfaultfd"],
-  ["anon_inode:[io_uring]", "an io_uring"],
-  ["anon_inode:", "a kernel object"],
-  ["net:[", "a namespace"],
-  ["mnt:[", "a namespace"],
-  ["pid:[", "a namespace"],
-  ["user:[", "a namespace"],
-  ["uts:[", "a namespace"],
-  ["ipc:[", "a namespace"],
-  ["time:[", "a namespace"],
-  ["cgroup:[", "a namespace"],
-];
 
 /** What the kernel tells of one descriptor. */
 export interface SeenDescriptor {
@@ -187,8 +177,8 @@ export interface SeenDescriptor {
   readonly socket?: SeenSocket | undefined;
   /** Of a pseudo terminal, likewise. */
   readonly terminal?: SeenTerminal | undefined;
-  /** An epoll that waits for network cards itself (EPIOCSPARAMS). */
-  readonly pollsBusily?: boolean;
+  /** Of an epoll, see {@link Description.busyPolling}. */
+  readonly busyPolling?: Uint8Array | undefined;
   /** Of an inotify or fanotify, see {@link Description.unread}. */
   readonly unread?: number;
   /** One that was seen before and has the same open file description. */
@@ -253,7 +243,7 @@ function askObject(
   { fd, link, info }: Pick<SeenDescriptor, "fd" | "link" | "info">,
   pidfd: number,
   pid: number,
-): Pick<SeenDescriptor, "info" | "pollsBusily" | "unread"> {
+): Pick<SeenDescriptor, "info" | "busyPolling" | "unread"> {
   const isEpoll = link === EPOLL_LINK;
   const notifies = link === FANOTIFY_LINK || link === INOTIFY_LINK;
   const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
@@ -261,7 +251,7 @@ function askObject(
   const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
   try {
     if (notifies) return { info, unread: pendingBytes(own) };
-    if (isEpoll) return { info, pollsBusily: pollsBusily(own) };
+    if (isEpoll) return { info, busyPolling: readBusyPolling(own) };
     countExpiries(own);
     return { info: readFdInfo(pid, fd) };
   } finally {
@@ -439,6 +429,7 @@ export function planDescriptors(
           socket: verdict.kind === "socket" ? descriptor.socket : undefined,
           terminal: verdict.terminal,
           watched: verdict.watched,
+          busyPolling: descriptor.busyPolling,
           targets: verdict.targets,
           unread: descriptor.unread,
         },
@@ -509,7 +500,7 @@ function classify(
       ? classifyFifo(external, holder)
       : classifyPipe(link, options, holder);
   }
-  if (PIDFD_LINK.test(link)) return classifyPidfd(info, tree);
+  if (KINDS.pidfd.link.test(link)) return classifyPidfd(info, tree);
   if (descriptor.socket !== undefined) {
     const { outside, sockets } = tree;
     const problem = sockets.problem(descriptor, descriptor.socket, outside);
@@ -521,33 +512,46 @@ function classify(
       ? { kind: "memfd" }
       : { why: "a memfd of huge pages is not supported yet" };
   }
-  for (const [prefix, what] of NAMELESS) {
-    if (link.startsWith(prefix)) {
-      return { why: `${what} is not supported yet` };
-    }
+  if (namespaceType(link) !== undefined) {
+    return namespaceProblem(link) ?? { kind: "namespace" };
   }
-  if ((info.flags & O.PATH) === 0) {
-    switch (status.mode & S_IF.MT) {
-      case S_IF.CHR: {
-        const { major } = deviceNumbers(status.rdev);
-        if (TERMINAL_MAJORS.has(major)) {
-          return classifyPty(pid, descriptor, tree) ??
-            classifyTerminal(status, options, tree);
-        }
-        if (major !== MEMORY_MAJOR) {
-          return {
-            why: `the device ${major}:${
-              deviceNumbers(status.rdev).minor
-            } is not supported`,
-          };
-        }
-        break;
-      }
-      case S_IF.BLK:
-        return { why: "a block device is not supported yet" };
-    }
+  if (!link.startsWith("/") && (info.flags & O.PATH) !== 0) return ONLY_NAMED;
+  const refusal = refusalOfLink(link);
+  if (refusal !== undefined) return refusal;
+  if ((info.flags & O.PATH) === 0 && isDevice(status)) {
+    return classifyDevice(pid, descriptor, options, tree);
   }
   return classifyNamed(link, tree);
+}
+
+const ONLY_NAMED = {
+  why: "it only names a kernel object (O_PATH), which is not supported",
+};
+
+function classifyDevice(
+  pid: number,
+  descriptor: SeenDescriptor,
+  options: DescriptorOptions,
+  tree: TreeDescriptions,
+): Verdict {
+  const { info, status } = descriptor;
+  if (isTerminal(status)) {
+    return classifyPty(pid, descriptor, tree) ??
+      classifyTerminal(status, options, tree);
+  }
+  const why = deviceProblem(status);
+  if (why === undefined) return { kind: "device" };
+  const key = `file[${info.mntId.toString(16)}:${status.ino}]`;
+  return {
+    why,
+    remedy: `if the outside gives it again at restore: --external ${key}, ` +
+      `and then ckpt restore --inherit-fd fd[N]:${key}`,
+  };
+}
+
+function isTerminal({ mode, rdev }: FileStatus): boolean {
+  return (mode & S_IF.MT) === S_IF.CHR &&
+    TERMINAL_MAJORS.has(deviceNumbers(rdev).major);
 }
 
 /** Locks that belong to the description; of others there is no problem. */
@@ -576,17 +580,10 @@ function locksProblem(
 
 function classifyObject(
   pid: number,
-  { fd, link, info, pollsBusily }: SeenDescriptor,
+  { fd, link, info }: SeenDescriptor,
   tree: TreeDescriptions,
 ): Verdict {
-  if (pollsBusily) {
-    return { why: "an epoll that polls busily is not supported yet" };
-  }
-  if ((info.flags & O.PATH) !== 0) {
-    return {
-      why: "it only names a kernel object (O_PATH), which is not supported",
-    };
-  }
+  if ((info.flags & O.PATH) !== 0) return ONLY_NAMED;
   const known = tree.targets.byPlace.get(nameOf({ pid, fd }));
   const object = known?.object ?? parseKernelObject({ link, info })!;
   if (object.kind === "inotify" || object.kind === "fanotify") {
@@ -629,8 +626,7 @@ export function hasPath({ link, info, status }: SeenDescriptor): boolean {
   return status !== NO_STATUS && link.startsWith("/") &&
     !/^\/proc\/\d/.test(link) &&
     !link.startsWith("/memfd:") &&
-    ((info.flags & O.PATH) !== 0 || (status.mode & S_IF.MT) !== S_IF.CHR ||
-      !TERMINAL_MAJORS.has(deviceNumbers(status.rdev).major));
+    ((info.flags & O.PATH) !== 0 || !isTerminal(status));
 }
 
 /**
@@ -689,9 +685,6 @@ function classifyFifo(
 function outsider({ pid, name }: Holder): string {
   return `task ${pid} (${name}) outside of the program`;
 }
-
-/** Some kernels name it by its inode. */
-const PIDFD_LINK = /^(anon_inode:\[pidfd\]|pidfd:\[\d+\])$/;
 
 function classifyPidfd(
   { flags, extra }: FdInfo,

@@ -164,13 +164,6 @@ const REFUSED: readonly [what: string, script: string, why: RegExp][] = [
     /^a raw socket is not/,
   ],
   [
-    "an epoll that polls busily",
-    `import struct
-a = select.epoll()
-fcntl.ioctl(a, 0x40088a01, struct.pack("IHBB", 50, 8, 1, 0))`,
-    /^an epoll that polls busily is not/,
-  ],
-  [
     "the name of an eventfd",
     `a = libc.eventfd(0, 0)
 os.open("/proc/self/fd/%d" % a, 0o10000000)
@@ -199,9 +192,26 @@ libc.fanotify_mark(a, 1, ctypes.c_uint64(0x10000), -100, path.encode())`,
     /^a memfd of huge pages is not/,
   ],
   [
-    "a namespace",
-    `os.open("/proc/self/ns/net", os.O_RDONLY)`,
-    /^a namespace is not/,
+    "a namespace that it is not in",
+    `libc.unshare(0x04000000); b = os.open("/proc/self/ns/uts", os.O_RDONLY)
+c = os.open("/proc/%d/ns/uts" % os.getppid(), os.O_RDONLY); libc.setns(c, 0); os.close(c)`,
+    /^it is a namespace that the program is not in \(it is in uts:\[\d+\]\)/,
+  ],
+  [
+    "a userfaultfd",
+    "libc.syscall(323, 0o2000000)",
+    /^a userfaultfd is not supported: /,
+  ],
+  [
+    "secret memory",
+    "libc.syscall(447, 0)",
+    /^secret memory \(memfd_secret\(2\)\) is not supported: the kernel hides/,
+  ],
+  [
+    "the name of a socket",
+    `a = socket.socket(socket.AF_UNIX); os.open("/proc/self/fd/%d" % a.fileno(), 0o10000000)
+a.close()`,
+    /^it only names a kernel object/,
   ],
   [
     "a pipe that another process holds, too",
@@ -264,12 +274,13 @@ for (const [what, script, why] of REFUSED) {
 }
 
 Deno.test({
-  name: "a device that is not of memory is refused by its numbers",
+  name: "a device with a state of its own is refused, which is named",
   ignore: !exists("/dev/fuse"),
   async fn() {
     const { plan } = await planFor(`os.open("/dev/fuse", os.O_RDWR)\nready()`);
     assertEquals(plan.reasons.map(({ why }) => why), [
-      "the device 10:229 is not supported",
+      "the device 10:229 is not supported: it is the connection to a file " +
+      "system (FUSE)",
     ]);
   },
 });

@@ -81,26 +81,30 @@ export function parseEpoll(details: readonly string[]): Epoll {
   };
 }
 
-/** _IOR(0x8A, 0x02, struct epoll_params), linux/eventpoll.h */
+/** _IOW(0x8A, 0x01, struct epoll_params), linux/eventpoll.h */
+const EPIOCSPARAMS = 0x40088a01;
+/** _IOR(0x8A, 0x02, struct epoll_params) */
 const EPIOCGPARAMS = 0x80088a02n;
 const EPOLL_PARAMS_BYTES = 8;
 
 /**
- * Whether it waits for network cards by asking them (EPIOCSPARAMS, ioctl(2) on
- * epoll).
+ * How it waits for network cards by asking them: struct epoll_params of
+ * ioctl_eventpoll(2); undefined: it does not.
  *
  * @param fd a descriptor of ckpt's own for it
  */
-export function pollsBusily(fd: number): boolean {
+export function readBusyPolling(
+  fd: number,
+): Uint8Array<ArrayBuffer> | undefined {
   const params = new Uint8Array(EPOLL_PARAMS_BYTES);
   try {
     syscall("ioctl", BigInt(fd), EPIOCGPARAMS, addressOf(params));
   } catch (error) {
     // Before Linux 6.9, or a kernel that has no busy polling, it cannot.
-    if (error instanceof SyscallError) return false;
+    if (error instanceof SyscallError) return undefined;
     throw error;
   }
-  return params.some((byte) => byte !== 0);
+  return params.some((byte) => byte !== 0) ? params : undefined;
 }
 
 /** A descriptor that may be what is watched. */
@@ -232,11 +236,18 @@ export function dumpWatched(
 export function makeEpoll(
   table: TableProgram,
   { fd, flags, cloexec }: Wanted,
+  busyPolling?: Uint8Array,
 ): void {
   const what = `descriptor ${fd}, an epoll instance`;
   table.program.call("epoll_create1", [O.CLOEXEC], `making ${what}`);
   table.move(table.take(), fd, cloexec);
   setOtherFlags(table.program, fd, flags, what, 0);
+  if (busyPolling === undefined) return;
+  table.program.call(
+    "ioctl",
+    [fd, EPIOCSPARAMS, table.program.bytes(busyPolling)],
+    `letting ${what} poll busily`,
+  );
 }
 
 /** What is to be watched, and where its descriptor is. */

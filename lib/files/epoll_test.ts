@@ -7,6 +7,7 @@ import {
 } from "../image/schema.gen.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import { readFdInfo } from "../proc/read.ts";
+import { NO_OBJECTS } from "./object_images.ts";
 import { DescriptionIndex } from "./description_index.ts";
 import { lookAtDescriptors } from "./descriptors.ts";
 import {
@@ -224,7 +225,7 @@ class Scenario {
   run(): void {
     const { files, tables, watched } = this;
     withRestored(files, tables, (pids) => this.#compare(pids), {
-      objects: { semaphores: new Set(), watched },
+      objects: { ...NO_OBJECTS, watched },
     });
   }
 

@@ -10,6 +10,7 @@ import {
   isBeyondEntry,
   parseEventfd,
 } from "./eventfd.ts";
+import { NO_OBJECTS } from "./object_images.ts";
 import { NO_OWNER } from "./file_table.ts";
 import { withRestored } from "./testing/restored_task.ts";
 
@@ -91,11 +92,11 @@ Deno.test("eventfds are restored with counts, kind and flags", () => {
     },
     {
       objects: {
+        ...NO_OBJECTS,
         semaphores: new Set(
           files.filter((_, i) => objects[i].object.semaphore)
             .map(({ id }) => id),
         ),
-        watched: new Map(),
       },
     },
   );

@@ -13,6 +13,8 @@ import { timerfdProblem } from "./timerfd.ts";
 export interface ObjectImages {
   /** Ids of eventfds that are semaphores. */
   readonly semaphores: ReadonlySet<number>;
+  /** How epolls poll busily, by their ids. */
+  readonly busyPolling: ReadonlyMap<number, Uint8Array>;
   /** By the ids of epolls and the places in their lists. */
   readonly watched: ReadonlyMap<
     number,
@@ -22,6 +24,7 @@ export interface ObjectImages {
 
 export const NO_OBJECTS: ObjectImages = {
   semaphores: new Set(),
+  busyPolling: new Map(),
   watched: new Map(),
 };
 
@@ -31,6 +34,11 @@ export function readObjectImages(set: ImageSet): ObjectImages {
   return {
     semaphores: new Set(
       all.filter(({ semaphore }) => semaphore).map(({ id }) => id),
+    ),
+    busyPolling: new Map(
+      all.flatMap(({ id, busy_polling }) =>
+        busy_polling === undefined ? [] : [[id, busy_polling] as const]
+      ),
     ),
     watched: new Map(
       all.map(({ id, watched }) => [

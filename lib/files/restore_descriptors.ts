@@ -25,6 +25,7 @@ import {
 } from "../image/schema.gen.ts";
 import { encodeText } from "../ffi/text.ts";
 import { FD_CLOEXEC, GONE } from "./descriptors.ts";
+import { NO_OWNER } from "./file_table.ts";
 import { restoreOwner } from "./owner.ts";
 import { type Disarmed, makeEpoll, watch } from "./epoll.ts";
 import { makeEventfd } from "./eventfd.ts";
@@ -314,14 +315,16 @@ class TreePlan {
       isk,
       ify,
       ffy,
+      nsf,
     } = this.file(id);
+    if (nsf !== undefined) return { flags: nsf.flags, fown: NO_OWNER };
     return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
       usk ?? isk ?? ify ?? ffy ?? this.path(id);
   }
 
   name(id: number): string {
     const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd } = this.file(id);
-    const { usk, isk, ify, ffy } = this.file(id);
+    const { usk, isk, ify, ffy, nsf } = this.file(id);
     const socket = usk ?? isk;
     if (socket !== undefined) return `socket:[${socket.ino}]`;
     if (efd !== undefined) return "an eventfd";
@@ -329,6 +332,7 @@ class TreePlan {
     if (sgfd !== undefined) return "a signalfd";
     if (epfd !== undefined) return "an epoll instance";
     if (memfd !== undefined) return "a memfd";
+    if (nsf !== undefined) return "a namespace";
     if (ify !== undefined) return "an inotify instance";
     if (ffy !== undefined) return "a fanotify group";
     if (tty !== undefined) return "the terminal";
@@ -565,8 +569,9 @@ class TablePlan {
       makeEventfd(table, wanted[0], efd, tree.objects.semaphores.has(id));
     } else if (tfd !== undefined) makeTimerfd(table, wanted[0], tfd);
     else if (sgfd !== undefined) makeSignalfd(table, wanted[0], sgfd);
-    else if (epfd !== undefined) makeEpoll(table, wanted[0]);
-    else if (ify !== undefined) makeInotify(table, wanted[0]);
+    else if (epfd !== undefined) {
+      makeEpoll(table, wanted[0], tree.objects.busyPolling.get(id));
+    } else if (ify !== undefined) makeInotify(table, wanted[0]);
     else if (ffy !== undefined) makeFanotify(table, wanted[0], ffy);
     else if (pipe !== undefined) {
       const content = tree.images.pipes.get(pipe.pipe_id);
@@ -602,10 +607,10 @@ class TablePlan {
   #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
     const replacement = this.#tree.given.get(id);
     const made = this.#tree.madeFor(id);
-    const { reg, memfd } = this.#tree.file(id);
+    const { reg, memfd, nsf } = this.#tree.file(id);
     const source = replacement !== undefined
       ? pathOf(replacement)
-      : memfd === undefined
+      : memfd === undefined && nsf === undefined
       ? this.#tree.path(id).name
       : this.#tree.name(id);
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);

@@ -2,13 +2,14 @@
  * Whether a file of this host is the one that a program was dumped with. Pure:
  * what was recorded of it is compared with what is there.
  */
+import { deviceNumbers } from "../ffi/syscall.ts";
 import type { ckpt_file_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { formatBuildId } from "./build_id.ts";
 
 /**
  * What can be compared:
  *
- * - filesize: size, type and permissions;
+ * - filesize: size, type, permissions, and the numbers of devices;
  * - buildid: the build-id of programs and libraries, or, of those that have
  *   none, a checksum of their beginning;
  * - mtime: when it was modified;
@@ -36,6 +37,8 @@ export interface RecordedFile {
 export interface FoundFile {
   readonly mode: number;
   readonly size: bigint;
+  /** st_rdev of stat(2). */
+  readonly device: bigint;
   /** Packed as in reg_file_entry; empty where it has none. */
   buildId(): readonly number[];
   /** Nanoseconds since 1970. */
@@ -52,6 +55,11 @@ export interface Difference {
 
 const PUT_BACK = "put back the one of the dump, or";
 const TAKE_ANY = "give --file-validation none to take this one";
+
+function deviceText(device: bigint): string {
+  const { major, minor } = deviceNumbers(device);
+  return `${major}:${minor}`;
+}
 
 /**
  * @param methods those to be compared, where recorded
@@ -71,6 +79,14 @@ export async function findDifference(
       return differs(
         `its mode is ${found.mode.toString(8)}, it was ${
           entry.mode.toString(8)
+        }`,
+      );
+    }
+    const device = extension?.device;
+    if (device !== undefined && found.device !== device) {
+      return differs(
+        `it is the device ${deviceText(found.device)}, it was ${
+          deviceText(device)
         }`,
       );
     }

@@ -17,6 +17,7 @@ function found(change: Partial<FoundFile> = {}): FoundFile {
   return {
     mode: 0o100755,
     size: 10n,
+    device: 0n,
     buildId: () => ID,
     modified: () => 1_000_000_005n,
     digest: () => Promise.resolve(DIGEST),

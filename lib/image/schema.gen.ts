@@ -315,6 +315,8 @@ export interface ckpt_file_entry {
   id: number;
   semaphore?: boolean | undefined;
   watched: ckpt_watched_entry[];
+  device?: bigint | undefined;
+  busy_polling?: Uint8Array | undefined;
   modified_s?: bigint | undefined;
   modified_ns?: number | undefined;
   digest?: Uint8Array | undefined;
@@ -1715,7 +1717,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
   ckpt_ended_leader_entry: "1!uint32 status",
-  ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
+  ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,4?uint64 device,5?bytes busy_polling,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",

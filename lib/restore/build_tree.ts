@@ -40,6 +40,7 @@ import type { RestoreOptions } from "./options.ts";
 import { setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
+import { OwnObjects } from "./own_objects.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import {
@@ -94,6 +95,7 @@ export async function buildTree(
       new PageCounters(),
       report.signal,
     );
+    using objects = OwnObjects.make(images);
     using shared = await SharedMemoryObjects.make(
       images,
       new PageCounters(),
@@ -113,6 +115,7 @@ export async function buildTree(
       made: new Map([
         ...made.byFile,
         ...memfds.byFile,
+        ...objects.byFile,
         ...terminals.byFile,
       ]),
     };

@@ -155,6 +155,7 @@ function lookAtFile(name: string, follow: boolean): FoundFile | SyscallError {
   return {
     mode: status.mode,
     size: status.size,
+    device: status.rdev,
     buildId: () => buildId ??= regular ? buildIdOf(path) : [],
     modified() {
       const { seconds, nanoseconds: rest } = statx(name).modified;

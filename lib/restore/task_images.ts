@@ -32,6 +32,7 @@ import {
   type SocketImages,
   unsupportedSockets,
 } from "../files/socket_images.ts";
+import { RESTORED_TYPES } from "../files/kinds.ts";
 import { type TerminalImage, terminalsOf } from "../files/terminal.ts";
 import { unsupportedLocks } from "../files/file_locks.ts";
 import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
@@ -131,19 +132,7 @@ const UNSUPPORTED_IMAGES = [
   ["apparmor", "AppArmor profiles"],
 ] as const;
 
-const RESTORED_KINDS: ReadonlySet<number> = new Set([
-  fd_types.REG,
-  fd_types.TTY,
-  fd_types.PIPE,
-  fd_types.FIFO,
-  fd_types.PIDFD,
-  fd_types.EVENTFD,
-  fd_types.TIMERFD,
-  fd_types.SIGNALFD,
-  fd_types.EVENTPOLL,
-  fd_types.INOTIFY,
-  fd_types.FANOTIFY,
-  fd_types.MEMFD,
+const SOCKET_TYPES: ReadonlySet<number> = new Set([
   fd_types.UNIXSK,
   fd_types.INETSK,
 ]);
@@ -315,7 +304,7 @@ function readProcess(
   }
   const descriptors = set.read("fdinfo", ids.files_id) ?? [];
   for (const { fd, type } of descriptors) {
-    if (!RESTORED_KINDS.has(type)) {
+    if (!RESTORED_TYPES.has(type) && !SOCKET_TYPES.has(type)) {
       refuse(
         `descriptor ${fd} of process ${pid}`,
         `its kind ${nameOfKind(type)} is not supported yet`,

@@ -468,13 +468,19 @@ function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
   );
   const seen = new Set<number>();
   (findings.read("ckpt-files", undefined) ?? []).forEach((entry, place) => {
-    const { id, semaphore, watched } = entry;
+    const { id, semaphore, watched, busy_polling } = entry;
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-files"), place, field, why);
     const { efd, epfd, reg } = files.get(id) ?? {};
     if (seen.has(id)) wrong("id", `${id} is there twice`);
     seen.add(id);
     if (semaphore && efd === undefined) wrong("id", `${id} is no eventfd`);
+    if (busy_polling !== undefined) {
+      if (epfd === undefined) wrong("id", `${id} is no epoll`);
+      if (busy_polling.length !== EPOLL_PARAMS_BYTES) {
+        wrong("busy_polling", `has ${busy_polling.length} bytes`);
+      }
+    }
     checkRecorded(entry, reg !== undefined, wrong);
     watched.forEach(({ index, number, file }) => {
       if (epfd?.tfd[index] === undefined) {
@@ -490,6 +496,8 @@ function checkObjects(findings: Findings, open: ReadonlySet<number>): void {
   });
 }
 
+/** struct epoll_params of linux/eventpoll.h */
+const EPOLL_PARAMS_BYTES = 8;
 const UUID_BYTES = 16;
 
 function checkSnapshots(findings: Findings): void {
@@ -514,11 +522,12 @@ const SHA256_BYTES = 32;
 
 /** What a file is to be compared with. */
 function checkRecorded(
-  { id, modified_s, modified_ns = 0, digest, digest_bytes }: ckpt_file_entry,
+  { id, modified_s, modified_ns = 0, digest, digest_bytes, device }:
+    ckpt_file_entry,
   isNamed: boolean,
   wrong: (field: string, why: string) => void,
 ): void {
-  if ((modified_s ?? digest) !== undefined && !isNamed) {
+  if ((modified_s ?? digest ?? device) !== undefined && !isNamed) {
     wrong("id", `${id} is no file with a path`);
   }
   if (modified_ns >= SECOND_NS) {
