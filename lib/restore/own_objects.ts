@@ -9,7 +9,7 @@ import { namespacePath } from "../files/namespaces.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import type { TreeImages } from "./task_images.ts";
 
-type Images = Pick<TreeImages, "set" | "files" | "descriptors">;
+type Images = Pick<TreeImages, "set" | "files" | "open">;
 
 /** What cannot be opened or made here. */
 export function ownObjectProblems({ set, files }: Images): Reason[] {
@@ -35,9 +35,8 @@ export class OwnObjects implements Disposable {
   static make(images: Images): OwnObjects {
     const made = new OwnObjects();
     try {
-      const used = new Set(images.descriptors.map(({ id }) => id));
       for (const { id, nsf } of images.files.values()) {
-        if (nsf === undefined || !used.has(id)) continue;
+        if (nsf === undefined || !images.open.has(id)) continue;
         const path = namespacePath(nsf, images.set.inventory.root_ids)!;
         const fd = attempt(path, () => open(encodeText(path), O.RDONLY));
         made.byFile.set(id, { fd, reopen: true });

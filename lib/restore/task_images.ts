@@ -132,7 +132,8 @@ const UNSUPPORTED_IMAGES = [
   ["apparmor", "AppArmor profiles"],
 ] as const;
 
-const SOCKET_TYPES: ReadonlySet<number> = new Set([
+const RESTORED_KINDS: ReadonlySet<number> = new Set([
+  ...RESTORED_TYPES,
   fd_types.UNIXSK,
   fd_types.INETSK,
 ]);
@@ -304,7 +305,7 @@ function readProcess(
   }
   const descriptors = set.read("fdinfo", ids.files_id) ?? [];
   for (const { fd, type } of descriptors) {
-    if (!RESTORED_TYPES.has(type) && !SOCKET_TYPES.has(type)) {
+    if (!RESTORED_KINDS.has(type)) {
       refuse(
         `descriptor ${fd} of process ${pid}`,
         `its kind ${nameOfKind(type)} is not supported yet`,
