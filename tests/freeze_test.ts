@@ -54,7 +54,7 @@ const FREEZERS: Record<string, Freezer> = {
 /** A tree in a cgroup of its own, half of it in one below. */
 async function started(scope: Scope, freezer: Freezer) {
   const program = await scope.start("tree_shape", "2", "2", "1");
-  const directory = `${freezer.mount}/ckpt-test-${program.pid}`;
+  const directory = `${freezer.mount}/ckpt-test-${crypto.randomUUID()}`;
   const below = `${directory}/below`;
   Deno.mkdirSync(below, { recursive: true });
   scope.defer(async () => {

@@ -15,13 +15,12 @@ export const VERSIONS = ([1, 2] as const).filter((version) =>
   mountPoint(version) !== undefined
 );
 
-let count = 0;
-
 export class TestCgroup implements AsyncDisposable {
   readonly directory: string;
 
   constructor(readonly version: CgroupVersion) {
-    this.directory = `${mountPoint(version)}/ckpt-test-${Deno.pid}-${count++}`;
+    // Pids are not enough: other tests may run in other pid namespaces.
+    this.directory = `${mountPoint(version)}/ckpt-test-${crypto.randomUUID()}`;
     Deno.mkdirSync(this.directory);
   }
 
