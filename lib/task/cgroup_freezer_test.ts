@@ -377,7 +377,9 @@ Deno.test("differences are told by side, ckpt itself apart, and no endless list"
   assertEquals(objects([1, 2, 3], [1]), ["tasks 2, 3"]);
   assertEquals(objects([1], [1, 4]), ["task 4"]);
   assertEquals(objects([5], [6]), ["task 5", "task 6"]);
-  assertEquals(objects([Deno.pid + 1, Deno.pid], [Deno.pid + 1]), [`task ${Deno.pid}`]);
+  assertEquals(objects([Deno.pid + 1, Deno.pid], [Deno.pid + 1]), [
+    `task ${Deno.pid}`,
+  ]);
   const many = Array.from({ length: 13 }, (_, i) => i + 20);
   assertEquals(objects(many, []), [
     "tasks 20, 21, 22, 23, 24, 25, 26, 27, 28, 29 and 3 more",
