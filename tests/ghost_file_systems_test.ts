@@ -34,6 +34,8 @@ const EVERYWHERE = [
     "sockets",
     "rotated",
     "spool",
+    "fixed",
+    "odd",
   ].map((kind) => ["ghost_cases", kind, PLACE]),
 ];
 const OF_BTRFS = [["ghost_cases", "subvolume", PLACE]];

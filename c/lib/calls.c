@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <unistd.h>
-#include <sys/syscall.h>
+#include "../agent/raw_call.h"
 #include "ckpt.h"
 
 /* As older C libraries have them, too. */
@@ -39,7 +39,6 @@ struct share {
 static int64_t make_call(const struct round_call *call, uint64_t round, const int64_t *results)
 {
 	uint64_t value[6];
-	long answer;
 
 	if (call->after >= 0 && results[call->after] < 0)
 		return -ECANCELED;
@@ -54,13 +53,12 @@ static int64_t make_call(const struct round_call *call, uint64_t round, const in
 		if (call->kinds[i] == ARGUMENT_LOADED)
 			value[i] = *(uint64_t *)value[i];
 	}
-	answer = syscall(call->nr, value[0], value[1], value[2], value[3], value[4], value[5]);
-	return answer < 0 ? -errno : answer;
+	return raw_call(call->nr, value[0], value[1], value[2], value[3], value[4], value[5]);
 }
 
-static void *run_share(void *argument)
+static void make_share(void *argument)
 {
-	struct share *share = argument;
+	const struct share *share = argument;
 
 	for (uint64_t round = share->first; round < share->end; round++) {
 		int64_t *results = share->results + round * share->count;
@@ -68,6 +66,11 @@ static void *run_share(void *argument)
 		for (uint64_t i = 0; i < share->count; i++)
 			results[i] = make_call(&share->calls[i], round, results);
 	}
+}
+
+static void *run_share(void *argument)
+{
+	make_share(argument);
 	return NULL;
 }
 
@@ -103,4 +106,13 @@ EXPORT int64_t ckpt_calls(const struct round_call *calls, uint64_t count, uint64
 			run_share(&shares[i]);
 	}
 	return 0;
+}
+
+/* The same, one round after the other, and to the end whatever happens to ckpt. Returns 0; -errno when none was made. */
+EXPORT int64_t ckpt_outliving_calls(const struct round_call *calls, uint64_t count, uint64_t rounds, int64_t *results)
+{
+	struct share all = { calls, count, 0, rounds, results, 0 };
+	int64_t ret = run_outliving(make_share, &all);
+
+	return ret < 0 ? fail(CAUSE_START_OUTLIVING, 0, rounds, ret) : 0;
 }

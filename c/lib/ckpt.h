@@ -43,7 +43,7 @@ enum cause_step {
 	CAUSE_IO_PORTS = 25,
 	CAUSE_READ_IMAGE = 26,
 	CAUSE_START_GUARD = 27,
-	CAUSE_START_READER = 28,
+	CAUSE_START_OUTLIVING = 28,
 };
 
 struct cause {
@@ -66,6 +66,9 @@ int64_t await_end(pid_t tid);
 
 /* Whether a task has ended, though its status may not be to be had yet. */
 int has_ended(pid_t tid);
+
+/* outliving.c */
+int64_t run_outliving(void (*work)(void *), void *argument);
 
 /* interrupted_call.c */
 void mend_interrupted_call(pid_t tid);

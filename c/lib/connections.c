@@ -1,19 +1,14 @@
 /*
  * Reads TCP connections by TCP_REPAIR (tcp(7); do_tcp_getsockopt in net/ipv4/tcp.c). A socket must not stay in that
- * mode when ckpt is killed, so a tiny process of its own does it, in the memory of ckpt: SIGKILL of ckpt does not end
- * it, and it leaves every socket as it was.
+ * mode when ckpt is killed, so what does it outlives ckpt (outliving.c), and leaves every socket as it was.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include "../agent/raw_call.h"
 #include "ckpt.h"
 
@@ -61,10 +56,7 @@ struct connection {
 	uint8_t info[INFO];
 };
 
-#define STACK 16384
-
 struct reader {
-	uint8_t stack[STACK];
 	struct connection *connections;
 	uint64_t count;
 };
@@ -168,13 +160,10 @@ static int is_same(const struct connection *c)
 	       *(uint32_t *)(info + SEGMENTS_IN) == *(const uint32_t *)(c->info + SEGMENTS_IN);
 }
 
-/* Only raw system calls, as in guard.c. */
-static int read_all(void *arg)
+static void read_all(void *arg)
 {
 	const struct reader *reader = arg;
 
-	/* The end of ckpt's session or process group is no end for it. */
-	raw_call(SYS_setsid, 0, 0, 0, 0, 0, 0);
 	for (uint64_t i = 0; i < reader->count; i++) {
 		struct connection *c = &reader->connections[i];
 		int64_t ret = read_one(c);
@@ -188,38 +177,13 @@ static int read_all(void *arg)
 		if (c->error == 0 && !is_same(c))
 			c->error = EAGAIN;
 	}
-	raw_call(SYS_exit, 0, 0, 0, 0, 0, 0);
-	return 0;
 }
 
 /* Reads all connections, into the room that each has; `error` tells of each whether it could be. */
 EXPORT int64_t ckpt_read_connections(struct connection *connections, uint64_t count)
 {
-	uint64_t all = ~0ULL, before;
-	struct reader *reader;
-	int status, error;
-	int64_t ret;
-	pid_t pid;
+	struct reader reader = { connections, count };
+	int64_t ret = run_outliving(read_all, &reader);
 
-	reader = mmap(NULL, sizeof(*reader), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (reader == MAP_FAILED)
-		return fail(CAUSE_OUT_OF_MEMORY, 0, count, -errno);
-	reader->connections = connections;
-	reader->count = count;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
-	pid = clone(read_all, reader->stack + STACK, CLONE_VM | CLONE_FILES, reader);
-	error = errno;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
-	if (pid < 0) {
-		munmap(reader, sizeof(*reader));
-		return fail(CAUSE_START_READER, 0, count, -error);
-	}
-	while ((ret = wait_task(pid, &status, WAIT_FOREVER)) == 0 && WIFSTOPPED(status))
-		;
-	if (ret < 0)
-		return ret;
-	munmap(reader, sizeof(*reader));
-	if (!WIFEXITED(status))
-		return fail(CAUSE_START_READER, pid, status, -ECHILD);
-	return 0;
+	return ret < 0 ? fail(CAUSE_START_OUTLIVING, 0, count, ret) : 0;
 }

@@ -2,6 +2,7 @@
  * Many system calls at once: the same few for each of thousands of objects
  * (rounds), made in C. A round's arguments differ only by where they lie.
  */
+import { checked } from "./cause.ts";
 import { library } from "./library.ts";
 import { addressOf, NR } from "./syscall.ts";
 import { encodeTextInto } from "./text.ts";
@@ -99,6 +100,32 @@ export class Calls {
 
   /** Makes all calls of every round; their order among rounds is open. */
   run(rounds: number): void {
+    const calls = this.#prepare(rounds);
+    const count = BigInt(this.#calls.length);
+    library("base").ckpt_calls(calls, count, BigInt(rounds), this.#results);
+  }
+
+  /**
+   * The same, one round after the other, and to the end even when ckpt is
+   * killed meanwhile.
+   *
+   * @throws CkptError when none could be made
+   */
+  runToTheEnd(rounds: number): void {
+    const calls = this.#prepare(rounds);
+    const count = BigInt(this.#calls.length);
+    checked(
+      library("outliving").ckpt_outliving_calls(
+        calls,
+        count,
+        BigInt(rounds),
+        this.#results,
+      ),
+      "making system calls",
+    );
+  }
+
+  #prepare(rounds: number): Uint8Array<ArrayBuffer> {
     const calls = new Uint8Array(this.#calls.length * CALL_BYTES);
     const view = new DataView(calls.buffer);
     for (const [i, { nr, args, after }] of this.#calls.entries()) {
@@ -113,12 +140,7 @@ export class Calls {
       }
     }
     this.#results = new BigInt64Array(this.#calls.length * rounds);
-    library("base").ckpt_calls(
-      calls,
-      BigInt(this.#calls.length),
-      BigInt(rounds),
-      this.#results,
-    );
+    return calls;
   }
 
   /** What the kernel returned; negative: -errno. */

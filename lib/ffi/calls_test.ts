@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { Calls, Slots } from "./calls.ts";
 import { AT_FDCWD, O } from "./syscall.ts";
 import { ECANCELED, ENOENT } from "./errno.ts";
@@ -39,6 +39,45 @@ Deno.test("calls of thousands of rounds are all made, with what lies in their sl
       assertEquals(read.view.getUint32(8 * i, true), i);
       assertEquals(Deno.statSync(`${directory}/${i}`).size, 104 + i % 3 + i);
     }
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("calls that were begun are made to the end, also when their process is killed", async () => {
+  const directory = Deno.makeTempDirSync();
+  const rounds = 200;
+  const script = `
+    const { Calls, Slots } = await import("${new URL(
+    "./calls.ts",
+    import.meta.url,
+  )}");
+    const names = new Slots(4096, ${rounds});
+    for (let i = 0; i < ${rounds}; i++) names.setText(i, "${directory}/" + i);
+    const calls = new Calls();
+    calls.add("mkdirat", [-100, { slots: names }, 0o700]);
+    calls.add("poll", [0, 0, 5]);
+    calls.runToTheEnd(${rounds});`;
+  const isThere = async (name: number) => {
+    const end = performance.now() + 60_000;
+    for (;;) {
+      try {
+        return Deno.statSync(`${directory}/${name}`).isDirectory;
+      } catch (error) {
+        if (performance.now() > end) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  };
+  try {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--no-check", script],
+      cwd: new URL("../..", import.meta.url),
+    }).spawn();
+    assert(await isThere(2));
+    child.kill("SIGKILL");
+    assertEquals((await child.status).signal, "SIGKILL");
+    assert(await isThere(rounds - 1));
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

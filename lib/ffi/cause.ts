@@ -34,7 +34,7 @@ const STEPS: Record<number, string> = {
   25: "it may use I/O ports (ioperm), which cannot be saved",
   26: "reading the page image",
   27: "starting the guard of a cgroup",
-  28: "starting the reader of TCP connections",
+  28: "starting a process for what must not stop half way",
 };
 
 /** The last failure of libckpt.so. */

@@ -146,6 +146,13 @@ const restore = {
   ckpt_set_signal_mask: { parameters: ["i32", "u64"], result: "i64" },
 } as const;
 
+const outliving = {
+  ckpt_outliving_calls: {
+    parameters: ["buffer", "u64", "u64", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const guard = {
   ckpt_start_guard: { parameters: ["buffer", "u64", "i64"], result: "i64" },
   ckpt_end_guard: { parameters: ["u64"], result: "i64" },
@@ -192,6 +199,7 @@ const GROUPS = {
   filling,
   agent,
   restore,
+  outliving,
   guard,
   sockets,
   archive,

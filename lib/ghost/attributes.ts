@@ -27,14 +27,34 @@ import {
 } from "../ffi/syscall.ts";
 import { decodeText, encodeText } from "../ffi/text.ts";
 import type { ckpt_xattr_entry } from "../image/schema.gen.ts";
-import type { Time } from "./calls.ts";
+import { remedyForDenied, type Time } from "./calls.ts";
 
 export const FS_IOC_GETFLAGS = 0x80086601;
-const FS_IOC_SETFLAGS = 0x40086602n;
-const FS_NOCOW_FL = 0x0080_0000;
-/** SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME, NOCOW of linux/fs.h: the rest the
- * file system sets itself, or it is about directories. */
-const KEPT_FLAGS = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | FS_NOCOW_FL;
+export const FS_IOC_SETFLAGS = 0x40086602;
+/** Flags of linux/fs.h that users set and others may see. */
+const FS = {
+  SECRM: 0x1,
+  UNRM: 0x2,
+  COMPR: 0x4,
+  SYNC: 0x8,
+  IMMUTABLE: 0x10,
+  APPEND: 0x20,
+  NODUMP: 0x40,
+  NOATIME: 0x80,
+  NOCOMP: 0x400,
+  JOURNAL_DATA: 0x4000,
+  NOTAIL: 0x8000,
+  DIRSYNC: 0x1_0000,
+  TOPDIR: 0x2_0000,
+  NOCOW: 0x80_0000,
+  DAX: 0x200_0000,
+} as const;
+/** The rest the file system sets itself. */
+const KEPT_FLAGS = Object.values(FS).reduce((all, flag) => all | flag, 0);
+/** These only act on a file that is empty (btrfs, ext4). */
+const EARLY_FLAGS = FS.COMPR | FS.NOCOMP | FS.NOCOW | FS.DAX;
+/** With these a file cannot be opened for writing, or mapped so. */
+const LATE_FLAGS = FS.IMMUTABLE | FS.APPEND;
 
 /** Of the flags of an inode, those that are saved. */
 export function savedInodeFlags(flags: number): number {
@@ -43,30 +63,47 @@ export function savedInodeFlags(flags: number): number {
 
 /** The flags of an inode that are saved; 0 where the file system has none. */
 export function readInodeFlags(fd: number): number {
-  const flags = new Uint8Array(8);
   try {
-    syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
+    return savedInodeFlags(readAllInodeFlags(fd));
   } catch (error) {
     if (!hasNoFlags(error)) throw error;
     return 0;
   }
-  return savedInodeFlags(new DataView(flags.buffer).getUint32(0, true));
 }
 
-/** Gives an inode these of the flags that are saved, and no other of them. */
-function setInodeFlags(fd: number, wanted: number): void {
+/** @throws SyscallError where the file system has none */
+export function readAllInodeFlags(fd: number): number {
   const flags = new Uint8Array(8);
-  const view = new DataView(flags.buffer);
+  syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
+  return new DataView(flags.buffer).getUint32(0, true);
+}
+
+/** The others, of an immutable or append-only file. */
+export function withoutLateFlags(flags: number): number {
+  return flags & ~LATE_FLAGS;
+}
+
+/**
+ * Gives an inode these of the flags that are saved, and no other of them.
+ *
+ * @param among which flags it is about
+ */
+function setInodeFlags(
+  fd: number,
+  wanted: number,
+  among = KEPT_FLAGS,
+): void {
+  let now: number;
   try {
-    syscall("ioctl", BigInt(fd), BigInt(FS_IOC_GETFLAGS), addressOf(flags));
+    now = readAllInodeFlags(fd);
   } catch (error) {
     if (wanted === 0 && hasNoFlags(error)) return;
     throw error;
   }
-  const now = view.getUint32(0, true);
-  if ((now & KEPT_FLAGS) === wanted) return;
-  view.setUint32(0, (now & ~KEPT_FLAGS) | wanted, true);
-  syscall("ioctl", BigInt(fd), FS_IOC_SETFLAGS, addressOf(flags));
+  const then = (now & ~among) | (wanted & among);
+  if (now === then) return;
+  const flags = new Uint8Array(BigUint64Array.of(BigInt(then)).buffer);
+  syscall("ioctl", BigInt(fd), BigInt(FS_IOC_SETFLAGS), addressOf(flags));
 }
 
 function hasNoFlags(error: unknown): boolean {
@@ -131,12 +168,65 @@ export interface Attributes {
   readonly inodeFlags: number;
 }
 
-/**
- * Takes the flags away that the file has of its directory. NOCOW only acts on a
- * file that is empty (btrfs).
- */
+/** Takes the flags away that a file has of its directory; it is empty yet. */
 export function setEarlyFlags(fd: number, { inodeFlags }: Attributes): void {
-  setInodeFlags(fd, inodeFlags & FS_NOCOW_FL);
+  setInodeFlags(fd, inodeFlags & EARLY_FLAGS);
+}
+
+/** Whether {@link setLateFlags} has anything to do. */
+export function hasLateFlags({ inodeFlags }: Attributes): boolean {
+  return (inodeFlags & LATE_FLAGS) !== 0;
+}
+
+/**
+ * Makes a file immutable or append-only, when it has been opened and mapped.
+ *
+ * @param fd O_PATH
+ * @param action as for {@link setAttributes}
+ * @throws CkptError
+ */
+export function setLateFlags(
+  fd: number,
+  action: string,
+  attributes: Attributes,
+): void {
+  if (!hasLateFlags(attributes)) return;
+  attemptFor(
+    action,
+    wordsForFlags(attributes.inodeFlags),
+    () =>
+      withDescriptor(
+        fd,
+        (own) => setInodeFlags(own, attributes.inodeFlags, LATE_FLAGS),
+      ),
+  );
+}
+
+function wordsForFlags(inodeFlags: number): string {
+  return `its inode flags 0x${inodeFlags.toString(16)}`;
+}
+
+/** One that ioctl(2) takes, for an O_PATH descriptor. */
+function withDescriptor(fd: number, use: (own: number) => void): void {
+  const own = open(`/proc/self/fd/${fd}`, O.RDONLY | O.NONBLOCK);
+  try {
+    use(own);
+  } finally {
+    close(own);
+  }
+}
+
+function attemptFor(action: string, what: string, call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    throw new CkptError(EXIT.failed, action, [{
+      object: what,
+      why: describeErrno(error.errno),
+      remedy: remedyForDenied(error),
+    }], { cause: error });
+  }
 }
 
 const DEFAULT_ACL = "system.posix_acl_default";
@@ -172,8 +262,8 @@ function removeAcls(
 
 /**
  * Gives a file its attributes, each after what would change it again: an owner
- * clears set-user-ID bits and capabilities, a write sets the time, and an
- * immutable file takes nothing more.
+ * clears set-user-ID bits and capabilities, a write sets the time. That it is
+ * immutable or append-only comes later ({@link setLateFlags}).
  *
  * @param fd O_PATH
  * @param action what is being done, for errors: "making the deleted file /x"
@@ -187,17 +277,8 @@ export function setAttributes(
   const { uid, gid, mode, xattrs, inodeFlags } = attributes;
   const at = `/proc/self/fd/${fd}`;
   const path = terminated(encodeText(at));
-  const attempt = (what: string, call: () => void) => {
-    try {
-      call();
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-      throw new CkptError(EXIT.failed, action, [{
-        object: what,
-        why: describeErrno(error.errno),
-      }], { cause: error });
-    }
-  };
+  const attempt = (what: string, call: () => void) =>
+    attemptFor(action, what, call);
   attempt(
     `its owner ${uid}:${gid}`,
     () => syscallBuffer0("chown", path, BigInt(uid), BigInt(gid)),
@@ -223,15 +304,15 @@ export function setAttributes(
       ));
   }
   attempt("its times", () => setTimes(fd, attributes));
-  if ((inodeFlags & ~FS_NOCOW_FL) === 0) return;
-  attempt(`its inode flags 0x${inodeFlags.toString(16)}`, () => {
-    const own = open(encodeText(at), O.RDONLY | O.NONBLOCK);
-    try {
-      setInodeFlags(own, inodeFlags);
-    } finally {
-      close(own);
-    }
-  });
+  if ((inodeFlags & ~EARLY_FLAGS & ~LATE_FLAGS) === 0) return;
+  attempt(
+    wordsForFlags(inodeFlags),
+    () =>
+      withDescriptor(
+        fd,
+        (own) => setInodeFlags(own, inodeFlags, KEPT_FLAGS & ~LATE_FLAGS),
+      ),
+  );
 }
 
 /** utimensat(2), of an O_PATH descriptor as well. */

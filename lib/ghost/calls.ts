@@ -38,6 +38,8 @@ export interface ExtendedStatus {
   readonly nlink: bigint;
   /** When it was made, in nanoseconds; undefined where nobody knows. */
   readonly born: bigint | undefined;
+  /** Immutable or append-only, as far as its file system tells. */
+  readonly fixed: boolean;
 }
 
 /** NFS asks its server anew; of other file systems nothing changes. */
@@ -45,6 +47,8 @@ const AT_STATX_FORCE_SYNC = 0x2000n;
 const STATX_BASIC_STATS = 0x7ffn;
 const STATX_BTIME = 0x800n;
 const STATX_MNT_ID = 0x1000n;
+/** STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND. */
+const STATX_ATTR_FIXED = 0x10 | 0x20;
 const NANOSECONDS = 1_000_000_000n;
 const BLOCK = 512n;
 
@@ -83,6 +87,7 @@ function decodeStatx(view: DataView, start: number): ExtendedStatus {
     born: (view.getUint32(start, true) & Number(STATX_BTIME)) === 0
       ? undefined
       : time(80).seconds * NANOSECONDS + BigInt(time(80).nanoseconds),
+    fixed: (view.getUint32(start + 8, true) & STATX_ATTR_FIXED) !== 0,
   };
 }
 
@@ -318,7 +323,7 @@ export function linkTo(at: string, name: string): void {
   );
 }
 
-const AT_REMOVEDIR = 0x200n;
+export const AT_REMOVEDIR = 0x200n;
 
 export function unlink(path: string): void {
   remove(path, 0n);

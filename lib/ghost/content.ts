@@ -65,10 +65,16 @@ const EXTENTS = 256;
 
 /**
  * Parts of a file that were allocated but never written (fallocate(2)), also
- * behind its end; none where the file system does not tell (fiemap.rst of the
- * kernel).
+ * behind its end (fiemap.rst of the kernel). Where the file system does not
+ * tell (tmpfs): all of it, when it takes as much.
+ *
+ * @param allocated bytes that it takes
  */
-export function unwrittenSegments(fd: number): Segment[] {
+export function unwrittenSegments(
+  fd: number,
+  size: number,
+  allocated: bigint,
+): Segment[] {
   const buffer = new Uint8Array(FIEMAP_BYTES + EXTENTS * EXTENT_BYTES);
   const view = new DataView(buffer.buffer);
   const segments: Segment[] = [];
@@ -82,7 +88,10 @@ export function unwrittenSegments(fd: number): Segment[] {
     try {
       syscall("ioctl", BigInt(fd), FS_IOC_FIEMAP, addressOf(buffer));
     } catch (error) {
-      if (isOneOf(error, EOPNOTSUPP, EINVAL)) return segments;
+      if (isOneOf(error, EOPNOTSUPP, EINVAL)) {
+        const whole = Math.ceil(size / BLOCK) * BLOCK;
+        return allocated < whole ? [] : [{ offset: 0, length: whole }];
+      }
       throw error;
     }
     const count = view.getUint32(20, true);

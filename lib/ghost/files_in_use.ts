@@ -24,6 +24,7 @@ import {
   isLinkName,
   isSillyName,
   type LostFile,
+  NFS,
   withoutMark,
 } from "./fate.ts";
 import { explainStale } from "./gone_on_server.ts";
@@ -101,7 +102,8 @@ export class FilesInUse {
     const { link, status } = use;
     const found = this.#atLink.get(link);
     if (
-      found !== undefined && isSameFile(found, status) && !isSillyName(link)
+      found !== undefined && isSameFile(found, status) &&
+      !(isSillyName(link) && fileSystemType(use.at) === NFS)
     ) {
       this.#names.set(inodeKey(status), link);
       return;
@@ -165,6 +167,7 @@ export class FilesInUse {
         mount,
         otherName: this.#otherName(
           use,
+          fileSystem,
           paths[i],
           there[i],
           mount === "reached" ? mountId : undefined,
@@ -198,6 +201,7 @@ export class FilesInUse {
    */
   #otherName(
     { status, at }: FileUse,
+    fileSystem: bigint,
     path: string,
     there: FileStatus | undefined,
     mountId: bigint | undefined,
@@ -209,7 +213,7 @@ export class FilesInUse {
     ) return own;
     const leadsToIt = (name: string, found = statusAt(name)) => {
       return found !== undefined && isSameFile(found, status) &&
-        !isSillyName(name) && !isLinkName(name);
+        !(fileSystem === NFS && isSillyName(name)) && !isLinkName(name);
     };
     // It got its name back, or it is mounted there itself.
     if (there !== undefined && leadsToIt(path, there)) return path;

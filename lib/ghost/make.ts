@@ -7,46 +7,44 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EINVAL, EOPNOTSUPP, EROFS, EXDEV } from "../ffi/errno.ts";
 import {
-  addressOf,
   AT_FDCWD,
   close,
   O,
   open,
   S_IF,
-  stat,
   syscall,
-  syscallBuffer0,
-  syscallBuffer1,
   SyscallError,
-  terminated,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import { imageName } from "../image/kinds.ts";
-import type { file_entry } from "../image/schema.gen.ts";
+import { fd_types, type file_entry } from "../image/schema.gen.ts";
 import type { Report } from "../report.ts";
 import {
+  type Attributes,
+  hasLateFlags,
   isOneOf,
   setAttributes,
   setEarlyFlags,
+  setLateFlags,
   setTimes,
 } from "./attributes.ts";
 import {
   isReadOnly,
   nearestDirectory,
   remedyForDenied,
-  rmdir,
   splitPath,
   statusAt,
-  unlink,
 } from "./calls.ts";
 import { copyProgress, copyRange } from "./content.ts";
+import { fixedAmong, openFixed } from "./fixed_files.ts";
 import { makeSmallGhosts } from "./make_small.ts";
 import {
-  inDirectory,
-  type Name,
-  withName,
-  withNameIn,
+  type Creation,
+  inOneMoment,
+  makeDirectory,
+  type Moment,
+  type MomentName,
   WritableMounts,
 } from "./names.ts";
 import { type Ghost, Ghosts, type Remap } from "./remaps.ts";
@@ -75,7 +73,7 @@ const TMPFILE_BIT = O.TMPFILE & ~O.DIRECTORY;
 export class MadeFiles implements Disposable {
   readonly byFile = new Map<number, MadeFile>();
   readonly #fds: number[] = [];
-  readonly #fifos = new Map<number, Ghost>();
+  readonly #late: { fd: number; action: string; attributes: Attributes }[] = [];
   readonly #mounts = new WritableMounts();
 
   private constructor() {}
@@ -123,10 +121,27 @@ export class MadeFiles implements Disposable {
       made.#mounts[Symbol.dispose]();
       const missing = [...remaps.keys()].find((id) => !made.byFile.has(id));
       if (missing !== undefined) throw inNoDirectory(set, missing);
+      made.#openFixed(remaps, files);
       return made;
     } catch (error) {
       made[Symbol.dispose]();
       throw error;
+    }
+  }
+
+  /** Files that have their path, and cannot be opened by it as they were. */
+  #openFixed(
+    remaps: ReadonlyMap<number, Remap>,
+    files: ReadonlyMap<number, file_entry>,
+  ): void {
+    const living = [...files.values()].flatMap(({ id, type, reg }) =>
+      type === fd_types.REG && !remaps.has(id)
+        ? [{ id, path: reg!.name, flags: reg!.flags & ~ACTING_FLAGS }]
+        : []
+    );
+    for (const file of fixedAmong(living)) {
+      const fd = attempt(file.path, () => this.#keep(openFixed(file)));
+      this.byFile.set(file.id, { fd, reopen: false });
     }
   }
 
@@ -175,7 +190,11 @@ export class MadeFiles implements Disposable {
     const ghost = ghosts.read(id);
     const [{ path }] = wanted;
     if ((ghost.attributes.mode & S_IF.MT) === S_IF.DIR) {
-      attempt(path, () => this.#makeDirectory(tree, id, ghost, undefined));
+      attempt(path, () =>
+        inOneMoment(
+          this.#mounts,
+          (moment) => this.#makeDirectory(moment, tree, id, ghost),
+        ));
       return;
     }
     const fd = attempt(path, () => this.#create(ghost, wanted));
@@ -189,15 +208,26 @@ export class MadeFiles implements Disposable {
           }),
       );
     }
-    setAttributes(fd, `making the deleted file ${path}`, ghost.attributes);
-    if ((ghost.attributes.mode & S_IF.MT) === S_IF.IFO) {
-      this.#fifos.set(fd, ghost);
-    }
+    this.#setAttributes(fd, path, ghost);
   }
 
-  /** Once fifos have their content: that it was written changed their times. */
-  setTimes(): void {
-    for (const [fd, { attributes }] of this.#fifos) setTimes(fd, attributes);
+  #setAttributes(fd: number, path: string, { attributes }: Ghost): void {
+    const action = `making the deleted file ${path}`;
+    setAttributes(fd, action, attributes);
+    if (
+      (attributes.mode & S_IF.MT) === S_IF.IFO || hasLateFlags(attributes)
+    ) this.#late.push({ fd, action, attributes });
+  }
+
+  /**
+   * What would hinder opening and mapping files, or is changed by it. To be
+   * called when the processes have them, and fifos their content.
+   */
+  settle(): void {
+    for (const { fd, action, attributes } of this.#late) {
+      setTimes(fd, attributes);
+      setLateFlags(fd, action, attributes);
+    }
   }
 
   /** @returns an O_PATH descriptor of the file, which has no name any more */
@@ -212,31 +242,27 @@ export class MadeFiles implements Disposable {
       return made;
     }
     const [first, ...others] = Map.groupBy(rest, ({ path }) => path);
-    return withName(
-      first[0],
-      this.#mounts,
-      (at) => createNamed(at, ghost),
-      unlink,
-      (name) => {
-        // While it has one name, it can get another.
-        for (const [path, group] of others) {
-          try {
-            withName(
-              path,
-              this.#mounts,
-              (at) => linkPath(name.at, at),
-              unlink,
-              (other) => this.#openNamed(other.path, group),
-            );
-          } catch (error) {
-            // The path was that of another mount of the file system.
-            if (!isOneOf(error, EXDEV)) throw error;
-            this.#openNamed(name.path, group);
-          }
-        }
-        return this.#openNew(name, first[1]);
-      },
-    );
+    const type = ghost.attributes.mode & S_IF.MT;
+    return inOneMoment(this.#mounts, (moment) => {
+      const name = moment.create(
+        first[0],
+        moment.directoryOf(first[0]),
+        creationOf(ghost),
+      );
+      const finish = this.#open(moment, name, first[1], type);
+      // While it has one name, it can get another on that mount.
+      const more = others.map(([path, group]) => {
+        const directory = moment.directoryOf(path);
+        const other = directory.mountId === name.mountId
+          ? moment.create(path, directory, linkTo(name.at))
+          : name;
+        return this.#open(moment, other, group, type);
+      });
+      return () => {
+        for (const finish of more) finish();
+        return finish();
+      };
+    });
   }
 
   /**
@@ -244,31 +270,34 @@ export class MadeFiles implements Disposable {
    * to is the same then.
    */
   #makeDirectory(
+    moment: Moment,
     tree: GhostTree,
     id: number,
     ghost: Ghost,
-    inside: Name | undefined,
-  ): void {
+    inside?: MomentName,
+  ): () => void {
     const wanted = tree.wanted.get(id)!;
     const [{ path }] = wanted;
-    const use = (name: Name) => {
-      const fd = this.#openNew(name, wanted);
-      for (const child of tree.inside.get(id) ?? []) {
-        this.#makeDirectory(tree, child, tree.ghosts.read(child), name);
+    const name = moment.create(
+      path,
+      inside ?? moment.directoryOf(path),
+      makeDirectory,
+    );
+    const opened = this.#open(moment, name, wanted, S_IF.DIR);
+    const children = (tree.inside.get(id) ?? []).map((child) =>
+      this.#makeDirectory(moment, tree, child, tree.ghosts.read(child), name)
+    );
+    return () => {
+      const fd = opened();
+      const own = open(`/proc/self/fd/${fd}`, O.RDONLY | O.DIRECTORY);
+      try {
+        setEarlyFlags(own, ghost.attributes);
+      } finally {
+        close(own);
       }
-      return fd;
+      this.#setAttributes(fd, path, ghost);
+      for (const finish of children) finish();
     };
-    const create = (at: string) => createNamed(at, ghost);
-    const fd = inside === undefined
-      ? withName(path, this.#mounts, create, rmdir, use)
-      : withNameIn(inside, path, create, rmdir, use);
-    const own = open(`/proc/self/fd/${fd}`, O.RDONLY | O.DIRECTORY);
-    try {
-      setEarlyFlags(own, ghost.attributes);
-    } finally {
-      close(own);
-    }
-    setAttributes(fd, `making the deleted file ${path}`, ghost.attributes);
   }
 
   /**
@@ -277,63 +306,72 @@ export class MadeFiles implements Disposable {
    * @returns undefined where the file system cannot make one
    */
   #createNameless({ id, path, flags }: Wanted): number | undefined {
-    const fd = inDirectory(path, this.#mounts, (directory) => {
-      try {
-        return open(encodeText(directory.path), flags & ~ACTING_FLAGS, 0o600);
-      } catch (error) {
-        if (isOneOf(error, EOPNOTSUPP, EINVAL)) return undefined;
-        throw error;
-      }
-    });
-    if (fd === undefined) return undefined;
+    let fd: number;
+    try {
+      fd = inOneMoment(this.#mounts, (moment) => {
+        const directory = moment.directoryOf(path);
+        return moment.open(directory.path, flags & ~ACTING_FLAGS, directory);
+      });
+    } catch (error) {
+      if (isOneOf(error, EOPNOTSUPP, EINVAL)) return undefined;
+      throw error;
+    }
     this.byFile.set(id, { fd: this.#keep(fd), reopen: false });
     return this.#keep(open(`/proc/self/fd/${fd}`, O.PATH));
   }
 
-  /** @returns an O_PATH descriptor by which it can be written to */
-  #openNew({ path, at }: Name, wanted: readonly Wanted[]): number {
-    const fd = this.#openNamed(path, wanted);
-    return at === path
-      ? fd
-      : this.#keep(open(encodeText(at), O.PATH | O.NOFOLLOW));
-  }
-
-  /** Opens a file while it has a name. @returns an O_PATH descriptor of it */
-  #openNamed(name: string, wanted: readonly Wanted[]): number {
-    const path = encodeText(name);
-    const fd = this.#keep(open(path, O.PATH | O.NOFOLLOW));
-    const type = stat(fd).mode & S_IF.MT;
-    for (const { id, flags } of wanted) {
+  /**
+   * Opens a file while it has a name.
+   *
+   * @param type of the file
+   * @returns what gives an O_PATH descriptor by which it can be written to
+   */
+  #open(
+    moment: Moment,
+    name: MomentName,
+    wanted: readonly Wanted[],
+    type: number,
+  ): () => number {
+    const anew = moment.open(name.path, O.PATH | O.NOFOLLOW, name);
+    const writable = name.at === name.path
+      ? anew
+      : moment.open(name.at, O.PATH | O.NOFOLLOW, name);
+    const opened = wanted.map(({ id, flags }) => {
       // Through a link of /proc, this flag could not be given. Opening others
       // by name might wait (fifos) or act (devices).
       const byName = (flags & O.NOFOLLOW) !== 0 &&
         ((flags & O.PATH) !== 0 || type === S_IF.REG || type === S_IF.DIR);
       const clean = flags & ~ACTING_FLAGS &
         ~((flags & TMPFILE_BIT) === 0 ? 0 : O.TMPFILE);
-      this.byFile.set(
-        id,
-        byName
-          ? { fd: this.#keep(open(path, clean)), reopen: false }
-          : { fd, reopen: true },
-      );
-    }
-    return fd;
+      const fd = byName ? moment.open(name.path, clean, name) : anew;
+      return { id, fd, reopen: !byName };
+    });
+    return () => {
+      for (const fd of new Set([anew, writable])) this.#keep(fd());
+      for (const { id, fd, reopen } of opened) {
+        if (!reopen) this.#keep(fd());
+        this.byFile.set(id, { fd: fd(), reopen });
+      }
+      return writable();
+    };
   }
 
   /** A file with other names: it has its old one for a moment. */
   #openLinked(link: string, wanted: readonly Wanted[]): void {
+    const type = (statusAt(link)?.mode ?? 0) & S_IF.MT;
     for (const [path, group] of Map.groupBy(wanted, ({ path }) => path)) {
-      try {
-        withName(
-          path,
+      const openBy = (name: (moment: Moment) => MomentName) =>
+        inOneMoment(
           this.#mounts,
-          (at) => linkPath(link, at),
-          unlink,
-          (name) => this.#openNamed(name.path, group),
+          (moment) => this.#open(moment, name(moment), group, type),
+        );
+      try {
+        openBy((moment) =>
+          moment.create(path, moment.directoryOf(path), linkTo(link))
         );
       } catch (error) {
         if (!isOneOf(error, EXDEV, EROFS)) throw failure(path, error);
-        attempt(path, () => this.#openNamed(link, group));
+        attempt(path, () => openBy((moment) => moment.existing(link)));
       }
     }
   }
@@ -372,43 +410,40 @@ function ghostsInside(
   return inside;
 }
 
-function createNamed(name: string, { image, attributes }: Ghost): void {
-  const { mode } = attributes;
-  const path = terminated(encodeText(name));
-  const here = BigInt(AT_FDCWD);
+function creationOf({ image, attributes: { mode } }: Ghost): Creation {
   const PRIVATE = 0o600;
   switch (mode & S_IF.MT) {
     case S_IF.REG:
-      close(open(encodeText(name), O.CREAT | O.EXCL | O.WRONLY, PRIVATE));
-      break;
-    case S_IF.DIR:
-      syscallBuffer1("mkdirat", here, path, 0o700n);
-      break;
+      return (at) => ({
+        call: "openat",
+        args: [AT_FDCWD, at, O.CREAT | O.EXCL | O.WRONLY | O.CLOEXEC, PRIVATE],
+      });
     case S_IF.LNK: {
-      const target = terminated(encodeText(image.entry.symlnk_target ?? ""));
-      syscallBuffer0("symlinkat", target, here, addressOf(path));
-      break;
+      const target = image.entry.symlnk_target ?? "";
+      return (at, text) => ({
+        call: "symlinkat",
+        args: [text(target), AT_FDCWD, at],
+      });
     }
     default:
-      syscallBuffer1(
-        "mknodat",
-        here,
-        path,
-        BigInt((mode & S_IF.MT) | PRIVATE),
-        BigInt(image.entry.rdev ?? 0),
-      );
+      return (at) => ({
+        call: "mknodat",
+        args: [
+          AT_FDCWD,
+          at,
+          (mode & S_IF.MT) | PRIVATE,
+          image.entry.rdev ?? 0,
+        ],
+      });
   }
 }
 
-function linkPath(from: string, name: string): void {
-  const target = terminated(encodeText(name));
-  syscallBuffer1(
-    "linkat",
-    BigInt(AT_FDCWD),
-    terminated(encodeText(from)),
-    BigInt(AT_FDCWD),
-    addressOf(target),
-  );
+/** Another name for the file with that name. */
+function linkTo(from: string): Creation {
+  return (at, text) => ({
+    call: "linkat",
+    args: [AT_FDCWD, text(from), AT_FDCWD, at, 0],
+  });
 }
 
 const FALLOC_FL_KEEP_SIZE = 1n;

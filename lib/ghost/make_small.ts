@@ -3,15 +3,16 @@
  * not plain about one is left to those that make them one by one.
  */
 import { Calls, Slots, Texts } from "../ffi/calls.ts";
-import { describeErrno, EEXIST, EROFS } from "../ffi/errno.ts";
+import { describeErrno, ECANCELED, EEXIST, EROFS } from "../ffi/errno.ts";
 import { CkptError, EXIT } from "../error.ts";
 import { AT_FDCWD, close, O, open, S_IF } from "../ffi/syscall.ts";
 import { decodeWholeGhost } from "../image/ghost.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import { imageName } from "../image/kinds.ts";
 import { handsDown, putTimes, TIMES_BYTES } from "./attributes.ts";
-import { nearestDirectory, splitPath } from "./calls.ts";
+import { nearestDirectory, splitPath, statx } from "./calls.ts";
 import { SMALLEST_WITH_CHUNKS } from "./ghost_entry.ts";
+import { STAT_BYTES, TIMES_OF_STAT } from "./names.ts";
 import type { Ghost, Ghosts } from "./remaps.ts";
 
 /** A ghost, and the path of all files that stand for it. */
@@ -58,7 +59,8 @@ class Directories {
     const { directory } = splitPath(path);
     let known = this.#known.get(directory);
     if (known === undefined) {
-      known = nearestDirectory(path) === directory && !handsDown(directory);
+      known = nearestDirectory(path) === directory &&
+        !statx(directory).fixed && !handsDown(directory);
       this.#known.set(directory, known);
     }
     return known;
@@ -147,6 +149,10 @@ function makeSome<T extends PlainWanted>(
   keep: (made: T, fd: number) => void,
 ): void {
   const names = new Texts(all.map(({ wanted: { path } }) => path));
+  const directories = new Texts(
+    all.map(({ wanted: { path } }) => splitPath(path).directory),
+  );
+  const before = new Slots(STAT_BYTES, all.length);
   const words = new Slots(WORDS_BYTES, all.length);
   const times = new Slots(TIMES_BYTES, all.length);
   for (const [i, { ghost, at }] of all.entries()) {
@@ -163,12 +169,14 @@ function makeSome<T extends PlainWanted>(
   const word = (offset: number) => ({ loaded: words, offset });
   const name = { loaded: names.pointers };
   const calls = new Calls();
+  const directory = [AT_FDCWD, { loaded: directories.pointers }] as const;
+  const seen = calls.add("newfstatat", [...directory, { slots: before }, 0]);
   const made = calls.add("openat", [
     AT_FDCWD,
     name,
     O.WRONLY | O.CREAT | O.EXCL | O.CLOEXEC,
     0o600,
-  ]);
+  ], seen);
   const opened = calls.add("openat", [
     AT_FDCWD,
     name,
@@ -180,6 +188,12 @@ function makeSome<T extends PlainWanted>(
     ["opening it", opened],
     ["taking its name away", calls.add("unlinkat", [AT_FDCWD, name, 0], made)],
   ];
+  // As if no name had come and gone.
+  calls.add("utimensat", [
+    ...directory,
+    { slots: before, offset: TIMES_OF_STAT },
+    0,
+  ], made);
   const fd = { result: made };
   const written = calls.add("pwrite64", [
     fd,
@@ -198,13 +212,13 @@ function makeSome<T extends PlainWanted>(
     ["its times", calls.add("utimensat", [fd, 0, { slots: times }, 0])],
   );
   calls.add("close", [fd]);
-  calls.run(all.length);
+  calls.runToTheEnd(all.length);
   let failure: CkptError | undefined;
   for (const [i, { wanted, ghost }] of all.entries()) {
     const result = calls.result(i, opened);
     if (result >= 0) keep(wanted, result);
     // Another file has the name, or it takes another way to write there.
-    if ([-EEXIST, -EROFS].includes(calls.result(i, made))) continue;
+    if ([-EEXIST, -EROFS, -ECANCELED].includes(calls.result(i, made))) continue;
     const failed = steps.find(([, call]) => calls.result(i, call) < 0);
     const short = calls.result(i, written) !==
       (ghost.image.chunks[0]?.length ?? 0);

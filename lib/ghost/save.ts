@@ -220,6 +220,8 @@ function remedyFor(error: SyscallError): string | undefined {
   return "mount its file system for writing while ckpt dumps, and restores";
 }
 
+/** File systems whose files cannot share blocks: ext4 and tmpfs. */
+const SHARES_NO_BLOCKS: ReadonlySet<bigint> = new Set([0xef53n, 0x1021994n]);
 /** From here on sharing blocks is worth an aligned place. */
 const WORTH_ALIGNING = 65536;
 
@@ -242,7 +244,7 @@ async function saveGhost(
     const size = Number(status.size);
     const segments = regular ? dataSegments(content!, size) : [];
     const unwritten = regular && mayHaveUnwritten(segments, times.allocated)
-      ? unwrittenSegments(content!)
+      ? unwrittenSegments(content!, size, times.allocated)
       : [];
     const chunks = regular &&
       (size >= SMALLEST_WITH_CHUNKS || !isWhole(segments, size));
@@ -263,7 +265,8 @@ async function saveGhost(
         content,
         segments,
         chunks,
-        fileSystemType(path) === file.fileSystem,
+        fileSystemType(path) === file.fileSystem &&
+          !SHARES_NO_BLOCKS.has(file.fileSystem),
         copyProgress(
           `saving ${file.link} (bytes)`,
           Number(file.allocated),

@@ -12,7 +12,11 @@ import {
   terminated,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
-import { type Attributes, setAttributes } from "../ghost/attributes.ts";
+import {
+  type Attributes,
+  setAttributes,
+  setLateFlags,
+} from "../ghost/attributes.ts";
 import { splitPath } from "../ghost/calls.ts";
 import { ArchiveError, ArchiveReader } from "./archive.ts";
 import { openBelow } from "./below.ts";
@@ -77,7 +81,9 @@ export async function restoreTree(
     attempt(entry, what, () => {
       const fd = openBelow(root, entry.path, O.PATH);
       try {
-        setAttributes(fd, nameOf(entry, what), attributesOf(entry));
+        const attributes = attributesOf(entry);
+        setAttributes(fd, nameOf(entry, what), attributes);
+        setLateFlags(fd, nameOf(entry, what), attributes);
       } finally {
         close(fd);
       }

@@ -145,7 +145,7 @@ export async function buildTree(
     builder.openDescriptors((pid, made) => connections.make(pid, made));
     terminals.settle();
     using watchers = Watchers.take(plan.watches, images.processes);
-    made.setTimes();
+    made.settle();
     await builder.letSignalsIn();
     builder.startThreads();
     builder.setFileOwners();

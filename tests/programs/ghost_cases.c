@@ -19,6 +19,10 @@
  *               reading; the first is deleted, the last has another name
  *   lower       `lower` of an overlay's lower layer: opened, mapped, deleted, and made anew, and that is deleted, too
  *   subvolume   in a btrfs subvolume that was deleted
+ *   fixed       made immutable or append-only since they were opened for writing: deleted ones, one that is there, and
+ *               the directories of deleted ones
+ *   odd         a deleted file with a long name that another has; a file that is named like a deleted one of NFS; the
+ *               directory keeps its time
  */
 #include "check.h"
 #include <dirent.h>
@@ -142,8 +146,12 @@ static void reserved(void) {
   if (write(punched, bytes, sizeof(bytes)) != sizeof(bytes)) check_die("cannot write");
   if (fallocate(punched, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 64 * PAGE, 64 * PAGE) != 0) check_note("no holes in %s", place);
   memset(bytes + 64 * PAGE, 0, 64 * PAGE);
-  MUST(fsync(fd)), MUST(fsync(behind)), MUST(fsync(punched));
-  struct stat a = status(fd), b = status(behind), c = status(punched);
+  int whole = make("whole", "");
+  if (fallocate(whole, 0, 0, 1 << 20) != 0) check_note("no fallocate in %s", place);
+  if (pwrite(whole, "in the middle", 13, 1 << 19) != 13) check_die("cannot write");
+  MUST(fsync(fd)), MUST(fsync(behind)), MUST(fsync(punched)), MUST(fsync(whole));
+  struct stat a = status(fd), b = status(behind), c = status(punched), d = status(whole);
+  MUST(unlink(in_place("whole")));
   MUST(unlink(in_place("file")));
   MUST(unlink(in_place("behind")));
   MUST(unlink(in_place("punched")));
@@ -158,6 +166,7 @@ static void reserved(void) {
     CHECK_EQ("blocks behind the end", b.st_blocks, status(behind).st_blocks);
   }
   CHECK_EQ("blocks with a hole", c.st_blocks, status(punched).st_blocks);
+  CHECK_EQ("blocks of a whole one", d.st_blocks, status(whole).st_blocks);
   static char read_bytes[1 << 20];
   CHECK_EQ("read", sizeof(read_bytes), pread(punched, read_bytes, sizeof(read_bytes), 0));
   CHECK_BYTES("with a hole", bytes, read_bytes, sizeof(bytes));
@@ -481,6 +490,83 @@ static void subvolume(void) {
   CHECK_EQ("names", 0, names());
 }
 
+static bool flag(int fd, int bit, bool on) {
+  int flags = 0;
+  if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0) return false;
+  flags = on ? flags | bit : flags & ~bit;
+  return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+}
+static bool has_flag(int fd, int bit) {
+  int flags = 0;
+  return ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & bit);
+}
+static void fixed(void) {
+  static const int BITS[] = {FS_IMMUTABLE_FL, FS_APPEND_FL, FS_IMMUTABLE_FL, FS_APPEND_FL};
+  static const char *const NAMES[] = {"immutable", "append-only", "living", "log"};
+  int writers[4], readers[4], directories[2], inside[2];
+  char *mapped[4], name[64];
+  bool flags = true;
+  for (int i = 0; i < 4; i++) {
+    writers[i] = make(NAMES[i], "content");
+    readers[i] = (int)MUST(open(in_place(NAMES[i]), O_RDONLY));
+    /* of a file that is there, only for reading: nothing could be mapped otherwise */
+    mapped[i] = (char *)MUST(mmap(NULL, PAGE, PROT_READ | (i < 2 ? PROT_WRITE : 0), MAP_SHARED, i < 2 ? writers[i] : readers[i], 0));
+    if (i < 2) MUST(unlink(in_place(NAMES[i])));
+    flags &= flag(readers[i], BITS[i], true);
+  }
+  for (int i = 0; i < 2; i++) {
+    MUST(mkdir(in_place(i ? "fixed" : "growing"), 0755));
+    directories[i] = (int)MUST(open(in_place(i ? "fixed" : "growing"), O_RDONLY | O_DIRECTORY));
+    sprintf(name, "%s/file", i ? "fixed" : "growing");
+    inside[i] = make(name, "inside");
+    MUST(unlink(in_place(name)));
+    flags &= flag(directories[i], BITS[1 - i], true);
+  }
+  if (!flags) check_note("no such flags in %s", place);
+  check_ready();
+  for (int i = 0; i < 2; i++) {
+    CHECK_EQ("directory %d: names", -1, unlinkat(directories[i], "file", 0), i);
+    CHECK("directory %d: flag", !flags || has_flag(directories[i], BITS[1 - i]), i);
+    flag(directories[i], BITS[1 - i], false);
+    expect_at("inside", inside[i], "inside");
+    CHECK_EQ("inside: links", 0, status(inside[i]).st_nlink);
+  }
+  for (int i = 0; i < 4; i++) {
+    CHECK("%s: flag", !flags || has_flag(readers[i], BITS[i]), NAMES[i]);
+    flag(readers[i], BITS[i], false);
+    add(writers[i], ", more");
+    if (i < 2) mapped[i][0] = 'C';
+    expect_at(NAMES[i], readers[i], i < 2 ? "Content, more" : "content, more");
+    CHECK_BYTES("mapped", i < 2 ? "Content, more" : "content, more", mapped[i], 13);
+    if (i < 2) mapped[i][0] = 'c';
+  }
+  expect("living", "content, more");
+  CHECK_EQ("names", 4, names());
+}
+
+static void odd(void) {
+  static const char SILLY[] = ".nfs0123456789abcdef01234567";
+  char name[251];
+  memset(name, 'n', sizeof(name) - 1);
+  name[sizeof(name) - 1] = 0;
+  int long_name = make(name, "old"), silly = make(SILLY, "silly");
+  MUST(unlink(in_place(name)));
+  put(name, "new");
+  struct timespec times[2] = {{1000000001, 111222333}, {1000000002, 444555667}};
+  MUST(utimensat(AT_FDCWD, place, times, 0));
+  ino_t inode = status(silly).st_ino;
+  check_ready();
+  struct stat now = status_of(place);
+  CHECK_EQ("directory: modified", times[1].tv_sec, now.st_mtim.tv_sec);
+  CHECK_EQ("directory: modified, ns", times[1].tv_nsec, now.st_mtim.tv_nsec);
+  expect_at("long name", long_name, "old");
+  expect(name, "new");
+  CHECK_EQ("inode", inode, status(silly).st_ino);
+  add(silly, " name");
+  expect(SILLY, "silly name");
+  CHECK_EQ("names", 2, names());
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
   const char *kind = argc > 2 ? argv[2] : "";
@@ -500,6 +586,8 @@ int main(int argc, char **argv) {
   else if (strcmp(kind, "copied_up") == 0) copied_up();
   else if (strcmp(kind, "lower") == 0) lower();
   else if (strcmp(kind, "subvolume") == 0) subvolume();
+  else if (strcmp(kind, "fixed") == 0) fixed();
+  else if (strcmp(kind, "odd") == 0) odd();
   else check_die("kind %s is not known", kind);
   return check_finish();
 }
