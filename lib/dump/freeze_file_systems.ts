@@ -11,8 +11,8 @@ import {
   close,
   O,
   open,
-  syncFileSystem,
   syscall,
+  syscallBeside,
   SyscallError,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
@@ -97,7 +97,7 @@ export async function syncBefore(files: readonly DependedFile[]) {
   for (const { files: [{ path }] } of fileSystemsOf(files, new Mounts())) {
     const fd = open(encodeText(path), O.RDONLY | O.NONBLOCK);
     try {
-      await syncFileSystem(fd);
+      await syscallBeside("syncfs", BigInt(fd));
     } finally {
       close(fd);
     }

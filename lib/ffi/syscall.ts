@@ -72,6 +72,8 @@ export const NR = {
   ptrace: 101,
   setuid: 105,
   getppid: 110,
+  getpgid: 121,
+  getsid: 124,
   setsid: 112,
   setgroups: 116,
   setresuid: 117,
@@ -286,20 +288,22 @@ export function open(path: KernelPath, flags: number, mode = 0): number {
   );
 }
 
-/**
- * syncfs(2) of the file system that a descriptor is on, beside JavaScript.
- *
- * @throws SyscallError, also when an earlier write did not reach the disk
- */
-export async function syncFileSystem(fd: number): Promise<void> {
-  result(
-    "syncfs",
+/** A call that may take long: made beside JavaScript, whose event loop goes on. */
+export async function syscallBeside(
+  call: keyof typeof NR,
+  a = 0n,
+  b = 0n,
+  c = 0n,
+  d = 0n,
+): Promise<bigint> {
+  return result(
+    call,
     await library("waiting").syscall_beside(
-      BigInt(NR.syncfs),
-      BigInt(fd),
-      0n,
-      0n,
-      0n,
+      BigInt(NR[call]),
+      a,
+      b,
+      c,
+      d,
       0n,
       0n,
     ),

@@ -9,13 +9,7 @@ import { Calls, Texts } from "../ffi/calls.ts";
 import { EACCES, EDQUOT, ENOSPC, EPERM } from "../ffi/errno.ts";
 import { sha256 } from "../ffi/sha256.ts";
 import { writeNewFile } from "../ffi/small_files.ts";
-import {
-  close,
-  O,
-  open,
-  syncFileSystem,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { close, O, open, syscallBeside, SyscallError } from "../ffi/syscall.ts";
 import { encodeImage } from "./framing.ts";
 import {
   type Content,
@@ -211,7 +205,7 @@ export class ImageWriter implements Disposable {
     if (names.length >= FILES_WORTH_SYNCFS) {
       const directory = open(this.#partial, O.RDONLY | O.DIRECTORY);
       try {
-        await syncFileSystem(directory);
+        await syscallBeside("syncfs", BigInt(directory));
       } catch (error) {
         throw writeError(this.directory, this.directory, error);
       } finally {

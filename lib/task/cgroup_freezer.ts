@@ -5,6 +5,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { Guard, type GuardText } from "../ffi/guard.ts";
+import { sleep } from "../ffi/pause.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { listThreads, readStat, readWchan } from "../proc/read.ts";
 import { listTree } from "./process_tree.ts";
@@ -86,7 +87,7 @@ export class CgroupFreezer implements Disposable {
     for (let look = 0; !isFrozen(this.directory, this.version); look++) {
       if (performance.now() > end) throw await this.#notFrozen();
       if (look < LOOKS_WITHOUT_PAUSE) continue;
-      await new Promise((done) => setTimeout(done, PAUSE_MS));
+      await sleep(PAUSE_MS);
       signal?.throwIfAborted();
       // Version 1 overlooks a task that job control stops at that moment: it is
       // FREEZING for ever, unless told again.
@@ -193,7 +194,7 @@ export class CgroupFreezer implements Disposable {
     let blocked = look();
     // One that waits for a lock spins while the holder runs (rwsem.c).
     for (let i = 0; i < LOOKS_FOR_BLOCKED && blocked.length === 0; i++) {
-      await new Promise((done) => setTimeout(done, PAUSE_MS));
+      await sleep(PAUSE_MS);
       blocked = look();
     }
     return new CkptError(EXIT.interrupted, `freezing cgroup ${directory}`, [
