@@ -44,6 +44,8 @@ enum cause_step {
 	CAUSE_READ_IMAGE = 26,
 	CAUSE_START_GUARD = 27,
 	CAUSE_START_OUTLIVING = 28,
+	CAUSE_START_TRACER = 29,
+	CAUSE_TRACER = 30,
 };
 
 struct cause {
@@ -69,6 +71,12 @@ int has_ended(pid_t tid);
 
 /* outliving.c */
 int64_t run_outliving(void (*work)(void *), void *argument);
+
+/* tracer.c: whether this is the process that traces for ckpt, and ckpt is gone. */
+int is_abandoned(void);
+
+/* remote.c: takes the agent out of all tasks that it is in. */
+void put_all_back(void);
 
 /* interrupted_call.c */
 void mend_interrupted_call(pid_t tid);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -77,11 +78,12 @@ struct seizing {
 	uint64_t count, room, options;
 	uint32_t flags;
 	uint8_t *known, *visited; /* bitmaps */
-	struct kinship *queue;    /* processes to look at */
-	uint64_t queued, queue_room;
+	struct kinship *queue;    /* processes to look at, of which there is room for as many */
+	uint64_t queued;
 };
 
 #define MOST_PIDS (4 * 1024 * 1024) /* PID_MAX_LIMIT of linux/threads.h */
+#define BITMAPS (2 * MOST_PIDS / 8)
 
 /* Sets a bit; returns whether it was set before. */
 static int mark(uint8_t *bitmap, int32_t id)
@@ -101,15 +103,8 @@ static int64_t queue_process(struct seizing *all, int32_t pid, int32_t parent, i
 {
 	if (mark(all->visited, pid))
 		return 0;
-	if (all->queued == all->queue_room) {
-		uint64_t room = all->queue_room * 2 + 64;
-		struct kinship *queue = realloc(all->queue, room * sizeof(*queue));
-
-		if (!queue)
-			return fail(CAUSE_OUT_OF_MEMORY, pid, room, -ENOMEM);
-		all->queue = queue;
-		all->queue_room = room;
-	}
+	if (all->queued == all->room)
+		return fail(CAUSE_LIST_THREADS, pid, all->queued, -ENOBUFS);
 	all->queue[all->queued++] = (struct kinship){ pid, parent, thread };
 	return 0;
 }
@@ -197,30 +192,37 @@ static int64_t queue_children(struct seizing *all, int32_t pid, int32_t tid)
 	return ret;
 }
 
+static int64_t seize_with_children(struct seizing *all, int32_t pid, int32_t tid)
+{
+	int64_t ret = seize_thread(all, pid, tid);
+
+	return !ret && (all->flags & SEIZE_CHILDREN) ? queue_children(all, pid, tid) : ret;
+}
+
+/* getdents64(2); opendir(3) would allocate memory (tracer.c). */
 static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 {
-	char path[40];
-	int64_t ret = 0;
-	struct dirent *entry;
-	DIR *dir;
+	char path[40], names[4096] __attribute__((aligned(8)));
+	int64_t ret = 0, length;
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	dir = opendir(path);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* ESRCH: it ended on the way along the path (proc_pid_permission in fs/proc/base.c) */
-	if (!dir && (errno == ENOENT || errno == ESRCH))
+	if (fd < 0 && (errno == ENOENT || errno == ESRCH))
 		return pid == root ? fail(CAUSE_LIST_THREADS, pid, 0, -ESRCH) : 0;
-	if (!dir)
+	if (fd < 0)
 		return fail(CAUSE_LIST_THREADS, pid, 0, -errno);
-	while (!ret && (entry = readdir(dir))) {
-		long tid = atol(entry->d_name);
+	while (!ret && (length = syscall(SYS_getdents64, fd, names, sizeof(names))) > 0)
+		for (int64_t at = 0; at < length && !ret;) {
+			const struct dirent64 *entry = (const void *)(names + at);
+			long tid = atol(entry->d_name);
 
-		if (!is_id(tid))
-			continue;
-		ret = seize_thread(all, pid, tid);
-		if (!ret && (all->flags & SEIZE_CHILDREN))
-			ret = queue_children(all, pid, tid);
-	}
-	closedir(dir);
+			at += entry->d_reclen;
+			if (is_id(tid))
+				ret = seize_with_children(all, pid, tid);
+		}
+	close(fd);
 	return ret;
 }
 
@@ -234,27 +236,23 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *tasks, uint64_t *count, uint64_t room,
 			  uint64_t options, struct kinship *kinships, uint64_t *found)
 {
-	struct seizing all = { .tasks = tasks, .count = *count, .room = room, .options = options, .flags = flags };
+	struct seizing all = { .tasks = tasks, .count = *count, .room = room,
+			       .options = options, .flags = flags, .queue = kinships };
 	int64_t ret;
 
 	if (!is_id(root))
 		return fail(CAUSE_LIST_THREADS, root, 0, -ESRCH);
-	all.known = calloc(2, MOST_PIDS / 8);
-	if (!all.known)
-		return fail(CAUSE_OUT_OF_MEMORY, root, MOST_PIDS / 4, -ENOMEM);
+	all.known = mmap(NULL, BITMAPS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (all.known == MAP_FAILED)
+		return fail(CAUSE_OUT_OF_MEMORY, root, BITMAPS, -ENOMEM);
 	all.visited = all.known + MOST_PIDS / 8;
 	for (uint64_t i = 0; i < all.count; i++)
 		mark(all.known, tasks[i].tid);
 	ret = queue_process(&all, root, 0, 0);
 	for (uint64_t i = 0; i < all.queued && !ret; i++)
 		ret = seize_process(&all, all.queue[i].pid, root);
-	if (!ret && all.queued > room)
-		ret = fail(CAUSE_LIST_THREADS, root, all.queued, -ENOBUFS);
-	if (!ret)
-		memcpy(kinships, all.queue, all.queued * sizeof(*kinships));
 	*found = ret ? 0 : all.queued;
-	free(all.queue);
-	free(all.known);
+	munmap(all.known, BITMAPS);
 	if (!ret)
 		ret = all.count - *count;
 	*count = all.count;
@@ -288,6 +286,20 @@ static int64_t await_stop(struct stopping_task *task, uint64_t options, int time
 	else if (ret == 0 || ret == -ESRCH)
 		task->stopping = STOPPING_ENDED;
 	return ret == -ESRCH || ret > 0 ? 0 : ret;
+}
+
+/* How long to wait until it is seen that ckpt is gone, for which this is done (tracer.c). */
+#define ABANDONED_MS 50
+
+static int64_t await_stop_for_long(struct stopping_task *task, uint64_t options, int64_t timeout_ms)
+{
+	int64_t end = now_ms() + timeout_ms, rest = timeout_ms, ret;
+
+	do {
+		ret = await_stop(task, options, rest < ABANDONED_MS ? rest : ABANDONED_MS);
+		rest = end - now_ms();
+	} while (ret == -ETIMEDOUT && rest > 0 && !is_abandoned());
+	return ret;
 }
 
 #define VFORK_PATIENCE_MS 20
@@ -345,7 +357,7 @@ EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, ui
 
 	/* Backwards: the end of a leader is reported when all other threads are gone. */
 	for (uint64_t i = *count; i-- > 0;) {
-		int64_t rest = end - now_ms(), ret;
+		int64_t rest = is_abandoned() ? 0 : end - now_ms(), ret;
 
 		if (tasks[i].stopping == STOPPING_STOPPED)
 			continue;
@@ -357,7 +369,7 @@ EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, ui
 			struct stopping_task *others = &tasks[i + 1];
 			uint64_t resumed = resume_vfork_children(&tasks[i], others, behind);
 
-			ret = await_stop(&tasks[i], options, rest - VFORK_PATIENCE_MS);
+			ret = await_stop_for_long(&tasks[i], options, rest - VFORK_PATIENCE_MS);
 			if (resumed)
 				stop_resumed(others, behind, options, RESUMED_TIMEOUT_MS);
 		}

@@ -59,6 +59,23 @@ struct host {
 	uint64_t pid;
 };
 
+/* Tasks with an agent in them, for the case that nobody else takes it out any more. */
+#define MOST_ENTERED 64
+static struct entered {
+	struct host host;
+	uint64_t area;
+} entered[MOST_ENTERED];
+static uint64_t entered_count;
+
+static void forget_entered(int32_t tid)
+{
+	for (uint64_t i = 0; i < entered_count; i++)
+		if (entered[i].host.tid == tid) {
+			entered[i] = entered[--entered_count];
+			return;
+		}
+}
+
 static int64_t write_memory(const struct host *host, uint64_t address, const void *data, size_t length)
 {
 	if (pwrite(host->memory_fd, data, length, address) != (ssize_t)length)
@@ -250,6 +267,7 @@ EXPORT int64_t ckpt_agent_leave(const struct host *host, uint64_t area)
 	struct user_regs_struct regs = host->regs;
 	int64_t ret;
 
+	forget_entered(host->tid);
 	regs.rip = host->cave + 2; /* behind the first system call instruction */
 	regs.rax = area;
 	regs.orig_rax = -1;
@@ -259,6 +277,15 @@ EXPORT int64_t ckpt_agent_leave(const struct host *host, uint64_t area)
 	if (!ret)
 		ret = next_call_stop(host->tid);
 	return put_back(host) ? : ret;
+}
+
+void put_all_back(void)
+{
+	while (entered_count) {
+		const struct entered last = entered[entered_count - 1];
+
+		ckpt_agent_leave(&last.host, last.area);
+	}
 }
 
 #define AGENT_PROTECT 16 /* offset in start.S */
@@ -294,8 +321,11 @@ EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
 {
 	/* Never writable and executable at once, which a program may have forbidden itself (PR_SET_MDWE). */
 	const uint64_t map[6] = { 0, length, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
-	int64_t area = 0, ret = write_cure(host, length);
+	int64_t area = 0, ret;
 
+	if (entered_count == MOST_ENTERED)
+		return fail(CAUSE_MAP_AGENT, host->tid, length, -EUSERS);
+	ret = write_cure(host, length);
 	if (!ret)
 		ret = set_dispatch(host, &(struct dispatch){ 0 });
 	if (ret < 0)
@@ -305,6 +335,7 @@ EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
 		put_back(host);
 		return ret < 0 ? ret : fail(CAUSE_MAP_AGENT, host->tid, length, area);
 	}
+	entered[entered_count++] = (struct entered){ *host, area };
 	ret = write_memory(host, area, agent_blob, agent_blob_end - agent_blob);
 	if (!ret)
 		ret = protect(host, area, length);

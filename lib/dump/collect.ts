@@ -16,6 +16,7 @@ import { Snapshot } from "../ffi/snapshot.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { decodeText } from "../ffi/text.ts";
+import { tracerPid } from "../ffi/tracer_pid.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
 import type { CgroupMembership } from "../proc/cgroup.ts";
 import { type Mapping, PROT } from "../proc/maps.ts";
@@ -199,6 +200,12 @@ export function interview(
   const { pid } = seen;
   const stopped = readStoppedThreads(tids, memory);
   if (!suspendsSeccomp) refuse(pid, filtersInTheWay(stopped));
+  if (tracerPid() === Deno.pid && stopped.some(needsLastingTracer)) {
+    throw new NeedsLastingTracer(EXIT.failed, `dumping task ${pid}`, [{
+      object: `task ${pid}`,
+      why: "it needs a tracer that outlives ckpt",
+    }]);
+  }
   refuse(pid, insideOldAgent(stopped, memory));
   const [leader, ...others] = stopped;
   const questions = prepared?.subject === subjectOf(seen)
@@ -254,6 +261,16 @@ export function interview(
     lockFuture,
     snapshot,
   };
+}
+
+/**
+ * A program is stopped that could not put itself back should ckpt be killed; it
+ * was not known before. See {@link LastingTracer}.
+ */
+export class NeedsLastingTracer extends CkptError {}
+
+function needsLastingTracer({ status, state }: StoppedThread): boolean {
+  return (status.seccomp ?? 0) !== 0 || state.dispatch.mode !== 0n;
 }
 
 /** Our calls in a thread with a filter could end the program. */

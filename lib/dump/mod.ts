@@ -38,6 +38,7 @@ import {
   conclude,
   type Interview,
   interview,
+  NeedsLastingTracer,
   prepareQuestions,
   type Questions,
 } from "./collect.ts";
@@ -96,10 +97,15 @@ export async function dump(
   options: DumpOptions,
   report: Report,
 ): Promise<DumpResult> {
+  let lastingTracer = false;
   for (let i = 1;; i++) {
     try {
-      return await dumpOnce(options, report);
+      return await dumpOnce(options, lastingTracer, report);
     } catch (error) {
+      if (error instanceof NeedsLastingTracer) {
+        lastingTracer = true;
+        continue;
+      }
       if (!(error instanceof ChangedMeanwhile) || i === TRIES) {
         throw withRemedyForVanished(error, options.pid);
       }
@@ -111,8 +117,10 @@ export async function dump(
 /** How often a dump is begun anew that the program has got in the way of. */
 const TRIES = 3;
 
+/** @param lastingTracer whether one is known to be needed */
 async function dumpOnce(
   options: DumpOptions,
+  lastingTracer: boolean,
   report: Report,
 ): Promise<DumpResult> {
   const { pid } = options;
@@ -148,6 +156,9 @@ async function dumpOnce(
   const counters = new PageCounters();
   // A program that is to end anyway does not mind how long it stands still.
   if (options.leaveRunning) rehearse(report);
+  using _tracer = lastingTracer || hasFilters(running?.seen)
+    ? await startLastingTracer()
+    : undefined;
   const clock = new Stopwatch();
   using frozen = await FrozenTree.freeze(
     pid,
@@ -290,6 +301,17 @@ async function dumpOnce(
   );
   report.stats({ ...figures, image_bytes: bytes });
   return { pid, imagesDirectory: options.imagesDirectory };
+}
+
+/** Seccomp filters that all threads of a process are likely to have. */
+function hasFilters(seen: TreeSighting | undefined): boolean {
+  return seen?.processes.some(({ status }) => (status.seccomp ?? 0) !== 0) ??
+    false;
+}
+
+async function startLastingTracer(): Promise<Disposable> {
+  const { LastingTracer } = await import("../ffi/lasting_tracer.ts");
+  return LastingTracer.start();
 }
 
 /** They stay with the program that is dumped; nobody can copy them. */

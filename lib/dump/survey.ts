@@ -34,6 +34,7 @@ import {
   type VmaPlan,
 } from "../mm/vma.ts";
 import { decodeText } from "../ffi/text.ts";
+import { tracerPid } from "../ffi/tracer_pid.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
@@ -266,7 +267,7 @@ export function judge(
     reasons.push({ object, why, remedy });
 
   // Once it is stopped, ckpt itself is the tracer.
-  if (status.tracerPid !== 0 && status.tracerPid !== Deno.pid) {
+  if (status.tracerPid !== 0 && status.tracerPid !== tracerPid()) {
     add(
       `it is traced by task ${status.tracerPid}`,
       "end the debugger or tracer first",

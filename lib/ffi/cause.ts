@@ -35,6 +35,8 @@ const STEPS: Record<number, string> = {
   26: "reading the page image",
   27: "starting the guard of a cgroup",
   28: "starting a process for what must not stop half way",
+  29: "starting the process that traces for ckpt",
+  30: "the process that traces for ckpt has ended",
 };
 
 /** The last failure of libckpt.so. */

@@ -80,6 +80,12 @@ const dump = {
   ckpt_await_thread: { parameters: ["i32", "i32"], result: "i64" },
   ckpt_adopt_snapshot: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_inject: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+  /** For ptrace(2) and wait4(2), which only the tracer can use. */
+  tracer_syscall: {
+    name: "ckpt_syscall",
+    parameters: ["i64", "u64", "u64", "u64", "u64", "u64", "u64"],
+    result: "i64",
+  },
 } as const;
 
 const pages = {
@@ -158,6 +164,12 @@ const guard = {
   ckpt_end_guard: { parameters: ["u64"], result: "i64" },
 } as const;
 
+const tracer = {
+  ckpt_start_tracer: { parameters: ["buffer"], result: "i64" },
+  ckpt_by_tracer: { parameters: ["u64", "u64", "buffer"], result: "i64" },
+  ckpt_end_tracer: { parameters: ["u64"], result: "i64" },
+} as const;
+
 const sockets = {
   ckpt_run_own_program: { parameters: ["buffer"], result: "i64" },
   ckpt_read_connections: { parameters: ["buffer", "u64"], result: "i64" },
@@ -201,6 +213,7 @@ const GROUPS = {
   restore,
   outliving,
   guard,
+  tracer,
   sockets,
   archive,
   waiting,
@@ -261,4 +274,40 @@ export function library<G extends keyof Groups>(group: G): Library<G> {
     (loaded as Record<string, unknown>)[group] = symbols;
   }
   return symbols;
+}
+
+/**
+ * Lets another call the functions of some groups, from now on.
+ *
+ * @param by makes what stands for a function, of its address in the library
+ * @returns what ends that
+ */
+export function callBy(
+  groups: readonly (keyof Groups)[],
+  by: (address: bigint) => (...args: unknown[]) => bigint,
+): () => void {
+  const before = groups.map((group) => [group, library(group)] as const);
+  for (const [group] of before) {
+    const definitions: [string, Deno.ForeignFunction][] = Object.entries(
+      GROUPS[group],
+    );
+    const { symbols } = Deno.dlopen(
+      path!,
+      Object.fromEntries(definitions.map(([key, { name }]) => [
+        key,
+        { name: name ?? key, type: "pointer" } as const,
+      ])),
+    );
+    (loaded as Record<string, unknown>)[group] = Object.fromEntries(
+      Object.entries(symbols).map(([key, pointer]) => [
+        key,
+        by(BigInt(Deno.UnsafePointer.value(pointer))),
+      ]),
+    );
+  }
+  return () => {
+    for (const [group, symbols] of before) {
+      (loaded as Record<string, unknown>)[group] = symbols;
+    }
+  };
 }

@@ -14,7 +14,12 @@ import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from "./seized_tasks.ts";
 import { library } from "./library.ts";
 import { type Outcome, Program, YIELD } from "./program.ts";
 import type { RemoteTask } from "./remote_task.ts";
-import { addressOf, syscall, SyscallError } from "./syscall.ts";
+import {
+  addressOf,
+  syscall,
+  syscallByTracer,
+  SyscallError,
+} from "./syscall.ts";
 import { TaskMemory } from "./task_memory.ts";
 
 const CLONE_FS = 0x200;
@@ -160,7 +165,7 @@ export class Snapshot implements Disposable {
     const bytes = new Uint8Array(status.buffer);
     for (;;) {
       try {
-        syscall("wait4", BigInt(this.pid), addressOf(bytes), WALL);
+        syscallByTracer("wait4", BigInt(this.pid), addressOf(bytes), WALL);
         const STOPPED = 0x7f;
         if ((status[0] & 0xff) !== STOPPED) return;
       } catch (error) {

@@ -246,6 +246,20 @@ export function syscall(
   );
 }
 
+/** The same, made by whoever traces tasks for ckpt: ptrace(2), wait4(2). */
+export function syscallByTracer(
+  call: "ptrace" | "wait4",
+  a: bigint,
+  b: bigint,
+  c: bigint,
+  d = 0n,
+): bigint {
+  return result(
+    call,
+    library("dump").tracer_syscall(BigInt(NR[call]), a, b, c, d, 0n, 0n),
+  );
+}
+
 /** A call whose first argument is a buffer. */
 export function syscallBuffer0(
   call: keyof typeof NR,

@@ -7,7 +7,7 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import type { Program } from "../ffi/program.ts";
-import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
+import { addressOf, syscallByTracer, SyscallError } from "../ffi/syscall.ts";
 import { describeErrno, ENOENT } from "../ffi/errno.ts";
 import {
   type seccomp_entry,
@@ -120,7 +120,7 @@ function request(
 ): number | undefined {
   try {
     const data = buffer === undefined ? 0n : addressOf(buffer);
-    return Number(syscall("ptrace", call, BigInt(tid), address, data));
+    return Number(syscallByTracer("ptrace", call, BigInt(tid), address, data));
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     const EMEDIUMTYPE = 124;

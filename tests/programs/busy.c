@@ -1,15 +1,21 @@
 /*
  * A busy program that verifies itself all the time and ends at the first difference:
- * busy WORK_DIRECTORY [CHILDREN [leaderless]]. With `leaderless`, the first thread of every process ends before.
+ * busy WORK_DIRECTORY [CHILDREN [leaderless | filters | dispatch]]. With `leaderless`, the first thread of every
+ * process ends before; with `filters`, seccomp ends a process that makes a call which only a ckpt inside it would make;
+ * with `dispatch`, a thread of it is under syscall user dispatch.
  * Every thread of it and of its children counts its rounds in a shared file, `progress`, a page for each process,
  * where a test can see that it goes on. It maps, allocates and opens nothing more once
  * it is ready, so that its maps and descriptors must stay as they are.
  */
 #include "tree.h"
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #define PAGES 256
 enum { MEMORY, MEMORY_TOO, FLOATS, SLEEPER, POLLER, SIGNALS, FUTEX_A, FUTEX_B, FILE_, KINDS };
@@ -60,9 +66,50 @@ static void run_memory(int kind) {
   }
 }
 
+static enum { PLAIN, LEADERLESS, FILTERS, DISPATCH } variant;
+
+/** What the agent calls and this program never does, whatever else it may do until its end. */
+static void forbid_calls(void) {
+  static const int deadly[] = {SYS_mprotect, SYS_mremap, SYS_prctl, SYS_capget, SYS_rt_sigaction,
+                               SYS_getitimer, SYS_sigaltstack, SYS_timer_gettime, SYS_arch_prctl, SYS_getresuid};
+  struct sock_filter code[64];
+  unsigned n = 0;
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+  for (size_t i = 0; i < sizeof(deadly) / sizeof(deadly[0]); i++) {
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)deadly[i], 0, 1);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+  }
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  struct sock_fprog program = {(unsigned short)n, code};
+  MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
+}
+
+/** Under syscall user dispatch a call is a signal when the selector says so: an uncalled-for one is found. */
+static volatile char selector;
+static volatile uint64_t calls_caught;
+static void on_call(int sig, siginfo_t *info, void *context) {
+  (void)sig, (void)context;
+  selector = 0;
+  if (info->si_syscall != SYS_getpgid) fail("dispatch: call %d", info->si_syscall);
+  calls_caught++;
+}
+static void dispatch_calls(void) {
+  struct sigaction action = {.sa_sigaction = on_call, .sa_flags = SA_SIGINFO};
+  MUST(sigaction(SIGSYS, &action, NULL));
+  MUST(prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
+}
+static void check_dispatch(uint64_t round) {
+  selector = 1;
+  syscall(SYS_getpgid, 0);
+  if (calls_caught != round) fail("dispatch: %lu calls caught in %lu rounds", calls_caught, round);
+  selector = 1;
+}
+
 static void run_floats(void) {
-  for (uint64_t round = 1; goes_on(round, 16); round++) {
+  if (variant == DISPATCH) dispatch_calls();
+  for (uint64_t round = 1; selector = 0, goes_on(round, 16); round++) {
     double vector[8], sum = 0;
+    if (variant == DISPATCH) check_dispatch(round);
     register double a = 1.0, b = 2.0, c = 3.0, d = 4.0;
     for (int i = 0; i < 20000; i++) {
       asm volatile("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d));
@@ -166,6 +213,7 @@ static void *run(void *argument) {
   sigset_t now;
   sigfillset(&masks[kind]);
   if (kind == SIGNALS) sigdelset(&masks[kind], SIGRTMIN + 1);
+  if (kind == FLOATS && variant == DISPATCH) sigdelset(&masks[kind], SIGSYS);
   pthread_sigmask(SIG_SETMASK, &masks[kind], NULL);
   pthread_sigmask(SIG_SETMASK, NULL, &masks[kind]);
   pthread_setname_np(pthread_self(), names[kind]);
@@ -194,6 +242,7 @@ static void busy(int number, void (*ready)(void)) {
   for (long i = 0; i < KINDS; i++) MUST0(pthread_create(&ids[i], NULL, run, (void *)i));
   for (int i = 0; i < KINDS; i++)
     while (!progress->rounds[i] && !failed) check_sleep_ms(1);
+  if (variant == FILTERS) forbid_calls();
   ready();
   double end = check_seconds() + 4 * CHECK_SECONDS_TO_LIVE;
   while (!tree_exists("go", "") && !failed && check_seconds() < end) check_sleep_ms(2);
@@ -204,18 +253,17 @@ static void busy(int number, void (*ready)(void)) {
 }
 static void say_ready(void) { check_write_file("ready", "", 0); }
 
-static bool leaderless;
 static int children;
 static pid_t pids[8];
 
 static void *run_member(void *number) {
-  if (leaderless) tree_await_state(getpid(), 'Z');
+  if (variant == LEADERLESS) tree_await_state(getpid(), 'Z');
   busy((int)(long)number, tree_tell);
   tree_report(failed);
 }
 
 static void *run_root(void *unused) {
-  if (leaderless) tree_await_state(getpid(), 'Z');
+  if (variant == LEADERLESS) tree_await_state(getpid(), 'Z');
   busy(0, say_ready);
   for (int i = 0; i < children; i++) {
     char name[64];
@@ -228,7 +276,7 @@ static void *run_root(void *unused) {
 }
 
 static void go_on(void *(*rest)(void *), void *argument) {
-  if (!leaderless) rest(argument);
+  if (variant != LEADERLESS) rest(argument);
   pthread_t id;
   MUST0(pthread_create(&id, NULL, rest, argument));
   syscall(SYS_exit, 0);
@@ -237,7 +285,8 @@ static void go_on(void *(*rest)(void *), void *argument) {
 int main(int argc, char **argv) {
   check_start(argc, argv);
   children = argc > 2 ? atoi(argv[2]) : 0;
-  leaderless = argc > 3;
+  if (argc > 3)
+    variant = !strcmp(argv[3], "leaderless") ? LEADERLESS : !strcmp(argv[3], "filters") ? FILTERS : DISPATCH;
   if (children < 0 || children > 8) return 2;
   /* together no busier than one alone */
   breath_ms += 12 * children;
