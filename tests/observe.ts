@@ -289,9 +289,11 @@ class Numbers {
     if (/^\/proc\/\d+(\/|$)/.test(lines[0])) {
       return lines.map((line) => line.replace(/^ino:\t\d+/, "ino:\t(any)"));
     }
-    const unnamed = /^(pipe|socket|anon_inode|pidfd):| \(deleted\)$/.test(
-      lines[0],
-    );
+    // Message queues are called so, too, which may be made again.
+    const unnamed = /^(pipe|socket|anon_inode|pidfd):|^\/[^/]+$| \(deleted\)$/
+      .test(
+        lines[0],
+      );
     return lines.map((line) =>
       line.replace(
         /\b(shared memory inode |deleted inode |pipe:\[|socket:\[)(\d+)/,
@@ -300,6 +302,10 @@ class Numbers {
         // Made with O_TMPFILE.
         /\/#(\d+)(?= \(deleted\)$)/,
         (_, inode) => `/${this.#number(inode)}`,
+      ).replace(
+        // Of a map of eBPF.
+        /^map_id:\t(\d+)/,
+        (_, id) => `map_id:\t${this.#number(`map ${id}`)}`,
       ).replace(
         // What an epoll watches.
         /^(tfd:.* ino:)([0-9a-f]+)/,

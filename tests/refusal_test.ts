@@ -17,6 +17,10 @@ const DESCRIPTORS = [
   "io_uring",
   "userfaultfd",
   "mqueue",
+  "perf",
+  "landlock",
+  "secret-memory",
+  "bpf-program",
   "pidfd-of-outside",
 ];
 

@@ -51,6 +51,7 @@ import {
   extraRegisters,
   OWN_CGROUP_SET,
 } from "./describe_threads.ts";
+import type { ObjectContents } from "./object_contents.ts";
 import { OWN_NAMESPACES } from "./own_namespaces.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
@@ -97,6 +98,8 @@ export interface Described {
   shared: readonly SharedContent[];
   memfds: readonly memfd_inode_entry[];
   pipes: PipeContents;
+  /** What is in other kernel objects; undefined: there are none. */
+  contents: ObjectContents | undefined;
   sockets: SocketQueues;
   connections: ReadConnections;
   /** The name of this dump, by which its network lock is found. */
@@ -217,9 +220,10 @@ export function writeImages(
 /** What belongs to memfds, epoll and the like; completes files.img. */
 function writeObjects(
   writer: ImageWriter,
-  { processes, flight, files, memfds, validation }: Described,
+  described: Described,
   features: Set<Feature>,
 ): void {
+  const { processes, flight, files, memfds, contents, validation } = described;
   const objects = describeObjects(
     [
       ...processes.map(({ survey, files: { descriptors } }) => ({
@@ -237,6 +241,8 @@ function writeObjects(
   if (extensions.length > 0) writer.write("ckpt-files", undefined, extensions);
   if (watches.length > 0) writer.write("ckpt-watches", undefined, watches);
   for (const feature of objects.features) features.add(feature);
+  const more = contents?.write(descriptionsOf(described), files, writer);
+  for (const feature of more ?? []) features.add(feature);
   if (memfds.length > 0) writer.write("memfd", undefined, [...memfds]);
 }
 

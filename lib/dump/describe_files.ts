@@ -7,6 +7,7 @@ import {
   FD_CLOEXEC,
 } from "../files/descriptors.ts";
 import { type FileTable, NO_OWNER } from "../files/file_table.ts";
+import { dumpBpfMap } from "../files/bpf_map.ts";
 import { KINDS } from "../files/kinds.ts";
 import { dumpMemfd } from "../files/memfd.ts";
 import { dumpNamespace } from "../files/namespaces.ts";
@@ -207,6 +208,14 @@ function addDescription(
         fifo: { id, pipe_id, regf_id },
       }));
     }
+    case "queue":
+      return table.addQueue(link, flags, pos, owner);
+    case "bpf map":
+      return table.add((id) => ({
+        type: fd_types.BPFMAP,
+        id,
+        bpf: dumpBpfMap(id, description.map!, flags, pos, owner),
+      }));
     case "namespace":
       return table.add((id) => ({
         type: fd_types.NS,

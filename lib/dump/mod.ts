@@ -13,6 +13,7 @@ import { hasCapability, readCgroup } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import {
   type Description,
+  hasOwnContents,
   pipesAmong,
   type SeenTable,
 } from "../files/descriptors.ts";
@@ -65,6 +66,7 @@ import type {
   DumpOptions,
   DumpResult,
 } from "./options.ts";
+import type { ObjectContents } from "./object_contents.ts";
 import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
@@ -245,6 +247,7 @@ async function dumpOnce(
     shared: [...still.shared, ...still.memfds.contents],
     memfds: still.memfds.entries,
     pipes: still.pipes,
+    contents: still.contents,
     sockets: still.flight.queues,
     connections: still.connections,
     runId: connections.runId,
@@ -408,6 +411,7 @@ class Still implements Disposable {
   shared: SharedContent[] = [];
   memfds = NO_MEMFDS;
   pipes: PipeContents = new Map();
+  contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -479,6 +483,17 @@ function countOf({ processes }: Still): string {
     : `${processes.length} processes`;
 }
 
+/** Of kinds that few programs have. */
+async function readContents(
+  { tables, seen }: Still,
+): Promise<ObjectContents | undefined> {
+  if (!tables.some(({ descriptors }) => descriptors.some(hasOwnContents))) {
+    return undefined;
+  }
+  const { ObjectContents } = await import("./object_contents.ts");
+  return ObjectContents.read(tables, seen.outsideHolders);
+}
+
 /**
  * All that has to happen while the tree stands still. Without snapshots it has
  * to stay so while its memory is copied, too.
@@ -512,6 +527,7 @@ async function whileStopped(
       if (options.leaveRunning || options.leaveStopped) connections.letGo();
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
+    still.contents = await readContents(still);
     still.files = await saveLostFiles(
       seen.files,
       options,

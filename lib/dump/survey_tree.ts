@@ -19,6 +19,7 @@ import {
   lockedAmong,
   pipesAmong,
   planDescriptors,
+  queuesAmong,
   type SeenDescriptor,
   TreeDescriptions,
 } from "../files/descriptors.ts";
@@ -217,6 +218,7 @@ function lookAtWhole(
     outsideHolders: new OutsideHolders(
       [
         ...pipesAmong(tables),
+        ...queuesAmong(tables),
         ...socketsAmong(tables),
         ...lockedAmong(tables),
         ...terminalsAmong(tables),

@@ -175,6 +175,13 @@ const sockets = {
   ckpt_read_connections: { parameters: ["buffer", "u64"], result: "i64" },
 } as const;
 
+const queues = {
+  ckpt_read_queue: {
+    parameters: ["i32", "buffer", "u64", "u64"],
+    result: "i64",
+  },
+} as const;
+
 const archive = {
   ckpt_archive_append: {
     parameters: ["buffer", "buffer", "i32", "u64", "u64"],
@@ -215,6 +222,7 @@ const GROUPS = {
   guard,
   tracer,
   sockets,
+  queues,
   archive,
   waiting,
   cpu,

@@ -29,6 +29,7 @@ import {
   type DescriptorPlace,
   nameOf,
 } from "./description_index.ts";
+import { type BpfMap, bpfMapProblem, parseBpfMap } from "./bpf_map.ts";
 import { readBusyPolling, type Watched } from "./epoll.ts";
 import {
   EPOLL_LINK,
@@ -64,6 +65,7 @@ import {
   pipeKey,
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
+import { lookAtQueue, mayBeQueue, type Queue, queueProblem } from "./queue.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
 import {
   isHostMaster,
@@ -101,6 +103,10 @@ export interface Description {
     | "object"
     | "memfd"
     | "namespace"
+    /** `map` tells of it. */
+    | "bpf map"
+    /** A POSIX message queue: `queue` tells of it. */
+    | "queue"
     /** `socket` tells of it. */
     | "socket"
     | "external";
@@ -124,6 +130,8 @@ export interface Description {
   readonly object?: KernelObject;
   readonly socket?: SeenSocket;
   readonly terminal?: Terminal;
+  readonly map?: BpfMap;
+  readonly queue?: Queue | undefined;
   /** What an epoll watches. */
   readonly watched?: readonly Watched[];
   /** Of an epoll that waits for network cards itself: struct epoll_params. */
@@ -177,6 +185,8 @@ export interface SeenDescriptor {
   readonly socket?: SeenSocket | undefined;
   /** Of a pseudo terminal, likewise. */
   readonly terminal?: SeenTerminal | undefined;
+  /** Of a POSIX message queue, like the others. */
+  readonly queue?: Queue | undefined;
   /** Of an epoll, see {@link Description.busyPolling}. */
   readonly busyPolling?: Uint8Array | undefined;
   /** Of an inotify or fanotify, see {@link Description.unread}. */
@@ -243,13 +253,15 @@ function askObject(
   { fd, link, info }: Pick<SeenDescriptor, "fd" | "link" | "info">,
   pidfd: number,
   pid: number,
-): Pick<SeenDescriptor, "info" | "busyPolling" | "unread"> {
+): Pick<SeenDescriptor, "info" | "busyPolling" | "unread" | "queue"> {
   const isEpoll = link === EPOLL_LINK;
   const notifies = link === FANOTIFY_LINK || link === INOTIFY_LINK;
   const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
-  if (!isEpoll && !notifies && !waits) return { info };
+  const isQueue = mayBeQueue(link);
+  if (!isEpoll && !notifies && !waits && !isQueue) return { info };
   const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
   try {
+    if (isQueue) return { info, queue: lookAtQueue(own, link) };
     if (notifies) return { info, unread: pendingBytes(own) };
     if (isEpoll) return { info, busyPolling: readBusyPolling(own) };
     countExpiries(own);
@@ -353,6 +365,22 @@ export function lockedAmong(
   );
 }
 
+/** Whether what is in it is read by lib/dump/object_contents.ts. */
+export function hasOwnContents(
+  { link, queue, sameAs }: SeenDescriptor,
+): boolean {
+  return sameAs === undefined &&
+    (queue !== undefined || KINDS["bpf map"].link.test(link));
+}
+
+/** Message queues, which processes outside may have, too. */
+export function queuesAmong(processes: readonly SeenTable[]): PipeIdentity[] {
+  return processes.flatMap(({ descriptors }) =>
+    descriptors.filter(({ queue }) => queue !== undefined)
+      .map(({ link, status }) => ({ link, status }))
+  );
+}
+
 /** What is known of a whole tree while its processes are planned. */
 export class TreeDescriptions {
   /** Undefined for what is refused. By the first place of each. */
@@ -428,6 +456,8 @@ export function planDescriptors(
           object: verdict.object,
           socket: verdict.kind === "socket" ? descriptor.socket : undefined,
           terminal: verdict.terminal,
+          map: verdict.map,
+          queue: descriptor.queue,
           watched: verdict.watched,
           busyPolling: descriptor.busyPolling,
           targets: verdict.targets,
@@ -478,6 +508,7 @@ type Verdict =
     watched?: readonly Watched[];
     targets?: readonly FoundTarget[];
     terminal?: Terminal;
+    map?: BpfMap;
   }
   | { why: string; remedy?: string; option?: string };
 
@@ -516,6 +547,15 @@ function classify(
     return namespaceProblem(link) ?? { kind: "namespace" };
   }
   if (!link.startsWith("/") && (info.flags & O.PATH) !== 0) return ONLY_NAMED;
+  if (descriptor.queue !== undefined) {
+    const outside = tree.outside.holder({ link, status }) !== undefined;
+    return queueProblem(descriptor.queue, outside) ?? { kind: "queue" };
+  }
+  if (KINDS["bpf map"].link.test(link)) {
+    const map = parseBpfMap(info.extra);
+    const why = bpfMapProblem(map);
+    return why === undefined ? { kind: "bpf map", map } : { why };
+  }
   const refusal = refusalOfLink(link);
   if (refusal !== undefined) return refusal;
   if ((info.flags & O.PATH) === 0 && isDevice(status)) {
@@ -622,8 +662,10 @@ export function fileUse(
 }
 
 /** Whether a descriptor is of a file that has, or had, a path. */
-export function hasPath({ link, info, status }: SeenDescriptor): boolean {
-  return status !== NO_STATUS && link.startsWith("/") &&
+export function hasPath(
+  { link, info, status, queue }: SeenDescriptor,
+): boolean {
+  return status !== NO_STATUS && queue === undefined && link.startsWith("/") &&
     !/^\/proc\/\d/.test(link) &&
     !link.startsWith("/memfd:") &&
     ((info.flags & O.PATH) !== 0 || !isTerminal(status));

@@ -112,6 +112,20 @@ export class FileTable {
     return id;
   }
 
+  /** An open file that is no file with a path, though it is called so. */
+  addQueue(
+    name: string,
+    flags: number,
+    pos: bigint,
+    fown: fown_entry,
+  ): number {
+    return this.add((id) => ({
+      type: fd_types.REG,
+      id,
+      reg: { id, flags, pos, fown, name, build_id: [] },
+    }));
+  }
+
   /** A file below /proc that tells of a process that has ended. */
   addOfEnded(file: NamedFile, pid: number): number {
     const id = this.#addPath(file, file.path);

@@ -103,6 +103,17 @@ const RESTORED = {
     type: fd_types.PIDFD,
     state: "of processes and threads of the tree, also of those that are gone",
   },
+  "bpf map": {
+    name: "a map of eBPF",
+    link: anonymous("bpf-map"),
+    type: fd_types.BPFMAP,
+    state: "content, name, flags, frozen; arrays and hash tables without BTF",
+  },
+  queue: {
+    name: "a POSIX message queue",
+    type: fd_types.REG,
+    state: "name, flags; where the host has it no more: messages, owner, mode",
+  },
   namespace: {
     name: "a namespace",
     link: /^(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]$/,

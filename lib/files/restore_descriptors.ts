@@ -316,15 +316,16 @@ class TreePlan {
       ify,
       ffy,
       nsf,
+      bpf,
     } = this.file(id);
     if (nsf !== undefined) return { flags: nsf.flags, fown: NO_OWNER };
     return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
-      usk ?? isk ?? ify ?? ffy ?? this.path(id);
+      usk ?? isk ?? ify ?? ffy ?? bpf ?? this.path(id);
   }
 
   name(id: number): string {
     const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd } = this.file(id);
-    const { usk, isk, ify, ffy, nsf } = this.file(id);
+    const { usk, isk, ify, ffy, nsf, bpf } = this.file(id);
     const socket = usk ?? isk;
     if (socket !== undefined) return `socket:[${socket.ino}]`;
     if (efd !== undefined) return "an eventfd";
@@ -333,6 +334,7 @@ class TreePlan {
     if (epfd !== undefined) return "an epoll instance";
     if (memfd !== undefined) return "a memfd";
     if (nsf !== undefined) return "a namespace";
+    if (bpf !== undefined) return `the map "${bpf.map_name}" of eBPF`;
     if (ify !== undefined) return "an inotify instance";
     if (ffy !== undefined) return "a fanotify group";
     if (tty !== undefined) return "the terminal";
@@ -607,10 +609,10 @@ class TablePlan {
   #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
     const replacement = this.#tree.given.get(id);
     const made = this.#tree.madeFor(id);
-    const { reg, memfd, nsf } = this.#tree.file(id);
+    const { reg, memfd, nsf, bpf } = this.#tree.file(id);
     const source = replacement !== undefined
       ? pathOf(replacement)
-      : memfd === undefined && nsf === undefined
+      : (memfd ?? nsf ?? bpf) === undefined
       ? this.#tree.path(id).name
       : this.#tree.name(id);
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);

@@ -17,6 +17,7 @@ export const FEATURES = {
   "ckpt:packets": "packets in a pipe",
   "ckpt:socket-names": "hard links of the file that a Unix socket is bound to",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
+  "ckpt:queues": "POSIX message queues",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
   "ckpt:watches": "watched files without a name, or whole file systems",
   "ckpt:lost-events": "that events of watched files were lost",

@@ -345,6 +345,11 @@ export interface ckpt_inherited_entry {
   ranges: ckpt_range_entry[];
 }
 
+export interface ckpt_message_entry {
+  priority: number;
+  data: Uint8Array;
+}
+
 export interface ckpt_packet_entry {
   sender?: ckpt_credentials_entry | undefined;
   name?: Uint8Array | undefined;
@@ -358,6 +363,20 @@ export interface ckpt_pipe_entry {
   uid?: number | undefined;
   gid?: number | undefined;
   mode?: number | undefined;
+}
+
+export interface ckpt_queue_entry {
+  name: string;
+  deleted?: boolean | undefined;
+  inode: bigint;
+  uid: number;
+  gid: number;
+  mode: number;
+  max_messages: number;
+  message_size: number;
+  messages: ckpt_message_entry[];
+  files: number[];
+  shared?: boolean | undefined;
 }
 
 export interface ckpt_range_entry {
@@ -1552,8 +1571,10 @@ export interface Messages {
   ckpt_filesystem_mark_entry: ckpt_filesystem_mark_entry;
   ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_message_entry: ckpt_message_entry;
   ckpt_packet_entry: ckpt_packet_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
+  ckpt_queue_entry: ckpt_queue_entry;
   ckpt_range_entry: ckpt_range_entry;
   ckpt_segment_entry: ckpt_segment_entry;
   ckpt_snapshot_entry: ckpt_snapshot_entry;
@@ -1721,8 +1742,10 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_message_entry: "1!uint32 priority,2!bytes data",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
+  ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",

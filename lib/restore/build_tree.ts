@@ -40,7 +40,6 @@ import type { RestoreOptions } from "./options.ts";
 import { setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
-import { OwnObjects } from "./own_objects.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import {
@@ -61,6 +60,7 @@ import { SharedMemoryObjects } from "./shared_memory.ts";
 import { SysvSegments } from "./sysv_segments.ts";
 import { Watchers } from "./watches.ts";
 import {
+  hasOwnObjects,
   livingThreads,
   type TaskImages,
   type TreeImages,
@@ -95,7 +95,9 @@ export async function buildTree(
       new PageCounters(),
       report.signal,
     );
-    using objects = OwnObjects.make(images);
+    using objects = hasOwnObjects(images)
+      ? (await import("./own_objects.ts")).OwnObjects.make(images)
+      : undefined;
     using shared = await SharedMemoryObjects.make(
       images,
       new PageCounters(),
@@ -115,7 +117,7 @@ export async function buildTree(
       made: new Map([
         ...made.byFile,
         ...memfds.byFile,
-        ...objects.byFile,
+        ...objects?.byFile ?? [],
         ...terminals.byFile,
       ]),
     };
@@ -162,6 +164,7 @@ export async function buildTree(
     connections.goOn();
     builder.release(options.leaveStopped);
     segments.keep();
+    objects?.keep();
     pidfile.keep();
     return rootImages.pid;
   } finally {

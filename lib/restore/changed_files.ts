@@ -56,11 +56,14 @@ export async function changedFiles(
   const terminals = new Set(
     [...files.values()].map(({ tty }) => tty?.regf_id),
   );
+  const queues = new Set(
+    (set.read("ckpt-queues", undefined) ?? []).flatMap(({ files }) => files),
+  );
   const recorded: Recorded[] = [];
   for (const { id, type, reg } of files.values()) {
     if (
       type !== fd_types.REG || replaced.has(id) || remaps.has(id) ||
-      terminals.has(id) ||
+      terminals.has(id) || queues.has(id) ||
       gone.has(objectOf(reg!))
     ) continue;
     recorded.push({ entry: reg!, extension: extensions.get(id) });

@@ -2,7 +2,7 @@
  * The way of a restore: read and check everything, start the agent, let it
  * become the programs, and let all threads go on at one moment, or none.
  */
-import { CkptError, EXIT } from "../error.ts";
+import { CkptError, EXIT, type Reason } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
 import { locksOfPaths } from "./locks_of_paths.ts";
 import { takenLocks } from "../files/taken_locks.ts";
@@ -19,7 +19,11 @@ import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
-import { readTreeImages } from "./task_images.ts";
+import {
+  hasOwnObjects,
+  readTreeImages,
+  type TreeImages,
+} from "./task_images.ts";
 import { takenTerminals } from "./terminals.ts";
 import { takenIds } from "./taken_ids.ts";
 import { waitForTask } from "./wait.ts";
@@ -67,6 +71,7 @@ export async function restore(
     ...addresses,
     ...locks,
     ...takenTerminals(images.terminals),
+    ...await ownObjectProblems(images),
   ];
   // Last, for others see it: only what is in them may still be wrong.
   using putBack = options.fromSnapshot && reasons.length === 0
@@ -131,6 +136,12 @@ export async function restore(
   );
   if (options.detached) return { pid };
   return { pid, ...await waitForTask(pid, options, report) };
+}
+
+/** Of kinds that few programs have. */
+async function ownObjectProblems(images: TreeImages): Promise<Reason[]> {
+  if (!hasOwnObjects(images)) return [];
+  return (await import("./own_objects.ts")).ownObjectProblems(images);
 }
 
 function warnOfLostSharers({ make }: SegmentsPlan, report: Report): void {

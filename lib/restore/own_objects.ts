@@ -1,45 +1,93 @@
 /**
  * What ckpt opens or makes itself before the first process exists: kernel
  * objects that are each one open file, which the processes are given.
+ * Namespaces, maps of eBPF, POSIX message queues.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
+import { close, O, open, stat, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
-import { close, O, open, SyscallError } from "../ffi/syscall.ts";
+import {
+  bpfMapImageProblem,
+  makeBpfMap,
+  openBpfMap,
+} from "../files/bpf_map.ts";
 import { namespacePath } from "../files/namespaces.ts";
+import {
+  makeQueue,
+  openQueue,
+  queueImageProblem,
+  unlinkQueue,
+} from "../files/queue.ts";
 import type { MadeFile } from "../ghost/make.ts";
+import type { ckpt_queue_entry } from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
 
 type Images = Pick<TreeImages, "set" | "files" | "open">;
 
 /** What cannot be opened or made here. */
 export function ownObjectProblems({ set, files }: Images): Reason[] {
-  return [...files.values()].flatMap(({ id, nsf }) =>
-    nsf === undefined ||
-      namespacePath(nsf, set.inventory.root_ids) !== undefined
-      ? []
-      : [{
-        object: `files.img, id ${id}`,
-        why: "it is a namespace that the program was not in, which is not " +
-          "supported",
-      }]
-  );
+  const reasons: Reason[] = [];
+  for (const { id, nsf, bpf } of files.values()) {
+    const why = bpf !== undefined
+      ? bpfMapImageProblem(bpf)
+      : nsf !== undefined &&
+          namespacePath(nsf, set.inventory.root_ids) === undefined
+      ? "it is a namespace that the program was not in, which is not supported"
+      : undefined;
+    if (why !== undefined) reasons.push({ object: `files.img, id ${id}`, why });
+  }
+  for (const entry of queuesOf(set)) {
+    const problem = queueProblem(entry);
+    if (problem === undefined) continue;
+    reasons.push({ object: `message queue /${entry.name}`, ...problem });
+  }
+  return reasons;
+}
+
+function queuesOf(set: TreeImages["set"]): ckpt_queue_entry[] {
+  return set.read("ckpt-queues", undefined) ?? [];
+}
+
+/** The host may have another queue of that name, or none where others need it. */
+function queueProblem(
+  entry: ckpt_queue_entry,
+): Omit<Reason, "object"> | undefined {
+  const why = queueImageProblem(entry);
+  if (why !== undefined) return { why };
+  if (entry.deleted) return undefined;
+  const fd = openQueue(entry.name, O.RDONLY);
+  if (fd === undefined) {
+    return entry.shared
+      ? { why: "processes outside of the program had it, too, and it is gone" }
+      : undefined;
+  }
+  const { ino } = stat(fd);
+  close(fd);
+  return ino === entry.inode ? undefined : {
+    why: "the host has another message queue of that name by now",
+    remedy: "remove it (mq_unlink(3)), if nothing needs it",
+  };
 }
 
 export class OwnObjects implements Disposable {
   /** What stands for each, by the id of its file. */
   readonly byFile = new Map<number, MadeFile>();
+  /** Names of queues that were made, which a restore that fails takes back. */
+  readonly #made: string[] = [];
 
   private constructor() {}
 
-  /** @throws CkptError naming what could not be opened */
+  /** @throws CkptError naming what could not be opened or made */
   static make(images: Images): OwnObjects {
     const made = new OwnObjects();
     try {
-      for (const { id, nsf } of images.files.values()) {
-        if (nsf === undefined || !images.open.has(id)) continue;
-        const path = namespacePath(nsf, images.set.inventory.root_ids)!;
-        const fd = attempt(path, () => open(encodeText(path), O.RDONLY));
-        made.byFile.set(id, { fd, reopen: true });
+      made.#openNamespaces(images);
+      made.#makeMaps(images);
+      for (const entry of queuesOf(images.set)) {
+        attempt(
+          `message queue /${entry.name}`,
+          () => made.#open(entry, images),
+        );
       }
       return made;
     } catch (error) {
@@ -48,10 +96,75 @@ export class OwnObjects implements Disposable {
     }
   }
 
+  #openNamespaces({ set, files, open: used }: Images): void {
+    for (const { id, nsf } of files.values()) {
+      if (nsf === undefined || !used.has(id)) continue;
+      const path = namespacePath(nsf, set.inventory.root_ids)!;
+      const fd = attempt(path, () => open(encodeText(path), O.RDONLY));
+      this.byFile.set(id, { fd, reopen: true });
+    }
+  }
+
+  #makeMaps({ set, files, open: used }: Images): void {
+    const contents = set.read("bpfmap-data", undefined) ?? [];
+    const maps = new Map<number, number>();
+    try {
+      for (const { id, bpf } of files.values()) {
+        if (bpf === undefined || !used.has(id)) continue;
+        attempt(`map "${bpf.map_name}" of eBPF`, () => {
+          let map = maps.get(bpf.map_id);
+          if (map === undefined) {
+            map = makeBpfMap(
+              bpf,
+              contents.find(({ map_id }) => map_id === bpf.map_id),
+            );
+            maps.set(bpf.map_id, map);
+          }
+          const fd = openBpfMap(map, bpf.flags);
+          this.byFile.set(id, { fd, reopen: false });
+        });
+      }
+    } finally {
+      for (const map of maps.values()) close(map);
+    }
+  }
+
+  /** One that is there, or a new one; every open file of it. */
+  #open(entry: ckpt_queue_entry, { files, open: used }: Images): void {
+    const ids = entry.files.filter((id) => used.has(id));
+    if (ids.length === 0) return;
+    let { name } = entry;
+    if (entry.deleted || !isTaken(name)) {
+      // As long as it has a name, that of another queue may be the same.
+      while (isTaken(name)) name = `${name.slice(0, 200)}.ckpt`;
+      close(makeQueue(entry, name));
+      this.#made.push(name);
+    }
+    for (const id of ids) {
+      const flags = files.get(id)!.reg!.flags & (O.ACCMODE | O.NONBLOCK);
+      this.byFile.set(id, { fd: openQueue(name, flags)!, reopen: false });
+    }
+    if (!entry.deleted) return;
+    unlinkQueue(name);
+    this.#made.pop();
+  }
+
+  /** Nothing can fail any more. */
+  keep(): void {
+    this.#made.length = 0;
+  }
+
   [Symbol.dispose](): void {
+    for (const name of this.#made.splice(0)) unlinkQueue(name);
     for (const { fd } of this.byFile.values()) close(fd);
     this.byFile.clear();
   }
+}
+
+function isTaken(name: string): boolean {
+  const fd = openQueue(name, O.RDONLY);
+  if (fd !== undefined) close(fd);
+  return fd !== undefined;
 }
 
 function attempt<T>(object: string, act: () => T): T {

@@ -38,7 +38,6 @@ import { signalActionProblems } from "../task/signal_actions.ts";
 import { threadAttributeProblems } from "../task/thread_attributes.ts";
 import { objectProblems } from "../files/object_images.ts";
 import { memfdProblems } from "./memfds.ts";
-import { ownObjectProblems } from "./own_objects.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
 import { type Births, planBirthsOf } from "./births.ts";
@@ -108,7 +107,6 @@ export function planTree(
   reasons.push(
     ...memfdProblems(images.memfds),
     ...objectProblems(images.files),
-    ...ownObjectProblems(images),
   );
   const births = planBirthsOf(images);
   const watches = planWatches(images);

@@ -248,6 +248,12 @@ export function readTreeImages(set: ImageSet): TreeImages {
   };
 }
 
+/** Whether ckpt has to open or make something by own_objects.ts. */
+export function hasOwnObjects({ set, files }: TreeImages): boolean {
+  return set.read("ckpt-queues", undefined) !== undefined ||
+    files.values().some(({ nsf, bpf }) => (nsf ?? bpf) !== undefined);
+}
+
 /** Those that are open or mapped as such. */
 function readMemfds(
   set: ImageSet,

@@ -6,7 +6,9 @@
 #include "check.h"
 #include <asm/ldt.h>
 #include <linux/aio_abi.h>
+#include <linux/bpf.h>
 #include <linux/io_uring.h>
+#include <linux/perf_event.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
@@ -97,9 +99,23 @@ static void build(const char *kind) {
   } else if (!strcmp(kind, "userfaultfd")) {
     hold(kind, (int)syscall(SYS_userfaultfd, O_CLOEXEC));
   } else if (!strcmp(kind, "mqueue")) {
+    /* somebody is to be told of the next message */
     snprintf(path, sizeof(path), "/ckpt-test-%d", getpid());
     hold(kind, mq_open(path, O_RDWR | O_CREAT, 0600, NULL));
     mq_unlink(path);
+    MUST(mq_notify(held[count - 1].fd, &(struct sigevent){.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1}));
+  } else if (!strcmp(kind, "perf")) {
+    struct perf_event_attr attributes = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(attributes), .config = PERF_COUNT_SW_CPU_CLOCK};
+    hold(kind, (int)syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0));
+  } else if (!strcmp(kind, "landlock")) {
+    uint64_t handled = 1;
+    hold(kind, (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof(handled), 0));
+  } else if (!strcmp(kind, "secret-memory")) {
+    hold(kind, (int)syscall(SYS_memfd_secret, 0));
+  } else if (!strcmp(kind, "bpf-program")) {
+    struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}};
+    union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insns = (uint64_t)code, .insn_cnt = 2, .license = (uint64_t) "GPL"};
+    hold(kind, (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes)));
   } else if (!strcmp(kind, "proc-of-another")) {
     /* a file of a task that may be gone at the restore: that of the parent of this one */
     snprintf(path, sizeof(path), "/proc/%d/stat", getppid());

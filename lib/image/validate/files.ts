@@ -109,6 +109,7 @@ export function checkFiles(findings: Findings): FileTable {
   checkGhosts(findings);
   checkPipes(findings, files);
   checkWatches(findings, files);
+  checkContents(findings, files);
   checkTerminals(findings, files);
   checkSockets(findings, files);
   return table;
@@ -571,6 +572,36 @@ function checkWatches(findings: Findings, files: readonly file_entry[]): void {
       if (!path.startsWith("/")) {
         wrong("filesystems.path", `"${path}" is no absolute path`);
       }
+    }
+  });
+}
+
+/** What is in message queues and in maps of eBPF. */
+function checkContents(findings: Findings, files: readonly file_entry[]): void {
+  const byId = new Map(files.map((file) => [file.id, file]));
+  const seen = new Set<number>();
+  (findings.read("ckpt-queues", undefined) ?? []).forEach((entry, place) => {
+    for (const id of entry.files) {
+      const wrong = (why: string) =>
+        findings.add(imageName("ckpt-queues"), place, "files", why);
+      if (byId.get(id)?.reg === undefined) wrong(`${id} is no such file`);
+      if (seen.has(id)) wrong(`${id} is there twice`);
+      seen.add(id);
+    }
+  });
+  const maps = new Map(files.map(({ bpf }) => [bpf?.map_id, bpf]));
+  (findings.read("bpfmap-data", undefined) ?? []).forEach((data, place) => {
+    const { map_id, keys_bytes, values_bytes, count } = data;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("bpfmap-data"), place, field, why);
+    const map = maps.get(map_id);
+    if (map === undefined) return wrong("map_id", `${map_id} is no map`);
+    if (count > map.max_entries) wrong("count", `${count} are too many`);
+    if (keys_bytes !== count * map.key_size) {
+      wrong("keys_bytes", `${keys_bytes} are not those of ${count} keys`);
+    }
+    if (values_bytes !== count * map.value_size) {
+      wrong("values_bytes", `${values_bytes} are not those of ${count} values`);
     }
   });
 }

@@ -1,0 +1,159 @@
+/**
+ * What is in maps of eBPF and in POSIX message queues: read while the tree
+ * stands still, and written to images of their own.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { SyscallError } from "../ffi/syscall.ts";
+import {
+  type BpfMap,
+  type BpfMapContent,
+  dumpBpfMapContent,
+  parseBpfMap,
+  readBpfMap,
+  TypedMap,
+} from "../files/bpf_map.ts";
+import {
+  type Description,
+  hasOwnContents,
+  type SeenDescriptor,
+  type SeenTable,
+} from "../files/descriptors.ts";
+import type { FileTable } from "../files/file_table.ts";
+import { type OutsideHolders, pipeKey } from "../files/outside_holders.ts";
+import { type Queue, readMessages } from "../files/queue.ts";
+import type { Feature } from "../image/features.ts";
+import type { ImageWriter } from "../image/image_writer.ts";
+import type {
+  ckpt_message_entry,
+  ckpt_queue_entry,
+} from "../image/schema.gen.ts";
+
+interface SeenQueue {
+  readonly queue: Queue;
+  readonly shared: boolean;
+  readonly messages: ckpt_message_entry[];
+}
+
+export class ObjectContents {
+  readonly #maps = new Map<number, [BpfMap, BpfMapContent]>();
+  readonly #queues = new Map<string, SeenQueue>();
+
+  /**
+   * @param outside who else has the queues open
+   * @throws CkptError naming the descriptor
+   */
+  static read(
+    tables: readonly SeenTable[],
+    outside: OutsideHolders,
+  ): ObjectContents {
+    const contents = new ObjectContents();
+    for (const { pid, tid = pid, descriptors } of tables) {
+      for (const descriptor of descriptors) {
+        if (!hasOwnContents(descriptor)) continue;
+        try {
+          contents.#read(tid, descriptor, outside);
+        } catch (error) {
+          throw explained(error, pid, descriptor);
+        }
+      }
+    }
+    return contents;
+  }
+
+  #read(
+    tid: number,
+    { fd, link, info, status, queue }: SeenDescriptor,
+    outside: OutsideHolders,
+  ): void {
+    if (queue === undefined) {
+      const map = parseBpfMap(info.extra);
+      if (!this.#maps.has(map.id)) {
+        this.#maps.set(map.id, [map, readBpfMap(map)]);
+      }
+      return;
+    }
+    const key = pipeKey({ link, status });
+    if (this.#queues.has(key)) return;
+    const shared = outside.holder({ link, status }) !== undefined;
+    const messages = shared ? [] : readMessages(`/proc/${tid}/fd/${fd}`, queue);
+    this.#queues.set(key, { queue, shared, messages });
+  }
+
+  /**
+   * Completes files.img, and writes what is beside it.
+   *
+   * @param descriptions of all processes, as often as they are held
+   */
+  write(
+    descriptions: Iterable<Description>,
+    table: FileTable,
+    writer: ImageWriter,
+  ): ReadonlySet<Feature> {
+    for (const { bpf } of table.entries) {
+      if (bpf !== undefined) bpf.map_name = this.#maps.get(bpf.map_id)![1].name;
+    }
+    if (this.#maps.size > 0) {
+      writer.write(
+        "bpfmap-data",
+        undefined,
+        [...this.#maps.values()].map(([map, content]) =>
+          dumpBpfMapContent(map, content)
+        ),
+      );
+    }
+    const queues = new Map<string, ckpt_queue_entry>();
+    for (const description of descriptions) {
+      if (description.kind !== "queue") continue;
+      const key = pipeKey(description);
+      const entry = queues.get(key) ??
+        describeQueue(description, this.#queues.get(key)!);
+      queues.set(key, entry);
+      const id = table.idOf(description);
+      if (!entry.files.includes(id)) entry.files.push(id);
+    }
+    if (queues.size === 0) return new Set();
+    writer.write("ckpt-queues", undefined, [...queues.values()]);
+    return new Set<Feature>(["ckpt:queues"]);
+  }
+}
+
+const PERMISSIONS = 0o7777;
+
+function describeQueue(
+  { status: { ino, uid, gid, mode } }: Description,
+  { queue, shared, messages }: SeenQueue,
+): ckpt_queue_entry {
+  return {
+    name: queue.name,
+    deleted: queue.deleted || undefined,
+    inode: ino,
+    uid,
+    gid,
+    mode: mode & PERMISSIONS,
+    max_messages: queue.maxMessages,
+    message_size: queue.messageSize,
+    messages,
+    files: [],
+    shared: shared || undefined,
+  };
+}
+
+function explained(
+  error: unknown,
+  pid: number,
+  { fd, link }: SeenDescriptor,
+): unknown {
+  if (error instanceof CkptError) return error;
+  const why = error instanceof TypedMap
+    ? "types belong to it (BTF), which cannot be loaded again"
+    : error instanceof SyscallError
+    ? error.message
+    : undefined;
+  if (why === undefined) return error;
+  return new CkptError(
+    error instanceof TypedMap ? EXIT.refused : EXIT.failed,
+    "reading the content of kernel objects",
+    [{ object: `descriptor ${fd} (${link}) of task ${pid}`, why }],
+    { cause: error },
+  );
+}
