@@ -18,52 +18,61 @@ import {
  * @param holds what state it holds; the subject of the tests' sentences
  * @param args what the program gets besides its directory; it is part of the tests' names
  * @param options what both commands are given
- * @param expires its picture holds for seconds only, so that it is not compared once the original has ended
+ * @param expires after how many seconds its picture holds no more, and is not compared; what it verifies itself counts
  */
 export function survives(
   program: string,
   holds: string,
-  { args = [], expires = false, options = [] }: {
+  { args = [], expires = Infinity, options = [] }: {
     args?: string[];
-    expires?: boolean;
+    expires?: number;
     options?: string[];
   } = {},
 ): void {
   const name = [program, ...args].join(" ");
+  /** Starts the program; returns it, and what compares its picture of now with a later one. */
+  const start = async (scope: Scope) => {
+    const end = performance.now() + expires * 1000;
+    const started = await scope.start(program, ...args);
+    const before = started.observe();
+    const compare = (when: string) => {
+      const after = started.observe();
+      if (performance.now() < end) assertUnchanged(before, after, when);
+    };
+    return { started, compare };
+  };
+
   Deno.test(`${name}: ${holds} verify without a checkpoint`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program, ...args);
+    const { started, compare } = await start(scope);
     // the observer itself must not see differences in a program at rest
-    assertUnchanged(started.observe(), started.observe(), "at rest");
+    compare("at rest");
     assertEquals(await started.verify(), "ok");
   });
 
   Deno.test(`${name}: ${holds} survive a dump and a restore`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program, ...args);
-    const before = started.observe();
+    const { started, compare } = await start(scope);
     await dump(scope, started, scope.path("images"), ...options);
     await restore(scope, started, scope.path("images"), ...options);
-    assertUnchanged(before, started.observe(), "after the restore");
+    compare("after the restore");
     assertEquals(await started.verify(), "ok");
   });
 
   Deno.test(`${name}: ${holds} survive a second dump and restore`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program, ...args);
-    const before = started.observe();
+    const { started, compare } = await start(scope);
     for (const images of ["first", "second"]) {
       await dump(scope, started, scope.path(images), ...options);
       await restore(scope, started, scope.path(images), ...options);
     }
-    assertUnchanged(before, started.observe(), "after the second restore");
+    compare("after the second restore");
     assertEquals(await started.verify(), "ok");
   });
 
   Deno.test(`${name}: ${holds} are as before in a program left running`, async () => {
     await using scope = new Scope();
-    const started = await scope.start(program, ...args);
-    const before = started.observe();
+    const { started, compare } = await start(scope);
     const files = new Files(scope.directory);
     const images = scope.path("images");
     assertSuccess(
@@ -78,14 +87,12 @@ export function survives(
       ),
       "dump",
     );
-    assertUnchanged(before, started.observe(), "after the dump");
+    compare("after the dump");
     assertEquals(await started.verify(), "ok");
     started.forget();
     files.putBack();
     await restore(scope, started, images, ...options);
-    if (!expires) {
-      assertUnchanged(before, started.observe(), "after the restore");
-    }
+    compare("after the restore");
     assertEquals(await started.verify(), "ok");
   });
 }

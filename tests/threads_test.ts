@@ -7,7 +7,7 @@ survives("registers", "general purpose registers, flags and the red zone");
 survives("fpu", "all extended states of the processor");
 survives("threads", "many threads with masks, stacks and memory of their own");
 survives("syscalls", "interrupted system calls of every kind", {
-  expires: true,
+  expires: 4,
 });
 survives("rseq", "restartable sequences");
 survives("robust", "robust lists and thread ids that wake a joiner");
