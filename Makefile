@@ -134,10 +134,15 @@ $(BUILD)/pack/stub.bin: tools/pack/stub.c tools/pack/stub.ld Makefile \
 	tools/check_native.sh agent $(BUILD)/pack/stub.linked
 	objcopy -O binary $(BUILD)/pack/stub.linked $@
 
-$(BINARY): $(MODULES) $(LIBRARY) $(BUILD)/pack/stub.bin $(TYPESCRIPT) deno.json \
-  tools/build.ts tools/bundle.ts tools/pack/pack.ts tools/pack/prelink.ts \
-  tools/pack/elf.ts tools/pack/code_cache.ts tools/pack/compile_script.js \
-  tools/pack/replace_data.js
+$(BUILD)/pack/trainee: tools/pack/trainee.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -o $@ $<
+
+PACKING := build.ts bundle.ts $(addprefix pack/,pack.ts prelink.ts elf.ts \
+  training.ts run_script.js code_cache.ts compile_script.js replace_data.js)
+
+$(BINARY): $(MODULES) $(LIBRARY) $(BUILD)/pack/stub.bin $(BUILD)/pack/trainee \
+  $(TYPESCRIPT) deno.json $(PACKING:%=tools/%)
 	$(RUN) tools/build.ts
 
 -include $(LIB_OBJECTS:.o=.d) $(AGENT_OBJECTS:.o=.d)

@@ -4,9 +4,9 @@
  *
  * Deno keeps what V8 has compiled of a script in a database of SQLite in its
  * cache directory, and takes it from there when the same version of Deno runs
- * the same script again. We make that database, with two differences: V8
- * compiles every function, not only the first that run, and nothing else is in
- * it. stub.c hands it to Deno.
+ * the same script again. We make that database, with two differences: every
+ * function is compiled that will run, not only the first (or every function at
+ * all), and nothing else is in it. stub.c hands it to Deno.
  */
 
 import { join } from "@std/path";
@@ -30,6 +30,8 @@ const FLAGS = { start: 12, end: 16 };
  * @param stub flat image of stub.c, which holds the loader
  * @param program the script, as the packed binary will hold it; at least 16 KB,
  *   as Deno finds shorter ones by a hash that differs from process to process
+ * @param trained what V8 would cache when the functions that matter have run;
+ *   without it all functions are compiled
  * @returns the bytes of the database
  * @throws Error when Deno would not use it
  */
@@ -37,6 +39,7 @@ export function codeCache(
   deno: string,
   stub: Uint8Array,
   program: string,
+  trained?: Uint8Array,
 ): Uint8Array {
   const directory = Deno.makeTempDirSync();
   try {
@@ -45,7 +48,7 @@ export function codeCache(
     const loader = loaderIn(stub);
     makeDatabase(Deno.realPathSync(deno), loader, directory);
     const database = join(directory, DATABASE);
-    const compiled = compile(deno, script);
+    const compiled = compile(deno, script, trained);
     if (!run(deno, ["-A", REPLACER, database, PROGRAM_URL, compiled, loader])) {
       throw new Error("cannot pack: Deno has not stored loader and program");
     }
@@ -97,14 +100,19 @@ function makeDatabase(deno: string, loader: string, directory: string): void {
   });
 }
 
-/** Makes a file of V8's cached data for all functions of the script. */
-function compile(deno: string, script: string): string {
+/** Makes a file of V8's cached data for the functions of the script. */
+function compile(
+  deno: string,
+  script: string,
+  trained: Uint8Array | undefined,
+): string {
   const lazy = run(deno, ["-A", COMPILER, script]);
-  const all = run(deno, ["-A", "--v8-flags=--no-lazy", COMPILER, script]);
+  const all = trained ??
+    run(deno, ["-A", "--v8-flags=--no-lazy", COMPILER, script]);
   if (lazy === undefined || all === undefined) {
     throw new Error("cannot pack: Deno did not compile the program");
   }
-  // As far as V8 is concerned, the flag only says when to compile what.
+  // As far as V8 is concerned, the flags only say when to compile what.
   all.set(lazy.subarray(FLAGS.start, FLAGS.end), FLAGS.start);
   const data = `${script}.data`;
   Deno.writeFileSync(data, all);
