@@ -10,7 +10,6 @@ import { assertUnchanged, type Program, Scope } from "./harness.ts";
 const DESCRIPTORS = [
   "tcp",
   "netlink",
-  "raw-socket",
   "packet-socket",
   "fanotify-permission",
   "huge-memfd",

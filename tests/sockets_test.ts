@@ -7,6 +7,10 @@ import { survives } from "./state.ts";
 survives("sk_unix_pairs", "pairs of Unix sockets");
 survives("sk_unix_bound", "Unix sockets with names");
 survives("sk_rights", "descriptors in flight");
+survives(
+  "sk_ip",
+  "datagrams, multicast groups, raw sockets and ended connections",
+);
 survives("sk_inet", "TCP and UDP sockets without a connection");
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 

@@ -27,6 +27,7 @@ import { O } from "../ffi/syscall.ts";
 import type { Description } from "../files/descriptors.ts";
 import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
+import type { UnreadInet } from "../files/datagrams.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import type { Stat } from "../proc/stat.ts";
@@ -101,6 +102,7 @@ export interface Described {
   /** What is in other kernel objects; undefined: there are none. */
   contents: ObjectContents | undefined;
   sockets: SocketQueues;
+  unread: UnreadInet | undefined;
   connections: ReadConnections;
   /** The name of this dump, by which its network lock is found. */
   runId: string;
@@ -318,6 +320,7 @@ function writeSockets(
     described.sockets,
     described.files,
     described.flight.ids,
+    described.unread,
   );
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
@@ -325,6 +328,9 @@ function writeSockets(
   }
   if (extensions.some(({ other_names }) => other_names.length > 0)) {
     features.add("ckpt:socket-names");
+  }
+  if (extensions.some(({ memberships }) => memberships.length > 0)) {
+    features.add("ckpt:multicast");
   }
   for (const [ino, { stream }] of described.connections) {
     writer.write("tcp-stream", ino, stream);

@@ -1,7 +1,10 @@
 /** Sockets, as entries of files.img, sk-queues.img and ckpt-sockets.img. */
 import type { Description } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
-import { describeInetSocket } from "../files/inet_socket.ts";
+import {
+  describeInetSocket,
+  type SeenInetSocket,
+} from "../files/inet_socket.ts";
 import {
   IPPROTO_IP,
   IPPROTO_IPV6,
@@ -9,7 +12,9 @@ import {
 } from "../files/socket_options.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
-import { isConnected } from "../files/tcp_state.ts";
+import { isConnected, TCP_STATE } from "../files/tcp_state.ts";
+import { noExtension } from "../files/socket_images.ts";
+import type { UnreadInet } from "../files/datagrams.ts";
 import {
   describeUnixSocket,
   hasLostPeer,
@@ -62,12 +67,14 @@ export interface DescribedSockets {
  * @param descriptions of all processes, as often as they are held
  * @param files the table in which they have their entries
  * @param flight ids of the files that came with packets
+ * @param unread what is queued in sockets of IP
  */
 export function describeSockets(
   descriptions: Iterable<Description>,
   contents: SocketQueues,
   files: FileTable,
   flight: ReadonlyMap<number, number> = new Map(),
+  unread?: UnreadInet,
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -76,13 +83,16 @@ export function describeSockets(
     if (socket === undefined || socket.family === "other") continue;
     const id = files.idOf(description);
     const extension: ckpt_socket_entry = {
-      id,
+      ...noExtension(id),
       options: [...furtherOptions(socket)],
-      pending: [],
-      packets: [],
-      other_names: [],
     };
     if (uid !== 0 || gid !== 0) Object.assign(extension, { uid, gid });
+    if (socket.family === "inet") {
+      const { ino, memberships } = socket;
+      extension.memberships = [...memberships];
+      extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
+      extension.unread = unread?.bytes.get(ino);
+    }
     if (socket.family === "unix") {
       const { diag } = socket;
       const packets = contents.get(diag.ino) ?? [];
@@ -124,10 +134,14 @@ function furtherOptions(
   socket: Exclude<NonNullable<Description["socket"]>, { family: "other" }>,
 ): readonly ckpt_socket_option[] {
   const { further } = socket.options;
-  if (socket.family !== "inet" || !isConnected(socket.state)) return further;
+  if (socket.family !== "inet" || !wasConnected(socket)) return further;
   return further.filter(({ level, name }) =>
     !OF_THE_CONNECTION.has(`${level} ${name}`)
   );
+}
+
+function wasConnected({ state, hasEnded }: SeenInetSocket): boolean {
+  return isConnected(state) || state === TCP_STATE.SYN_SENT || hasEnded;
 }
 
 /**

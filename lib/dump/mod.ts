@@ -19,7 +19,8 @@ import {
 } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
-import { TreeSockets } from "../files/sockets.ts";
+import { hasUnread, lostPackets, TreeSockets } from "../files/sockets.ts";
+import type { UnreadInet } from "../files/datagrams.ts";
 import {
   hasConnections,
   type ReadConnections,
@@ -211,6 +212,13 @@ async function dumpOnce(
     }
   }
   warnOfUnreadEvents(survey, report);
+  for (const socket of lostPackets(still.tables)) {
+    report.log(
+      2,
+      `${socket}: packets that the program has not read are not part of the ` +
+        "image",
+    );
+  }
   const saving = saveMemory(still, writer, report, counters);
   const collected = await concludeMeanwhile(saving, still, report);
   const pages = await saving;
@@ -249,6 +257,7 @@ async function dumpOnce(
     pipes: still.pipes,
     contents: still.contents,
     sockets: still.flight.queues,
+    unread: still.unread,
     connections: still.connections,
     runId: connections.runId,
     tcpClose: options.tcpClose ?? false,
@@ -413,6 +422,7 @@ class Still implements Disposable {
   pipes: PipeContents = new Map();
   contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
+  unread: UnreadInet | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
@@ -525,6 +535,12 @@ async function whileStopped(
     if (options.tcpEstablished && hasConnections(still.tables)) {
       still.connections = connections.read(still.tables);
       if (options.leaveRunning || options.leaveStopped) connections.letGo();
+    }
+    const isUnread = ({ descriptors }: SeenTable) =>
+      descriptors.some(({ socket }) => hasUnread(socket));
+    if (still.tables.some(isUnread)) {
+      const { readUnread } = await import("../files/datagrams.ts");
+      still.unread = readUnread(still.tables);
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);

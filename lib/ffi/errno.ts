@@ -79,6 +79,7 @@ export const EOPNOTSUPP = 95;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENOTCONN = 107;
+export const ENOPROTOOPT = 92;
 export const ENOBUFS = 105;
 export const ETIMEDOUT = 110;
 export const ESTALE = 116;

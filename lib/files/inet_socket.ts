@@ -1,6 +1,7 @@
 /**
- * TCP and UDP sockets without a connection of TCP: what is seen of one, what
- * cannot be saved, its entry in files.img, and how it is made again.
+ * Sockets of IP without a connection of TCP: TCP, UDP, UDP-Lite, raw ones and
+ * those of ping. What is seen of one, what cannot be saved, its entry in
+ * files.img, and how it is made again.
  */
 import type { Reason } from "../error.ts";
 import { EADDRINUSE, EADDRNOTAVAIL, ENOTCONN } from "../ffi/errno.ts";
@@ -12,7 +13,9 @@ import {
   syscallBuffer1,
   SyscallError,
 } from "../ffi/syscall.ts";
+import type { Program } from "../ffi/program.ts";
 import type {
+  ckpt_membership_entry,
   fown_entry,
   inet_sk_entry,
   ip_opts_entry,
@@ -21,10 +24,18 @@ import type {
 import type { Wanted } from "./make_descriptions.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
+import { SOCK_RAW } from "./inet_kinds.ts";
+import { joinGroups, missingInterfaces, readMemberships } from "./multicast.ts";
+import { SOCK } from "./unix_queue.ts";
 import {
   getOption,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
   IPPROTO_TCP,
   IPPROTO_UDP,
+  IPPROTO_UDPLITE,
   OptionSetter,
   readIpOptions,
   readSocketOptions,
@@ -33,6 +44,7 @@ import {
   setOption,
   SO,
   type SocketKind,
+  socketMemory,
   type SocketOptions,
   SOL_SOCKET,
 } from "./socket_options.ts";
@@ -44,7 +56,7 @@ import {
   RCV_SHUTDOWN,
   TCP_STATE,
 } from "./tcp_state.ts";
-import { STATE } from "./unix_socket.ts";
+import { SHUT_BOTH, STATE } from "./unix_socket.ts";
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -57,6 +69,16 @@ export interface InetAddress {
   readonly words: readonly number[];
   /** Number of the interface of a link-local address, 0: none. */
   readonly scope: number;
+}
+
+export const MAPPED_IPV4 = 0xffff0000;
+
+/** An address as packets have it: a mapped one is of IPv4. */
+export function wireWords({ words }: InetAddress): readonly number[] {
+  return words.length === 4 && words[0] === 0 && words[1] === 0 &&
+      words[2] === MAPPED_IPV4
+    ? words.slice(3)
+    : words;
 }
 
 export interface SeenInetSocket {
@@ -80,6 +102,12 @@ export interface SeenInetSocket {
   /** Of TCP: it was connected once. */
   readonly hasEnded: boolean;
   readonly hasError: boolean;
+  /** Bytes or datagrams wait to be read. */
+  readonly hasUnread: boolean;
+  /** Memory of a datagram that is not complete yet (UDP_CORK, MSG_MORE). */
+  readonly corked: number;
+  /** Multicast groups that it has joined. */
+  readonly memberships: readonly ckpt_membership_entry[];
   /** A byte sent with MSG_OOB waits to be read. */
   readonly hasUrgent: boolean;
   readonly protocolAbove: string | undefined;
@@ -103,9 +131,14 @@ export interface SocketProblem {
 }
 
 const TCP_INFO = 11;
+/** Lets a port be shared with any other socket; {@link REPAIR_OFF} is silent. */
+const TCP_REPAIR = 19;
+const REPAIR_ON = 1;
+const REPAIR_OFF = -1;
 const TCP_ULP = 31;
 const MSG_PEEK = 2n;
 const MSG_DONTWAIT = 0x40n;
+const POLLIN = 0x1;
 const POLLPRI = 0x2;
 const POLLHUP = 0x10;
 const POLLRDHUP = 0x2000;
@@ -125,13 +158,20 @@ export function lookAtInetSocket(
   events: number,
   hasError: boolean,
 ): SeenInetSocket {
-  const { domain, protocol } = kind;
-  const isTcp = protocol === IPPROTO_TCP;
-  const local = addressBy("getsockname", fd)!;
-  const remote = addressBy("getpeername", fd);
-  const info = isTcp
-    ? tcpInfo(fd)
-    : { state: remote === undefined ? STATE.CLOSE : STATE.ESTABLISHED };
+  const { domain, type } = kind;
+  const isTcp = type === SOCK.STREAM;
+  const local = localAddress(fd);
+  const info = isTcp ? tcpInfo(fd) : undefined;
+  const table = type === SOCK_RAW
+    ? "raw"
+    : info?.state === TCP_STATE.SYN_SENT
+    ? "tcp"
+    : undefined;
+  const remote = table === undefined
+    ? addressBy("getpeername", fd)
+    : remoteInProc(table, domain, Number(ino));
+  const state = info?.state ??
+    (remote === undefined ? STATE.CLOSE : STATE.ESTABLISHED);
   return {
     family: "inet",
     ino: Number(ino),
@@ -139,25 +179,27 @@ export function lookAtInetSocket(
     backlog: 0,
     waiting: 0,
     ...info,
+    state,
     local,
     remote,
     interface: local.scope === 0 ? undefined : interfaceName(fd, local.scope),
     options: readSocketOptions(fd, kind),
-    ip: readIpOptions(fd, domain),
+    ip: readIpOptions(fd, kind),
     tcp: isTcp ? readTcpOptions(fd) : undefined,
     shutdown: isTcp
-      ? isConnected(info.state) && (events & POLLRDHUP) !== 0 ? RCV_SHUTDOWN : 0
+      ? isConnected(state) && (events & POLLRDHUP) !== 0 ? RCV_SHUTDOWN : 0
       : (events & POLLHUP) !== 0
       ? 3
       : (events & POLLRDHUP) !== 0
       ? 1
       : 0,
-    hasEnded: isTcp && info.state === STATE.CLOSE && !hasError &&
+    hasEnded: isTcp && state === STATE.CLOSE && !hasError &&
       hasEnded(fd),
+    hasUnread: (events & POLLIN) !== 0,
+    corked: isTcp ? 0 : socketMemory(fd).sending,
+    memberships: isTcp ? [] : readMemberships(fd, domain),
     hasUrgent: isTcp && (events & POLLPRI) !== 0,
-    protocolAbove: isTcp && isConnected(info.state)
-      ? protocolAbove(fd)
-      : undefined,
+    protocolAbove: isTcp && isConnected(state) ? protocolAbove(fd) : undefined,
     hasError,
   };
 }
@@ -201,6 +243,40 @@ function hasEnded(fd: number): boolean {
     if (error instanceof SyscallError) return error.errno !== ENOTCONN;
     throw error;
   }
+}
+
+/** getsockname(2). */
+export function localAddress(fd: number): InetAddress {
+  return addressBy("getsockname", fd)!;
+}
+
+/** What getpeername(2) does not tell of raw sockets, nor in SYN_SENT. */
+function remoteInProc(
+  table: "raw" | "tcp",
+  domain: number,
+  ino: number,
+): InetAddress | undefined {
+  const path = `/proc/net/${table}${domain === AF_INET6 ? "6" : ""}`;
+  const found = remoteInTable(Deno.readTextFileSync(path), ino);
+  return found?.words.every((word) => word === 0) ? undefined : found;
+}
+
+/** @param text of /proc/net/raw, tcp and the like, with addresses as words in memory */
+export function remoteInTable(
+  text: string,
+  ino: number,
+): InetAddress | undefined {
+  for (const line of text.split("\n").slice(1)) {
+    const words = line.trim().split(/\s+/);
+    if (Number(words[9]) !== ino) continue;
+    const [address, port] = words[2].split(":");
+    return {
+      port: parseInt(port, 16),
+      words: address.match(/.{8}/g)!.map((word) => parseInt(word, 16)),
+      scope: 0,
+    };
+  }
+  return undefined;
 }
 
 const LONGEST_ADDRESS = 28;
@@ -288,20 +364,23 @@ export function inetSocketProblem(
   socket: SeenInetSocket,
   options: ConnectionOptions,
 ): SocketProblem | undefined {
-  const { kind, hasError } = socket;
-  if (kind.protocol !== IPPROTO_TCP && kind.protocol !== IPPROTO_UDP) {
-    return {
-      why: `a socket of protocol ${kind.protocol} is not supported yet`,
-    };
-  }
-  const problem = kind.protocol === IPPROTO_TCP
+  const problem = socket.kind.type === SOCK.STREAM
     ? tcpProblem(socket, options)
     : undefined;
-  if (problem !== undefined || !hasError) return problem;
-  return {
-    why: "it has an error that the program has not seen yet, which is not " +
-      "supported",
-  };
+  if (problem !== undefined) return problem;
+  if (socket.corked > 0) {
+    return {
+      why: "it holds a datagram that is not complete yet (UDP_CORK, " +
+        "MSG_MORE), which is not supported",
+      remedy: "dump again when the program has sent it",
+    };
+  }
+  return socket.hasError
+    ? {
+      why: "it has an error that the program has not seen yet, which is not " +
+        "supported",
+    }
+    : undefined;
 }
 
 function tcpProblem(
@@ -317,16 +396,10 @@ function tcpProblem(
       option: "--skip-in-flight",
     };
   }
-  if (socket.hasEnded) {
-    return { why: "a TCP connection that has ended is not supported yet" };
-  }
-  if (state === TCP_STATE.SYN_SENT) {
-    return {
-      why: "it is still being connected (SYN_SENT), which is not supported",
-      remedy: "dump again when it is connected or has failed",
-    };
-  }
-  if (state === STATE.LISTEN || state === STATE.CLOSE || options.tcpClose) {
+  if (
+    state === STATE.LISTEN || state === STATE.CLOSE ||
+    state === TCP_STATE.SYN_SENT || options.tcpClose
+  ) {
     return undefined;
   }
   const to = remote === undefined
@@ -398,7 +471,9 @@ export function describeInetSocket(
     v6only: ip.v6only,
     ip_opts: ip.ip_opts,
     ifname: socket.interface,
-    shutdown: (connection ?? socket).shutdown || undefined,
+    shutdown: socket.hasEnded
+      ? SHUT_BOTH
+      : (connection ?? socket).shutdown || undefined,
     tcp_opts: tcp,
   };
 }
@@ -406,8 +481,6 @@ export function describeInetSocket(
 function sourceOf(entry: inet_sk_entry, scope: number): InetAddress {
   return { port: entry.src_port, words: entry.src_addr, scope };
 }
-
-const MAPPED_IPV4 = 0xffff0000;
 
 /**
  * Where to bind it. To bind(2) an address of IPv6 is to set IPV6_V6ONLY; where
@@ -421,6 +494,16 @@ function bindAddress(entry: inet_sk_entry, scope: number): InetAddress {
   return wasChosen ? { ...source, words: [0, 0, 0, 0] } : source;
 }
 
+/**
+ * Of a socket of TCP that is being connected or whose connection has ended, the
+ * port is but one end of a connection: others may have it, too.
+ */
+function bindsAnyway({ type, state, shutdown }: inet_sk_entry): boolean {
+  return type === SOCK.STREAM &&
+    (state === TCP_STATE.SYN_SENT ||
+      state === STATE.CLOSE && shutdown === SHUT_BOTH);
+}
+
 function isBound({ src_port, src_addr }: inet_sk_entry): boolean {
   return src_port !== 0 || src_addr.some((word) => word !== 0);
 }
@@ -432,8 +515,8 @@ function isBound({ src_port, src_addr }: inet_sk_entry): boolean {
 export function inetProblems(sockets: Iterable<InetSocketImage>): Reason[] {
   const reasons: Reason[] = [];
   for (const { entry, extension } of sockets) {
-    if (entry.proto !== IPPROTO_TCP && entry.proto !== IPPROTO_UDP) continue;
-    if (isConnection(entry)) continue;
+    // Who may have those of ping is told by the group (asPingGroup).
+    if (isConnection(entry) || isPing(entry) || bindsAnyway(entry)) continue;
     const fd = Number(
       syscall(
         "socket",
@@ -443,7 +526,18 @@ export function inetProblems(sockets: Iterable<InetSocketImage>): Reason[] {
       ),
     );
     try {
-      tryAddress(fd, entry, extension.uid ?? 0, extension.gid ?? 0);
+      tryAddress(fd, entry, extension);
+      const { memberships } = extension;
+      const object = `${protocolName(entry)} socket:[${entry.ino}]`;
+      reasons.push(
+        ...missingInterfaces(
+          object,
+          memberships,
+          interfacesOf([
+            { entry, extension },
+          ]),
+        ),
+      );
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       reasons.push({
@@ -459,8 +553,21 @@ export function inetProblems(sockets: Iterable<InetSocketImage>): Reason[] {
   return reasons;
 }
 
-function protocolName({ proto }: inet_sk_entry): string {
-  return proto === IPPROTO_TCP ? "TCP" : "UDP";
+function protocolName({ proto, type }: inet_sk_entry): string {
+  if (type === SOCK_RAW) return `raw socket of protocol ${proto}`;
+  return NAMES.get(proto) ?? "ping";
+}
+
+const NAMES: ReadonlyMap<number, string> = new Map([
+  [IPPROTO_TCP, "TCP"],
+  [IPPROTO_UDP, "UDP"],
+  [IPPROTO_UDPLITE, "UDP-Lite"],
+]);
+
+/** A socket for the echoes of ICMP (icmp(7)). */
+function isPing({ type, proto }: Pick<inet_sk_entry, "type" | "proto">) {
+  return type === SOCK.DGRAM &&
+    (proto === IPPROTO_ICMP || proto === IPPROTO_ICMPV6);
 }
 
 function whyNot(
@@ -469,10 +576,7 @@ function whyNot(
 ): Omit<Reason, "object"> {
   switch (error.errno) {
     case EADDRINUSE:
-      return {
-        why: `the port is in use by ${holderOfPort(entry)}`,
-        remedy: "end that first",
-      };
+      return whoHasPort(entry);
     case EADDRNOTAVAIL:
       return { why: "this host has no such address" };
     default:
@@ -481,16 +585,17 @@ function whyNot(
 }
 
 /** IP_TRANSPARENT and the like have to be there before bind(2). */
-const IPPROTO_IP = 0;
 const IP_FREEBIND = 15;
-const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
+const EARLY_OPTIONS: ReadonlySet<string> = new Set([
+  `${IPPROTO_IP} 19`,
+  `${IPPROTO_IPV6} 75`,
+]);
 
 function tryAddress(
   fd: number,
   entry: inet_sk_entry,
-  uid: number,
-  gid: number,
+  { uid = 0, gid = 0, options }: InetSocketImage["extension"],
 ): void {
   const { opts, ip_opts, v6only, proto } = entry;
   const on = (level: number, name: number) => setInt(fd, level, name, 1);
@@ -500,7 +605,10 @@ function tryAddress(
   if (proto === IPPROTO_TCP || opts.reuseaddr) on(SOL_SOCKET, SO.REUSEADDR);
   if (opts.so_reuseport) on(SOL_SOCKET, SO.REUSEPORT);
   if (ip_opts?.freebind) on(IPPROTO_IP, IP_FREEBIND);
-  if (v6only) on(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (v6only && entry.type !== SOCK_RAW) on(IPPROTO_IPV6, IPV6_V6ONLY);
+  for (const { level, name } of options) {
+    if (EARLY_OPTIONS.has(`${level} ${name}`)) on(level, name);
+  }
   if (opts.so_bound_dev !== undefined) {
     const name = new TextEncoder().encode(`${opts.so_bound_dev}\0`);
     setOption(fd, SOL_SOCKET, SO.BINDTODEVICE, name);
@@ -513,7 +621,9 @@ function tryAddress(
   syscallBuffer1("bind", BigInt(fd), address, BigInt(address.length));
 }
 
-function holderOfPort({ proto, src_port }: inet_sk_entry): string {
+function whoHasPort(
+  { proto, src_port }: inet_sk_entry,
+): Omit<Reason, "object"> {
   const name = proto === IPPROTO_TCP ? "tcp" : "udp";
   for (const path of [`/proc/net/${name}`, `/proc/net/${name}6`]) {
     let text: string;
@@ -525,9 +635,17 @@ function holderOfPort({ proto, src_port }: inet_sk_entry): string {
       throw error;
     }
     const ino = socketOfPort(text, src_port);
-    if (ino !== undefined) return holderOf(ino);
+    if (ino === undefined) continue;
+    return {
+      why: `the port is in use by ${holderOf(ino)}`,
+      remedy: "end that first",
+    };
   }
-  return "a process that cannot be seen";
+  return {
+    why: "connections of this port have ended so short a time ago that late " +
+      "packets may come (TIME_WAIT), and were not made with SO_REUSEADDR",
+    remedy: `try again in a minute, or remove them: ss -K sport = :${src_port}`,
+  };
 }
 
 /** The inode of the first socket in /proc/net/tcp or udp with this port. */
@@ -546,18 +664,48 @@ export function interfacesOf(
 ): ReadonlyMap<string, number> {
   const found = new Map<string, number>();
   const names = new Set(
-    [...sockets].flatMap(({ entry: { ifname } }) => ifname ?? []),
+    [...sockets].flatMap(({ entry: { ifname }, extension }) => [
+      ...ifname === undefined ? [] : [ifname],
+      ...extension.memberships.map((one) => one.interface),
+    ]),
   );
   if (names.size === 0) return found;
   const fd = Number(
     syscall("socket", BigInt(AF_INET), BigInt(SOCK_DGRAM | O.CLOEXEC), 0n),
   );
   try {
-    for (const name of names) found.set(name, interfaceIndex(fd, name));
+    for (const name of names) {
+      try {
+        found.set(name, interfaceIndex(fd, name));
+      } catch (error) {
+        // It is not there; whoever needs it is told (inetProblems).
+        if (!(error instanceof SyscallError)) throw error;
+      }
+    }
     return found;
   } finally {
     close(fd);
   }
+}
+
+const KEEP_ID = -1;
+const PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range";
+
+/** Only some groups may have sockets of ping, and that of root need not be one. */
+function asPingGroup(program: Program, make: () => void): void {
+  const [first, last] = Deno.readTextFileSync(PING_GROUPS).split("\t").map(
+    Number,
+  );
+  if (first === 0 || first > last) return void make();
+  const set = (gid: number) =>
+    program.call(
+      "setresgid",
+      [KEEP_ID, gid, KEEP_ID],
+      "borrowing a group that may have sockets of ping",
+    );
+  set(first);
+  make();
+  set(0);
 }
 
 const SOCK_DGRAM = 2;
@@ -577,7 +725,10 @@ export function makeInetSocket(
   const what = `descriptor ${fd} (${protocolName(entry)} ${
     addressText(family, sourceOf(entry, 0))
   })`;
-  program.call("socket", [family, type | O.CLOEXEC, proto], `making ${what}`);
+  const make = () =>
+    program.call("socket", [family, type | O.CLOEXEC, proto], `making ${what}`);
+  if (isPing(entry)) asPingGroup(program, make);
+  else make();
   table.move(table.take(), fd, cloexec);
   const setFlags = () =>
     program.call(
@@ -593,12 +744,17 @@ export function makeInetSocket(
     program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
   }
   const options = new OptionSetter(program, fd, what);
-  if (entry.v6only !== undefined) options.v6only(entry.v6only);
+  // The kernel does not let it be set for raw sockets, which have a number.
+  if (entry.v6only !== undefined && type !== SOCK_RAW) {
+    options.v6only(entry.v6only);
+  }
   options.sharing(true, opts.so_reuseport ?? false);
   options.common(opts);
   options.ip(entry.ip_opts ?? {});
-  if (proto === IPPROTO_TCP) options.tcp(entry.tcp_opts ?? {});
+  if (type === SOCK_RAW) options.raw(entry);
+  if (type === SOCK.STREAM) options.tcp(entry.tcp_opts ?? {});
   options.further(extension.options);
+  joinGroups(program, fd, extension.memberships, interfaces, what);
   if (isConnection(entry)) {
     options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
     // Reading gives the end, writing EPIPE, though the kernel says ENOTCONN.
@@ -610,16 +766,33 @@ export function makeInetSocket(
   const scope = interfaces.get(entry.ifname ?? "") ?? 0;
   if (isBound(entry)) {
     const address = encodeAddress(family, bindAddress(entry, scope));
+    const repair = (how: number) =>
+      bindsAnyway(entry) && options.int(IPPROTO_TCP, TCP_REPAIR, how);
+    repair(REPAIR_ON);
     program.call(
       "bind",
       [fd, program.bytes(address), address.length],
       `binding ${what}`,
     );
+    repair(REPAIR_OFF);
   }
   options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  // Bytes that were left behind are put back by ckpt (datagrams.ts).
+  if (extension.unread !== undefined) return void setFlags();
   if (entry.state === STATE.LISTEN) {
     program.call("listen", [fd, entry.backlog], `listening at ${what}`);
-  } else if (entry.dst_port !== 0) {
+  } else if (
+    entry.dst_port !== 0 || entry.dst_addr.some((word) => word !== 0)
+  ) {
+    const isTcp = type === SOCK.STREAM;
+    // Nobody waits here until it is connected; whether it is, the program sees.
+    if (isTcp) {
+      program.call(
+        "fcntl",
+        [fd, F_SETFL, O.NONBLOCK],
+        `not waiting for ${what}`,
+      );
+    }
     const address = encodeAddress(family, {
       port: entry.dst_port,
       words: entry.dst_addr,
@@ -629,6 +802,7 @@ export function makeInetSocket(
       "connect",
       [fd, program.bytes(address), address.length],
       `connecting ${what}`,
+      { mayFail: isTcp },
     );
   }
   if (entry.shutdown) {

@@ -36,7 +36,8 @@ import {
   isConnection,
   TCP_STATE,
 } from "./tcp_state.ts";
-import { FLAG, LocalPackets } from "./tcp_packet.ts";
+import { LocalPackets } from "./ip_packet.ts";
+import { encodePacket, FLAG } from "./tcp_packet.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
 
 /** include/uapi/linux/tcp.h */
@@ -500,12 +501,14 @@ function receiveFin(
 ): void {
   const { entry, stream } = image;
   const { receive, send } = firstSequences(entry, stream);
-  packets.send({
-    ...addressOfConnection(image),
+  const address = addressOfConnection(image);
+  const packet = encodePacket({
+    ...address,
     sequence: receive + stream.inq_len >>> 0,
     acknowledged: send,
     flags: FLAG.FIN | FLAG.ACK,
   });
+  packets.send(packet, address.local);
   awaitState(fd, image, (state) => hasReceivedFin(state));
 }
 
@@ -516,12 +519,14 @@ function receiveAck(
   image: ConnectionImage,
 ): void {
   const { stream } = image;
-  packets.send({
-    ...addressOfConnection(image),
+  const address = addressOfConnection(image);
+  const packet = encodePacket({
+    ...address,
     sequence: stream.inq_seq,
     acknowledged: stream.outq_seq,
     flags: FLAG.ACK,
   });
+  packets.send(packet, address.local);
   awaitState(fd, image, (state) => state === TCP_STATE.FIN_WAIT2);
 }
 

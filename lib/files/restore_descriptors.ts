@@ -49,6 +49,7 @@ import {
 } from "./make_unix_sockets.ts";
 import {
   filesInFlight,
+  isFilledByCkpt,
   NO_SOCKETS,
   type SocketImages,
 } from "./socket_images.ts";
@@ -564,7 +565,7 @@ class TablePlan {
     } else if (isk !== undefined) {
       const socket = inet.get(id)!;
       makeInetSocket(table, wanted[0], socket, tree.interfaces);
-      if (socket.stream !== undefined) {
+      if (isFilledByCkpt(socket)) {
         this.#programs.connections.push({ id, fd: wanted[0].fd });
       }
     } else if (efd !== undefined) {

@@ -9,6 +9,7 @@ import type {
   inet_sk_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
+import { isSupportedInet } from "./inet_kinds.ts";
 import { isConnection } from "./tcp_state.ts";
 
 export interface PacketImage {
@@ -33,6 +34,19 @@ export interface InetSocketImage {
   readonly stream?: Entry<"tcp-stream"> | undefined;
 }
 
+/** Whether something remains to be done when its process has made it. */
+export function isFilledByCkpt(
+  { stream, extension }: InetSocketImage,
+): boolean {
+  return stream !== undefined || hasBeenLeftUnread(extension);
+}
+
+export function hasBeenLeftUnread(
+  { datagrams, unread }: ckpt_socket_entry,
+): boolean {
+  return datagrams.length > 0 || unread !== undefined;
+}
+
 /** By the ids of files. */
 export interface SocketImages {
   readonly unix: ReadonlyMap<number, UnixSocketImage>;
@@ -42,7 +56,15 @@ export interface SocketImages {
 export const NO_SOCKETS: SocketImages = { unix: new Map(), inet: new Map() };
 
 export function noExtension(id: number): ckpt_socket_entry {
-  return { id, options: [], pending: [], packets: [], other_names: [] };
+  return {
+    id,
+    options: [],
+    pending: [],
+    packets: [],
+    other_names: [],
+    datagrams: [],
+    memberships: [],
+  };
 }
 
 /** @param set validated */
@@ -143,19 +165,18 @@ export function filesInFlight(
 }
 
 const TCP = 6;
-const UDP = 17;
-/** SOCK_STREAM and SOCK_DGRAM, by the protocol that has it. */
-const TYPES: ReadonlyMap<number, number> = new Map([[TCP, 1], [UDP, 2]]);
+const STREAM = 1;
+const SYN_SENT = 2;
 const CLOSE = 7;
 const LISTEN = 10;
 
 function inetImageProblem(entry: inet_sk_entry): string | undefined {
   const { proto, type, state } = entry;
-  if (type !== TYPES.get(proto)) {
-    return `a socket of type ${type} and protocol ${proto} is not supported yet`;
+  if (!isSupportedInet({ type, protocol: proto })) {
+    return `a socket of type ${type} and protocol ${proto} is not supported`;
   }
-  return proto === TCP && state !== CLOSE && state !== LISTEN &&
-      !isConnection(entry)
+  return proto === TCP && type === STREAM && state !== CLOSE &&
+      state !== LISTEN && state !== SYN_SENT && !isConnection(entry)
     ? `a TCP socket of state ${state} is not supported`
     : undefined;
 }

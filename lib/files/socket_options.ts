@@ -9,6 +9,7 @@ import type { Program } from "../ffi/program.ts";
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type {
   ckpt_socket_option,
+  inet_sk_entry,
   ip_opts_entry,
   sk_opts_entry,
   tcp_opts_entry,
@@ -16,9 +17,13 @@ import type {
 
 export const SOL_SOCKET = 1;
 export const IPPROTO_IP = 0;
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_ICMPV6 = 58;
+export const IPPROTO_UDPLITE = 136;
+const SOL_RAW = 255;
 
 /** include/uapi/asm-generic/socket.h. */
 export const SO = {
@@ -49,10 +54,22 @@ export const SO = {
   PROTOCOL: 38,
   DOMAIN: 39,
   PEEK_OFF: 42,
+  MEMINFO: 55,
   BUF_LOCK: 72,
 } as const;
 
-const IP = { TOS: 1, TTL: 2, PKTINFO: 8, FREEBIND: 15 } as const;
+const IP = {
+  TOS: 1,
+  TTL: 2,
+  HDRINCL: 3,
+  PKTINFO: 8,
+  FREEBIND: 15,
+  NODEFRAG: 22,
+} as const;
+/** Of a raw socket of ICMP: which messages it gets, by both protocols. */
+const FILTERS: ReadonlyMap<number, readonly [level: number, bytes: number]> =
+  new Map([[IPPROTO_ICMP, [SOL_RAW, 4]], [IPPROTO_ICMPV6, [58, 32]]]);
+const ICMP_FILTER = 1;
 const IPV6_V6ONLY = 26;
 const TCP = {
   NODELAY: 1,
@@ -62,7 +79,9 @@ const TCP = {
   KEEPCNT: 6,
 } as const;
 
+const AF_INET = 2;
 const AF_INET6 = 10;
+const SOCK_RAW = 3;
 
 /** Options without a field of CRIU's, by their level, that can be set again. */
 const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
@@ -79,11 +98,13 @@ const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
     ...[6, 7, 10, 11, 12, 13, 18, 19, 20, 21, 23, 24, 25, 26, 32, 33, 34, 49],
     ...[50, 51],
   ]],
-  // UNICAST_HOPS, multicast, MTU_DISCOVER, RECVERR, RECVPKTINFO, RECVHOPLIMIT,
-  // DONTFRAG, RECVTCLASS, TCLASS, AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT,
-  // RECVORIGDSTADDR, TRANSPARENT, UNICAST_IF, RECVFRAGSIZE
+  // CHECKSUM, UNICAST_HOPS, multicast, MTU_DISCOVER, RECVERR, MULTICAST_ALL,
+  // HDRINCL, RECVPKTINFO, RECVHOPLIMIT, DONTFRAG, RECVTCLASS, TCLASS,
+  // AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT, RECVORIGDSTADDR, TRANSPARENT,
+  // UNICAST_IF, RECVFRAGSIZE
   [IPPROTO_IPV6, [
-    ...[16, 17, 18, 19, 23, 25, 29, 49, 51, 62, 66, 67, 70, 72, 73, 74, 75],
+    ...[7, 29, 36],
+    ...[16, 17, 18, 19, 23, 25, 49, 51, 62, 66, 67, 70, 72, 73, 74, 75],
     ...[76, 77],
   ]],
   // MAXSEG, SYNCNT, LINGER2, DEFER_ACCEPT, WINDOW_CLAMP, CONGESTION,
@@ -92,6 +113,8 @@ const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
   [IPPROTO_TCP, [2, 7, 8, 9, 10, 13, 16, 18, 23, 25, 27, 30, 34, 36, 37]],
   // CORK, NO_CHECK6_TX, NO_CHECK6_RX, SEGMENT, GRO
   [IPPROTO_UDP, [1, 101, 102, 103, 104]],
+  // SEND_CSCOV, RECV_CSCOV
+  [IPPROTO_UDPLITE, [1, 10, 11, 101, 102]],
 ]);
 const LOCK_FILTER = 44;
 const LONGEST_OPTION = 64;
@@ -136,6 +159,17 @@ export function getOption(
 /** An option that is an int. */
 export function getInt(fd: number, level: number, name: number): number {
   return new DataView(getOption(fd, level, name, 4).buffer).getInt32(0, true);
+}
+
+/** Bytes of memory for what is queued in a socket, in both directions. */
+export function socketMemory(fd: number): {
+  receiving: number;
+  sending: number;
+} {
+  const { buffer } = getOption(fd, SOL_SOCKET, SO.MEMINFO);
+  // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_ALLOC (linux/sock_diag.h).
+  const [receiving, , sending] = new Uint32Array(buffer);
+  return { receiving, sending };
 }
 
 /** Level and name, number, length and value of one question. */
@@ -360,14 +394,7 @@ function freshOptions(kind: SocketKind): ReadonlyMap<string, Uint8Array> {
   const key = `${domain} ${type} ${protocol}`;
   let known = fresh.get(key);
   if (known === undefined) {
-    const fd = Number(
-      syscall(
-        "socket",
-        BigInt(domain),
-        BigInt(type | O.CLOEXEC),
-        BigInt(protocol),
-      ),
-    );
+    const fd = freshSocket(domain, type, protocol);
     try {
       known = new Map(
         furtherOptions(fd, kind).map(({ level, name, value }) =>
@@ -382,6 +409,29 @@ function freshOptions(kind: SocketKind): ReadonlyMap<string, Uint8Array> {
   return known;
 }
 
+function freshSocket(domain: number, type: number, protocol: number): number {
+  const make = (protocol: number) =>
+    Number(
+      syscall(
+        "socket",
+        BigInt(domain),
+        BigInt(type | O.CLOEXEC),
+        BigInt(protocol),
+      ),
+    );
+  try {
+    return make(protocol);
+  } catch (error) {
+    // Only some groups may have sockets of ping; others are alike.
+    const isPing = type === SOCK_DGRAM && domain !== AF_UNIX;
+    if (error instanceof SyscallError && isPing) return make(IPPROTO_UDP);
+    throw error;
+  }
+}
+
+const SOCK_DGRAM = 2;
+const AF_UNIX = 1;
+
 function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
   const usual = freshOptions(kind);
   return furtherOptions(fd, kind).filter(({ level, name, value }) => {
@@ -391,10 +441,11 @@ function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
   });
 }
 
-function levelsOf({ domain, protocol }: SocketKind): readonly number[] {
+function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
   const levels = [SOL_SOCKET];
-  if (protocol === IPPROTO_TCP || protocol === IPPROTO_UDP) {
-    levels.push(IPPROTO_IP, protocol);
+  if (domain === AF_INET || domain === AF_INET6) {
+    levels.push(IPPROTO_IP);
+    if (type !== SOCK_RAW && FURTHER.has(protocol)) levels.push(protocol);
     if (domain === AF_INET6) levels.push(IPPROTO_IPV6);
   }
   return levels;
@@ -417,7 +468,7 @@ function furtherOptions(fd: number, kind: SocketKind): ckpt_socket_option[] {
 
 export function readIpOptions(
   fd: number,
-  domain: number,
+  kind: SocketKind,
 ): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
   const asked = questionsFor(
     "IP",
@@ -429,11 +480,24 @@ export function readIpOptions(
       pktinfo: asked.flag(IPPROTO_IP, IP.PKTINFO),
       tos: asked.tryInt(IPPROTO_IP, IP.TOS) || undefined,
       ttl: asked.tryInt(IPPROTO_IP, IP.TTL) || undefined,
+      raw: kind.type !== SOCK_RAW ? undefined : {
+        hdrincl: asked.flag(IPPROTO_IP, IP.HDRINCL),
+        nodefrag: asked.flag(IPPROTO_IP, IP.NODEFRAG),
+        icmpv_filter: readIcmpFilter(fd, kind),
+      },
     },
-    v6only: domain === AF_INET6
+    v6only: kind.domain === AF_INET6
       ? getInt(fd, IPPROTO_IPV6, IPV6_V6ONLY) !== 0
       : undefined,
   };
+}
+
+function readIcmpFilter(fd: number, { protocol }: SocketKind): number[] {
+  const filter = FILTERS.get(protocol);
+  if (filter === undefined) return [];
+  const [level, bytes] = filter;
+  const value = getOption(fd, level, ICMP_FILTER, bytes);
+  return [...new Uint32Array(value.buffer)];
 }
 
 export function readTcpOptions(fd: number): tcp_opts_entry {
@@ -564,6 +628,18 @@ export class OptionSetter {
     if (pktinfo) this.int(IPPROTO_IP, IP.PKTINFO, 1);
     if (tos) this.int(IPPROTO_IP, IP.TOS, tos);
     if (ttl) this.int(IPPROTO_IP, IP.TTL, ttl);
+  }
+
+  /** What only raw sockets have. */
+  raw({ proto, ip_opts }: Pick<inet_sk_entry, "proto" | "ip_opts">): void {
+    const { hdrincl, nodefrag, icmpv_filter = [] } = ip_opts?.raw ?? {};
+    // IPPROTO_RAW has it without being asked.
+    if (hdrincl) this.int(IPPROTO_IP, IP.HDRINCL, 1);
+    if (nodefrag) this.int(IPPROTO_IP, IP.NODEFRAG, 1);
+    const filter = FILTERS.get(proto);
+    if (filter === undefined || icmpv_filter.length === 0) return;
+    const value = new Uint8Array(Uint32Array.from(icmpv_filter).buffer);
+    this.bytes(filter[0], ICMP_FILTER, value);
   }
 
   v6only(value: boolean): void {

@@ -22,14 +22,9 @@ import {
   type SeenInetSocket,
   type SocketProblem,
 } from "./inet_socket.ts";
+import { isSupportedInet } from "./inet_kinds.ts";
 import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
-import {
-  getInt,
-  IPPROTO_TCP,
-  IPPROTO_UDP,
-  SO,
-  SOL_SOCKET,
-} from "./socket_options.ts";
+import { getInt, IPPROTO_UDP, SO, SOL_SOCKET } from "./socket_options.ts";
 import {
   memoryOfOneMessage,
   type QueuedPacket,
@@ -55,6 +50,7 @@ export type SeenSocket =
   /** One that nothing more was asked of, because it cannot be saved. */
   | { readonly family: "other"; readonly why: string };
 
+const POLLIN = 0x1;
 const POLLPRI = 0x2;
 const POLLERR = 0x8;
 const POLLRDHUP = 0x2000;
@@ -117,12 +113,10 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
       };
     case AF_INET:
     case AF_INET6:
-      if (!SUPPORTED.has(`${kind.type} ${kind.protocol}`)) {
+      if (!isSupportedInet(kind)) {
         return {
           family: "other",
-          why: kind.type === SOCK_RAW
-            ? "a raw socket is not supported yet"
-            : `a socket of protocol ${kind.protocol} is not supported yet`,
+          why: `a socket of protocol ${kind.protocol} is not supported`,
         };
       }
       return lookAtInetSocket(fd, ino, kind, events, hasError);
@@ -136,22 +130,16 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
   }
 }
 
-const SOCK_RAW = 3;
-const SUPPORTED: ReadonlySet<string> = new Set([
-  `${SOCK.STREAM} ${IPPROTO_TCP}`,
-  `${SOCK.DGRAM} ${IPPROTO_UDP}`,
-]);
-
 /** poll(2) without waiting: revents. */
 function poll(fd: number): number {
   const pollfd = new Int16Array(4);
   new Int32Array(pollfd.buffer)[0] = fd;
-  pollfd[2] = POLLPRI | POLLRDHUP;
+  pollfd[2] = POLLIN | POLLPRI | POLLRDHUP;
   syscallBuffer0("poll", new Uint8Array(pollfd.buffer), 1n, 0n);
   return pollfd[3];
 }
 
-interface SocketHolder {
+export interface SocketHolder {
   readonly pid: number;
   readonly tid?: number;
   readonly descriptors: readonly {
@@ -208,6 +196,30 @@ export function hasFlight(
       extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))
     )
   );
+}
+
+/** Whether datagrams.ts can save what a socket of IP has not been asked for. */
+export function hasUnread(
+  socket: SeenSocket | undefined,
+): socket is SeenInetSocket {
+  return socket?.family === "inet" && socket.hasUnread &&
+    (socket.hasEnded || isUdp(socket));
+}
+
+function isUdp({ kind }: SeenInetSocket): boolean {
+  return kind.protocol === IPPROTO_UDP && kind.type === SOCK.DGRAM;
+}
+
+/** What cannot be put back: packets that raw sockets and the like have got. */
+export function* lostPackets(
+  processes: readonly SocketHolder[],
+): Generator<string> {
+  for (const { pid, fd, link, socket } of socketsOf(processes)) {
+    if (
+      socket.family === "inet" && socket.hasUnread &&
+      socket.kind.type !== SOCK.STREAM && !isUdp(socket)
+    ) yield `descriptor ${fd} (${link}) of task ${pid}`;
+  }
 }
 
 /** Every socket of a tree, to judge each by its neighbours. */

@@ -8,7 +8,11 @@ import { describeErrno, EAGAIN } from "../ffi/errno.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import { addressOf, close, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
-import type { InetAddress, SeenInetSocket } from "./inet_socket.ts";
+import {
+  type InetAddress,
+  type SeenInetSocket,
+  wireWords,
+} from "./inet_socket.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
 import { IPPROTO_TCP, setInt } from "./socket_options.ts";
 import type { SeenSocket } from "./sockets.ts";
@@ -65,16 +69,6 @@ const SIOCOUTQ = 0x5411n;
 const LARGEST_BUFFER = 1 << 19;
 const TRIES = 5;
 const TCP_REPAIR = 19;
-
-/** An address as packets have it: a mapped one is of IPv4. */
-function wireWords({ words }: InetAddress): readonly number[] {
-  return words.length === 4 && words[0] === 0 && words[1] === 0 &&
-      words[2] === MAPPED_IPV4
-    ? words.slice(3)
-    : words;
-}
-
-const MAPPED_IPV4 = 0xffff0000;
 
 /** How the packets of a connection look. */
 export function wireAddress(

@@ -16,6 +16,7 @@ export const FEATURES = {
   "ckpt:thread-pidfd": "a pidfd of a thread",
   "ckpt:packets": "packets in a pipe",
   "ckpt:socket-names": "hard links of the file that a Unix socket is bound to",
+  "ckpt:multicast": "sockets that have joined multicast groups",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:queues": "POSIX message queues",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",

@@ -298,6 +298,11 @@ export interface ckpt_credentials_entry {
   gid: number;
 }
 
+export interface ckpt_datagram_entry {
+  content: Uint8Array;
+  source: Uint8Array;
+}
+
 export interface ckpt_ended_entry {
   uid: number;
   euid: number;
@@ -343,6 +348,14 @@ export interface ckpt_ghost_entry {
 
 export interface ckpt_inherited_entry {
   ranges: ckpt_range_entry[];
+}
+
+export interface ckpt_membership_entry {
+  family: number;
+  group: Uint8Array;
+  interface: string;
+  mode: number;
+  sources: Uint8Array[];
 }
 
 export interface ckpt_message_entry {
@@ -408,6 +421,9 @@ export interface ckpt_socket_entry {
   packets: ckpt_packet_entry[];
   lost_peer?: boolean | undefined;
   other_names: string[];
+  datagrams: ckpt_datagram_entry[];
+  memberships: ckpt_membership_entry[];
+  unread?: Uint8Array | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -1565,12 +1581,14 @@ export interface Messages {
   ckpt_area_entry: ckpt_area_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
   ckpt_credentials_entry: ckpt_credentials_entry;
+  ckpt_datagram_entry: ckpt_datagram_entry;
   ckpt_ended_entry: ckpt_ended_entry;
   ckpt_ended_leader_entry: ckpt_ended_leader_entry;
   ckpt_file_entry: ckpt_file_entry;
   ckpt_filesystem_mark_entry: ckpt_filesystem_mark_entry;
   ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_membership_entry: ckpt_membership_entry;
   ckpt_message_entry: ckpt_message_entry;
   ckpt_packet_entry: ckpt_packet_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
@@ -1736,12 +1754,14 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
+  ckpt_datagram_entry: "1!bytes content,2!bytes source",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
   ckpt_ended_leader_entry: "1!uint32 status",
   ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,4?uint64 device,5?bytes busy_polling,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
@@ -1749,7 +1769,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",

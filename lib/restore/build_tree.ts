@@ -144,7 +144,8 @@ export async function buildTree(
     await builder.beBorn(terminals.bySession);
     memfds.seal();
     builder.setForegrounds();
-    builder.openDescriptors((pid, made) => connections.make(pid, made));
+    const filler = await connections.filler(report);
+    builder.openDescriptors((pid, made) => connections.make(pid, made, filler));
     terminals.settle();
     using watchers = Watchers.take(plan.watches, images.processes);
     made.settle();

@@ -20,8 +20,13 @@ import {
   NetworkLock,
   removeLock,
 } from "../files/network_lock.ts";
-import { withoutConnections } from "../files/socket_images.ts";
+import {
+  hasBeenLeftUnread,
+  type InetSocketImage,
+  withoutConnections,
+} from "../files/socket_images.ts";
 import { isConnection } from "../files/tcp_state.ts";
+import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
 
@@ -72,12 +77,20 @@ export function chooseConnections(
   return images;
 }
 
+/** @param fd the number of a socket in a process */
+export type SocketFiller = (
+  pid: number,
+  fd: number,
+  image: InetSocketImage,
+) => void;
+
 /** CRIU's number for its rules of iptables. */
 const IPTABLES = 0;
 
 export class RestoredConnections implements Disposable {
   readonly #images: ReadonlyMap<number, ConnectionImage>;
   readonly #interfaces: ReadonlyMap<string, number>;
+  readonly #unread: ReadonlyMap<number, InetSocketImage>;
   readonly #made = new MadeConnections();
   #lock: NetworkLock | undefined;
   /** The table that a dump has left; undefined: there is none. */
@@ -92,6 +105,9 @@ export class RestoredConnections implements Disposable {
       images.set.inventory;
     const connections = connectionsAmong(inet.values());
     this.#images = new Map(connections.map((one) => [one.entry.id, one]));
+    this.#unread = new Map(
+      [...inet].filter(([, { extension }]) => hasBeenLeftUnread(extension)),
+    );
     const had = [...inet.values()].some(({ entry }) => isConnection(entry));
     this.areBlockedByIptables = had && network_lock_method === IPTABLES;
     const name = lockName(dump_criu_run_id ?? "");
@@ -125,9 +141,41 @@ export class RestoredConnections implements Disposable {
     return new RestoredConnections(images);
   }
 
-  /** @param pid of the process that has made the sockets */
-  make(pid: number, sockets: readonly MadeSocket[]): void {
-    this.#made.make(pid, sockets, this.#images, this.#interfaces);
+  /**
+   * @param pid of the process that has made the sockets
+   * @param filler of those that are no connections; undefined: there are none
+   */
+  make(
+    pid: number,
+    sockets: readonly MadeSocket[],
+    filler: SocketFiller | undefined,
+  ): void {
+    const isConnected = ({ id }: MadeSocket) => this.#images.has(id);
+    this.#made.make(
+      pid,
+      sockets.filter(isConnected),
+      this.#images,
+      this.#interfaces,
+    );
+    for (const { id, fd } of sockets) {
+      const image = this.#unread.get(id);
+      if (image !== undefined) filler?.(pid, fd, image);
+    }
+  }
+
+  /** What fills sockets with what nobody has read. */
+  async filler(report: Report): Promise<SocketFiller | undefined> {
+    if (this.#unread.size === 0) return undefined;
+    const { fillUnread } = await import("../files/datagrams.ts");
+    return (pid, fd, image) => {
+      const lost = fillUnread(pid, fd, image);
+      if (lost === 0) return;
+      report.log(
+        2,
+        `descriptor ${fd} of task ${pid}: ${lost} datagrams that nobody had ` +
+          "read are lost: the kernel does not let them through",
+      );
+    };
   }
 
   /** When nothing but this can fail any more: all of them, at one moment. */

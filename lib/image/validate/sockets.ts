@@ -242,7 +242,8 @@ function checkExtensions(
 }
 
 function checkExtension(
-  { id, options, pending, other_names }: ckpt_socket_entry,
+  { id, options, pending, other_names, datagrams, memberships }:
+    ckpt_socket_entry,
   sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
   wrong: Wrong,
@@ -256,6 +257,22 @@ function checkExtension(
   for (const name of other_names) {
     if (!name.startsWith("/") || name.includes("\0")) {
       wrong("other_names", `"${name}" is no path`);
+    }
+  }
+  for (const { source } of datagrams) {
+    // struct sockaddr_in and sockaddr_in6 without the family.
+    if (source.length !== 14 && source.length !== 26) {
+      wrong("datagrams.source", `has ${source.length} bytes`);
+    }
+  }
+  for (const { family, group, interface: name, sources } of memberships) {
+    const length = 4 * (ADDRESS_WORDS.get(family) ?? 0);
+    if (length === 0) wrong("memberships.family", `${family} is unknown`);
+    if ([group, ...sources].some((one) => one.length !== length)) {
+      wrong("memberships", "has an address of another family");
+    }
+    if (name.length === 0 || name.length > LONGEST_INTERFACE) {
+      wrong("memberships.interface", `"${name}" is no name of an interface`);
     }
   }
   for (const ino of pending) {

@@ -73,6 +73,8 @@ function parts(): Parts {
       pending: [],
       packets: [{}],
       other_names: [],
+      datagrams: [],
+      memberships: [],
     }],
   };
 }

@@ -1,0 +1,337 @@
+/**
+ * Datagrams of UDP that nobody has read yet, and bytes that a TCP connection
+ * has left behind that has ended: read without taking them out, and put back as
+ * packets that ckpt sends from here to here.
+ */
+import { CkptError, EXIT } from "../error.ts";
+import { ENOBUFS, ETIMEDOUT } from "../ffi/errno.ts";
+import { pause } from "../ffi/pause.ts";
+import { openPidfd } from "../ffi/pidfd.ts";
+import {
+  addressOf,
+  close,
+  syscall,
+  syscallBuffer1,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import type {
+  ckpt_datagram_entry,
+  inet_sk_entry,
+} from "../image/schema.gen.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  decodeAddress,
+  encodeAddress,
+  type InetAddress,
+  localAddress,
+  MAPPED_IPV4,
+  wireWords,
+} from "./inet_socket.ts";
+import { encodeIpPacket, LocalPackets } from "./ip_packet.ts";
+import type { InetSocketImage } from "./socket_images.ts";
+import {
+  getInt,
+  getOption,
+  IPPROTO_TCP,
+  setInt,
+  setOption,
+  SO,
+  socketMemory,
+  SOL_SOCKET,
+} from "./socket_options.ts";
+import { hasUnread, type SocketHolder } from "./sockets.ts";
+import { encodePacket, FLAG } from "./tcp_packet.ts";
+import { queuedBytes, readUnixQueue, SOCK } from "./unix_queue.ts";
+import { STATE } from "./unix_socket.ts";
+
+/** What was read of the sockets of a tree, by their inodes. */
+export interface UnreadInet {
+  readonly datagrams: ReadonlyMap<number, readonly ckpt_datagram_entry[]>;
+  /** Of connections that have ended. */
+  readonly bytes: ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
+}
+
+/** Reads them. The tree has to stand still. */
+export function readUnread(processes: readonly SocketHolder[]): UnreadInet {
+  const datagrams = new Map<number, readonly ckpt_datagram_entry[]>();
+  const bytes = new Map<number, Uint8Array<ArrayBuffer>>();
+  for (const { pid, tid = pid, descriptors } of processes) {
+    for (const { fd, socket } of descriptors) {
+      if (!hasUnread(socket)) continue;
+      const pidfd = openPidfd(tid);
+      const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+      close(pidfd);
+      try {
+        if (socket.hasEnded) {
+          const left = readBytes(own);
+          if (left.length > 0) bytes.set(socket.ino, left);
+        } else datagrams.set(socket.ino, readDatagrams(own));
+      } finally {
+        close(own);
+      }
+    }
+  }
+  return { datagrams, bytes };
+}
+
+function readDatagrams(fd: number): ckpt_datagram_entry[] {
+  // The kernel looks into the queues of UDP as into those of Unix datagrams.
+  return readUnixQueue(fd, SOCK.DGRAM, false).map(({ bytes, name }) => ({
+    content: bytes,
+    source: name,
+  }));
+}
+
+const MSG_PEEK = 2n;
+const MSG_DONTWAIT = 0x40n;
+
+function readBytes(fd: number): Uint8Array<ArrayBuffer> {
+  const buffer = new Uint8Array(queuedBytes(fd));
+  if (buffer.length === 0) return buffer;
+  const length = syscallBuffer1(
+    "recvfrom",
+    BigInt(fd),
+    buffer,
+    BigInt(buffer.length),
+    MSG_PEEK | MSG_DONTWAIT,
+  );
+  return buffer.slice(0, Number(length));
+}
+
+/** The address behind the family, which its length tells. */
+function decodeSource(source: Uint8Array): InetAddress {
+  const family = source.length > 16 ? AF_INET6 : AF_INET;
+  const bytes = new Uint8Array(2 + source.length);
+  new DataView(bytes.buffer).setUint16(0, family, true);
+  bytes.set(source, 2);
+  return decodeAddress(bytes);
+}
+
+const IPPROTO_UDP = 17;
+const UDP_HEADER = 8;
+const UDP_CHECKSUM = 6;
+const LOOPBACK = [0x0100007f];
+const LOOPBACK6 = [0, 0, 0, 0x01000000];
+
+/** RFC 768. */
+export function encodeUdp(
+  from: number,
+  to: number,
+  content: Uint8Array,
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(UDP_HEADER + content.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, from);
+  view.setUint16(2, to);
+  view.setUint16(4, bytes.length);
+  bytes.set(content, UDP_HEADER);
+  return bytes;
+}
+
+/**
+ * Puts back what was unread in a socket that a process has made again.
+ *
+ * @param theirs its number there
+ * @returns how many datagrams did not come through
+ * @throws CkptError
+ */
+export function fillUnread(
+  pid: number,
+  theirs: number,
+  image: InetSocketImage,
+): number {
+  const pidfd = openPidfd(pid);
+  const fd = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(theirs)));
+  close(pidfd);
+  try {
+    if (image.extension.unread !== undefined) putBytes(fd, image);
+    return putDatagrams(fd, image);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    throw new CkptError(EXIT.failed, "putting back what nobody had read", [{
+      object: `socket:[${image.entry.ino}]`,
+      why: error.message,
+    }]);
+  } finally {
+    close(fd);
+  }
+}
+
+/** @returns how many did not come through */
+function putDatagrams(
+  fd: number,
+  { entry, extension: { datagrams } }: InetSocketImage,
+): number {
+  using packets = new LocalPackets();
+  using target = new Target(fd, entry);
+  return datagrams.filter(({ content, source }) => {
+    const from = decodeSource(source);
+    const remote = wireWords(from);
+    const local = target.addressFor(from);
+    if (local?.length !== remote.length) return true;
+    const segment = encodeUdp(from.port, entry.src_port, content);
+    const before = socketMemory(fd).receiving;
+    try {
+      packets.send(
+        encodeIpPacket({ local, remote }, IPPROTO_UDP, segment, UDP_CHECKSUM),
+        local,
+      );
+    } catch (error) {
+      if (error instanceof SyscallError) return true;
+      throw error;
+    }
+    return !arrives(() => socketMemory(fd).receiving > before);
+  }).length;
+}
+
+const ARRIVAL_MS = 50;
+
+/** Packets are taken in by the kernel a moment later. */
+function arrives(isThere: () => boolean): boolean {
+  const end = performance.now() + ARRIVAL_MS;
+  while (!isThere()) {
+    if (performance.now() > end) return false;
+    pause(1);
+  }
+  return true;
+}
+
+/** A socket that is made such that it gets what is sent from here. */
+class Target implements Disposable {
+  readonly #fd: number;
+  readonly #entry: inet_sk_entry;
+  #isConnected = false;
+
+  constructor(fd: number, entry: inet_sk_entry) {
+    this.#fd = fd;
+    this.#entry = entry;
+    // It comes by the loopback device.
+    if (entry.opts.so_bound_dev !== undefined) this.#bindToDevice("");
+  }
+
+  /** Where to send what came from there; undefined: it cannot be sent. */
+  addressFor(from: InetAddress): readonly number[] | undefined {
+    const { src_addr, opts, dst_port } = this.#entry;
+    let local = wireWords({ port: 0, words: src_addr, scope: 0 });
+    const isShared = opts.reuseaddr || opts.so_reuseport;
+    if (isShared && dst_port === 0 && this.#connect(from)) {
+      // To an address that the kernel has chosen, if it had none.
+      local = wireWords(localAddress(this.#fd));
+    }
+    const length = wireWords(from).length;
+    if (local.every((word) => word === 0)) {
+      return length === 1 ? LOOPBACK : LOOPBACK6;
+    }
+    return isMulticast(local) ? undefined : local;
+  }
+
+  /** Of several sockets with one port, that with the sender as its peer gets it. */
+  #connect(from: InetAddress): boolean {
+    const { family } = this.#entry;
+    const words = family === AF_INET6 && from.words.length === 1
+      ? [0, 0, MAPPED_IPV4, ...from.words]
+      : from.words;
+    const to = encodeAddress(family, { ...from, words });
+    try {
+      connect(this.#fd, to);
+      this.#isConnected = true;
+      return true;
+    } catch (error) {
+      // There is no way there (any more).
+      if (error instanceof SyscallError) return false;
+      throw error;
+    }
+  }
+
+  #bindToDevice(name: string): void {
+    const bytes = new TextEncoder().encode(`${name}\0`);
+    setOption(this.#fd, SOL_SOCKET, SO.BINDTODEVICE, bytes);
+  }
+
+  [Symbol.dispose](): void {
+    const { so_bound_dev } = this.#entry.opts;
+    // AF_UNSPEC takes the peer away, and what the kernel has chosen for it.
+    if (this.#isConnected) connect(this.#fd, new Uint8Array(16));
+    if (so_bound_dev !== undefined) this.#bindToDevice(so_bound_dev);
+  }
+}
+
+/** 224.0.0.0/4 or ff00::/8, which others would hear, too. */
+function isMulticast(words: readonly number[]): boolean {
+  const first = words[0] & 0xff;
+  return words.length === 1 ? first >= 224 : first === 0xff;
+}
+
+function connect(fd: number, address: Uint8Array<ArrayBuffer>): void {
+  syscallBuffer1("connect", BigInt(fd), address, BigInt(address.length));
+}
+
+const TCP = { REPAIR: 19, REPAIR_QUEUE: 20, QUEUE_SEQ: 21, INFO: 11 } as const;
+/** Ends the repair without a window probe. */
+const REPAIR_OFF = -1;
+const RECEIVE_QUEUE = 1;
+const NO_QUEUE = 0;
+const SO_ERROR = 4;
+/** Nobody is asked at this port: the connection is one in name only. */
+const DISCARD = 9;
+const CHUNK = 1 << 15;
+const ROOM = 1 << 29;
+const SEQUENCE = 1;
+
+/**
+ * Puts bytes into a socket whose connection has ended: it is connected under
+ * repair, which sends nothing, gets the bytes, and is told by ckpt that the
+ * peer has gone.
+ */
+function putBytes(
+  fd: number,
+  { entry, extension: { unread } }: InetSocketImage,
+): void {
+  const bytes = unread!;
+  const { family, src_addr, src_port, opts } = entry;
+  const tcp = (name: number, value: number) =>
+    setInt(fd, IPPROTO_TCP, name, value);
+  const local = wireWords({ port: 0, words: src_addr, scope: 0 });
+  const remote = local.length === 1 ? LOOPBACK : LOOPBACK6;
+  tcp(TCP.REPAIR, 1);
+  tcp(TCP.REPAIR_QUEUE, RECEIVE_QUEUE);
+  tcp(TCP.QUEUE_SEQ, SEQUENCE);
+  setInt(fd, SOL_SOCKET, SO.RCVBUFFORCE, ROOM);
+  const words = family === AF_INET6 && remote.length === 1
+    ? [0, 0, MAPPED_IPV4, ...remote]
+    : remote;
+  connect(fd, encodeAddress(family, { port: DISCARD, words, scope: 0 }));
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    const part = bytes.slice(at, at + CHUNK);
+    const sent = syscall(
+      "sendto",
+      BigInt(fd),
+      addressOf(part),
+      BigInt(part.length),
+      0n,
+      0n,
+      0n,
+    );
+    if (sent !== BigInt(part.length)) throw new SyscallError("sendto", ENOBUFS);
+  }
+  tcp(TCP.REPAIR_QUEUE, NO_QUEUE);
+  using packets = new LocalPackets();
+  const packet = encodePacket({
+    ...{ local, remote, localPort: src_port, remotePort: DISCARD },
+    sequence: SEQUENCE + bytes.length >>> 0,
+    acknowledged: 0,
+    flags: FLAG.RST,
+  });
+  packets.send(packet, local);
+  const isClosed = () =>
+    getOption(fd, IPPROTO_TCP, TCP.INFO, 1)[0] === STATE.CLOSE;
+  if (!arrives(isClosed)) throw new SyscallError("sendto", ETIMEDOUT);
+  // That the peer was gone is known to the program already.
+  getInt(fd, SOL_SOCKET, SO_ERROR);
+  tcp(TCP.REPAIR, REPAIR_OFF);
+  setInt(fd, SOL_SOCKET, SO.RCVBUFFORCE, opts.so_rcvbuf >>> 1);
+  if (opts.so_buf_lock !== undefined) {
+    setInt(fd, SOL_SOCKET, SO.BUF_LOCK, opts.so_buf_lock);
+  }
+}
