@@ -4,15 +4,22 @@ import { EXIT } from "../lib/error.ts";
 import { CKPT, dump, type Program, restore, Scope } from "./harness.ts";
 
 /** A program with descriptor 3 on `file` of the mount m, whose name was then changed by `script`. */
-async function startWithLost(scope: Scope, script: string): Promise<Program> {
+async function startWithLost(
+  scope: Scope,
+  script: string,
+  before: readonly string[] = [],
+): Promise<Program> {
   const work = scope.path("work");
   await scope.unshareMounts(
     `cd ${work}; mkdir base m; mount -t tmpfs none base; mkdir base/a base/b; mount --bind base/a m; echo content > m/file`,
   );
-  const program = await scope.startCommand(work, "/bin/bash", [
+  const [command, ...args] = [
+    ...before,
+    "/bin/bash",
     "-c",
     `exec 3<m/file; ${script}; echo > ready; exec sleep 1000`,
-  ]);
+  ];
+  const program = await scope.startCommand(work, command, args);
   await program.ready();
   return program;
 }
@@ -57,6 +64,77 @@ Deno.test("a file that would have to be linked where nothing can be written is t
     /descriptor 3 \(\S+m\/file \(deleted\)\) of task \d+: linkat: EROFS .*\n +-> mount its file system for writing/,
   );
   assertEquals(program.exists(), true);
+});
+
+/** Runs what follows without the capability to write where others own the directory. */
+const WITHOUT_OVERRIDE = [
+  ...["/usr/bin/setpriv", "--bounding-set=-dac_override"],
+  "--inh-caps=-dac_override",
+];
+
+async function ckptWithoutOverride(scope: Scope, ...args: string[]) {
+  const [command, ...rest] = [...WITHOUT_OVERRIDE, CKPT, ...args];
+  return await scope.run(command, rest);
+}
+
+Deno.test("the capability to link or make files is named where ckpt lacks it, and nothing is left", async () => {
+  await using scope = new Scope();
+  const program = await startWithLost(
+    scope,
+    "echo gone > m/gone; exec 4<>m/gone; rm m/gone; " +
+      "ln base/a/file base/b/other; rm m/file; chown 1000 base/a; chmod 700 base/a",
+    WITHOUT_OVERRIDE,
+  );
+  const images = scope.path("images");
+  const dumping = ["dump", "--link-remap", "-t", `${program.pid}`];
+  const names = async () =>
+    (await scope.bash(`ls -A ${scope.directory}/work/base/a`)).stdout;
+  const refused = await ckptWithoutOverride(scope, ...dumping, "-D", images);
+  assertEquals(refused.code, EXIT.permission, refused.stderr);
+  assertMatch(
+    refused.stderr,
+    /descriptor 3 \(\S+m\/file \(deleted\)\) of task \d+: linkat: EACCES .*\n +-> ckpt needs the capabilities CAP_FOWNER and CAP_DAC_OVERRIDE/,
+  );
+  assertEquals(await names(), "");
+  assertEquals(program.exists(), true);
+  await dump(scope, program, images, "--link-remap");
+  const failed = await ckptWithoutOverride(
+    scope,
+    "restore",
+    "-d",
+    "-D",
+    images,
+  );
+  assertEquals(failed.code, EXIT.failed, failed.stderr);
+  assertMatch(
+    failed.stderr,
+    /file \S+m\/(gone|file): .*EACCES .*\n +-> ckpt needs the capability CAP_DAC_OVERRIDE/,
+  );
+  assertEquals(await names(), "link_remap.1\n");
+  await scope.gone();
+  await restore(scope, program, images);
+});
+
+Deno.test("a file with another name that cannot be linked is saved, and a warning says what that means", async () => {
+  await using scope = new Scope();
+  const program = await startWithLost(
+    scope,
+    "ln base/a/file base/b/other; rm m/file; chattr +i base/b/other",
+  );
+  const images = scope.path("images");
+  const answer = await scope.ckpt(
+    ...["dump", "--link-remap", "-t", `${program.pid}`, "-D", images],
+  );
+  await scope.bash(`chattr -i ${scope.directory}/work/base/b/other`);
+  assertEquals(answer.code, EXIT.ok, answer.stderr);
+  assertMatch(
+    answer.stderr,
+    /descriptor 3 \(\S+m\/file \(deleted\)\) of task \d+: it cannot be linked \(linkat: EPERM .*\), so its content is saved; later writes/,
+  );
+  await program.ended();
+  await restore(scope, program, images);
+  const { stdout } = await scope.bash(`cat /proc/${program.pid}/fd/3`);
+  assertEquals(stdout, "content\n");
 });
 
 Deno.test("the capability to reach the files of a program is named where ckpt lacks it", async () => {

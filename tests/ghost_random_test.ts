@@ -11,7 +11,7 @@ import {
   Scope,
 } from "./harness.ts";
 
-const SEEDS = LONG ? 60 : 4;
+const SEEDS = LONG ? 200 : 4;
 const FIRST = Number(Deno.env.get("CKPT_FIRST_SEED") ?? 1);
 
 /** The program runs on, and what the dump made goes again. */

@@ -152,6 +152,18 @@ const restore = {
   ckpt_set_signal_mask: { parameters: ["i32", "u64"], result: "i64" },
 } as const;
 
+const ranges = {
+  ckpt_data_ranges: {
+    parameters: ["i32", "u64", "buffer", "u64"],
+    result: "i64",
+  },
+  ckpt_copy_ranges: {
+    parameters: ["i32", "i32", "buffer", "u64", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+} as const;
+
 const outliving = {
   ckpt_outliving_calls: {
     parameters: ["buffer", "u64", "u64", "buffer"],
@@ -218,6 +230,7 @@ const GROUPS = {
   filling,
   agent,
   restore,
+  ranges,
   outliving,
   guard,
   tracer,

@@ -240,13 +240,27 @@ export function statusAt(path: string): FileStatus | undefined {
   }
 }
 
+/** What may be missing where the kernel says EPERM about a file. */
+const FOR_FILES = [
+  "CAP_CHOWN",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_LINUX_IMMUTABLE",
+  "CAP_MKNOD",
+  "CAP_SETFCAP",
+] as const;
+
 /** What to do when the kernel refuses to open, make or change a file. */
 export function remedyForDenied({ errno }: SyscallError): string | undefined {
-  return errno === EACCES && !hasCapability("CAP_DAC_OVERRIDE")
-    ? "ckpt needs the capability CAP_DAC_OVERRIDE"
-    : errno === EPERM && !hasCapability("CAP_FOWNER")
-    ? "ckpt needs the capability CAP_FOWNER"
-    : undefined;
+  if (errno === EACCES && !hasCapability("CAP_DAC_OVERRIDE")) {
+    return "ckpt needs the capability CAP_DAC_OVERRIDE";
+  }
+  const missing = errno === EPERM
+    ? FOR_FILES.filter((name) => !hasCapability(name))
+    : [];
+  return missing.length === 0
+    ? undefined
+    : `ckpt needs the capability ${missing.join(" or ")}`;
 }
 
 function notAllowed(path: string, error: Error): CkptError {

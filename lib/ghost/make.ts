@@ -36,7 +36,7 @@ import {
   splitPath,
   statusAt,
 } from "./calls.ts";
-import { copyProgress, copyRange } from "./content.ts";
+import { copyRanges } from "./content.ts";
 import { fixedAmong, openFixed } from "./fixed_files.ts";
 import { makeSmallGhosts } from "./make_small.ts";
 import {
@@ -480,11 +480,17 @@ async function fillGhost(
     if (chunks.length === 0) return;
     const source = open(encodeText(imagePath), O.RDONLY);
     try {
-      const total = chunks.reduce((sum, { length }) => sum + length, 0);
-      const done = copyProgress(`making ${name} (bytes)`, total, report);
-      for (const { offset, length, position } of chunks) {
-        await copyRange(source, position, file, offset, length, done);
-      }
+      await copyRanges(
+        source,
+        file,
+        chunks.map(({ offset: to, length, position: from }) => ({
+          from,
+          to,
+          length,
+        })),
+        `making ${name} (bytes)`,
+        report,
+      );
     } finally {
       close(source);
     }

@@ -3,14 +3,26 @@
  * not plain about one is left to those that make them one by one.
  */
 import { Calls, Slots, Texts } from "../ffi/calls.ts";
-import { describeErrno, ECANCELED, EEXIST, EROFS } from "../ffi/errno.ts";
+import { ECANCELED, EEXIST, EROFS } from "../ffi/errno.ts";
 import { CkptError, EXIT } from "../error.ts";
-import { AT_FDCWD, close, O, open, S_IF } from "../ffi/syscall.ts";
+import {
+  AT_FDCWD,
+  close,
+  O,
+  open,
+  S_IF,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import { decodeWholeGhost } from "../image/ghost.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import { imageName } from "../image/kinds.ts";
 import { handsDown, putTimes, TIMES_BYTES } from "./attributes.ts";
-import { nearestDirectory, splitPath, statx } from "./calls.ts";
+import {
+  nearestDirectory,
+  remedyForDenied,
+  splitPath,
+  statx,
+} from "./calls.ts";
 import { SMALLEST_WITH_CHUNKS } from "./ghost_entry.ts";
 import { STAT_BYTES, TIMES_OF_STAT } from "./names.ts";
 import type { Ghost, Ghosts } from "./remaps.ts";
@@ -223,12 +235,13 @@ function makeSome<T extends PlainWanted>(
     const short = calls.result(i, written) !==
       (ghost.image.chunks[0]?.length ?? 0);
     if (failed === undefined && !short) continue;
+    const error = failed &&
+      new SyscallError(failed[0], -calls.result(i, failed[1]));
     failure ??= new CkptError(EXIT.failed, "making deleted files again", [{
       object: `file ${wanted.path}`,
-      why: failed === undefined
-        ? "its file system took only a part of its content"
-        : `${failed[0]}: ${describeErrno(calls.result(i, failed[1]))}`,
-    }]);
+      why: error?.message ?? "its file system took only a part of its content",
+      remedy: error && remedyForDenied(error),
+    }], { cause: error });
   }
   if (failure !== undefined) throw failure;
 }

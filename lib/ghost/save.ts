@@ -35,10 +35,11 @@ import {
 } from "./attributes.ts";
 import { fileSystemType, remedyForDenied, statusAt, statx } from "./calls.ts";
 import {
-  copyProgress,
-  copyRange,
+  copyRanges,
   dataSegments,
   mayHaveUnwritten,
+  mayShareBlocks,
+  type Range,
   type Segment,
   unwrittenSegments,
 } from "./content.ts";
@@ -199,8 +200,8 @@ function judgeFailure(
   if (isOneOf(error, EPERM, EOPNOTSUPP) && capable) {
     report.log(
       2,
-      `${describe(file)}: its file system cannot link it, so its content ` +
-        "is saved; later writes will not reach its other names",
+      `${describe(file)}: it cannot be linked (${error.message}), so its ` +
+        "content is saved; later writes will not reach its other names",
     );
     return;
   }
@@ -220,8 +221,6 @@ function remedyFor(error: SyscallError): string | undefined {
   return "mount its file system for writing while ckpt dumps, and restores";
 }
 
-/** File systems whose files cannot share blocks: ext4 and tmpfs. */
-const SHARES_NO_BLOCKS: ReadonlySet<bigint> = new Set([0xef53n, 0x1021994n]);
 /** From here on sharing blocks is worth an aligned place. */
 const WORTH_ALIGNING = 65536;
 
@@ -259,20 +258,18 @@ async function saveGhost(
     const path = writer.createRaw(imageName("ghost-file", id));
     const image = open(encodeText(path), O.WRONLY);
     try {
-      await writeContent(
-        image,
-        encodeImage("ghost-file", entry),
-        content,
-        segments,
-        chunks,
-        fileSystemType(path) === file.fileSystem &&
-          !SHARES_NO_BLOCKS.has(file.fileSystem),
-        copyProgress(
+      const shared = mayShareBlocks(fileSystemType(path), file.fileSystem);
+      const head = encodeImage("ghost-file", entry);
+      pwrite(image, Uint8Array.from(head), 0n);
+      if (segments.length > 0) {
+        await copyRanges(
+          content!,
+          image,
+          imageRanges(head.length, segments, chunks, shared),
           `saving ${file.link} (bytes)`,
-          Number(file.allocated),
           report,
-        ),
-      );
+        );
+      }
     } finally {
       close(image);
     }
@@ -306,34 +303,29 @@ function isWhole(segments: readonly Segment[], size: number): boolean {
   return first?.offset === 0 && first.length === size;
 }
 
-async function writeContent(
-  image: number,
-  head: Uint8Array,
-  content: number | undefined,
+/**
+ * Where the content goes in an image.
+ *
+ * @param chunks each with a head of its own
+ * @param aligned so that blocks can be shared
+ */
+function imageRanges(
+  start: number,
   segments: readonly Segment[],
   chunks: boolean,
-  mayShareBlocks: boolean,
-  done: (bytes: number) => Promise<void>,
-): Promise<void> {
-  let position = write(image, head, 0);
-  for (const { offset, length } of segments) {
-    if (chunks) {
-      const aligned = mayShareBlocks && length >= WORTH_ALIGNING;
-      position += write(
-        image,
-        aligned
-          ? encodeAlignedGhostChunk(offset, length, position)
-          : encodeGhostChunk(offset, length),
-        position,
-      );
-    }
-    await copyRange(content!, offset, image, position, length, done);
-    position += length;
-  }
-}
-
-function write(fd: number, bytes: Uint8Array, position: number): number {
-  return pwrite(fd, Uint8Array.from(bytes), BigInt(position));
+  aligned: boolean,
+): Range[] {
+  let position = start;
+  return segments.map(({ offset, length }) => {
+    const head = !chunks
+      ? undefined
+      : aligned && length >= WORTH_ALIGNING
+      ? encodeAlignedGhostChunk(offset, length, position)
+      : encodeGhostChunk(offset, length);
+    const to = position + (head?.length ?? 0);
+    position = to + length;
+    return { from: offset, to, length, ...head && { head } };
+  });
 }
 
 const PATH_MAX = 4096;
