@@ -1,12 +1,13 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
-import { encodeImage } from "./framing.ts";
+import { encodeEntry, encodeImage } from "./framing.ts";
 import {
   encodeAlignedGhostChunk,
   encodeGhostChunk,
   readGhost,
 } from "./ghost.ts";
 import { type ImageSet, readImageSet } from "./image_set.ts";
+import { messageType } from "./message.ts";
 import { minimalImage, writeWithoutManifest } from "./testing/minimal_image.ts";
 import { seededRandom } from "./testing/random.ts";
 
@@ -32,6 +33,24 @@ async function withGhost(
 const owner = { uid: 1, gid: 2, mode: 0o100644 };
 const data = (length: number, value: number) =>
   new Uint8Array(length).fill(value);
+
+Deno.test("the head of a chunk is its message", () => {
+  const random = seededRandom(3);
+  const numbers = [0, 1, 127, 128, 2 ** 31, 2 ** 32, 2 ** 53 - 1];
+  for (let i = 0; i < 1000; i++) {
+    numbers.push(Math.floor(random() * 2 ** Math.floor(random() * 53)));
+  }
+  for (const [i, off] of numbers.entries()) {
+    const len = numbers[(i * 7) % numbers.length];
+    assertEquals(
+      encodeGhostChunk(off, len),
+      encodeEntry(messageType("ghost_chunk_entry"), {
+        len: BigInt(len),
+        off: BigInt(off),
+      }),
+    );
+  }
+});
 
 Deno.test("a ghost file in one piece is found behind its header", () =>
   withGhost([encodeImage("ghost-file", owner), data(100, 7)], (set, bytes) => {
