@@ -48,7 +48,12 @@ export function codeCache(
     const loader = loaderIn(stub);
     makeDatabase(Deno.realPathSync(deno), loader, directory);
     const database = join(directory, DATABASE);
-    const compiled = compile(deno, script, trained);
+    const compiled = compile(
+      deno,
+      script,
+      textIn(stub, /--v8-flags=[^\0]+/),
+      trained,
+    );
     if (!run(deno, ["-A", REPLACER, database, PROGRAM_URL, compiled, loader])) {
       throw new Error("cannot pack: Deno has not stored loader and program");
     }
@@ -74,11 +79,14 @@ function run(
 
 /** The module that stub.c gives to Deno, as Deno writes its URL. */
 function loaderIn(stub: Uint8Array): string {
-  const loader = /data:text\/javascript,[^\0]+/.exec(
-    new TextDecoder("latin1").decode(stub),
-  );
-  if (loader === null) throw new Error("cannot pack: the stub has no loader");
-  return new URL(loader[0]).href;
+  return new URL(textIn(stub, /data:text\/javascript,[^\0]+/)).href;
+}
+
+/** An argument that stub.c gives to Deno. */
+function textIn(stub: Uint8Array, pattern: RegExp): string {
+  const found = pattern.exec(new TextDecoder("latin1").decode(stub));
+  if (found === null) throw new Error(`cannot pack: the stub lacks ${pattern}`);
+  return found[0];
 }
 
 /**
@@ -104,9 +112,10 @@ function makeDatabase(deno: string, loader: string, directory: string): void {
 function compile(
   deno: string,
   script: string,
+  flags: string,
   trained: Uint8Array | undefined,
 ): string {
-  const lazy = run(deno, ["-A", COMPILER, script]);
+  const lazy = run(deno, ["-A", flags, COMPILER, script]);
   const all = trained ??
     run(deno, ["-A", "--v8-flags=--no-lazy", COMPILER, script]);
   if (lazy === undefined || all === undefined) {
@@ -116,7 +125,7 @@ function compile(
   all.set(lazy.subarray(FLAGS.start, FLAGS.end), FLAGS.start);
   const data = `${script}.data`;
   Deno.writeFileSync(data, all);
-  if (run(deno, ["-A", COMPILER, script, data]) === undefined) {
+  if (run(deno, ["-A", flags, COMPILER, script, data]) === undefined) {
     throw new Error("cannot pack: V8 does not take what it has compiled");
   }
   return data;

@@ -199,11 +199,16 @@ static long memfd_of(const char *name, const char *start, u64 size) {
   return fd;
 }
 
-/* Deno's options; the program and its arguments follow. */
+/*
+ * Deno's options; the program and its arguments follow. V8 gets as much room
+ * for new objects as a dump of a small program needs, or it would move them
+ * two or three times, 1 ms each, maybe while the program stands still.
+ * code_cache.ts looks for the flags.
+ */
 #define ARGUMENTS(X)                                                        \
   X("deno") X("run") X("--quiet") X("--allow-all") X("--no-config")         \
   X("--no-lock") X("--no-remote") X("--no-npm") X("--cached-only")          \
-  X("--no-check")
+  X("--no-check") X("--v8-flags=--min-semi-space-size=16")
 
 /*
  * Variables of the user's that would change how Deno itself behaves, or lead
