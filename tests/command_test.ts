@@ -107,7 +107,7 @@ Deno.test("a pid file holds the pid and is relative to the work directory", asyn
 
 Deno.test("the log exists whether the run succeeds or fails", async () => {
   await using scope = new Scope();
-  const program = await scope.start("holds", "netlink");
+  const program = await scope.start("holds", "vsock");
   const images = scope.path("images");
   const refused = await scope.ckpt(
     "dump",

@@ -9,8 +9,8 @@ import { assertUnchanged, type Program, Scope } from "./harness.ts";
 /** Kinds of `holds` that show as descriptors. */
 const DESCRIPTORS = [
   "tcp",
-  "netlink",
-  "packet-socket",
+  "vsock",
+  "packet-ring",
   "fanotify-permission",
   "huge-memfd",
   "io_uring",

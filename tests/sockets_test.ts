@@ -11,6 +11,7 @@ survives(
   "sk_ip",
   "datagrams, multicast groups, raw sockets and ended connections",
 );
+survives("sk_link", "netlink and packet sockets");
 survives("sk_inet", "TCP and UDP sockets without a connection");
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 

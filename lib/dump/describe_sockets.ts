@@ -13,6 +13,9 @@ import {
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isConnected, TCP_STATE } from "../files/tcp_state.ts";
+import { SOCK_RAW } from "../files/inet_kinds.ts";
+import { describeNetlinkSocket } from "../files/netlink_socket.ts";
+import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import {
@@ -49,11 +52,27 @@ export function describeSocket(
     const usk = describeUnixSocket(socket, id, flags, owner, tree.unix);
     return { type: fd_types.UNIXSK, id, usk };
   }
+  if (socket?.family === "netlink") {
+    const nlsk = describeNetlinkSocket(socket, id, flags, owner);
+    return { type: fd_types.NETLINKSK, id, nlsk };
+  }
+  if (socket?.family === "packet") {
+    const psk = describePacketSocket(socket, id, flags, owner);
+    return { type: fd_types.PACKETSK, id, psk };
+  }
   throw new Error("a socket is described that cannot be saved");
 }
 
+const TYPES = {
+  unix: fd_types.UNIXSK,
+  inet: fd_types.INETSK,
+  netlink: fd_types.NETLINKSK,
+  packet: fd_types.PACKETSK,
+  other: fd_types.UND,
+} as const;
+
 export function socketType({ socket }: Description): number {
-  return socket?.family === "inet" ? fd_types.INETSK : fd_types.UNIXSK;
+  return TYPES[socket!.family];
 }
 
 const SCM_RIGHTS = 1;
@@ -92,6 +111,10 @@ export function describeSockets(
       extension.memberships = [...memberships];
       extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
       extension.unread = unread?.bytes.get(ino);
+    }
+    if (socket.family === "packet") extension.interface = socket.interface;
+    if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {
+      extension.type = socket.kind.type;
     }
     if (socket.family === "unix") {
       const { diag } = socket;

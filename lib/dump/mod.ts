@@ -19,7 +19,12 @@ import {
 } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
-import { hasUnread, lostPackets, TreeSockets } from "../files/sockets.ts";
+import {
+  hasUnread,
+  lostPackets,
+  TreeSockets,
+  unreadMessages,
+} from "../files/sockets.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import {
   hasConnections,
@@ -196,7 +201,10 @@ async function dumpOnce(
       ? `${countOf(still)} went on after ${clock.total().toFixed(1)} ms`
       : `${countOf(still)} stay stopped while memory is copied`,
   );
-  const unread = unreadTerminals(still.seen.processes);
+  const unread = [
+    ...unreadTerminals(still.seen.processes),
+    ...unreadMessages(still.tables),
+  ];
   if (unread.length > 0) {
     throw new ChangedMeanwhile(EXIT.refused, action, unread);
   }

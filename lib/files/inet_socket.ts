@@ -25,6 +25,7 @@ import type { Wanted } from "./make_descriptions.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import { SOCK_RAW } from "./inet_kinds.ts";
+import { interfaceIndex, interfaceName, interfacesOf } from "./interfaces.ts";
 import { joinGroups, missingInterfaces, readMemberships } from "./multicast.ts";
 import { SOCK } from "./unix_queue.ts";
 import {
@@ -142,9 +143,6 @@ const POLLIN = 0x1;
 const POLLPRI = 0x2;
 const POLLHUP = 0x10;
 const POLLRDHUP = 0x2000;
-const SIOCGIFNAME = 0x8910n;
-const SIOCGIFINDEX = 0x8933n;
-const IFREQ = 40;
 const IFNAMSIZ = 16;
 
 /**
@@ -337,26 +335,6 @@ export function addressText(family: number, address: InetAddress): string {
   ).join(":");
   const short = groups.replace(/(^|:)0(:0)+(:|$)/, "::");
   return `[${short}]:${address.port}`;
-}
-
-function interfaceName(fd: number, index: number): string | undefined {
-  const request = new Uint8Array(IFREQ);
-  new DataView(request.buffer).setInt32(IFNAMSIZ, index, true);
-  try {
-    syscall("ioctl", BigInt(fd), SIOCGIFNAME, addressOf(request));
-  } catch (error) {
-    if (error instanceof SyscallError) return undefined;
-    throw error;
-  }
-  return new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
-}
-
-/** @throws SyscallError ENODEV */
-function interfaceIndex(fd: number, name: string): number {
-  const request = new Uint8Array(IFREQ);
-  request.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
-  syscall("ioctl", BigInt(fd), SIOCGIFINDEX, addressOf(request));
-  return new DataView(request.buffer).getInt32(IFNAMSIZ, true);
 }
 
 /** @returns why it cannot be saved, undefined when it can */
@@ -658,36 +636,6 @@ export function socketOfPort(text: string, port: number): number | undefined {
   return undefined;
 }
 
-/** Interfaces by name, for {@link makeInetSocket}. */
-export function interfacesOf(
-  sockets: Iterable<InetSocketImage>,
-): ReadonlyMap<string, number> {
-  const found = new Map<string, number>();
-  const names = new Set(
-    [...sockets].flatMap(({ entry: { ifname }, extension }) => [
-      ...ifname === undefined ? [] : [ifname],
-      ...extension.memberships.map((one) => one.interface),
-    ]),
-  );
-  if (names.size === 0) return found;
-  const fd = Number(
-    syscall("socket", BigInt(AF_INET), BigInt(SOCK_DGRAM | O.CLOEXEC), 0n),
-  );
-  try {
-    for (const name of names) {
-      try {
-        found.set(name, interfaceIndex(fd, name));
-      } catch (error) {
-        // It is not there; whoever needs it is told (inetProblems).
-        if (!(error instanceof SyscallError)) throw error;
-      }
-    }
-    return found;
-  } finally {
-    close(fd);
-  }
-}
-
 const KEEP_ID = -1;
 const PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range";
 
@@ -708,7 +656,6 @@ function asPingGroup(program: Program, make: () => void): void {
   set(0);
 }
 
-const SOCK_DGRAM = 2;
 const F_SETFL = 4;
 const SHUT_RDWR = 2;
 const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;

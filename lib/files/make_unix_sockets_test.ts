@@ -292,6 +292,8 @@ Deno.test("random groups of Unix sockets come back as the image has them", () =>
         sockets: {
           unix: new Map(sockets.map((one) => [one.entry.id, one])),
           inet: new Map(),
+          netlink: new Map(),
+          packet: new Map(),
         },
       },
       new Map(),

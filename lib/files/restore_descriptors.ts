@@ -42,7 +42,10 @@ import { restoreLocks } from "./file_locks.ts";
 import type { PipeImages } from "./pipe_images.ts";
 import { makeSignalfd } from "./signalfd.ts";
 import { makeTimerfd } from "./timerfd.ts";
-import { interfacesOf, makeInetSocket } from "./inet_socket.ts";
+import { makeInetSocket } from "./inet_socket.ts";
+import { interfacesOf } from "./interfaces.ts";
+import { makeNetlinkSocket } from "./netlink_socket.ts";
+import { makePacketSocket } from "./packet_socket.ts";
 import {
   type FinishUnixSockets,
   makeUnixSockets,
@@ -203,7 +206,14 @@ class TreePlan {
     this.#pids = new Set(tables.map(({ pid }) => pid));
     const held = tables.flatMap(({ entries }) => entries.map(({ id }) => id));
     this.#held = new Set([...held, ...filesInFlight(this.sockets, held)]);
-    this.interfaces = interfacesOf(this.sockets.inet.values());
+    const { inet, packet } = this.sockets;
+    this.interfaces = interfacesOf([
+      ...inet.values(),
+      ...[...packet.values()].map(({ extension }) => ({
+        entry: {},
+        extension,
+      })),
+    ]);
     this.#groupUnixSockets(tables);
     for (const id of this.#held) {
       if (given.get(id)?.reopen === false) continue;
@@ -314,6 +324,8 @@ class TreePlan {
       memfd,
       usk,
       isk,
+      nlsk,
+      psk,
       ify,
       ffy,
       nsf,
@@ -321,13 +333,14 @@ class TreePlan {
     } = this.file(id);
     if (nsf !== undefined) return { flags: nsf.flags, fown: NO_OWNER };
     return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
-      usk ?? isk ?? ify ?? ffy ?? bpf ?? this.path(id);
+      usk ?? isk ?? nlsk ?? psk ?? ify ?? ffy ?? bpf ?? this.path(id);
   }
 
   name(id: number): string {
     const { tty, pipe, pidfd, efd, tfd, sgfd, epfd, memfd } = this.file(id);
-    const { usk, isk, ify, ffy, nsf, bpf } = this.file(id);
-    const socket = usk ?? isk;
+    const { usk, isk, nlsk, psk, ify, ffy, nsf, bpf } = this.file(id);
+    const socket = usk ?? isk ?? nlsk;
+    if (psk !== undefined) return "a packet socket";
     if (socket !== undefined) return `socket:[${socket.ino}]`;
     if (efd !== undefined) return "an eventfd";
     if (tfd !== undefined) return "a timerfd";
@@ -553,7 +566,8 @@ class TablePlan {
     const wanted = tree.group(id).map((id) => this.#place(id));
     const { pipe, fifo, pidfd, efd, tfd, sgfd, epfd, usk, isk, ify, ffy } = tree
       .file(id);
-    const { unix, inet } = tree.sockets;
+    const { nlsk, psk } = tree.file(id);
+    const { unix, inet, netlink, packet } = tree.sockets;
     if (tree.given.has(id)) this.#openPath(wanted[0]);
     else if (usk !== undefined) {
       const finish = makeUnixSockets(
@@ -562,6 +576,10 @@ class TablePlan {
         { pid: this.#pid, exists: (pid) => tree.exists(pid) },
       );
       if (finish !== undefined) this.#unfilled.set(id, finish);
+    } else if (nlsk !== undefined) {
+      makeNetlinkSocket(table, wanted[0], netlink.get(id)!);
+    } else if (psk !== undefined) {
+      makePacketSocket(table, wanted[0], packet.get(id)!, tree.interfaces);
     } else if (isk !== undefined) {
       const socket = inet.get(id)!;
       makeInetSocket(table, wanted[0], socket, tree.interfaces);

@@ -48,7 +48,8 @@ const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const NLMSG_HEADER = 16;
-const REQUEST_LENGTH = 40;
+/** struct unix_diag_req. */
+const UNIX_REQUEST = 24;
 const ANSWER_LENGTH = 16;
 const ATTRIBUTE_HEADER = 4;
 const ALL_STATES = 0xffffffff;
@@ -84,6 +85,29 @@ export function unixSockets(): UnixDiag[] {
 }
 
 function query(ino: number, flags: number): UnixDiag[] {
+  const request = new Uint8Array(UNIX_REQUEST);
+  const view = new DataView(request.buffer);
+  view.setUint8(0, AF_UNIX);
+  view.setUint32(4, ALL_STATES, true);
+  view.setUint32(8, ino, true);
+  view.setUint32(12, SHOW, true);
+  // Any cookie (INET_DIAG_NOCOOKIE).
+  view.setInt32(16, -1, true);
+  view.setInt32(20, -1, true);
+  return askSocketDiag(request, flags).map(parseOne);
+}
+
+/**
+ * Asks for sockets of one family.
+ *
+ * @param body of the request, which begins with the family
+ * @param flags NLM_F_DUMP where several may answer
+ * @throws SyscallError what the kernel answered
+ */
+export function askSocketDiag(
+  body: Uint8Array,
+  flags = NLM_F_DUMP,
+): Uint8Array<ArrayBuffer>[] {
   const fd = Number(
     syscall(
       "socket",
@@ -93,26 +117,20 @@ function query(ino: number, flags: number): UnixDiag[] {
     ),
   );
   try {
-    const request = new Uint8Array(REQUEST_LENGTH);
+    const request = new Uint8Array(NLMSG_HEADER + body.length);
+    request.set(body, NLMSG_HEADER);
     const view = new DataView(request.buffer);
-    view.setUint32(0, REQUEST_LENGTH, true);
+    view.setUint32(0, request.length, true);
     view.setUint16(4, SOCK_DIAG_BY_FAMILY, true);
     view.setUint16(6, NLM_F_REQUEST | flags, true);
-    view.setUint8(NLMSG_HEADER, AF_UNIX);
-    view.setUint32(NLMSG_HEADER + 4, ALL_STATES, true);
-    view.setUint32(NLMSG_HEADER + 8, ino, true);
-    view.setUint32(NLMSG_HEADER + 12, SHOW, true);
-    // Any cookie (INET_DIAG_NOCOOKIE).
-    view.setInt32(NLMSG_HEADER + 16, -1, true);
-    view.setInt32(NLMSG_HEADER + 20, -1, true);
     syscallBuffer1("write", BigInt(fd), request, BigInt(request.length));
-    const found: UnixDiag[] = [];
+    const found: Uint8Array<ArrayBuffer>[] = [];
     const buffer = new Uint8Array(BUFFER);
     for (;;) {
       const length = Number(
         syscallBuffer1("read", BigInt(fd), buffer, BigInt(BUFFER)),
       );
-      const ended = parse(buffer.subarray(0, length), found);
+      const ended = splitAnswer(buffer.subarray(0, length), found);
       if (ended || flags === 0) return found;
     }
   } finally {
@@ -121,9 +139,9 @@ function query(ino: number, flags: number): UnixDiag[] {
 }
 
 /** @returns whether that was all */
-export function parse(
+export function splitAnswer(
   answer: Uint8Array<ArrayBuffer>,
-  found: UnixDiag[],
+  found: Uint8Array<ArrayBuffer>[],
 ): boolean {
   const view = new DataView(answer.buffer, answer.byteOffset, answer.length);
   for (let at = 0; at + NLMSG_HEADER <= answer.length;) {
@@ -133,17 +151,20 @@ export function parse(
     if (type === NLMSG_ERROR) {
       throw new SyscallError("write", -view.getInt32(at + NLMSG_HEADER, true));
     }
-    found.push(parseOne(answer.slice(at + NLMSG_HEADER, at + length)));
+    found.push(answer.slice(at + NLMSG_HEADER, at + length));
     at += align(length);
   }
   return false;
 }
 
-function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
+/** By their types. @param from where they begin */
+export function readAttributes(
+  message: Uint8Array<ArrayBuffer>,
+  from: number,
+): ReadonlyMap<number, Uint8Array<ArrayBuffer>> {
   const view = new DataView(message.buffer);
-  const state = message[2];
   const attributes = new Map<number, Uint8Array<ArrayBuffer>>();
-  for (let at = ANSWER_LENGTH; at + ATTRIBUTE_HEADER <= message.length;) {
+  for (let at = from; at + ATTRIBUTE_HEADER <= message.length;) {
     const length = view.getUint16(at, true);
     attributes.set(
       view.getUint16(at + 2, true),
@@ -151,6 +172,14 @@ function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
     );
     at += align(length);
   }
+  return attributes;
+}
+
+/** @param message struct unix_diag_msg and attributes */
+export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
+  const view = new DataView(message.buffer);
+  const state = message[2];
+  const attributes = readAttributes(message, ANSWER_LENGTH);
   const words = (type: number) =>
     new Uint32Array(attributes.get(type)?.buffer ?? new ArrayBuffer(0));
   const [waiting = 0, backlog = 0] = words(ATTRIBUTE.queues);

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
-import { parse, type UnixDiag, unixSocket, unixSockets } from "./sock_diag.ts";
+import { splitAnswer, unixSocket, unixSockets } from "./sock_diag.ts";
 
 Deno.test("a Unix socket is told with its peer, and both are among all", async () => {
   await using child = await ChildProgram.start(`
@@ -44,11 +44,11 @@ Deno.test("a socket that does not exist is not found", () => {
 });
 
 Deno.test("the end of a dump is told", () => {
-  const found: UnixDiag[] = [];
+  const found: Uint8Array<ArrayBuffer>[] = [];
   const done = new Uint8Array(20);
   new DataView(done.buffer).setUint32(0, 20, true);
   new DataView(done.buffer).setUint16(4, 3, true);
-  assertEquals(parse(done, found), true);
-  assertEquals(parse(new Uint8Array(0), found), false);
+  assertEquals(splitAnswer(done, found), true);
+  assertEquals(splitAnswer(new Uint8Array(0), found), false);
   assertEquals(found, []);
 });

@@ -7,6 +7,8 @@ import type {
   ckpt_socket_entry,
   file_entry,
   inet_sk_entry,
+  netlink_sk_entry,
+  packet_sock_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
 import { isSupportedInet } from "./inet_kinds.ts";
@@ -34,6 +36,16 @@ export interface InetSocketImage {
   readonly stream?: Entry<"tcp-stream"> | undefined;
 }
 
+export interface NetlinkSocketImage {
+  readonly entry: netlink_sk_entry;
+  readonly extension: ckpt_socket_entry;
+}
+
+export interface PacketSocketImage {
+  readonly entry: packet_sock_entry;
+  readonly extension: ckpt_socket_entry;
+}
+
 /** Whether something remains to be done when its process has made it. */
 export function isFilledByCkpt(
   { stream, extension }: InetSocketImage,
@@ -51,9 +63,16 @@ export function hasBeenLeftUnread(
 export interface SocketImages {
   readonly unix: ReadonlyMap<number, UnixSocketImage>;
   readonly inet: ReadonlyMap<number, InetSocketImage>;
+  readonly netlink: ReadonlyMap<number, NetlinkSocketImage>;
+  readonly packet: ReadonlyMap<number, PacketSocketImage>;
 }
 
-export const NO_SOCKETS: SocketImages = { unix: new Map(), inet: new Map() };
+export const NO_SOCKETS: SocketImages = {
+  unix: new Map(),
+  inet: new Map(),
+  netlink: new Map(),
+  packet: new Map(),
+};
 
 export function noExtension(id: number): ckpt_socket_entry {
   return {
@@ -81,8 +100,12 @@ export function readSocketImages(
   );
   const unix = new Map<number, UnixSocketImage>();
   const inet = new Map<number, InetSocketImage>();
-  for (const { id, usk, isk } of files.values()) {
+  const netlink = new Map<number, NetlinkSocketImage>();
+  const packet = new Map<number, PacketSocketImage>();
+  for (const { id, usk, isk, nlsk, psk } of files.values()) {
     const extension = extensions.get(id) ?? noExtension(id);
+    if (nlsk !== undefined) netlink.set(id, { entry: nlsk, extension });
+    if (psk !== undefined) packet.set(id, { entry: psk, extension });
     if (isk !== undefined) {
       const stream = isConnection(isk)
         ? set.read("tcp-stream", isk.ino)
@@ -98,22 +121,24 @@ export function readSocketImages(
     }));
     unix.set(id, { entry: usk, packets, extension });
   }
-  return { unix, inet };
+  return { unix, inet, netlink, packet };
 }
 
 /** With all TCP connections closed: their state is not used. */
-export function withoutConnections({ unix, inet }: SocketImages): SocketImages {
+export function withoutConnections(sockets: SocketImages): SocketImages {
   return {
-    unix,
+    ...sockets,
     inet: new Map(
-      [...inet].map(([id, socket]) => [id, { ...socket, stream: undefined }]),
+      [...sockets.inet].map((
+        [id, socket],
+      ) => [id, { ...socket, stream: undefined }]),
     ),
   };
 }
 
 /** What no version of an image that we restore has. */
 export function unsupportedSockets(
-  { unix, inet }: SocketImages,
+  { unix, inet, packet }: SocketImages,
 ): Reason[] {
   const reasons: Reason[] = [];
   for (const { entry } of unix.values()) {
@@ -129,6 +154,13 @@ export function unsupportedSockets(
     if (why !== undefined) {
       reasons.push({ object: `socket:[${entry.ino}]`, why });
     }
+  }
+  for (const { entry } of packet.values()) {
+    if ((entry.rx_ring ?? entry.tx_ring) === undefined) continue;
+    reasons.push({
+      object: `the packet socket with id ${entry.id} in files.img`,
+      why: "it has a ring of packets in memory, which is not supported",
+    });
   }
   return reasons;
 }

@@ -24,6 +24,10 @@ export const IPPROTO_IPV6 = 41;
 export const IPPROTO_ICMPV6 = 58;
 export const IPPROTO_UDPLITE = 136;
 const SOL_RAW = 255;
+export const SOL_PACKET = 263;
+export const SOL_NETLINK = 270;
+export const AF_NETLINK = 16;
+export const AF_PACKET = 17;
 
 /** include/uapi/asm-generic/socket.h. */
 export const SO = {
@@ -113,6 +117,11 @@ const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
   [IPPROTO_TCP, [2, 7, 8, 9, 10, 13, 16, 18, 23, 25, 27, 30, 34, 36, 37]],
   // CORK, NO_CHECK6_TX, NO_CHECK6_RX, SEGMENT, GRO
   [IPPROTO_UDP, [1, 101, 102, 103, 104]],
+  // TX_HAS_OFF, QDISC_BYPASS, IGNORE_OUTGOING
+  [SOL_PACKET, [19, 20, 23]],
+  // PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK,
+  // GET_STRICT_CHK
+  [SOL_NETLINK, [3, 4, 5, 8, 10, 11, 12]],
   // SEND_CSCOV, RECV_CSCOV
   [IPPROTO_UDPLITE, [1, 10, 11, 101, 102]],
 ]);
@@ -423,14 +432,14 @@ function freshSocket(domain: number, type: number, protocol: number): number {
     return make(protocol);
   } catch (error) {
     // Only some groups may have sockets of ping; others are alike.
-    const isPing = type === SOCK_DGRAM && domain !== AF_UNIX;
+    const isPing = type === SOCK_DGRAM &&
+      (domain === AF_INET || domain === AF_INET6);
     if (error instanceof SyscallError && isPing) return make(IPPROTO_UDP);
     throw error;
   }
 }
 
 const SOCK_DGRAM = 2;
-const AF_UNIX = 1;
 
 function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
   const usual = freshOptions(kind);
@@ -448,6 +457,8 @@ function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
     if (type !== SOCK_RAW && FURTHER.has(protocol)) levels.push(protocol);
     if (domain === AF_INET6) levels.push(IPPROTO_IPV6);
   }
+  if (domain === AF_PACKET) levels.push(SOL_PACKET);
+  if (domain === AF_NETLINK) levels.push(SOL_NETLINK);
   return levels;
 }
 

@@ -2,7 +2,7 @@
  * The sockets of a tree: what is seen of each, which cannot be saved, and what
  * is queued in them.
  */
-import { CkptError, EXIT } from "../error.ts";
+import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EACCES } from "../ffi/errno.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import {
@@ -23,8 +23,25 @@ import {
   type SocketProblem,
 } from "./inet_socket.ts";
 import { isSupportedInet } from "./inet_kinds.ts";
+import {
+  lookAtNetlinkSocket,
+  netlinkProblem,
+  type SeenNetlinkSocket,
+} from "./netlink_socket.ts";
+import {
+  lookAtPacketSocket,
+  packetProblem,
+  type SeenPacketSocket,
+} from "./packet_socket.ts";
 import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
-import { getInt, IPPROTO_UDP, SO, SOL_SOCKET } from "./socket_options.ts";
+import {
+  AF_NETLINK,
+  AF_PACKET,
+  getInt,
+  IPPROTO_UDP,
+  SO,
+  SOL_SOCKET,
+} from "./socket_options.ts";
 import {
   memoryOfOneMessage,
   type QueuedPacket,
@@ -47,6 +64,8 @@ import {
 export type SeenSocket =
   | SeenUnixSocket
   | SeenInetSocket
+  | SeenNetlinkSocket
+  | SeenPacketSocket
   /** One that nothing more was asked of, because it cannot be saved. */
   | { readonly family: "other"; readonly why: string };
 
@@ -57,8 +76,6 @@ const POLLRDHUP = 0x2000;
 
 /** Families by the names that errors give them. */
 const FAMILIES: Readonly<Record<number, string>> = {
-  16: "a netlink socket",
-  17: "a packet socket",
   38: "a socket of the kernel's cryptography",
   40: "a vsock socket",
   44: "an XDP socket",
@@ -94,6 +111,11 @@ export function lookAtSocket(
   }
 }
 
+const OF_ANOTHER_NAMESPACE: SeenSocket = {
+  family: "other",
+  why: "it belongs to another network namespace, which is not supported",
+};
+
 function lookAt(fd: number, ino: bigint): SeenSocket {
   const of = (name: number) => getInt(fd, SOL_SOCKET, name);
   const kind = {
@@ -105,12 +127,8 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
   const hasError = (events & POLLERR) !== 0;
   switch (kind.domain) {
     case AF_UNIX:
-      return lookAtUnixSocket(fd, ino, kind, hasError) ?? {
-        family: "other",
-        why:
-          "it belongs to another network namespace, which is not supported " +
-          "yet",
-      };
+      return lookAtUnixSocket(fd, ino, kind, hasError) ??
+        OF_ANOTHER_NAMESPACE;
     case AF_INET:
     case AF_INET6:
       if (!isSupportedInet(kind)) {
@@ -120,6 +138,11 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
         };
       }
       return lookAtInetSocket(fd, ino, kind, events, hasError);
+    case AF_NETLINK:
+      return lookAtNetlinkSocket(fd, ino, kind, events, hasError);
+    case AF_PACKET:
+      return lookAtPacketSocket(fd, ino, kind, events, hasError) ??
+        OF_ANOTHER_NAMESPACE;
     default:
       return {
         family: "other",
@@ -215,11 +238,26 @@ export function* lostPackets(
   processes: readonly SocketHolder[],
 ): Generator<string> {
   for (const { pid, fd, link, socket } of socketsOf(processes)) {
-    if (
-      socket.family === "inet" && socket.hasUnread &&
-      socket.kind.type !== SOCK.STREAM && !isUdp(socket)
-    ) yield `descriptor ${fd} (${link}) of task ${pid}`;
+    const isLost = socket.family === "packet" || socket.family === "inet" &&
+        socket.kind.type !== SOCK.STREAM && !isUdp(socket);
+    if (isLost && socket.hasUnread) {
+      yield `descriptor ${fd} (${link}) of task ${pid}`;
+    }
   }
+}
+
+/** Netlink sockets with messages, of which nobody can make another. */
+export function unreadMessages(processes: readonly SocketHolder[]): Reason[] {
+  return [...socketsOf(processes)].flatMap(({ pid, fd, link, socket }) =>
+    socket.family === "netlink" && socket.hasUnread
+      ? [{
+        object: `descriptor ${fd} (${link}) of task ${pid}`,
+        why: "it is a netlink socket with messages that nobody has read yet, " +
+          "which is not supported",
+        remedy: "dump again when the program has read them",
+      }]
+      : []
+  );
 }
 
 /** Every socket of a tree, to judge each by its neighbours. */
@@ -255,7 +293,11 @@ export class TreeSockets {
       const why = unixSocketProblem(socket, others);
       if (why !== undefined) return { why };
     } else {
-      const problem = inetSocketProblem(socket, this.options);
+      const problem = socket.family === "inet"
+        ? inetSocketProblem(socket, this.options)
+        : socket.family === "netlink"
+        ? netlinkProblem(socket)
+        : packetProblem(socket);
       if (problem !== undefined) return problem;
     }
     return holder && {

@@ -7,6 +7,8 @@ import { ENOENT } from "../ffi/errno.ts";
 import { type FileStatus, lstat, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { inetProblems } from "./inet_socket.ts";
+import { netlinkProblems } from "./netlink_socket.ts";
+import { packetProblems } from "./packet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
 import { type UnixDiag, unixSockets } from "./sock_diag.ts";
 import type { SocketImages } from "./socket_images.ts";
@@ -15,7 +17,13 @@ import { UnixTopology } from "./unix_topology.ts";
 
 /** What this host has at the names and ports of sockets. */
 export function takenAddresses(images: SocketImages): Reason[] {
-  return [...unixProblems(images), ...inetProblems(images.inet.values())];
+  const { inet, netlink, packet } = images;
+  return [
+    ...unixProblems(images),
+    ...inetProblems(inet.values()),
+    ...netlinkProblems(netlink.values()),
+    ...packetProblems(packet.values()),
+  ];
 }
 
 function unixProblems({ unix }: SocketImages): Reason[] {

@@ -424,6 +424,8 @@ export interface ckpt_socket_entry {
   datagrams: ckpt_datagram_entry[];
   memberships: ckpt_membership_entry[];
   unread?: Uint8Array | undefined;
+  interface?: string | undefined;
+  type?: number | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -1769,7 +1771,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",

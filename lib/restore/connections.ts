@@ -13,7 +13,7 @@ import {
   MadeConnections,
   type MadeSocket,
 } from "../files/make_connections.ts";
-import { interfacesOf } from "../files/inet_socket.ts";
+import { interfacesOf } from "../files/interfaces.ts";
 import {
   hasLock,
   lockName,

@@ -136,6 +136,8 @@ const RESTORED_KINDS: ReadonlySet<number> = new Set([
   ...RESTORED_TYPES,
   fd_types.UNIXSK,
   fd_types.INETSK,
+  fd_types.NETLINKSK,
+  fd_types.PACKETSK,
 ]);
 
 /** Kinds of areas that are not restored yet. */

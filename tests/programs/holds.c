@@ -7,6 +7,7 @@
 #include <asm/ldt.h>
 #include <linux/aio_abi.h>
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
@@ -58,17 +59,7 @@ __attribute__((noreturn)) static void end_with_test(void) {
 
 static void build(const char *kind) {
   int pair[2];
-  if (!strcmp(kind, "rights-in-flight")) {
-    /* a descriptor that was sent and that nobody has received */
-    MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    struct {
-      struct cmsghdr header;
-      int fd;
-    } rights = {{CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}, pair[0]};
-    struct msghdr message = {.msg_iov = &(struct iovec){"x", 1}, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
-    MUST(sendmsg(pair[0], &message, 0));
-    hold(kind, pair[1]);
-  } else if (!strcmp(kind, "tcp")) {
+  if (!strcmp(kind, "tcp")) {
     /* a connection: both of its ends */
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t length = sizeof(address);
@@ -79,12 +70,13 @@ static void build(const char *kind) {
     MUST(connect(client, (struct sockaddr *)&address, length));
     hold(kind, client), hold(kind, (int)MUST(accept(listener, NULL, NULL)));
     close(listener);
-  } else if (!strcmp(kind, "netlink")) {
-    hold(kind, socket(AF_NETLINK, SOCK_RAW, 0));
-  } else if (!strcmp(kind, "raw-socket")) {
-    hold(kind, socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
-  } else if (!strcmp(kind, "packet-socket")) {
-    hold(kind, socket(AF_PACKET, SOCK_RAW, 0));
+  } else if (!strcmp(kind, "vsock")) {
+    hold(kind, socket(AF_VSOCK, SOCK_STREAM, 0));
+  } else if (!strcmp(kind, "packet-ring")) {
+    int fd = socket(AF_PACKET, SOCK_RAW, 0);
+    struct tpacket_req ring = {.tp_block_size = 4096, .tp_block_nr = 2, .tp_frame_size = 2048, .tp_frame_nr = 4};
+    hold(kind, fd);
+    MUST(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
   } else if (!strcmp(kind, "fanotify-permission")) {
     int fd = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
     hold(kind, fd);

@@ -51,8 +51,8 @@ export function checkSockets(
   const unix = new Map<number, unix_sk_entry>();
   const sockets = new Set<number>();
   const connections = new Set<number>();
-  files.forEach(({ id, usk, isk }, number) => {
-    if (usk !== undefined || isk !== undefined) sockets.add(id);
+  files.forEach(({ id, usk, isk, nlsk, psk }, number) => {
+    if ((usk ?? isk ?? nlsk ?? psk) !== undefined) sockets.add(id);
     if (usk === undefined) return;
     if (unix.has(usk.ino)) {
       findings.add(FILES, number, "usk.ino", `${usk.ino} is there twice`);
