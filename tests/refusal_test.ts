@@ -26,7 +26,6 @@ const DESCRIPTORS = [
 /** Kinds that are no descriptors, with what the message must speak of. */
 const OTHERS: Record<string, RegExp> = {
   "child-in-pid-namespace": /pid namespace|namespace.*pid/,
-  "child-in-mount-namespace": /mount namespace|namespace.*mnt|mnt.*namespace/,
   "traced-child": /traced/,
 };
 

@@ -34,7 +34,7 @@ export function renderCheck(
 /** @param directory of the images */
 export function renderPlan(
   directory: string,
-  { reasons, processes, ghosts }: RestorePlan,
+  { reasons, processes, ghosts, mounts = [] }: RestorePlan,
 ): string {
   return text([
     reasons.length === 0
@@ -45,6 +45,7 @@ export function renderPlan(
     ...ghosts.map((path) =>
       `  ${printable(path)}: deleted; it is made again, without a name`
     ),
+    ...mounts.map((step) => `  ${printable(step)}`),
   ]);
 }
 

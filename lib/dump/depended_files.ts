@@ -8,6 +8,7 @@ import { fileSystemType } from "../ghost/calls.ts";
 import { isOfTheKernel } from "../ghost/fate.ts";
 import { fileKey, type UsedPath } from "../ghost/files_in_use.ts";
 import type { SavedFiles } from "../ghost/save.ts";
+import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import { PROT } from "../proc/maps.ts";
 import { mappedFileKey, type Sighting } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
@@ -21,6 +22,8 @@ export interface DependedFile {
   readonly content: boolean;
   /** Open or mapped for writing. */
   readonly written: boolean;
+  /** Where ckpt finds it. */
+  readonly at: string;
 }
 
 type Use = "executed" | "written" | "read";
@@ -51,14 +54,18 @@ export function isKept(path: string): boolean {
   }
 }
 
-/** @param external as given by --external: files of the outside */
+/**
+ * @param external as given by --external: files of the outside
+ * @param namespaces where processes have mount namespaces of their own
+ */
 export function dependedFiles(
   processes: readonly Sighting[],
   saved: Pick<SavedFiles, "placeOf">,
   external: readonly string[],
+  namespaces?: SeenNamespaces,
 ): DependedFile[] {
   const files = new Map<string, DependedFile>();
-  const add = (used: UsedPath, use: Use, flags = 0) => {
+  const add = (used: UsedPath, use: Use, flags = 0, prefix = "") => {
     const { path, remap } = saved.placeOf(used);
     if (remap !== undefined && "ghost" in remap) return;
     const name = remap?.link ?? path;
@@ -68,6 +75,7 @@ export function dependedFiles(
     const known = files.get(name);
     files.set(name, {
       path: name,
+      at: prefix + name,
       status: used.status,
       executed: use === "executed" || known?.executed === true,
       content: regular && !logs || known?.content === true,
@@ -76,10 +84,11 @@ export function dependedFiles(
   };
   for (const process of processes) {
     const { exe, cwd, root, mappedFiles, vmas } = process;
+    const own = process.namespace?.prefix;
     for (const { path, status } of [cwd, root]) {
-      add({ link: path, status }, "read");
+      add({ link: path, status }, "read", 0, own);
     }
-    add({ link: exe.path, status: exe.status }, "executed");
+    add({ link: exe.path, status: exe.status }, "executed", 0, own);
     const executed = new Set(
       vmas.vmas.filter(({ entry }) => (entry.prot & PROT.exec) !== 0)
         .map(mappedFileKey),
@@ -92,8 +101,8 @@ export function dependedFiles(
       if (status === undefined) continue;
       const key = mappedFileKey(vma);
       const used = { link: vma.path!, status };
-      add(used, executed.has(key) ? "executed" : "read");
-      if (written.has(key)) add(used, "written");
+      add(used, executed.has(key) ? "executed" : "read", 0, own);
+      if (written.has(key)) add(used, "written", 0, own);
     }
     for (const seen of process.descriptors) {
       const { link, status, info, sameAs } = seen;
@@ -103,7 +112,8 @@ export function dependedFiles(
       ) continue;
       const reads = (info.flags & O.ACCMODE) === O.RDONLY ||
         (info.flags & O.PATH) !== 0;
-      add({ link, status }, reads ? "read" : "written", info.flags);
+      const prefix = namespaces?.withMount(info.mntId)?.prefix;
+      add({ link, status }, reads ? "read" : "written", info.flags, prefix);
     }
   }
   return [...files.values()];

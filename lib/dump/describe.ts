@@ -54,6 +54,7 @@ import {
 } from "./describe_threads.ts";
 import type { ObjectContents } from "./object_contents.ts";
 import { OWN_NAMESPACES } from "./own_namespaces.ts";
+import type { MountWriter } from "./mounts.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
 import type { SharedObjects, TreeSurvey, Zombie } from "./survey_tree.ts";
@@ -112,6 +113,8 @@ export interface Described {
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
   own: OwnScheduling;
+  /** Where the tree has mount namespaces of its own. */
+  writeMounts: MountWriter | undefined;
   /** What files are compared with; for ckpt-files.img. */
   validation: readonly ckpt_file_entry[];
 }
@@ -203,6 +206,11 @@ export function writeImages(
     writer.write("ipcns-shm", OWN_NAMESPACES.ipc_ns_id, shm);
     writer.write("ckpt-segments", undefined, extensions);
     features.add("ckpt:sysv-shm");
+  }
+  described.writeMounts?.(writer, features);
+  const { namespaces } = survey.seen;
+  if (namespaces?.all.length && survey.processes[0].namespace === undefined) {
+    features.add("ckpt:nested-mounts");
   }
   writer.write("seccomp", undefined, seccomp.entry);
   writer.write("timens", 0, {
@@ -384,6 +392,7 @@ function writeProcess(
     fs_id: objects.fs,
     sighand_id: objects.sighand,
     ...OWN_NAMESPACES,
+    mnt_ns_id: survey.namespace?.number ?? OWN_NAMESPACES.mnt_ns_id,
   };
   writer.write("ids", pid, ids);
   writer.write("fs", pid, files.fs);

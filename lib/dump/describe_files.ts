@@ -21,6 +21,7 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
+import type { TreeNamespace } from "../mnt/tree_namespaces.ts";
 import { describeObject } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
 import {
@@ -61,12 +62,18 @@ export function describeFiles(
     survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
   );
   const statusOf = (vma: Vma) => statuses.get(mappedFileKey(vma))!;
-  const exeId = addUsed(table, survey.exe);
+  const { namespace } = survey;
+  const exeId = addUsed(table, survey.exe, namespace);
   for (const vma of survey.vmas.vmas) {
     if (vma.memfd) vma.entry.shmid = BigInt(addMapped(table, vma, memfds));
     else if (vma.path !== undefined) {
       vma.entry.shmid = BigInt(
-        table.addReached(vma.path, vma.entry.fdflags ?? 0, statusOf(vma)),
+        table.addReached(
+          vma.path,
+          vma.entry.fdflags ?? 0,
+          statusOf(vma),
+          namespace?.mountAt(vma.path),
+        ),
       );
     }
   }
@@ -85,8 +92,8 @@ export function describeFiles(
     terminals,
     exeId,
     fs: {
-      cwd_id: addUsed(table, survey.cwd),
-      root_id: addUsed(table, survey.root),
+      cwd_id: addUsed(table, survey.cwd, namespace),
+      root_id: addUsed(table, survey.root, namespace),
       umask: survey.status.umask,
     },
   };
@@ -136,8 +143,12 @@ function addMapped(
     })));
 }
 
-function addUsed(table: FileTable, { path, status }: UsedFile): number {
-  return table.addReached(path, 0, status);
+function addUsed(
+  table: FileTable,
+  { path, status }: UsedFile,
+  namespace: TreeNamespace | undefined,
+): number {
+  return table.addReached(path, 0, status, namespace?.mountAt(path));
 }
 
 function describeDescriptor(
@@ -164,11 +175,11 @@ function addDescription(
   memfds: MemfdNumbers,
   sockets: SocketsOfTree,
 ): number {
-  const { kind, link, flags, pos, owner, status } = description;
+  const { kind, link, flags, pos, owner, status, mountId } = description;
   switch (kind) {
     case "named":
     case "device": {
-      const file = { path: link, flags, pos, owner, status };
+      const file = { path: link, flags, pos, owner, status, mountId };
       const { target } = description;
       if (target === undefined) return table.addNamed(file);
       const path = link.endsWith(DELETED_MARK)
@@ -200,7 +211,8 @@ function addDescription(
       }));
     }
     case "fifo": {
-      const regf_id = table.addNamed({ path: link, flags, pos, owner, status });
+      const file = { path: link, flags, pos, owner, status, mountId };
+      const regf_id = table.addNamed(file);
       const pipe_id = pipeId(table, description);
       return table.add((id) => ({
         type: fd_types.FIFO,
@@ -252,6 +264,7 @@ function addDescription(
         pos: 0n,
         owner: NO_OWNER,
         status,
+        mountId,
       });
       const { terminal } = description;
       const info = terminal === undefined

@@ -20,6 +20,7 @@ function fileSystem(change: Partial<FileSystem>): FileSystem {
     mountPoint: "/data",
     files: [{
       path: "/data/file",
+      at: "/data/file",
       status: STATUS,
       executed: false,
       content: true,

@@ -32,9 +32,9 @@ export const NO_TIMES: FileTimes = new Map();
 /** To be asked while the tree stands still. */
 export function readFileTimes(files: readonly DependedFile[]): FileTimes {
   return new Map(
-    files.filter(({ content, path }) => content && isKept(path)).map(
-      ({ path }) => {
-        const { modified: { seconds, nanoseconds } } = statx(path);
+    files.filter(({ content, at }) => content && isKept(at)).map(
+      ({ path, at }) => {
+        const { modified: { seconds, nanoseconds } } = statx(at);
         return [path, {
           modified_s: BigInt.asUintN(64, seconds),
           modified_ns: nanoseconds,
@@ -91,10 +91,10 @@ interface Recorded {
 }
 
 async function recordExecuted(
-  { path, status }: DependedFile,
+  { at, status }: DependedFile,
   methods: readonly ValidationMethod[],
 ): Promise<Recorded | undefined> {
-  const fd = openIfSame(path, status);
+  const fd = openIfSame(at, status);
   if (fd === undefined) return undefined;
   try {
     const id = methods.includes("buildid") ? readBuildId(fd) : undefined;

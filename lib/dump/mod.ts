@@ -73,6 +73,13 @@ import type {
   DumpResult,
 } from "./options.ts";
 import type { ObjectContents } from "./object_contents.ts";
+import {
+  guardsOfOtherMounts,
+  LazyMounts,
+  loadMountWriter,
+  saveSuperblocks,
+  surveyWithMounts,
+} from "./mounts.ts";
 import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
 import {
@@ -85,7 +92,6 @@ import {
 import {
   judgeTree,
   lookAtTree,
-  surveyRunning,
   type TreeSighting,
   type TreeSurvey,
 } from "./survey_tree.ts";
@@ -133,11 +139,11 @@ async function dumpOnce(
 ): Promise<DumpResult> {
   const { pid } = options;
   const action = `dumping task ${pid}`;
-  refuseRoot(options.root, action);
   requireCapabilities(action);
   refuseImpossible(pid, action);
   report.log(3, `looking at the tree of task ${pid}`);
-  const running = surveyRunning(pid, options);
+  using mounts = new LazyMounts();
+  const running = await surveyWithMounts(pid, options, mounts);
   if (running === undefined) {
     report.log(3, `the tree of task ${pid} changes too fast to be judged yet`);
   }
@@ -145,7 +151,9 @@ async function dumpOnce(
     ? undefined
     : CgroupFreezer.open(options.freezeCgroup);
   refuseFor([
+    ...refusedRoot(options.root),
     ...running?.reasons ?? [],
+    ...guardsOfOtherMounts(options, running?.mounts),
     ...cgroup?.reasonsAgainst(pid) ?? [],
   ], pid);
   using guards = await prepareGuards(options, running?.seen, report);
@@ -187,6 +195,7 @@ async function dumpOnce(
     counters,
     report,
     guards,
+    mounts,
   );
   const { hasSnapshots } = still;
   if (hasSnapshots) {
@@ -238,7 +247,7 @@ async function dumpOnce(
   clock.lap("memory");
   report.signal.throwIfAborted();
   report.log(3, `writing the images of ${countOf(still)}`);
-  const files = new FileTable(still.files);
+  const files = new FileTable(still.files, survey.seen.namespaces);
   const sockets = {
     unix: new TreeSockets(still.tables).neighbours(),
     connections: still.connections,
@@ -247,6 +256,7 @@ async function dumpOnce(
     survey.seen.processes,
     still.files,
     options.external,
+    survey.seen.namespaces,
   );
   const described = {
     survey,
@@ -271,6 +281,7 @@ async function dumpOnce(
     tcpClose: options.tcpClose ?? false,
     clocks: still.clocks,
     own: readOwnScheduling(),
+    writeMounts: await loadMountWriter(survey.mounts),
   };
   const validation = await recordValidation(
     files.entries,
@@ -527,6 +538,7 @@ async function whileStopped(
   counters: PageCounters,
   report: Report,
   guards: FileSystemGuards | undefined,
+  mounts: LazyMounts,
 ): Promise<Still> {
   const { tree } = frozen;
   // What is to stay frozen does not mind how long it stands still either.
@@ -537,6 +549,7 @@ async function whileStopped(
     options.external,
     options,
     true,
+    mounts.namespaces,
   );
   const still = new Still(seen, report, guards);
   try {
@@ -559,6 +572,7 @@ async function whileStopped(
       links,
       report,
     );
+    await saveSuperblocks(seen.namespaces, options.external, writer);
     await guards?.hold(seen, still.files);
     if (options.fileValidation?.includes("mtime")) {
       still.fileTimes = readFileTimes(
@@ -687,15 +701,12 @@ async function saveMemory(
   }
 }
 
-function refuseRoot(root: string | undefined, action: string): void {
-  if (root !== undefined && root !== "/") {
-    throw new CkptError(EXIT.refused, action, [{
-      object: `--root ${root}`,
-      why: "only trees with a mount namespace of their own have another " +
-        "root, and those are not supported yet",
-      remedy: "leave --root out",
-    }]);
-  }
+function refusedRoot(root: string | undefined): Reason[] {
+  return root === undefined || root === "/" ? [] : [{
+    object: `--root ${root}`,
+    why: "a dump finds the root of the program by itself",
+    remedy: "leave it out; give it to the restore",
+  }];
 }
 
 /** Without these nothing can be dumped; told before anything is touched. */
@@ -750,9 +761,9 @@ async function checkOnce(
   const missing = missingCapabilities();
   const { pid } = options;
   if (pid === undefined) return { reasons: missing, neededOptions: [] };
-  refuseRoot(options.root, `checking task ${pid}`);
   refuseImpossible(pid, `checking task ${pid}`);
-  const survey = surveyRunning(pid, options);
+  using mounts = new LazyMounts();
+  const survey = await surveyWithMounts(pid, options, mounts);
   if (survey === undefined) {
     throw new CkptError(EXIT.failed, `checking task ${pid}`, [{
       object: `task ${pid}`,
@@ -774,7 +785,14 @@ async function checkOnce(
   ];
   return {
     pid,
-    reasons: [...missing, ...reasons, ...cgroup, ...directory],
+    reasons: [
+      ...missing,
+      ...refusedRoot(options.root),
+      ...reasons,
+      ...guardsOfOtherMounts(options, survey.mounts),
+      ...cgroup,
+      ...directory,
+    ],
     neededOptions,
     files: caredFiles(seen.files, options),
     processes: plannedProcesses(survey),

@@ -51,6 +51,7 @@ import type { Status } from "../proc/status.ts";
 import type { PosixTimer } from "../proc/timers.ts";
 import { KCMP } from "../task/shared_objects.ts";
 import { livingThread } from "../task/process_tree.ts";
+import type { SeenNamespaces, TreeNamespace } from "../mnt/tree_namespaces.ts";
 import type { DumpOptions } from "./options.ts";
 
 /** A file the process uses without a descriptor. */
@@ -84,6 +85,8 @@ export interface Sighting {
   readonly mappedFiles: readonly MappedFile[];
   /** What cannot be told from the rest, only asked while it stands still. */
   readonly reasons: readonly Reason[];
+  /** Its mount namespace, where that is not ckpt's own. */
+  readonly namespace?: TreeNamespace;
 }
 
 /** A thread that has ended, but leads the process still. */
@@ -100,6 +103,8 @@ export interface MappedFile {
 
 export interface Survey extends Omit<Sighting, "descriptors"> {
   readonly descriptors: DescriptorPlan;
+  /** Its mount namespace is another one, and was not looked at. */
+  readonly hasOtherMounts: boolean;
   readonly neededOptions: readonly string[];
 }
 
@@ -283,7 +288,10 @@ export function judge(
   if (status.x86ThreadFeatures?.includes("shstk")) {
     add("it uses a shadow stack, which is not supported yet");
   }
-  reasons.push(...otherNamespaces(pid, copy), ...seen.reasons);
+  const namespaces = otherNamespaces(pid, copy).filter(({ name }) =>
+    name !== "mnt" || seen.namespace === undefined
+  );
+  reasons.push(...namespaces.map(({ reason }) => reason), ...seen.reasons);
   reasons.push(...vmas.reasons, ...unknownMappedFiles(seen));
   const descriptors = planDescriptors(seen.tid, seen.descriptors, {
     ...options,
@@ -291,7 +299,13 @@ export function judge(
   }, tree);
   reasons.push(...descriptors.reasons);
   for (const option of descriptors.neededOptions) needed.add(option);
-  return { ...seen, descriptors, reasons, neededOptions: [...needed] };
+  return {
+    ...seen,
+    descriptors,
+    reasons,
+    neededOptions: [...needed],
+    hasOtherMounts: namespaces.some(({ name }) => name === "mnt"),
+  };
 }
 
 function usedFile(pid: number, name: string): UsedFile {
@@ -342,20 +356,24 @@ function ownNamespaces(): ReadonlyMap<string, string> {
 }
 
 /** @throws CkptError when the copy is gone, or may not be looked at */
-function otherNamespaces(pid: number, copy: number): Reason[] {
-  const reasons: Reason[] = [];
+function otherNamespaces(
+  pid: number,
+  copy: number,
+): { name: string; reason: Reason }[] {
+  const others: { name: string; reason: Reason }[] = [];
   for (const [name, ours] of ownNamespaces()) {
     const theirs = readNamespace(copy, name);
     if (theirs !== ours) {
-      reasons.push({
+      const reason = {
         object: `task ${pid}`,
         why: `its ${name} namespace ${theirs} is not the one of ckpt (${ours})`,
         remedy: "run ckpt in the same namespaces as the program: " +
           `nsenter -t ${pid} -a ckpt ...`,
-      });
+      };
+      others.push({ name, reason });
     }
   }
-  return reasons;
+  return others;
 }
 
 /** Threads that left the descriptor table or directories of their process. */
@@ -481,21 +499,32 @@ function filesWithoutDescriptor(
  * Notes all files that a process uses by a path, or once did.
  *
  * @param external as given by --external: files of the outside
+ * @param namespaces where processes have mount namespaces of their own
  */
 export function noteFiles(
   seen: Sighting,
   files: FilesInUse,
   external: readonly string[],
+  namespaces?: SeenNamespaces,
 ): void {
-  noteDescriptors(seen, files, external);
-  for (const use of filesWithoutDescriptor(seen)) files.look(use);
+  const own = seen.namespace?.prefix;
+  noteDescriptors(seen, files, external, namespaces, own);
+  for (const use of filesWithoutDescriptor(seen)) {
+    files.look(own === undefined ? use : { ...use, prefix: own });
+  }
 }
 
-/** Notes the files behind descriptors, see {@link noteFiles}. */
+/**
+ * Notes the files behind descriptors, see {@link noteFiles}.
+ *
+ * @param own what leads to the root of the namespace that the process has
+ */
 export function noteDescriptors(
   { pid, tid = pid, descriptors }: SeenTable,
   files: FilesInUse,
   external: readonly string[],
+  namespaces?: SeenNamespaces,
+  own?: string,
 ): void {
   for (const descriptor of descriptors) {
     const { sameAs, info, status } = descriptor;
@@ -503,7 +532,13 @@ export function noteDescriptors(
       sameAs !== undefined || !hasPath(descriptor) ||
       external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;
-    files.look({ ...fileUse(tid, descriptor), task: pid });
+    const use = { ...fileUse(tid, descriptor), task: pid };
+    if (namespaces === undefined || namespaces.isOfHost(info.mntId)) {
+      files.look(use);
+    } else {
+      const namespace = namespaces.withMount(info.mntId);
+      files.look({ ...use, prefix: namespace?.prefix ?? own });
+    }
   }
 }
 

@@ -54,6 +54,8 @@ import {
 import { readStat, readStatus, readSysvSegments } from "../proc/read.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
+import type { MountsPlan } from "../mnt/plan_dump.ts";
+import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
 import { birthProblems } from "./births.ts";
 import { frozenByOthers } from "./frozen_cgroup.ts";
 import { lostFileReasons } from "./lost_files.ts";
@@ -99,6 +101,8 @@ export interface TreeSighting {
   readonly targets: TreeTargets;
   /** System V shared memory it is attached to. */
   readonly segments: TreeSegments;
+  /** Mount namespaces that are not ckpt's own, when they were looked at. */
+  readonly namespaces?: SeenNamespaces;
   /** Descriptors in flight; undefined: there are some that were not read. */
   readonly flight: Flight | undefined;
 }
@@ -117,6 +121,8 @@ export interface TreeSurvey {
   readonly flight: readonly Descriptor[];
   readonly reasons: readonly Reason[];
   readonly neededOptions: readonly string[];
+  /** What becomes of the mounts in namespaces of the tree's own. */
+  readonly mounts?: MountsPlan;
 }
 
 /** ckpt itself has number 1 of each kind, as in CRIU's images. */
@@ -129,6 +135,7 @@ const FIRST_OBJECT = 2;
  * @param external as given by --external
  * @param search for watched files
  * @param standsStill so that the queues of its sockets can be read
+ * @param mounts looks at mount namespaces of the tree's own
  * @throws CkptError or SyscallError when something goes away meanwhile
  */
 export function lookAtTree(
@@ -137,6 +144,7 @@ export function lookAtTree(
   external: readonly string[] = [],
   search: SearchOptions = {},
   standsStill = false,
+  mounts?: TreeNamespaces,
 ): TreeSighting {
   const earlier = new Map(
     before?.processes.map((process) => [process.pid, process]),
@@ -152,15 +160,18 @@ export function lookAtTree(
   const objects = numberObjects(living);
   const index = new DescriptionIndex();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
-  const processes = living.map(({ pid, tid }) =>
-    lookAtProcess(
+  const namespaces = mounts?.look(living);
+  const processes = living.map(({ pid, tid }) => {
+    const seen = lookAtProcess(
       pid,
       earlier.get(pid),
       index,
       tid,
       children.get(pid)?.map((child) => child.pid),
-    )
-  );
+    );
+    const namespace = namespaces?.of(pid);
+    return namespace === undefined ? seen : { ...seen, namespace };
+  });
   const flight = standsStill
     ? Flight.read(processes, index)
     : hasFlight(processes)
@@ -176,6 +187,7 @@ export function lookAtTree(
         before,
         external,
         search,
+        namespaces,
       ),
       sharedOutside: sharedBetween(root.tid, root.stat.ppid),
       vforks: vforksAmong(living, objects),
@@ -195,6 +207,7 @@ function lookAtWhole(
   before: TreeSighting | undefined,
   external: readonly string[],
   search: SearchOptions,
+  namespaces: SeenNamespaces | undefined,
 ): Omit<TreeSighting, "sharedOutside" | "vforks"> {
   const pids = pidsOf(tree);
   const { table } = flight ?? Flight.none;
@@ -204,8 +217,10 @@ function lookAtWhole(
     ? processes
     : [...processes, { ...table, tid, stat: NO_TERMINAL }];
   const files = new FilesInUse();
-  for (const process of processes) noteFiles(process, files, external);
-  noteDescriptors(table, files, external);
+  for (const process of processes) {
+    noteFiles(process, files, external, namespaces);
+  }
+  noteDescriptors(table, files, external, namespaces);
   files.settle();
   return {
     tree,
@@ -232,6 +247,7 @@ function lookAtWhole(
     watched: watchedAmong(tables),
     targets: targetsAmong(tables, files, search, before?.targets),
     segments: lookAtSegments(processes, objects),
+    namespaces,
   };
 }
 
@@ -350,6 +366,7 @@ export function judgeTree(
     controllingTerminal: 0,
   }, descriptions);
   const lost = lostFileReasons(seen.files, options);
+  const mounts = seen.namespaces?.plan(options.external);
   return {
     seen,
     processes,
@@ -365,6 +382,7 @@ export function judgeTree(
       })),
       ...flightProblems(table.descriptors),
       ...lost.reasons,
+      ...mounts?.reasons ?? [],
       ...frozenByOthers(
         processes.map(({ pid, tid }) => copies.has(pid) ? pid : tid),
         options.freezeCgroup,
@@ -386,8 +404,10 @@ export function judgeTree(
       ...new Set([
         ...processes.flatMap(({ neededOptions }) => neededOptions),
         ...lost.neededOptions,
+        ...mounts?.neededOptions ?? [],
       ]),
     ],
+    mounts,
   };
 }
 
@@ -476,11 +496,13 @@ const VFORK_MS = 20;
  * Surveys a tree that runs. Processes, descriptors, threads and mappings may go
  * away between two looks, so it is tried again.
  *
+ * @param mounts as of {@link lookAtTree}
  * @returns undefined when it never stood still for long enough
  */
 export function surveyRunning(
   root: number,
   options: Omit<SurveyOptions, "root">,
+  mounts?: TreeNamespaces,
 ): TreeSurvey | undefined {
   let before = NO_PROBLEMS;
   let lasting: Map<number, number> | undefined;
@@ -496,7 +518,14 @@ export function surveyRunning(
         before = problems;
         continue;
       }
-      const seen = lookAtTree(tree, undefined, options.external, options);
+      const seen = lookAtTree(
+        tree,
+        undefined,
+        options.external,
+        options,
+        false,
+        mounts,
+      );
       // Most are in vfork for a moment only: those count that are there at
       // every look. A segment may just have gone.
       lasting = new Map(

@@ -8,6 +8,7 @@ function depended(path: string, content = true): DependedFile {
   const regular = (status.mode & S_IF.MT) === S_IF.REG;
   return {
     path,
+    at: path,
     status,
     executed: false,
     written: true,

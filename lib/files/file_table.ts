@@ -30,6 +30,13 @@ export interface NamedFile {
   pos: bigint;
   owner: fown_entry;
   status: FileStatus;
+  /** Of its mount; only where that is in a namespace of the tree's own. */
+  mountId?: number;
+}
+
+/** Which mounts the image tells of. */
+export interface KnownMounts {
+  withMount(mountId: number): unknown;
 }
 
 export class FileTable {
@@ -41,8 +48,14 @@ export class FileTable {
   readonly #pipeIds = new Map<string, number>();
   readonly #takenPipeIds = new Set<number>();
 
-  /** @param saved where the files are that have no path */
-  constructor(readonly saved: SavedFiles = new SavedFiles()) {}
+  /**
+   * @param saved where the files are that have no path
+   * @param mounts where the tree has mount namespaces of its own
+   */
+  constructor(
+    readonly saved: SavedFiles = new SavedFiles(),
+    readonly mounts?: KnownMounts,
+  ) {}
 
   /** A new id for an entry; `make` gets it. */
   add(make: (id: number) => file_entry): number {
@@ -147,6 +160,7 @@ export class FileTable {
         pos: file.pos,
         fown: file.owner,
         name,
+        mnt_id: this.#mountOf(file),
         size: sizeToCheck(file),
         // Not known of a file whose task is gone.
         mode: file.status.mode || undefined,
@@ -155,12 +169,23 @@ export class FileTable {
     }));
   }
 
+  #mountOf({ mountId }: NamedFile): number | undefined {
+    if (mountId === undefined || this.mounts === undefined) return undefined;
+    return this.mounts.withMount(mountId) === undefined ? undefined : mountId;
+  }
+
   /** A file that is only reached, not held open: one entry for each way. */
-  addReached(path: string, flags: number, status: FileStatus): number {
-    const key = `${flags} ${inodeKey(status)} ${path}`;
+  addReached(
+    path: string,
+    flags: number,
+    status: FileStatus,
+    mountId?: number,
+  ): number {
+    const key = `${flags} ${inodeKey(status)} ${mountId ?? ""} ${path}`;
     let id = this.#shared.get(key);
     if (id === undefined) {
-      id = this.addNamed({ path, flags, pos: 0n, owner: NO_OWNER, status });
+      const file = { path, flags, pos: 0n, owner: NO_OWNER, status, mountId };
+      id = this.addNamed(file);
       this.#shared.set(key, id);
     }
     return id;

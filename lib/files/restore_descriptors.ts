@@ -107,6 +107,8 @@ export interface FileImages extends PipeImages {
   readonly files: ReadonlyMap<number, file_entry>;
   /** What is opened in the stead of paths, by the ids of the files. */
   readonly made?: ReadonlyMap<number, MadeDescriptor>;
+  /** Paths that lead to files of other mount namespaces, by their ids. */
+  readonly sources?: ReadonlyMap<number, string>;
   readonly objects?: ObjectImages;
   readonly sockets?: SocketImages;
   readonly locks?: readonly file_lock_entry[];
@@ -307,7 +309,10 @@ class TreePlan {
   /** What to open for it. */
   source(id: number): string {
     const made = this.madeFor(id);
-    if (made === undefined) return this.path(id).name;
+    if (made === undefined) {
+      const { id: path, name } = this.path(id);
+      return this.images.sources?.get(path) ?? name;
+    }
     return made.reopen ? made.path : `/proc/self/fd/${made.fd}`;
   }
 
@@ -637,7 +642,11 @@ class TablePlan {
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);
     else {
       this.#table.open(
-        made === undefined ? source : made.path,
+        made !== undefined
+          ? made.path
+          : replacement === undefined && memfd === undefined
+          ? this.#tree.source(id)
+          : source,
         // Of a link in /proc, the last part has to be followed.
         openFlags(flags) & ~(made === undefined ? 0 : O.NOFOLLOW),
         fd,

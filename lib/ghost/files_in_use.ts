@@ -42,6 +42,8 @@ export interface FileUse {
   /** The process. */
   readonly task: number;
   readonly writes: boolean;
+  /** What leads ckpt to the root that the link starts at; not its own. */
+  readonly prefix?: string;
 }
 
 /** One that needs care, and how to get at it. */
@@ -69,6 +71,7 @@ export class FilesInUse {
   readonly #lost = new Map<string, Lost>();
   /** Paths that lead to their files, by these. */
   readonly #names = new Map<string, string>();
+  readonly #elsewhere: FileUse[] = [];
   #mounts: ReadonlySet<bigint> | undefined;
 
   /** Notes a file that is in use. */
@@ -81,7 +84,7 @@ export class FilesInUse {
     const noted = this.#noted;
     if (noted.length === 0) return;
     this.#noted = [];
-    const links = [...new Set(noted.map(({ link }) => link))]
+    const links = [...new Set(noted.map(wayTo))]
       .filter((link) => !this.#atLink.has(link));
     for (const [i, found] of statusesAt(links).entries()) {
       this.#atLink.set(links[i], found);
@@ -98,14 +101,25 @@ export class FilesInUse {
     return [...this.#lost.values()].map(({ known }) => known!);
   }
 
+  /** Those in other mount namespaces that their paths do not lead to. */
+  get lostElsewhere(): readonly FileUse[] {
+    this.settle();
+    return this.#elsewhere;
+  }
+
   #sortOut(use: FileUse): void {
-    const { link, status } = use;
-    const found = this.#atLink.get(link);
+    const { link, status, prefix } = use;
+    const found = this.#atLink.get(wayTo(use));
     if (
       found !== undefined && isSameFile(found, status) &&
       !(isSillyName(link) && fileSystemType(use.at) === NFS)
     ) {
-      this.#names.set(inodeKey(status), link);
+      // A path from another root is no name here.
+      if (prefix === undefined) this.#names.set(inodeKey(status), link);
+      return;
+    }
+    if (prefix !== undefined) {
+      this.#elsewhere.push(use);
       return;
     }
     const key = fileKey(use);
@@ -242,6 +256,10 @@ export class FilesInUse {
     }
     return own;
   }
+}
+
+function wayTo({ prefix, link }: FileUse): string {
+  return prefix === undefined ? link : prefix + link;
 }
 
 function isOnMount(path: string, mountId: bigint): boolean {

@@ -22,6 +22,9 @@ export const FEATURES = {
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
   "ckpt:watches": "watched files without a name, or whole file systems",
   "ckpt:lost-events": "that events of watched files were lost",
+  "ckpt:host-peers": "mounts that are peers of mounts outside",
+  "ckpt:nested-mounts":
+    "a mount namespace below processes in that of the outside",
   "ckpt:watched": "files in an epoll that its first process does not have",
 } as const;
 

@@ -363,6 +363,14 @@ export interface ckpt_message_entry {
   data: Uint8Array;
 }
 
+export interface ckpt_mount_entry {
+  mnt_id: number;
+  type?: string | undefined;
+  host_path?: string | undefined;
+  peer_path?: string | undefined;
+  master_path?: string | undefined;
+}
+
 export interface ckpt_packet_entry {
   sender?: ckpt_credentials_entry | undefined;
   name?: Uint8Array | undefined;
@@ -1592,6 +1600,7 @@ export interface Messages {
   ckpt_inherited_entry: ckpt_inherited_entry;
   ckpt_membership_entry: ckpt_membership_entry;
   ckpt_message_entry: ckpt_message_entry;
+  ckpt_mount_entry: ckpt_mount_entry;
   ckpt_packet_entry: ckpt_packet_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
   ckpt_queue_entry: ckpt_queue_entry;
@@ -1765,6 +1774,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
   ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
+  ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",

@@ -346,6 +346,12 @@ export function pivotInto(root: number): void {
   syscall("fchdir", BigInt(root));
 }
 
+/** Takes away what a path leads to, with all that is mounted in it. */
+export function unmount(path: string): void {
+  const UMOUNT_NOFOLLOW = 8n;
+  syscall("umount2", text(path), MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 /** From here on the main thread can change its mount namespace alone. */
 export function leaveSharedDirectories(): void {
   syscall("unshare", CLONE_FS);

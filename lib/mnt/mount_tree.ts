@@ -81,17 +81,46 @@ export class MountTree<M extends Node = Mount> {
     }
   }
 
-  #firstOnTheWay({ id, point }: M, path: string): M | undefined {
+  #firstOnTheWay(mount: M, path: string): M | undefined {
+    const { id, point } = mount;
     const children = this.#children.get(id);
     if (children === undefined) return undefined;
-    // From the root of the mount, where something may be, too, downwards.
+    // From the root of the mount, where something may be, too, downwards. But
+    // what is over the root where the walk begins is not entered.
     for (let end = point === "/" ? 0 : point.length; end >= 0;) {
       const child = children.get(path.slice(0, end) || "/");
-      if (child !== undefined) return child;
+      if (child !== undefined && (mount !== this.root || end > 0)) return child;
       end = end >= path.length ? -1 : path.indexOf("/", end + 1);
-      if (end < 0) return children.get(path);
+      if (end < 0) return path === "/" ? undefined : children.get(path);
     }
     return undefined;
+  }
+
+  /** Whether it is mounted over the root, or on such a mount. */
+  isOverRoot(mount: M): boolean {
+    for (let at = mount; at !== this.root;) {
+      const parent = this.byId.get(at.parent);
+      if (parent === undefined) return false;
+      if (parent === this.root) return at.point === "/";
+      at = parent;
+    }
+    return false;
+  }
+
+  /**
+   * What has to be unmounted, one after the other by its mount point, until a
+   * path leads to a mount that is not over the root.
+   */
+  coversOf(mount: M): M[] {
+    const covers: M[] = [];
+    let left: MountTree<M> = this;
+    for (;;) {
+      const found = left.lookup(mount.point);
+      if (found === undefined || found.id === mount.id) return covers;
+      if (found === this.root) throw new Error("it is over the root");
+      covers.push(found);
+      left = new MountTree(left.mounts.filter(({ id }) => id !== found.id));
+    }
   }
 
   /** Whether no path leads to a mount: something is over it. */

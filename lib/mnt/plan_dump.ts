@@ -49,7 +49,7 @@ export interface PlannedMount {
 export interface SavedSuperblock {
   readonly device: number;
   readonly type: string;
-  /** Those that show it, the one that shows most first. */
+  /** Those that show all that is shown of it, no part twice. */
   readonly mounts: readonly Mount[];
 }
 
@@ -286,7 +286,29 @@ class Planner {
         "it shares its mounts with the outside (peer group " +
           `${this.#isPeerOfHost(mount) ? mount.shared : mount.master})`,
       );
-    } else this.#origins.set(mount, { kind: "fresh", type });
+    } else {
+      if (type.hasContent) this.#checkContent(mount);
+      this.#origins.set(mount, { kind: "fresh", type });
+    }
+  }
+
+  /** Whether ckpt gets at what is in a file system. */
+  #checkContent(mount: Mount): void {
+    const tree = this.#trees.find((tree) => tree.byId.get(mount.id) === mount)!;
+    if (tree.isOverRoot(mount)) {
+      this.#refuse(
+        mount,
+        "it is over the root of its namespace, and what is in it cannot be " +
+          "read there",
+      );
+    }
+    if (mount.deleted) {
+      this.#refuse(
+        mount,
+        "the file or directory that it shows was removed, which is not " +
+          "supported yet",
+      );
+    }
   }
 
   #isPartOfOutside(mount: Mount): boolean {
@@ -390,7 +412,14 @@ function savedSuperblocks(mounts: readonly PlannedMount[]): SavedSuperblock[] {
     ([device, mounts]) => ({
       device,
       type: mounts[0].type,
-      mounts: mounts.toSorted((a, b) => a.root.length - b.root.length),
+      mounts: mounts.toSorted((a, b) => a.root.length - b.root.length)
+        .reduce<Mount[]>(
+          (widest, mount) =>
+            widest.some(({ root }) => isWithin(mount.root, root))
+              ? widest
+              : [...widest, mount],
+          [],
+        ),
     }),
   );
 }

@@ -311,5 +311,19 @@ Deno.test("a path is looked up as the kernel walks it", () => {
     ["/", "/a", "/a/b", "/a/b/c", "/a/c", "/a/c/d", "/ab"].map(at),
     [1, 4, 4, 4, 5, 5, 1],
   );
+  const over = new MountTree([
+    mount({ id: 1, parent: 0, point: "/" }),
+    mount({ id: 2, parent: 1, point: "/" }),
+    mount({ id: 3, parent: 1, point: "/a" }),
+    mount({ id: 4, parent: 2, point: "/a" }),
+  ]);
+  assertEquals(
+    ["/", "/a", "/b"].map((path) => over.lookup(path)!.id),
+    [1, 3, 1],
+  );
+  assertEquals(
+    over.mounts.map((mount) => over.isOverRoot(mount)),
+    [false, true, false, true],
+  );
   assertEquals(isWithin("/ab", "/a"), false);
 });

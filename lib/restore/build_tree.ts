@@ -40,6 +40,8 @@ import type { RestoreOptions } from "./options.ts";
 import { setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
+import { enterMounts } from "./mount_services.ts";
+import type { TreeMounts } from "./mounts.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import {
@@ -76,6 +78,7 @@ export async function buildTree(
   given: Given,
   segmentsPlan: SegmentsPlan,
   connections: RestoredConnections,
+  mounts: TreeMounts | undefined,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
@@ -120,6 +123,8 @@ export async function buildTree(
         ...objects?.byFile ?? [],
         ...terminals.byFile,
       ]),
+      mounts: mounts?.services,
+      roots: mounts?.rootsOf(images.files.values()),
     };
     const numbers = new ServiceNumbers(images, services);
     const nofile = plan.host.limits[RLIMIT_NOFILE].hard;
@@ -205,6 +210,7 @@ function descriptorPrograms(
             : { reopen, fd: numbers.of(fd) },
         ]),
       ),
+      sources: numbers.rootedPaths,
       ...readPipeImages(images.set),
       objects: readObjectImages(images.set),
       sockets: images.sockets,
@@ -364,6 +370,7 @@ class TreeBuilder implements Disposable {
     const { steps } = this.plan.births;
     const begin = new Program();
     moveServices(begin, this.numbers);
+    this.#enterMounts(begin, this.images.tree[0].pid);
     this.#run(this.#root, begin);
     await deliver(steps, {
       agents: this.#agents,
@@ -382,6 +389,8 @@ class TreeBuilder implements Disposable {
         agent.load(leader, program, address);
         return agent.runToEnd();
       },
+      enter: (program, pid, forkedBy) =>
+        this.#enterMounts(program, pid, forkedBy),
       letSignalsIn: () => this.letSignalsIn(),
     });
     this.#members = this.images.processes.map((images) => ({
@@ -389,6 +398,25 @@ class TreeBuilder implements Disposable {
       agent: this.#agents.get(images.pid)!,
       leader: this.#leader(images.pid),
     }));
+  }
+
+  /** The numbers of the mount namespaces that agents are in. */
+  readonly #namespaces = new Map<number, number>();
+
+  /**
+   * Lets an agent go where its process was. Those that share directories with
+   * the one that forked them are there.
+   */
+  #enterMounts(program: Program, pid: number, forkedBy?: number): void {
+    const { mounts } = this.numbers.services;
+    if (mounts === undefined) return;
+    const outside = this.images.set.inventory.root_ids?.mnt_ns_id ?? 0;
+    const has = this.#namespaces.get(forkedBy ?? 0) ?? outside;
+    const wanted = this.#byPid.get(pid)?.ids.mnt_ns_id ?? has;
+    this.#namespaces.set(pid, wanted);
+    if (wanted === has) return;
+    const made = mounts.namespaces.get(wanted);
+    enterMounts(program, this.numbers.of(made?.namespace ?? mounts.own));
   }
 
   #memoryOf(pid: number): Program | undefined {
@@ -521,7 +549,12 @@ class TreeBuilder implements Disposable {
     for (const { images, agent } of this.#members) {
       for (const { tid } of images.threads) {
         if (!this.#early.has(tid)) continue;
-        this.#run(agent, earlyThreadProgram(images, host), 0, tid);
+        this.#run(
+          agent,
+          earlyThreadProgram(images, host, this.numbers),
+          0,
+          tid,
+        );
       }
     }
     const directories = new Set<number>();

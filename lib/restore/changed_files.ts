@@ -37,12 +37,14 @@ interface Recorded extends RecordedFile {
 /**
  * @param replaced ids of files for which ckpt was given a descriptor
  * @param methods what files are compared by; all that was recorded unless given
+ * @param wayTo how ckpt gets at a file; undefined: it is not there yet
  * @throws CkptError when the image has nothing for one of them
  */
 export async function changedFiles(
   images: Pick<TreeImages, "set" | "files" | "remaps">,
   replaced: ReadonlySet<number>,
   methods?: readonly ValidationMethod[],
+  wayTo: (entry: reg_file_entry) => string | undefined = ({ name }) => name,
 ): Promise<Reason[]> {
   const { set, files, remaps } = images;
   const reasons = [...missingLinks(remaps), ...unmakeable(remaps, files)];
@@ -77,7 +79,9 @@ export async function changedFiles(
   for (const one of recorded) {
     const object = objectOf(one.entry);
     if (told.has(object)) continue;
-    const why = await whyChanged(one, found, compared);
+    const way = wayTo(one.entry);
+    if (way === undefined) continue;
+    const why = await whyChanged(one, way, found, compared);
     if (why === undefined) continue;
     told.add(object);
     reasons.push({ object, ...why });
@@ -109,6 +113,7 @@ function refuseUnrecorded(
 
 async function whyChanged(
   { entry, extension }: Recorded,
+  way: string,
   found: Map<string, FoundFile | SyscallError>,
   methods: ReadonlySet<ValidationMethod>,
 ): Promise<Omit<Reason, "object"> | undefined> {
@@ -120,8 +125,8 @@ async function whyChanged(
     };
   }
   const follow = (flags & O.NOFOLLOW) === 0;
-  const key = `${follow} ${name}`;
-  const file = found.get(key) ?? lookAtFile(name, follow);
+  const key = `${follow} ${way}`;
+  const file = found.get(key) ?? lookAtFile(way, follow);
   found.set(key, file);
   if (file instanceof SyscallError) {
     // A file of the process itself, below /proc, comes with it.

@@ -36,6 +36,11 @@ export interface Delivery {
     room: number,
     tid?: number,
   ): Int32Array;
+  /**
+   * Writes what lets a process that was just forked enter the mount namespace
+   * it was in, where there are several.
+   */
+  enter?(program: Program, pid: number, forkedBy: number): void;
   letSignalsIn(): Promise<void>;
 }
 
@@ -126,7 +131,11 @@ function deliverRun(
   }
   try {
     for (const pid of delivery.run(agent, program, born, tid)) {
-      delivery.agents.set(pid, agent.adopt(pid));
+      const child = agent.adopt(pid);
+      delivery.agents.set(pid, child);
+      const entering = new Program();
+      delivery.enter?.(entering, pid, agent.pid);
+      if (entering.operationCount > 0) delivery.run(child, entering, 0);
     }
   } catch (error) {
     adoptLeftBehind(agent, delivery.agents);

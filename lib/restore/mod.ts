@@ -9,6 +9,7 @@ import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
+import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
@@ -16,6 +17,7 @@ import { changedFiles } from "./changed_files.ts";
 import { otherVdso } from "./check_host.ts";
 import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
+import { hasOwnMounts } from "./mount_services.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
@@ -38,19 +40,15 @@ export async function restore(
   report: Report,
 ): Promise<RestoreResult> {
   const action = `restoring from ${options.imagesDirectory}`;
-  if (options.root !== undefined && options.root !== "/") {
-    throw new CkptError(EXIT.refused, action, [{
-      object: `--root ${options.root}`,
-      why: "only trees with a mount namespace of their own have another " +
-        "root, and those are not supported yet",
-      remedy: "leave --root out",
-    }]);
-  }
   const started = performance.now();
   report.log(3, `reading the images in ${options.imagesDirectory}`);
   const set = readImageSet(options.imagesDirectory);
   validateImageSet(set);
   const images = chooseConnections(readTreeImages(set), options);
+  using mounts = hasOwnMounts(images)
+    ? new (await import("./mounts.ts")).TreeMounts(images, options)
+    : undefined;
+  if (mounts?.reasons.length === 0 && !options.dryRun) await mounts.make();
   const given = chooseGiven(images, options);
   const plan = planTree(images, options);
   const taken = await takenIds(images);
@@ -60,9 +58,12 @@ export async function restore(
     ...takenAddresses(images.sockets),
     ...connections.problems,
   ];
-  const locks = takenLocks(locksOfPaths(images, given));
+  const wayTo = (entry: reg_file_entry) =>
+    mounts === undefined ? entry.name : mounts.wayTo(entry);
+  const locks = takenLocks(locksOfPaths(images, given, wayTo));
   const segments = planSegmentsOf(images);
-  const reasons = [
+  const reasons: Reason[] = [
+    ...mounts === undefined ? refusedRoot(options.root) : mounts.reasons,
     ...given.reasons,
     ...otherVdso(images.processes),
     ...plan.reasons,
@@ -82,12 +83,14 @@ export async function restore(
       images,
       new Set(given.byFile.keys()),
       options.fileValidation,
+      wayTo,
     );
     reasons.unshift(...changed);
   }
   if (options.dryRun) {
     const { planOf } = await import("./dry_run.ts");
-    return { pid: images.tree[0].pid, plan: planOf(images, reasons) };
+    const plan = { ...planOf(images, reasons), mounts: mounts?.steps ?? [] };
+    return { pid: images.tree[0].pid, plan };
   }
   if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
   await report.letSignalsIn();
@@ -109,6 +112,7 @@ export async function restore(
     given,
     segments,
     connections,
+    mounts,
     options,
     report,
   );
@@ -142,6 +146,14 @@ export async function restore(
 async function ownObjectProblems(images: TreeImages): Promise<Reason[]> {
   if (!hasOwnObjects(images)) return [];
   return (await import("./own_objects.ts")).ownObjectProblems(images);
+}
+
+function refusedRoot(root: string | undefined): Reason[] {
+  return root === undefined || root === "/" ? [] : [{
+    object: `--root ${root}`,
+    why: "the program had no mount namespace of its own, and so no other root",
+    remedy: "leave --root out",
+  }];
 }
 
 function warnOfLostSharers({ make }: SegmentsPlan, report: Report): void {

@@ -59,6 +59,8 @@ export interface RestorePlan {
   }[];
   /** Deleted files that would be made again, without a name. */
   ghosts: readonly string[];
+  /** How mount namespaces would be made, a line for each step. */
+  mounts?: readonly string[];
 }
 
 export interface RestoreResult {

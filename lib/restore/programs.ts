@@ -46,6 +46,7 @@ import {
   restoreThreadName,
   restoreTidAddress,
 } from "../task/thread_attributes.ts";
+import type { MountServices } from "./mount_services.ts";
 import type { Host } from "./plan.ts";
 import {
   regularFile,
@@ -70,6 +71,10 @@ export interface Services {
   own: number;
   /** What stands for files that no path leads to, by their ids. */
   made: ReadonlyMap<number, MadeFile>;
+  /** Where the tree has mount namespaces of its own. */
+  mounts?: MountServices;
+  /** Roots, as descriptors, of files of other namespaces than their users'. */
+  roots?: ReadonlyMap<number, number>;
 }
 
 /** Where the agents have them: above all numbers that any process uses. */
@@ -79,14 +84,16 @@ export class ServiceNumbers {
   readonly #places: ReadonlyMap<number, number>;
   /** The first number that belongs to no process. */
   readonly base: number;
-  /** What leads to the files that no path leads to, by their ids. */
+  /** What leads to files of other namespaces, by their ids. */
+  readonly rootedPaths: ReadonlyMap<number, string>;
+  /** ... and to those that no path leads to. */
   readonly madePaths: ReadonlyMap<number, string>;
 
   constructor(
     { processes, files, set }: TreeImages,
     readonly services: Services,
   ) {
-    const { images, shared, given, own, made } = services;
+    const { images, shared, given, own, made, mounts, roots } = services;
     // There may be as many deleted files as a process can have open: the
     // agents only get those that they cannot open by a path.
     this.sources = [
@@ -96,6 +103,14 @@ export class ServiceNumbers {
         ...shared.values(),
         ...given,
         ...[...made.values()].flatMap(({ fd, reopen }) => reopen ? [] : [fd]),
+        ...mounts === undefined ? [] : [
+          mounts.proc,
+          mounts.outside,
+          mounts.own,
+          ...[...mounts.namespaces.values()].flatMap((
+            { namespace, root },
+          ) => [namespace, root]),
+        ],
       ]),
     ];
     this.#places = new Map(this.sources.map((source, i) => [source, i]));
@@ -108,14 +123,29 @@ export class ServiceNumbers {
         Math.max(2, ...this.sources),
       ),
     );
-    this.madePaths = new Map(
-      [...made].map(([id, { fd, reopen }]) => [
+    this.rootedPaths = new Map(
+      [...roots ?? []].map(([id, root]) => [
         id,
-        reopen
-          ? `/proc/self/fd/${this.of(own)}/${fd}`
-          : `/proc/self/fd/${this.of(fd)}`,
+        `/proc/self/fd/${this.of(root)}${files.get(id)!.reg!.name}`,
       ]),
     );
+    this.madePaths = new Map([
+      ...this.rootedPaths,
+      ...[...made].map(([id, { fd, reopen }]) =>
+        [
+          id,
+          reopen
+            ? `/proc/self/fd/${this.of(own)}/${fd}`
+            : `/proc/self/fd/${this.of(fd)}`,
+        ] as const
+      ),
+    ]);
+  }
+
+  /** Where an agent finds /proc: a descriptor, or AT_FDCWD. */
+  get proc(): number {
+    const { mounts } = this.services;
+    return mounts === undefined ? AT_FDCWD : this.of(mounts.proc);
   }
 
   /** The number in an agent of a descriptor of ckpt's. */
@@ -276,6 +306,7 @@ export function processProgram(
     program,
     { task: leader.tc!, mm, extension, umask: fs.umask },
     host.readings,
+    numbers.proc,
   );
   if (ownDirectories) {
     restoreDirectories(
@@ -301,11 +332,15 @@ export function processProgram(
  * What a thread would have from its leader if it had not been cloned before
  * that had it. Needs /proc, as {@link processProgram} does.
  */
-export function earlyThreadProgram(images: TaskImages, host: Host): Program {
+export function earlyThreadProgram(
+  images: TaskImages,
+  host: Host,
+  numbers: ServiceNumbers,
+): Program {
   const program = new Program();
   const task = images.threads[0].core.tc!;
   const { extension } = images;
-  restoreInherited(program, { task, extension }, host.readings);
+  restoreInherited(program, { task, extension }, host.readings, numbers.proc);
   return program;
 }
 

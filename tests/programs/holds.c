@@ -119,8 +119,6 @@ static void build(const char *kind) {
     close(pair[0]);
   } else if (!strcmp(kind, "child-in-pid-namespace")) {
     if (child(CLONE_NEWPID) == 0) end_with_test();
-  } else if (!strcmp(kind, "child-in-mount-namespace")) {
-    if (child(CLONE_NEWNS) == 0) end_with_test();
   } else if (!strcmp(kind, "traced-child")) {
     pid_t pid = child(0);
     if (pid == 0) end_with_test();

@@ -10,6 +10,7 @@ import { checkExtensions } from "./extensions.ts";
 import { checkDescriptors, checkFiles } from "./files.ts";
 import { Findings } from "./findings.ts";
 import { checkMemory, TASK_SIZE } from "./memory.ts";
+import { checkMounts } from "./mounts.ts";
 import { checkTree } from "./tree.ts";
 
 export interface ValidateOptions {
@@ -32,6 +33,7 @@ export function validateImageSet(
   checkCores(findings, tasks);
   checkMemory(findings, tasks, files, options.taskSize ?? TASK_SIZE);
   checkDescriptors(findings, tasks, files);
+  checkMounts(findings, tasks);
   checkExtensions(findings, tasks);
   findings.finish();
 }

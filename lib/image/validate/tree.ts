@@ -192,10 +192,12 @@ function checkRootIds(
   if (different("ipc_ns_id")) findings.require("ipcns-var", ids.ipc_ns_id);
   if (different("user_ns_id")) findings.require("userns", ids.user_ns_id);
   if (different("time_ns_id")) findings.require("timens", ids.time_ns_id);
-  if (different("mnt_ns_id")) findings.require("mountpoints", ids.mnt_ns_id);
 }
 
-/** Only mount and net namespaces may be nested, in one that the root has. */
+/**
+ * Only mount and net namespaces may be nested: net ones in one that the root
+ * has.
+ */
 function checkChildIds(
   findings: Findings,
   task: TreeTask,
@@ -207,8 +209,10 @@ function checkChildIds(
   const ids = task.ids!;
   for (const field of NAMESPACE_IDS) {
     if ((ids[field] ?? 0) === (parent[field] ?? 0)) continue;
-    const nests = field === "mnt_ns_id" || field === "net_ns_id";
-    if (nests && root[field] !== dumper[field]) continue;
+    if (
+      field === "mnt_ns_id" ||
+      field === "net_ns_id" && root[field] !== dumper[field]
+    ) continue;
     findings.add(
       imageName("ids", task.entry.pid),
       0,

@@ -152,8 +152,12 @@ Deno.test("a tree that cannot be made is refused, with the process", async () =>
       "ids-10.img, entry 0, field uts_ns_id: differs from the parent's",
     ],
     [
+      [{ place: place(10, ROOT), change: (i) => i.ids.net_ns_id = 20 }],
+      "ids-10.img, entry 0, field net_ns_id: differs from the parent's",
+    ],
+    [
       [{ place: place(10, ROOT), change: (i) => i.ids.mnt_ns_id = 20 }],
-      "ids-10.img, entry 0, field mnt_ns_id: differs from the parent's",
+      "mountpoints-20.img: is missing",
     ],
     [
       [{ place: place(10, ROOT), change: (i) => i.pagemap.pages_id = 1 }],

@@ -1,0 +1,190 @@
+/**
+ * The mount namespaces that the processes of a tree have and ckpt has not: what
+ * is mounted in them, and how ckpt gets at their files.
+ */
+import {
+  AT_FDCWD,
+  close,
+  O,
+  open,
+  stat,
+  SyscallError,
+} from "../ffi/syscall.ts";
+import type { MountInfo } from "../proc/mountinfo.ts";
+import { readMountInfo, readNamespace as nameOf } from "../proc/read.ts";
+import { cloneBare } from "./bare_superblock.ts";
+import { openAt } from "./calls.ts";
+import { parseExternalMounts } from "./external.ts";
+import type { Mount } from "./mount.ts";
+import { MountTree } from "./mount_tree.ts";
+import { type MountsPlan, planMounts } from "./plan_dump.ts";
+import { OwnNamespace } from "./own_namespace.ts";
+import { readNamespace } from "./read_namespace.ts";
+
+/** One of them, as it was seen. */
+export interface TreeNamespace {
+  /** In the images. */
+  readonly number: number;
+  /** "mnt:[4026531840]" */
+  readonly link: string;
+  readonly mounts: readonly MountInfo[];
+  /** What ckpt puts before a path of it to get there. */
+  readonly prefix: string;
+  /** The id of the mount that a path leads to. */
+  mountAt(path: string): number | undefined;
+}
+
+/** The namespaces of one look at a tree. */
+export interface SeenNamespaces {
+  /** That of the first process first. */
+  readonly all: readonly TreeNamespace[];
+  /** Undefined for ckpt's own. */
+  of(pid: number): TreeNamespace | undefined;
+  /** The one that has a mount; undefined: ckpt's own, or nobody's. */
+  withMount(mountId: number): TreeNamespace | undefined;
+  /** Whether ckpt's own namespace has a mount. */
+  isOfHost(mountId: number): boolean;
+  /** What becomes of all mounts. */
+  plan(external: readonly string[]): MountsPlan;
+  /** A clone of a mount, bare: see {@link cloneBare}. */
+  cloneBare(mount: Mount): number;
+}
+
+/** CRIU has numbers up to 8 for the dumper's own. */
+const FIRST_NUMBER = 20;
+
+interface Known {
+  readonly number: number;
+  /** nsfs */
+  readonly namespace: number;
+  /** O_PATH */
+  readonly root: number;
+}
+
+export class TreeNamespaces implements Disposable {
+  readonly #own = new OwnNamespace();
+  readonly #ownLink = nameOf(Deno.pid, "mnt");
+  readonly #known = new Map<string, Known>();
+
+  /** @param processes of the tree, its root first */
+  look(processes: readonly { pid: number; tid: number }[]): SeenNamespaces {
+    const links = new Map(
+      processes.map(({ pid, tid }) => [pid, { tid, link: nameOf(tid, "mnt") }]),
+    );
+    const seen = new Map<string, TreeNamespace>();
+    for (const { tid, link } of links.values()) {
+      if (link === this.#ownLink || seen.has(link)) continue;
+      seen.set(link, this.#see(link, tid));
+    }
+    const byMount = new Map<number, TreeNamespace>();
+    for (const namespace of seen.values()) {
+      for (const { mountId } of namespace.mounts) {
+        byMount.set(mountId, namespace);
+      }
+    }
+    const all = [...seen.values()];
+    const host = readMountInfo(Deno.pid);
+    const hostIds = new Set(host.map(({ mountId }) => mountId));
+    return {
+      all,
+      of: (pid) => seen.get(links.get(pid)?.link ?? ""),
+      withMount: (mountId) => byMount.get(mountId),
+      isOfHost: (mountId) => hostIds.has(mountId),
+      plan: (external) => this.#plan(all, host, external),
+      cloneBare: ({ id, namespace }) => {
+        const { link, mounts } = all.find(({ number }) =>
+          number === namespace
+        )!;
+        return this.#own.within(
+          this.#known.get(link)!.namespace,
+          () => cloneBare(mounts, id),
+        );
+      },
+    };
+  }
+
+  #plan(
+    all: readonly TreeNamespace[],
+    host: readonly MountInfo[],
+    external: readonly string[],
+  ): MountsPlan {
+    const plan = planMounts(all, host, parseExternalMounts(external));
+    return {
+      ...plan,
+      // What is mounted over a directory is told by nothing else.
+      mounts: plan.mounts.map((planned) =>
+        planned.hostPath === undefined ||
+          isSamePlace(planned.hostPath, `${all[0].prefix}/.`)
+          ? planned
+          : { ...planned, hostPath: undefined }
+      ),
+    };
+  }
+
+  #see(link: string, tid: number): TreeNamespace {
+    const { number, namespace, root } = this.#open(link, tid);
+    const mounts = readNamespace(this.#own, { namespace, root });
+    const tree = new MountTree(
+      mounts.map(({ mountId: id, parentId: parent, mountPoint: point }) => ({
+        id,
+        parent,
+        point,
+      })),
+    );
+    return {
+      number,
+      link,
+      mounts,
+      prefix: `/proc/self/fd/${root}`,
+      mountAt: (path) => tree.lookup(path)?.id,
+    };
+  }
+
+  #open(link: string, tid: number): Known {
+    const known = this.#known.get(link);
+    if (known !== undefined) return known;
+    const namespace = open(`/proc/${tid}/ns/mnt`, O.RDONLY);
+    const root = this.#rootOf(tid, namespace);
+    const opened = {
+      number: FIRST_NUMBER + this.#known.size,
+      namespace,
+      root,
+    };
+    this.#known.set(link, opened);
+    return opened;
+  }
+
+  /**
+   * A task whose root is a mount at / sees all of it, also where something is
+   * mounted over that.
+   */
+  #rootOf(tid: number, namespace: number): number {
+    const link = `/proc/${tid}/root`;
+    const top = this.#own.within(
+      namespace,
+      () => openAt(AT_FDCWD, "/", O.PATH | O.DIRECTORY),
+    );
+    if (Deno.readLinkSync(link) !== "/") return top;
+    close(top);
+    return open(link, O.PATH | O.DIRECTORY);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { namespace, root } of this.#known.values()) {
+      close(namespace);
+      close(root);
+    }
+    this.#own[Symbol.dispose]();
+  }
+}
+
+/** Whether two paths lead to the same directory. */
+function isSamePlace(path: string, other: string): boolean {
+  try {
+    const [a, b] = [stat(path), stat(other)];
+    return a.dev === b.dev && a.ino === b.ino;
+  } catch (error) {
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+}

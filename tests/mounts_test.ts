@@ -1,0 +1,168 @@
+/** Trees in mount namespaces of their own: dumped and restored, the mounts are as they were. */
+import { assertEquals } from "@std/assert";
+import { compile, dump, type Program, restore, Scope } from "./harness.ts";
+import { mountsOf } from "./mounts.ts";
+import { difference } from "./observe.ts";
+
+/**
+ * A root of the program's own that shows the host's, like that of a container: what the host has mounted elsewhere is
+ * not in it. $0 is the directory of the test, $1 one in which it is put together.
+ */
+const CONTAINER = `
+set -e
+mount --bind / "$1"
+cd "$1"
+mount -t proc proc proc
+mount -t tmpfs -o mode=755 dev dev
+cp -a /dev/null /dev/zero /dev/urandom dev/
+mkdir -p tmp/ckpt-mounts
+pivot_root . tmp/ckpt-mounts
+cd /
+umount -l /tmp/ckpt-mounts
+mount --bind "$0" "$0"
+`;
+
+/** Starts a program of tests/programs in a mount namespace that a script has made. */
+async function startIn(
+  scope: Scope,
+  script: string,
+  name: string,
+  ...args: string[]
+): Promise<Program> {
+  const work = scope.path(`work-${name}`);
+  const root = scope.path("root");
+  const program = await scope.startCommand(work, "unshare", [
+    "--mount",
+    "bash",
+    "-c",
+    `${CONTAINER}\n${script}\ncd "$2"\nexec "\${@:3}"`,
+    scope.directory,
+    root,
+    work,
+    await compile(name),
+    work,
+    ...args,
+  ]);
+  await program.ready();
+  return program;
+}
+
+/** Numbers of mounts, namespaces, and of files and devices that live in memory: new ones, compared by mountsOf. */
+const NUMBERS =
+  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/dev\/zero$/;
+
+/** The whole way, twice: mounts and everything else are as before. */
+async function survives(
+  scope: Scope,
+  program: Program,
+  options: string[] = [],
+): Promise<void> {
+  const pids = program.tree();
+  const mounts = mountsOf(pids);
+  const before = program.observe();
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images), ...options);
+    await restore(scope, program, scope.path(images), ...options);
+    assertEquals(mountsOf(pids), mounts);
+    assertEquals(
+      difference(before, program.observe()).filter((line) =>
+        !NUMBERS.test(line)
+      ),
+      [],
+      `after the ${images} restore`,
+    );
+  }
+  assertEquals(await program.verify(), "ok");
+}
+
+const SHAPES: Record<string, string> = {
+  "file systems of its own": `
+    mount -t tmpfs -o size=1m,mode=700,nosuid,nodev one /mnt
+    mkdir /mnt/a /mnt/b
+    echo content > /mnt/a/file
+    mount -t tmpfs two /mnt/b
+    mount -t mqueue none /mnt/b/ || true
+    mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts /mnt/a
+  `,
+  "parts of directories and files bound elsewhere": `
+    mount -t tmpfs one /mnt
+    mkdir -p /mnt/a/b/c /mnt/d; echo x > /mnt/a/file; : > /mnt/point
+    mount --bind /mnt/a/b /mnt/d
+    mount --bind /mnt/a/file /mnt/point
+    mount --bind /usr/share /srv
+    mount -o remount,bind,ro,noexec /srv
+    mount -o remount,bind,noatime,nosymfollow /mnt/d
+  `,
+  "covered mounts": `
+    mount -t tmpfs one /mnt
+    mkdir -p /mnt/a/b
+    mount -t tmpfs two /mnt/a
+    mkdir /mnt/a/x
+    mount -t tmpfs three /mnt/a
+    mount -t tmpfs four /mnt
+    mkdir /mnt/a
+    mount --bind /mnt/a /mnt/a
+  `,
+  "peer groups and slaves": `
+    mount -t tmpfs one /mnt
+    mount --make-shared /mnt
+    mkdir /mnt/a /mnt/b /mnt/c /mnt/d /mnt/e
+    for x in a b c d e; do mount -t tmpfs $x /mnt/$x; done
+    mount --make-private /mnt
+    mount --make-shared /mnt/a
+    mkdir /mnt/a/x /mnt/a/y
+    mount --bind /mnt/a /mnt/b; mount --make-slave /mnt/b
+    mount --bind /mnt/b /mnt/c; mount --make-shared /mnt/c
+    mount --bind /mnt/c /mnt/d; mount --make-slave /mnt/d
+    mount --bind /mnt/a/x /mnt/e
+    mount --make-unbindable /mnt
+  `,
+  "peers whose roots are disjoint": `
+    mount -t tmpfs one /mnt
+    mkdir -p /mnt/wide /mnt/x /mnt/y
+    mount -t tmpfs wide /mnt/wide
+    mkdir -p /mnt/wide/a/1 /mnt/wide/a/2
+    mount --make-shared /mnt/wide
+    mount --bind /mnt/wide/a/1 /mnt/x
+    mount --bind /mnt/wide/a/2 /mnt/y
+    umount /mnt/wide
+  `,
+  "read-only file systems": `
+    mount -t tmpfs one /mnt
+    mkdir /mnt/a
+    mount -t tmpfs two /mnt/a
+    mkdir /mnt/a/d
+    mount -o remount,ro /mnt/a
+    mount -o remount,ro,bind /mnt
+  `,
+  "a file of which only a bind is left": `
+    mount -t tmpfs one /mnt
+    mkdir /mnt/a; : > /mnt/point
+    mount -t tmpfs two /mnt/a
+    mkdir /mnt/a/b; echo content > /mnt/a/b/file
+    mount --bind /mnt/a/b/file /mnt/point
+    umount /mnt/a
+  `,
+};
+
+for (const [shape, script] of Object.entries(SHAPES)) {
+  Deno.test(`a program with ${shape} survives`, async () => {
+    await using scope = new Scope();
+    await survives(scope, await startIn(scope, script, "mem_files"));
+  });
+}
+
+for (
+  const name of [
+    "files_regular",
+    "threads",
+    "tree_sessions",
+    "directories",
+    "mounts_nested",
+  ]
+) {
+  Deno.test(`${name} survives in a mount namespace`, async () => {
+    await using scope = new Scope();
+    await survives(scope, await startIn(scope, "", name));
+  });
+}
