@@ -112,15 +112,11 @@ export class MountTree<M extends Node = Mount> {
    * path leads to a mount that is not over the root.
    */
   coversOf(mount: M): M[] {
-    const covers: M[] = [];
-    let left: MountTree<M> = this;
-    for (;;) {
-      const found = left.lookup(mount.point);
-      if (found === undefined || found.id === mount.id) return covers;
-      if (found === this.root) throw new Error("it is over the root");
-      covers.push(found);
-      left = new MountTree(left.mounts.filter(({ id }) => id !== found.id));
-    }
+    const found = this.lookup(mount.point);
+    if (found === undefined || found.id === mount.id) return [];
+    if (found === this.root) throw new Error("it is over the root");
+    const left = this.mounts.filter(({ id }) => id !== found.id);
+    return [found, ...new MountTree(left).coversOf(mount)];
   }
 
   /** Whether no path leads to a mount: something is over it. */
