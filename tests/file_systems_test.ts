@@ -190,6 +190,40 @@ Deno.test("a file system that somebody else has frozen stays so", async () => {
   assertEquals(program.exists(), true);
 });
 
+Deno.test("a program that waits in the kernel and cannot be stopped fails a dump after --timeout, and goes on", async () => {
+  await using scope = new Scope();
+  const program = await startOn(scope, "ext4");
+  const m = `${program.work}/m`;
+  // a second process of the tree writes to the frozen file system, the first one sleeps
+  const writing = await scope.startCommand(program.work, "/bin/bash", [
+    "-c",
+    "exec </dev/null >/dev/null 2>&1; until [ -e go ]; do sleep 0.01; done; " +
+    "(echo more > m/file; echo done > result) & wait",
+  ]);
+  assertEquals((await scope.bash(`fsfreeze --freeze ${m}`)).code, 0);
+  try {
+    Deno.writeTextFileSync(`${program.work}/go`, "");
+    const [, writer] = await until("it waits in the kernel", () => {
+      const tree = writing.tree();
+      const state = (pid: number) =>
+        /^State:\t(.)/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))?.[1];
+      return tree.length === 2 && state(tree[1]) === "D" ? tree : undefined;
+    });
+    const answer = await scope.ckpt(
+      ...dumpArguments(writing, scope.path("images")),
+      ...["--timeout", "1"],
+    );
+    assertEquals(answer.code, EXIT.interrupted, answer.stderr);
+    assertMatch(
+      answer.stderr,
+      new RegExp(`task ${writer}: .*\n? +-> .*--timeout gives it more time`),
+    );
+  } finally {
+    await scope.bash(`fsfreeze --unfreeze ${m}`);
+  }
+  assertMatch(await writing.verify(), /^done\n/);
+});
+
 for (const type of ["ext4", "btrfs", "tmpfs"]) {
   Deno.test(`a file of ${type} that another task writes to fails a dump with --watch-fs`, async () => {
     await using scope = new Scope();

@@ -23,6 +23,17 @@ patience test -s "$work/result"
 cat "$work/result"
 `;
 
+/** Nothing but the directory of the test can be written, and there is no home and no temporary directory. */
+const READ_ONLY = `
+mount -t tmpfs life "$3" || exit 5
+while read -r _ _ _ _ target _; do
+  [ "$target" = "$3" ] || [ "$target" = /proc ] || mount -o remount,bind,ro "$target" 2>/dev/null
+done </proc/self/mountinfo
+if : 2>/dev/null >"\${TMPDIR:-/tmp}/ckpt-can-write"; then echo "not read-only"; exit 4; fi
+unset HOME TMPDIR
+cd /
+${LIFE}`;
+
 const NAMESPACES: Record<string, string[]> = {
   "pid, mount, host name, IPC, network and cgroup namespaces": [
     "--pid",
@@ -46,26 +57,36 @@ const NAMESPACES: Record<string, string[]> = {
   ],
 };
 
+function lives(where: string, options: string[], script: string, name: string) {
+  Deno.test(`${where}, ${name} survives a dump and a restore`, async () => {
+    await using scope = new Scope();
+    const answer = await scope.run("unshare", [
+      ...options,
+      "--kill-child",
+      "bash",
+      "-c",
+      script,
+      await compile("launch"),
+      await compile(name),
+      CKPT,
+      scope.path("life"),
+    ]);
+    assertEquals(
+      { code: answer.code, stdout: answer.stdout.trim() },
+      { code: 0, stdout: "ok" },
+      answer.stderr,
+    );
+  });
+}
+
 for (const [namespaces, options] of Object.entries(NAMESPACES)) {
   for (const name of ["identity", "mem_files", "threads", "posix_timers"]) {
-    Deno.test(`inside ${namespaces}, ${name} survives a dump and a restore`, async () => {
-      await using scope = new Scope();
-      const answer = await scope.run("unshare", [
-        ...options,
-        "--kill-child",
-        "bash",
-        "-c",
-        LIFE,
-        await compile("launch"),
-        await compile(name),
-        CKPT,
-        scope.path("life"),
-      ]);
-      assertEquals(
-        { code: answer.code, stdout: answer.stdout.trim() },
-        { code: 0, stdout: "ok" },
-        answer.stderr,
-      );
-    });
+    lives(`inside ${namespaces}`, options, LIFE, name);
   }
 }
+lives(
+  "where nothing can be written but the images",
+  ["--pid", "--fork", "--mount", "--mount-proc"],
+  READ_ONLY,
+  "threads",
+);

@@ -1,6 +1,6 @@
 /** The memory of another task, through /proc/PID/mem (proc_pid_mem(5)). */
 import { CkptError, EXIT } from "../error.ts";
-import { describeErrno, EACCES, EPERM, ESRCH } from "./errno.ts";
+import { describeErrno, EACCES, EPERM, EROFS, ESRCH } from "./errno.ts";
 import { close, O, open, pread, pwrite, SyscallError } from "./syscall.ts";
 
 /** Reads and writes regardless of the pages' protection. */
@@ -17,14 +17,17 @@ export class TaskMemory implements Disposable {
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       const denied = error.errno === EACCES || error.errno === EPERM;
+      const readOnly = error.errno === EROFS;
       throw new CkptError(
-        denied ? EXIT.permission : EXIT.gone,
+        denied ? EXIT.permission : readOnly ? EXIT.failed : EXIT.gone,
         `opening the memory of task ${pid}`,
         [{
-          object: `task ${pid}`,
+          object: readOnly ? `/proc/${tid}/mem` : `task ${pid}`,
           why: describeErrno(error.errno),
           remedy: denied
             ? "run ckpt as root, with the capability CAP_SYS_PTRACE"
+            : readOnly
+            ? "run ckpt where /proc can be written: mount -o remount,rw /proc"
             : undefined,
         }],
         { cause: error },
