@@ -17,8 +17,13 @@ survives("tree_stopped", "stopped processes and what their parents were told");
 survives("tree_leader_dead", "processes whose first thread has ended");
 survives("tree_waits", "parents that wait for their children");
 survives("tree_clone_parent", "siblings by CLONE_PARENT and exit signals");
-for (const kind of ["files", "fs", "io", "sysvsem", "sighand"]) {
+for (const kind of ["files", "fs", "io", "sysvsem", "sighand", "vm"]) {
   survives("tree_clone", "processes that share a resource", { args: [kind] });
+}
+for (const kind of ["files", "fs", "sighand", "vm"]) {
+  survives("tree_clone", "siblings that share what their parent has not", {
+    args: [kind, "siblings"],
+  });
 }
 survives("tree_vm", "a child by CLONE_VM");
 survives("tree_of_threads", "children of a thread that is not the first");

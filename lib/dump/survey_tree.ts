@@ -11,6 +11,11 @@ import {
   type ProcessTree,
   type TreeMember,
 } from "../task/process_tree.ts";
+import {
+  SHARED_KINDS,
+  SHARED_WORDS,
+  type SharedKind,
+} from "../task/births/sharing.ts";
 import { waitsInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
@@ -90,7 +95,7 @@ export interface TreeSighting {
   /** A process that waits in vfork(2), with the child it waits for. */
   readonly vforks: ReadonlyMap<number, number>;
   /** What the root shares with its parent, which is not of the tree. */
-  readonly sharedOutside: readonly Kind[];
+  readonly sharedOutside: readonly SharedKind[];
   /** Who else has the pipes of the tree open. */
   readonly outsideHolders: OutsideHolders;
   /** Where their paths lead. */
@@ -314,9 +319,9 @@ function vforksAmong(
   }));
 }
 
-function sharedBetween(pid: number, other: number): Kind[] {
+function sharedBetween(pid: number, other: number): SharedKind[] {
   if (other === 0) return [];
-  return KINDS.filter((kind) => {
+  return SHARED_KINDS.filter((kind) => {
     try {
       return syscall("kcmp", BigInt(pid), BigInt(other), KCMP[kind]) === 0n;
     } catch (error) {
@@ -389,10 +394,9 @@ export function judgeTree(
         copies,
       ),
       ...sharedWithOutside(root, seen.sharedOutside),
-      ...sharedAmongTree(seen),
       ...controllingProblems(seen.processes, masters),
       ...seen.segments.reasons,
-      ...birthProblems(members),
+      ...birthProblems(members, seen.objects),
       ...[...seen.vforks].map(([pid, child]) => ({
         object: `task ${pid}`,
         why: `it waits in vfork(2) until task ${child} executes a program ` +
@@ -432,51 +436,16 @@ const BY_NUMBER: Readonly<Record<string, string>> = {
 
 function sharedWithOutside(
   { pid, stat }: TreeMember,
-  shared: readonly Kind[],
+  shared: readonly SharedKind[],
 ): Reason[] {
   if (shared.length === 0) return [];
   return [{
     object: `task ${pid}`,
     why: `it shares its ${
-      shared.map((kind) => WORDS[kind]).join(", ")
+      shared.map((kind) => SHARED_WORDS[kind]).join(", ")
     } with its parent ${stat.ppid}, which is not part of what is dumped`,
     remedy: `dump the parent: ckpt dump -t ${stat.ppid}`,
   }];
-}
-
-/** What has a number of its own in the images. */
-const KINDS = ["vm", "files", "fs", "sighand"] as const;
-type Kind = typeof KINDS[number];
-
-const WORDS = {
-  vm: "memory",
-  files: "descriptors",
-  fs: "directories and umask",
-  sighand: "signal actions",
-} as const;
-
-/** What is shared has to be shared with the parent: it comes by clone(2). */
-function sharedAmongTree({ tree, objects }: TreeSighting): Reason[] {
-  const reasons: Reason[] = [];
-  const parents = new Map(
-    tree.members.map(({ pid, stat }) => [pid, stat.ppid]),
-  );
-  for (const kind of KINDS) {
-    const first = new Map<number, number>();
-    for (const [pid, numbers] of objects) {
-      const number = numbers[kind];
-      const other = first.get(number);
-      if (other === undefined) first.set(number, pid);
-      else if (objects.get(parents.get(pid)!)?.[kind] !== number) {
-        reasons.push({
-          object: `task ${pid}`,
-          why: `it shares its ${WORDS[kind]} with task ${other}, which is ` +
-            "not its parent; that is not supported",
-        });
-      }
-    }
-  }
-  return reasons;
 }
 
 function refuseOwnTree(root: number): never {

@@ -2,6 +2,13 @@
 import type { Reason } from "../error.ts";
 import { planBirths, type Step } from "../task/births.ts";
 import { asInPlan } from "../task/births/outside.ts";
+import {
+  bearingSiblings,
+  lostSharing,
+  SHARED_WORDS,
+  type Sharer,
+} from "../task/births/sharing.ts";
+import { bornFrom } from "../task/births/step.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { inheritsMemory } from "../mm/inherit.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
@@ -19,11 +26,14 @@ export function planBirthsOf(images: TreeImages): Births {
     images.processes.map((process) => [process.pid, process]),
   );
   const inPlan = asInPlan(root);
+  const sharers = images.processes.map(sharerOf);
+  const siblings = bearingSiblings(sharers);
   const plan = planBirths(
     images.tree.map((entry) => {
       const { pid, ppid } = entry;
       const process = living.get(pid);
-      const parent = living.get(ppid);
+      const sibling = siblings.get(pid);
+      const bearer = living.get(sibling ?? ppid);
       return {
         pid,
         ppid,
@@ -33,9 +43,10 @@ export function planBirthsOf(images: TreeImages): Births {
           : process.stopSignal === 0
           ? "alive"
           : "stopped",
-        inheritsMemory: process !== undefined && parent !== undefined &&
-          (process.ids.vm_id === parent.ids.vm_id ||
-            inheritsMemory(parent.mm, process.mm)),
+        inheritsMemory: process !== undefined && bearer !== undefined &&
+          (process.ids.vm_id === bearer.ids.vm_id ||
+            sibling === undefined && inheritsMemory(bearer.mm, process.mm)),
+        sibling,
       };
     }),
     {
@@ -54,7 +65,7 @@ export function planBirthsOf(images: TreeImages): Births {
   return {
     ...plan.births,
     reasons: [
-      ...sharingThatIsLost(living, steps),
+      ...sharingThatIsLost(living, sharers, steps),
       ...childrenOfEndedLeaders(living, steps),
     ],
   };
@@ -90,43 +101,39 @@ function childrenOfEndedLeaders(
   );
 }
 
+const SIGCHLD = 17;
+
+function sharerOf({ pid, tree, ids, extension }: TaskImages): Sharer {
+  return {
+    pid,
+    ppid: tree.ppid,
+    exitSignal: extension.exit_signal ?? SIGCHLD,
+    objects: {
+      vm: ids.vm_id,
+      sighand: ids.sighand_id,
+      files: ids.files_id,
+      fs: ids.fs_id,
+    },
+  };
+}
+
 /**
  * What processes share they get at their fork: where it is another one who
  * forks a process, for its session, they would have it apart.
  */
 function sharingThatIsLost(
   living: ReadonlyMap<number, TaskImages>,
+  sharers: readonly Sharer[],
   steps: readonly Step[],
 ): Reason[] {
-  const reasons: Reason[] = [];
-  const forkedBy = new Map(
-    steps.flatMap((step) =>
-      step.kind === "fork" ? [[step.child, step.by] as const] : []
-    ),
-  );
-  for (
-    const [field, what] of [
-      ["vm_id", "memory"],
-      ["sighand_id", "signal actions"],
-      ["files_id", "descriptors"],
-      ["fs_id", "directories and umask"],
-    ] as const
-  ) {
-    const first = new Map<number, number>();
-    for (const { pid, ids } of living.values()) {
-      const number = ids[field];
-      if (living.get(forkedBy.get(pid) ?? 0)?.ids[field] === number) continue;
-      const other = first.get(number);
-      if (other === undefined) first.set(number, pid);
-      else {
-        reasons.push({
-          object: `process ${pid}`,
-          why: `it shares its ${what} with process ${other}, but cannot be ` +
-            "born from one that has them; that is not supported yet",
-        });
-      }
-    }
-  }
+  const forkedBy = bornFrom(steps);
+  const reasons = lostSharing(sharers, forkedBy).map((
+    { pid, other, kind },
+  ): Reason => ({
+    object: `process ${pid}`,
+    why: `it shares its ${SHARED_WORDS[kind]} with process ${other}, but ` +
+      "cannot be born from one that has them; that is not supported yet",
+  }));
   for (
     const [field, what] of [
       ["shares_io_context", "I/O context"],

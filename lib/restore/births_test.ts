@@ -219,7 +219,7 @@ Deno.test("what is shared is shared along births only", async () => {
     image.ids.vm_id = number;
     image.ids.files_id = number;
   };
-  // A chain of three, and two brothers without their parent.
+  // A chain of three, two brothers without their parent, and two cousins.
   const chain = [
     root(),
     child(11, {}, shared(2)),
@@ -227,10 +227,17 @@ Deno.test("what is shared is shared along births only", async () => {
   ];
   assertEquals((await plan(chain)).reasons, []);
   const brothers = [root(), child(11, {}, shared(9)), child(12, {}, shared(9))];
-  const { reasons } = await plan(brothers);
+  assertEquals((await plan(brothers)).reasons, []);
+  const cousins = [
+    root(),
+    child(11),
+    child(12, {}, shared(9)),
+    child(13, { ppid: 11 }, shared(9)),
+  ];
+  const { reasons } = await plan(cousins);
   assertEquals(reasons.map(({ object }) => object), [
-    "process 12",
-    "process 12",
+    "process 13",
+    "process 13",
   ]);
 });
 

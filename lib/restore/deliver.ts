@@ -225,6 +225,7 @@ function controlSession(
 const CLONE_VM = 0x100;
 const CLONE_SIGHAND = 0x800;
 const CLONE_SYSVSEM = 0x40000;
+const CLONE_PARENT = 0x8000;
 const CLONE_IO = 0x8000_0000;
 const CLONE_FS = 0x200;
 const CLONE_FILES = 0x400;
@@ -237,21 +238,24 @@ function writeFork(
   step: Extract<Step, { kind: "fork" }>,
   { living, zombies }: Delivery,
 ): void {
-  const { by, child } = step;
-  const parent = living.get(by);
+  const { by, child, asSibling = false } = step;
+  const bearer = living.get(by);
   const process = living.get(child);
   const extension = process?.extension ?? zombies.get(child)?.extension;
   const helper = step.role === "helper";
-  let flags = 0;
-  if (process !== undefined && parent !== undefined) {
-    if (process.ids.files_id === parent.ids.files_id) flags |= CLONE_FILES;
-    if (process.ids.fs_id === parent.ids.fs_id) flags |= CLONE_FS;
-    if (process.ids.vm_id === parent.ids.vm_id) {
+  let flags = asSibling ? CLONE_PARENT : 0;
+  if (process !== undefined && bearer !== undefined) {
+    if (process.ids.files_id === bearer.ids.files_id) flags |= CLONE_FILES;
+    if (process.ids.fs_id === bearer.ids.fs_id) flags |= CLONE_FS;
+    if (process.ids.vm_id === bearer.ids.vm_id) {
       flags |= CLONE_VM;
-      if (process.ids.sighand_id === parent.ids.sighand_id) {
+      if (process.ids.sighand_id === bearer.ids.sighand_id) {
         flags |= CLONE_SIGHAND;
       }
     }
+  }
+  // These are shared with the parent, or not at all.
+  if (process !== undefined && bearer !== undefined && !asSibling) {
     if (process.extension.shares_semaphore_undo) flags |= CLONE_SYSVSEM;
     if (process.extension.shares_io_context) {
       // Only what is there can be shared.
@@ -269,7 +273,8 @@ function writeFork(
       program,
       child,
       flags,
-      extension?.exit_signal ?? SIGCHLD,
+      // A sibling has that of who forks it (clone3(2)).
+      asSibling ? 0 : extension?.exit_signal ?? SIGCHLD,
       `starting task ${child}`,
     );
   }

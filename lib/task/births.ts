@@ -43,7 +43,7 @@ export interface Births {
    * dying parents and stopped processes is to be set when all are done.
    */
   readonly steps: readonly Step[];
-  /** Processes forked by their own parent when its memory is rebuilt. */
+  /** Processes forked when the memory of who forks them is rebuilt. */
   readonly inheriting: ReadonlySet<number>;
 }
 
@@ -151,20 +151,36 @@ class BirthPlanner {
         .flatMap((parents) => [...parents.values()].flat()),
     );
     for (const process of family.processes) {
-      const { pid, ppid, sid } = process;
+      const { pid, sid } = process;
       if (process === family.root || adopted.has(pid)) continue;
-      const parent = family.parent(process);
+      const parent = this.#bearer(process, adopted);
       const heir = process.inheritsMemory && process.state !== "dead";
       if (heir) this.inheriting.add(pid);
       // A leader may not mind where it is born; what costs least, then.
       const bornIn = leadsSession(process) ? sessions.bornIn.get(pid) : sid;
       const early = leadsSession(parent)
-        ? bornIn !== ppid && (bornIn !== undefined || !heir)
+        ? bornIn !== parent.pid && (bornIn !== undefined || !heir)
         : !heir;
-      const brood = this.#broodOf(ppid);
+      const brood = this.#broodOf(parent.pid);
       if (heir) (early ? brood.heirsBeforeSetsid : brood.heirs).push(pid);
       else (early ? brood.beforeSetsid : brood.afterSetsid).push(pid);
     }
+  }
+
+  /** The parent of a process, or the sibling that it wishes to be born from. */
+  #bearer(process: TreeProcess, adopted: ReadonlySet<number>): TreeProcess {
+    const sibling = this.family.find(process.sibling ?? 0);
+    const parent = this.family.parent(process);
+    if (
+      sibling === undefined || sibling.state === "dead" ||
+      adopted.has(sibling.pid)
+    ) return parent;
+    const birthSession = (of: TreeProcess) =>
+      leadsSession(of) ? this.sessions.bornIn.get(of.pid) : of.sid;
+    const wanted = birthSession(process);
+    return wanted === undefined || wanted === birthSession(sibling)
+      ? sibling
+      : parent;
   }
 
   /** All births and sessions. */
@@ -257,8 +273,16 @@ class BirthPlanner {
 
   #fork(by: number, children: readonly number[]): void {
     for (const child of children) {
-      const role = this.family.find(child) === undefined ? "helper" : "process";
-      this.steps.push({ kind: "fork", by, child, role });
+      const process = this.family.find(child);
+      const role = process === undefined ? "helper" : "process";
+      const asSibling = process !== undefined && process.sibling === by;
+      this.steps.push({
+        kind: "fork",
+        by,
+        child,
+        role,
+        ...asSibling && { asSibling },
+      });
       this.#born.add(child);
       this.#newborn.push(child);
     }

@@ -105,6 +105,46 @@ Deno.test("a leader that does not mind where it is born comes before setsid", ()
   ]);
 });
 
+Deno.test("a child is born from a sibling that it shares with, where that is in its session", () => {
+  assertEquals(
+    births(
+      "10 0 10 10",
+      "11 10 10 10",
+      "12 10 10 10 of 11",
+      "13 10 13 13",
+      "15 10 10 10 of 13",
+      "16 10 16 16 of 12",
+    ),
+    [
+      "10: fork 13",
+      "10: setsid",
+      "10: fork 11",
+      "10: fork 15",
+      "13: setsid",
+      "11: fork sibling 12",
+      "12: fork sibling 16",
+      "16: setsid",
+    ],
+  );
+});
+
+Deno.test("a sibling that uses its memory is born when that is there", () => {
+  assertEquals(
+    showSteps(
+      proven(readTree("10 0 10 10", "11 10 10 10", "12 10 10 10 heir of 11"))
+        .steps,
+    ),
+    [
+      "10: setsid",
+      "10: fork 11",
+      "11: memory",
+      "11: fork sibling 12",
+      "10: memory",
+      "12: memory",
+    ],
+  );
+});
+
 Deno.test("a helper takes the place of a session leader that is gone", () => {
   assertEquals(births("10 0 10 10", "11 10 40 40", "12 10 40 40"), [
     "10: fork helper 40",

@@ -1,15 +1,17 @@
 /*
- * Resources that processes share by a flag of clone(2): tree_clone WORK_DIRECTORY KIND, one of files, fs, sighand,
- * sysvsem, io. Four processes: the root, one that shares with it, one that shares with that one, one that does not
- * share. Compared by kcmp and by what the resource is for.
+ * Resources that processes share by a flag of clone(2): tree_clone WORK_DIRECTORY KIND [siblings], one of files, fs,
+ * sighand, vm, sysvsem, io. Four processes: the root, one that shares with it, one that shares with that one, one that
+ * does not share. With `siblings` a child of the root has the resource in the root's stead, and the two that share it
+ * are its siblings, by CLONE_PARENT. Compared by kcmp and by what the resource is for.
  */
 #include "tree.h"
 #include <sys/sem.h>
 #include <sys/stat.h>
 
-enum { FILES = 2, FS = 3, SIGHAND = 4, IO = 5, SYSVSEM = 6 };
+enum { VM = 1, FILES = 2, FS = 3, SIGHAND = 4, IO = 5, SYSVSEM = 6 };
 static int kcmp_type;
 static unsigned long flag;
+static bool siblings;
 
 /** Made by the root once `go` exists: what a list of undoings has in it, the kernel tells nobody. */
 static int semaphores(void) {
@@ -35,6 +37,7 @@ static void act(void) {
     MUST(chdir("/proc"));
     umask(0123);
   }
+  if (kcmp_type == VM) handled_by = 1;
   if (kcmp_type == SIGHAND) signal(SIGUSR1, on_signal);
   if (kcmp_type == SYSVSEM) MUST(semop(semaphores(), &(struct sembuf){0, 3, SEM_UNDO}, 1));
   if (kcmp_type == IO) MUST(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 3));
@@ -46,6 +49,7 @@ static bool acted(void) {
   switch (kcmp_type) {
     case FILES: return fcntl(700, F_GETFD) >= 0;
     case FS: return getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/proc");
+    case VM: return handled_by == 1;
     case SIGHAND: return !sigaction(SIGUSR1, NULL, &action) && action.sa_handler == on_signal;
     case SYSVSEM: return semctl(semaphores(), 0, GETVAL) == 3;
     default: return syscall(SYS_ioprio_get, 1, 0) == (2 << 13 | 3);
@@ -62,9 +66,13 @@ static int third(void *unused) {
   for (;;) check_sleep_ms(1000);
   return 0;
 }
+/** What the two that share are made with. */
+static unsigned long sharing(void) {
+  return flag | SIGCHLD | (shares_memory ? CLONE_VM : 0) | (siblings ? CLONE_PARENT : 0);
+}
 static int second(void *unused) {
   (void)unused;
-  tree_clone(third, flag | SIGCHLD | (shares_memory ? CLONE_VM : 0), NULL);
+  tree_clone(third, sharing(), NULL);
   char name[] = "settled-second", text[16];
   tree_await("third");
   check_write_file(name, text, (size_t)snprintf(text, sizeof(text), "%d\n", getpid()));
@@ -73,6 +81,27 @@ static int second(void *unused) {
   check_write_file("report-acted", "ok\n", 3);
   for (;;) check_sleep_ms(1000);
   return 0;
+}
+
+static void await_act(void) {
+  double end = check_seconds() + 10;
+  while (!tree_exists("report-", "acted") && check_seconds() < end) check_sleep_ms(1);
+}
+
+/** Has the resource in the root's stead. */
+static pid_t fork_holder(void) {
+  pid_t holder = tree_fork("holder");
+  if (holder == 0) {
+    tree_clone(second, sharing(), NULL);
+    tree_await("second");
+    tree_settled();
+    await_act();
+    CHECK("what the sibling did is seen", acted());
+    tree_leave_report();
+    for (;;) check_sleep_ms(1000);
+  }
+  tree_await("holder");
+  return holder;
 }
 
 int main(int argc, char **argv) {
@@ -84,11 +113,13 @@ int main(int argc, char **argv) {
   } kinds[] = {{"files", FILES, CLONE_FILES},
                {"fs", FS, CLONE_FS},
                {"sighand", SIGHAND, CLONE_SIGHAND},
+               {"vm", VM, CLONE_VM},
                {"io", IO, CLONE_IO},
                {"sysvsem", SYSVSEM, CLONE_SYSVSEM}};
-  for (size_t i = 0; argc == 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+  for (size_t i = 0; argc >= 3 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
     if (!strcmp(argv[2], kinds[i].name)) kcmp_type = kinds[i].type, flag = kinds[i].flag;
-  if (!flag) return dprintf(2, "usage: tree_clone WORK_DIRECTORY files|fs|sighand|io|sysvsem\n"), 2;
+  if (!flag) return dprintf(2, "usage: tree_clone WORK_DIRECTORY files|fs|sighand|vm|io|sysvsem [siblings]\n"), 2;
+  siblings = argc > 3;
   shares_memory = kcmp_type == SIGHAND;
   MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
   /* there is an io context to share only once someone has a priority */
@@ -99,8 +130,7 @@ int main(int argc, char **argv) {
     MUST(stat(".", &before));
     tree_settled();
     tree_await("second");
-    double end = check_seconds() + 10;
-    while (!tree_exists("report-", "acted") && check_seconds() < end) check_sleep_ms(1);
+    await_act();
     /* semaphores are everybody's; only the undoing is shared */
     if (kcmp_type != SYSVSEM) CHECK("the act of another is seen", !acted());
     CHECK_EQ("stat", 0, stat(".", &after));
@@ -108,9 +138,10 @@ int main(int argc, char **argv) {
     tree_report(0);
   }
   tree_await("apart");
-  pid_t child = tree_clone(second, flag | SIGCHLD | (shares_memory ? CLONE_VM : 0), NULL);
-  pid_t sharer = pid_of("second"), further = pid_of("third"), self = getpid();
-  MUST(child == sharer && same(self, sharer) && same(self, further) && same(sharer, further) && !same(self, apart) ? 0 : -1);
+  pid_t holder = siblings ? fork_holder() : getpid();
+  if (!siblings) tree_clone(second, sharing(), NULL);
+  pid_t sharer = pid_of("second"), further = pid_of("third");
+  MUST(same(holder, sharer) && same(holder, further) && same(sharer, further) && !same(holder, apart) ? 0 : -1);
   check_ready();
   int set = -1;
   if (kcmp_type == SYSVSEM) {
@@ -118,13 +149,17 @@ int main(int argc, char **argv) {
     CHECK("semget", (set = semget(IPC_PRIVATE, 1, 0600)) >= 0);
     check_write_file("report-semaphores", text, (size_t)snprintf(text, sizeof(text), "%d\n", set));
   }
-  CHECK("shared with the child", same(self, sharer));
-  CHECK("shared with its child", same(self, further));
+  CHECK("shared with the one", same(holder, sharer));
+  CHECK("shared with the one it made", same(holder, further));
   CHECK("shared by the two", same(sharer, further));
-  CHECK("not shared with the other child", !same(self, apart));
-  double end = check_seconds() + 10;
-  while (!tree_exists("report-", "acted") && check_seconds() < end) check_sleep_ms(1);
-  CHECK("what the child did is seen", acted());
+  CHECK("not shared with the other child", !same(holder, apart));
+  await_act();
+  CHECK("what another did is seen", acted() == !siblings);
+  if (siblings) {
+    CHECK("not shared with the root", !same(holder, getpid()));
+    tree_collect("holder");
+    tree_end(holder);
+  }
   tree_collect("apart");
   tree_wait(apart, W_EXITCODE(0, 0));
   tree_end(sharer), tree_end(further);

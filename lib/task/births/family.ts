@@ -15,6 +15,8 @@ export interface TreeProcess {
    * copy-on-write.
    */
   readonly inheritsMemory: boolean;
+  /** Wishes to be born from this child of its parent, for what they share. */
+  readonly sibling?: number;
 }
 
 /** Session or group of the outside. */

@@ -4,7 +4,8 @@
  * Each step is done by the agent in the process `by`, one step after the other.
  *
  * A process is forked with exactly the pid `child` (clone3(2) with set_tid); it
- * begins in the session and group of `by`, as its child.
+ * begins in the session and group of `by`, as its child, or as another child of
+ * its parent.
  */
 export type Step =
   /** A helper has no exit signal: its parent must not hear of it. */
@@ -13,6 +14,8 @@ export type Step =
     readonly by: number;
     readonly child: number;
     readonly role: "process" | "helper";
+    /** CLONE_PARENT. */
+    readonly asSibling?: true;
   }
   | { readonly kind: "setsid"; readonly by: number }
   /** Its own group when `group` is its own pid. */
@@ -30,3 +33,12 @@ export type Step =
   | { readonly kind: "reap"; readonly by: number; readonly child: number }
   /** A process of the image becomes a zombie. */
   | { readonly kind: "die"; readonly by: number };
+
+/** Who is forked by whom. */
+export function bornFrom(steps: readonly Step[]): ReadonlyMap<number, number> {
+  return new Map(
+    steps.flatMap((step) =>
+      step.kind === "fork" ? [[step.child, step.by] as const] : []
+    ),
+  );
+}

@@ -26,9 +26,10 @@ export function perform(
       case "fork": {
         const { child, role } = step;
         const process = image.get(child);
-        kernel.fork(by, child);
+        kernel.fork(by, child, step.asSibling);
         demand((role === "process") === (process !== undefined), `${child}`);
-        const inherits = process !== undefined && process.ppid === by &&
+        const inherits = process !== undefined &&
+          (process.ppid === by || process.sibling === by) &&
           remembering.has(by) && process.inheritsMemory &&
           process.state !== "dead";
         demand(inherits || !settled.has(by), `${child} copies memory in vain`);

@@ -119,6 +119,12 @@ function treeOf(kernel: KernelModel, random: () => number): TreeProcess[] {
   while (ready.length > 0) {
     const at = Math.floor(random() * ready.length);
     const [{ pid, parent, sid, pgid, dead }] = ready.splice(at, 1);
+    const siblings = dead || random() < 0.7
+      ? []
+      : tree.filter((before) =>
+        before.ppid === parent && before.state !== "dead"
+      );
+    const sibling = siblings[Math.floor(random() * siblings.length)]?.pid;
     tree.push({
       pid,
       ppid: parent,
@@ -126,6 +132,7 @@ function treeOf(kernel: KernelModel, random: () => number): TreeProcess[] {
       pgid,
       state: dead ? "dead" : random() < 0.2 ? "stopped" : "alive",
       inheritsMemory: random() < 0.5,
+      ...sibling !== undefined && { sibling },
     });
     ready.push(...kernel.children(pid));
   }

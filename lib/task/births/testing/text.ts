@@ -4,7 +4,7 @@ import type { Step } from "../step.ts";
 
 /**
  * @param lines "pid ppid sid pgid", then maybe "dead", "stopped", "heir" (wishes
- * to inherit memory)
+ * to inherit memory), "of 11" (wishes to be born from this sibling)
  */
 export function readTree(...lines: string[]): TreeProcess[] {
   return lines.map((line) => {
@@ -20,6 +20,8 @@ export function readTree(...lines: string[]): TreeProcess[] {
         ? "stopped"
         : "alive",
       inheritsMemory: words.includes("heir"),
+      ...words.includes("of") &&
+        { sibling: Number(words[words.indexOf("of") + 1]) },
     };
   });
 }
@@ -29,9 +31,9 @@ export function showSteps(steps: readonly Step[]): string[] {
   return steps.map((step) => {
     switch (step.kind) {
       case "fork":
-        return step.role === "helper"
-          ? `${step.by}: fork helper ${step.child}`
-          : `${step.by}: fork ${step.child}`;
+        return `${step.by}: fork ${step.role === "helper" ? "helper " : ""}${
+          step.asSibling ? "sibling " : ""
+        }${step.child}`;
       case "setpgid":
         return `${step.by}: setpgid ${step.group}`;
       case "subreaper":
