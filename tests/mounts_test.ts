@@ -1,6 +1,13 @@
 /** Trees in mount namespaces of their own: dumped and restored, the mounts are as they were. */
 import { assertEquals } from "@std/assert";
-import { compile, dump, type Program, restore, Scope } from "./harness.ts";
+import {
+  compile,
+  dump,
+  LONG,
+  type Program,
+  restore,
+  Scope,
+} from "./harness.ts";
 import { mountsOf } from "./mounts.ts";
 import { difference } from "./observe.ts";
 
@@ -166,3 +173,32 @@ for (
     await survives(scope, await startIn(scope, "", name));
   });
 }
+
+const SEEDS = LONG ? 1000 : 50;
+const FIRST = Number(Deno.env.get("CKPT_FIRST_SEED") ?? 1);
+
+Deno.test(`${SEEDS} random histories of mounts survive`, async () => {
+  const failures: string[] = [];
+  for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
+    await using scope = new Scope();
+    try {
+      const steps = 10 + seed * 17 % 60;
+      const program = await startIn(
+        scope,
+        "",
+        "mounts_random",
+        `${seed}`,
+        `${steps}`,
+      );
+      const pids = program.tree();
+      const mounts = mountsOf(pids);
+      await dump(scope, program, scope.path("images"));
+      await restore(scope, program, scope.path("images"));
+      assertEquals(mountsOf(pids), mounts);
+      assertEquals(await program.verify(), "ok");
+    } catch (error) {
+      failures.push(`seed ${seed}: ${error}`);
+    }
+  }
+  assertEquals(failures, []);
+});
