@@ -112,6 +112,7 @@ Deno.test("a number that was closed or given away is told; CRIU gets another of 
   const file = ids.get(moved)!;
   assertEquals(extensions, [{
     id: ids.get(watching)!,
+    busy_polling: undefined,
     watched: [{ index: 0, number: 5, file }, { index: 1, number: 9, file }],
   }]);
   assertEquals([...features], []);
@@ -128,6 +129,7 @@ Deno.test("a file that the first process does not have is one that CRIU could no
   ]);
   assertEquals(extensions, [{
     id: ids.get(watching)!,
+    busy_polling: undefined,
     watched: [{ index: 0, number: 5, file: ids.get(own)! }],
   }]);
   assertEquals([...features], ["ckpt:watched"]);

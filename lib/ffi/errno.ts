@@ -41,6 +41,7 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
   71: ["EPROTO", "protocol error"],
   75: ["EOVERFLOW", "value too large"],
   87: ["EUSERS", "too many users"],
+  92: ["ENOPROTOOPT", "no such option of this protocol"],
   95: ["EOPNOTSUPP", "operation not supported"],
   105: ["ENOBUFS", "no buffer space"],
   110: ["ETIMEDOUT", "timed out"],

@@ -154,16 +154,6 @@ ready()
 
 const REFUSED: readonly [what: string, script: string, why: RegExp][] = [
   [
-    "a netlink socket",
-    "a = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
-    /^a netlink socket is not/,
-  ],
-  [
-    "a raw socket",
-    "a = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
-    /^a raw socket is not/,
-  ],
-  [
     "the name of an eventfd",
     `a = libc.eventfd(0, 0)
 os.open("/proc/self/fd/%d" % a, 0o10000000)

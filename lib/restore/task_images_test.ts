@@ -219,15 +219,15 @@ Deno.test("descriptors of kinds that are not restored are refused by kind", asyn
   assertEquals(
     await refused((image) => {
       image.fdinfo.push(
-        { id: 8, flags: 0, type: fd_types.NS, fd: 7 },
-        { id: 9, flags: 0, type: fd_types.BPFMAP, fd: 8 },
+        { id: 8, flags: 0, type: fd_types.EXT, fd: 7 },
+        { id: 9, flags: 0, type: fd_types.UND, fd: 8 },
       );
     }),
     [
-      ["descriptor 7 of process 4242", "its kind NS is not supported yet"],
+      ["descriptor 7 of process 4242", "its kind EXT is not supported yet"],
       [
         "descriptor 8 of process 4242",
-        "its kind BPFMAP is not supported yet",
+        "its kind UND is not supported yet",
       ],
     ],
   );
