@@ -17,6 +17,7 @@ import {
   type task_core_entry,
   type task_kobj_ids_entry,
   type tty_info_entry,
+  TtyType,
   type vma_entry,
 } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
@@ -58,6 +59,7 @@ import type { MountWriter } from "./mounts.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
 import type { SharedObjects, TreeSurvey, Zombie } from "./survey_tree.ts";
+import type { ReadTerminals } from "./terminals.ts";
 
 /** ckpt itself has the first number of each kind, as in CRIU's images. */
 const DUMPER_IDS: task_kobj_ids_entry = {
@@ -105,6 +107,8 @@ export interface Described {
   sockets: SocketQueues;
   unread: UnreadInet | undefined;
   connections: ReadConnections;
+  /** Undefined: the tree has none of its own. */
+  terminals: ReadTerminals | undefined;
   /** The name of this dump, by which its network lock is found. */
   runId: string;
   /** Whether connections are left out, to be closed after the restore. */
@@ -196,6 +200,11 @@ export function writeImages(
   writeGhosts(writer, files, features);
   if (terminals.size > 0) {
     writer.write("tty-info", undefined, [...terminals.values()]);
+    writeTerminals(writer, described.terminals, features);
+    // A slave whose master is closed.
+    if ([...terminals.values()].some(({ type }) => type === TtyType.UNKNOWN)) {
+      features.add("ckpt:terminals");
+    }
   }
   writeLocks(writer, described);
   writePipes(writer, described, features);
@@ -316,6 +325,18 @@ function descriptionsOf({ processes, flight }: Described): Description[] {
     ),
     ...flight.descriptions,
   ];
+}
+
+function writeTerminals(
+  writer: ImageWriter,
+  terminals: ReadTerminals | undefined,
+  features: Set<Feature>,
+): void {
+  if (terminals === undefined) return;
+  const { data, extensions, beyondCriu } = terminals;
+  if (data.length > 0) writer.write("tty-data", undefined, data);
+  writer.write("ckpt-terminals", undefined, extensions);
+  if (beyondCriu) features.add("ckpt:terminals");
 }
 
 function writeSockets(

@@ -1,6 +1,6 @@
 /** What a process has open, as entries of files.img and fdinfo-N.img. */
 import { DELETED_MARK } from "../proc/maps.ts";
-import { deviceNumbers, type FileStatus, O, stat } from "../ffi/syscall.ts";
+import { deviceNumbers, type FileStatus, O } from "../ffi/syscall.ts";
 import {
   type Description,
   type Descriptor,
@@ -11,7 +11,7 @@ import { dumpBpfMap } from "../files/bpf_map.ts";
 import { KINDS } from "../files/kinds.ts";
 import { dumpMemfd } from "../files/memfd.ts";
 import { dumpNamespace } from "../files/namespaces.ts";
-import { dumpTerminal, slavePath } from "../files/terminal.ts";
+import { dumpDeadSlave, dumpTerminal, slaveIndex } from "../files/terminal.ts";
 import { TreeSockets } from "../files/sockets.ts";
 import {
   fd_types,
@@ -256,10 +256,11 @@ function addDescription(
           fown: owner,
         },
       }));
+    case "dead pty":
     case "pty":
     case "terminal": {
       const reached = table.addNamed({
-        path: link,
+        path: kind === "dead pty" ? link.replace(DELETED, "") : link,
         flags,
         pos: 0n,
         owner: NO_OWNER,
@@ -267,16 +268,16 @@ function addDescription(
         mountId,
       });
       const { terminal } = description;
-      const info = terminal === undefined
-        ? describeTerminal(status, survey)
-        : dumpTerminal(terminal, status, stat(slavePath(terminal.index)));
+      const info = terminal !== undefined
+        ? dumpTerminal(terminal, status)
+        : kind === "dead pty"
+        ? dumpDeadSlave(slaveIndex(status.rdev)!, status)
+        : describeTerminal(status, survey);
       const infos = [info];
       // That it was open once is told by its entry.
       if (terminal?.end === "master" && terminal.master.isHungUp) {
-        const { index } = terminal;
-        const slave = stat(slavePath(index));
         const end = { ...terminal, end: "slave", isExclusive: false } as const;
-        infos.push(dumpTerminal(end, slave, slave));
+        infos.push(dumpTerminal(end, terminal.master.slave.status));
       }
       for (const info of infos) {
         if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
@@ -296,6 +297,8 @@ function addDescription(
   }
 }
 
+/** What /proc writes behind the path of a slave whose master is closed. */
+const DELETED = / \(deleted\)$/;
 const FIRST_PTY_SLAVE_MAJOR = 136;
 const LAST_PTY_SLAVE_MAJOR = 143;
 const MINORS_OF_MAJOR = 256;

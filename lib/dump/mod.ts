@@ -30,8 +30,8 @@ import {
   hasConnections,
   type ReadConnections,
 } from "../files/tcp_connection.ts";
+import { seenMasters } from "../files/terminals.ts";
 import { statusAt } from "../ghost/calls.ts";
-import { unreadTerminals } from "../files/terminals.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
@@ -95,6 +95,7 @@ import {
   type TreeSighting,
   type TreeSurvey,
 } from "./survey_tree.ts";
+import type { DumpedTerminals, ReadTerminals } from "./terminals.ts";
 import { withRemedyForVanished } from "./vanished.ts";
 
 const CLOCK_MONOTONIC = 1;
@@ -163,6 +164,7 @@ async function dumpOnce(
   if (
     options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
   ) connections.prepare();
+  using terminals = await prepareTerminals(running?.seen.processes ?? []);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
@@ -192,6 +194,7 @@ async function dumpOnce(
     writer,
     links,
     connections,
+    terminals,
     counters,
     report,
     guards,
@@ -211,7 +214,7 @@ async function dumpOnce(
       : `${countOf(still)} stay stopped while memory is copied`,
   );
   const unread = [
-    ...unreadTerminals(still.seen.processes),
+    ...still.terminals?.reasons ?? [],
     ...unreadMessages(still.tables),
   ];
   if (unread.length > 0) {
@@ -277,6 +280,7 @@ async function dumpOnce(
     sockets: still.flight.queues,
     unread: still.unread,
     connections: still.connections,
+    terminals: still.terminals,
     runId: connections.runId,
     tcpClose: options.tcpClose ?? false,
     clocks: still.clocks,
@@ -404,6 +408,15 @@ async function prepareGuards(
   return await FileSystemGuards.prepare(options, running, report);
 }
 
+/** Undefined: the tree has no master of a pseudo terminal. */
+async function prepareTerminals(
+  processes: readonly Sighting[],
+): Promise<DumpedTerminals | undefined> {
+  if (seenMasters(processes).length === 0) return undefined;
+  const { DumpedTerminals } = await import("./terminals.ts");
+  return new DumpedTerminals(processes);
+}
+
 /** Times of the steps of a dump, in milliseconds. */
 class Stopwatch {
   readonly #start = performance.now();
@@ -442,6 +455,7 @@ class Still implements Disposable {
   contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
   unread: UnreadInet | undefined;
+  terminals: ReadTerminals | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
@@ -535,6 +549,7 @@ async function whileStopped(
   writer: ImageWriter,
   links: DumpLinks,
   connections: DumpedConnections,
+  terminals: DumpedTerminals | undefined,
   counters: PageCounters,
   report: Report,
   guards: FileSystemGuards | undefined,
@@ -565,6 +580,12 @@ async function whileStopped(
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);
+    if (terminals !== undefined) {
+      still.terminals = terminals.read(seen.processes);
+    } else {
+      using late = await prepareTerminals(seen.processes);
+      still.terminals = late?.read(seen.processes);
+    }
     still.files = await saveLostFiles(
       seen.files,
       options,

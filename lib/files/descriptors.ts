@@ -68,7 +68,6 @@ import { readOwner } from "./owner.ts";
 import { lookAtQueue, mayBeQueue, type Queue, queueProblem } from "./queue.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
 import {
-  isHostMaster,
   isPty,
   lookAtTerminal,
   type MasterState,
@@ -76,7 +75,6 @@ import {
   slavePath,
   type Terminal,
 } from "./terminal.ts";
-import { isControlledByOwn } from "./terminals.ts";
 import {
   isSocket,
   lookAtSocket,
@@ -94,6 +92,8 @@ export interface Description {
     | "terminal"
     /** An end of a pseudo terminal of the tree: `terminal` tells of it. */
     | "pty"
+    /** A slave whose master is closed. */
+    | "dead pty"
     | "pipe"
     /** A pipe that leads outside: the outside gives another at restore. */
     | "external pipe"
@@ -577,7 +577,7 @@ function classifyDevice(
   const { info, status } = descriptor;
   if (isTerminal(status)) {
     return classifyPty(pid, descriptor, tree) ??
-      classifyTerminal(status, options, tree);
+      classifyTerminal(status, options);
   }
   const why = deviceProblem(status);
   if (why === undefined) return { kind: "device" };
@@ -758,26 +758,43 @@ function classifyPty(
 ): Verdict | undefined {
   if (terminal === undefined) return undefined;
   const { end, index, isExclusive } = terminal;
-  if (index === undefined) {
-    return {
-      why: "it is a terminal whose master is closed, which is not " +
-        "supported",
+  if (terminal.isDead) {
+    return end === "slave" ? { kind: "dead pty" } : {
+      why: "it is /dev/tty of a terminal whose master is closed, which is " +
+        "not supported",
     };
   }
+  if (index === undefined) return undefined;
   const master = masters.get(index);
-  if (end === "master" && !isHostMaster(link)) {
+  if (master === undefined) return undefined;
+  const { slave } = master;
+  if (end === "master") {
+    if (terminal.master!.slave.status.dev !== slave.status.dev) {
+      return {
+        why: `it is terminal ${index} of one file system of terminals, and ` +
+          "the tree has another of this number, which is not supported",
+      };
+    }
+    if (slave.path !== slavePath(link, index)) {
+      return {
+        why: `its slave is ${slave.path}, not ${slavePath(link, index)}, ` +
+          "which is not supported",
+      };
+    }
+  } else if (end === "slave") {
+    if (status.dev !== slave.status.dev || link !== slave.path) {
+      return undefined;
+    }
+  } else if (master.session === 0) {
     return {
-      why: "it is a terminal of another file system than /dev/pts, " +
-        "which is not supported",
+      why: `it is /dev/tty, opened when that was ${slave.path}, which ` +
+        "controls no session any more; that is not supported",
     };
   }
-  if (
-    master === undefined || end === "slave" && link !== slavePath(index)
-  ) return undefined;
   const holder = outside.holder(
     end === "master"
       ? { link, status, description: { pid, fd } }
-      : { link, status },
+      : { link: slave.path, status: slave.status },
   );
   if (holder !== undefined) {
     return {
@@ -800,7 +817,6 @@ const OWN_TERMINAL = { major: 5, minor: 0 };
 function classifyTerminal(
   status: FileStatus,
   options: DescriptorOptions,
-  { masters }: TreeDescriptions,
 ): Verdict {
   if (options.external.includes(terminalKey(status))) {
     return { kind: "terminal" };
@@ -809,19 +825,9 @@ function classifyTerminal(
     const numbers = deviceNumbers(status.rdev);
     return numbers.major === major && numbers.minor === minor;
   };
-  if (
-    is(OWN_TERMINAL) &&
-    isControlledByOwn(options.controllingTerminal, masters)
-  ) {
-    return {
-      why:
-        "it is /dev/tty of a terminal that the program makes itself, which " +
-        "is not supported yet",
-    };
-  }
   const controlling = is(OWN_TERMINAL) ||
     is(deviceNumbers(BigInt(options.controllingTerminal)));
-  if (!controlling && options.shellJob) {
+  if (!controlling) {
     return {
       why: "it is another terminal than the one that controls the program, " +
         "which is not supported yet",

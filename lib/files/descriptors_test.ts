@@ -510,7 +510,7 @@ Deno.test("a terminal is saved as the outside's, when it is the program's own or
         kinds: descriptors.slice(3).map(({ description }) => description.kind),
       };
     };
-    assertEquals(told({}), {
+    assertEquals(told({ controllingTerminal: rdev }), {
       why: ["it is a terminal that belongs to the outside"],
       neededOptions: ["--shell-job"],
       kinds: [],
@@ -520,7 +520,7 @@ Deno.test("a terminal is saved as the outside's, when it is the program's own or
       neededOptions: [],
       kinds: ["terminal"],
     });
-    assertEquals(told({ shellJob: true, controllingTerminal: rdev + 1 }), {
+    assertEquals(told({ controllingTerminal: rdev + 1 }), {
       why: [
         "it is another terminal than the one that controls the program, " +
         "which is not supported yet",

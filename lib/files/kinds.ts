@@ -139,6 +139,11 @@ const OF_OTHER_MODULES = {
     type: fd_types.TTY,
     state: "see [Terminals](limits.md#terminals)",
   },
+  "dead pty": {
+    name: "a pseudo terminal whose master is closed",
+    type: fd_types.TTY,
+    state: "flags, number",
+  },
 } as const satisfies Record<string, Kind>;
 
 const REFUSED = {

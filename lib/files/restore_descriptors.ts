@@ -114,6 +114,8 @@ export interface FileImages extends PipeImages {
   readonly locks?: readonly file_lock_entry[];
   /** Whether a process exists that is not of the tree. */
   readonly exists?: (pid: number) => boolean;
+  /** Processes that alone can open a file, by its id: /dev/tty. */
+  readonly openers?: ReadonlyMap<number, number>;
 }
 
 /** Descriptors the agents were given, by the id of the file they stand for. */
@@ -217,6 +219,7 @@ class TreePlan {
       })),
     ]);
     this.#groupUnixSockets(tables);
+    for (const [id, pid] of images.openers ?? []) this.#makers.set(id, pid);
     for (const id of this.#held) {
       if (given.get(id)?.reopen === false) continue;
       const key = this.#groupOf(id);
@@ -278,7 +281,7 @@ class TreePlan {
 
   /** The process that has to make it; undefined: the first that holds it. */
   maker(id: number): number | undefined {
-    return this.#makers.get(this.#unixGroups.get(id) ?? -1);
+    return this.#makers.get(this.#unixGroups.get(id) ?? id);
   }
 
   /** What a process has to make, though it may not hold it. */

@@ -6,12 +6,7 @@ import type { Reason } from "../error.ts";
 import type { FileStatus } from "../ffi/syscall.ts";
 import type { DescriptorPlace } from "./description_index.ts";
 import type { PipeIdentity } from "./outside_holders.ts";
-import {
-  isHostMaster,
-  type MasterState,
-  type SeenTerminal,
-  slavePath,
-} from "./terminal.ts";
+import type { MasterState, SeenTerminal } from "./terminal.ts";
 
 /** A descriptor as far as terminals go. */
 interface SeenEnd {
@@ -32,36 +27,62 @@ export interface TerminalUser {
   readonly descriptors: readonly SeenEnd[];
 }
 
-/** Masters in the tree, by the numbers of their terminals. */
-export function mastersAmong(
-  processes: readonly Pick<TerminalUser, "descriptors">[],
-): ReadonlyMap<number, MasterState> {
-  const masters = new Map<number, MasterState>();
-  for (const { descriptors } of processes) {
-    for (const { terminal, link } of descriptors) {
-      if (terminal?.master === undefined || !isHostMaster(link)) continue;
-      masters.set(terminal.index!, terminal.master);
+/** A master in the tree, and where it is open. */
+export interface SeenMaster {
+  readonly index: number;
+  readonly state: MasterState;
+  readonly place: DescriptorPlace;
+  /** Whether a slave is open in the tree, or was once. */
+  readonly hadSlave: boolean;
+}
+
+/** Each once; of two with one number, the other is refused. */
+export function seenMasters(
+  processes: readonly Omit<TerminalUser, "stat">[],
+): SeenMaster[] {
+  const masters = new Map<number, SeenMaster>();
+  const slaves = new Set<number>();
+  for (const { pid, tid = pid, descriptors } of processes) {
+    for (const { fd, terminal } of descriptors) {
+      const { index, end, master: state } = terminal ?? {};
+      if (index === undefined) continue;
+      if (state === undefined) {
+        if (end === "slave") slaves.add(index);
+        continue;
+      }
+      if (masters.has(index)) continue;
+      const place = { pid: tid, fd };
+      masters.set(index, { index, state, place, hadSlave: state.isHungUp });
     }
   }
-  return masters;
+  return [...masters.values()].map((master) => ({
+    ...master,
+    hadSlave: master.hadSlave || slaves.has(master.index),
+  }));
+}
+
+/** What masters tell, by the numbers of their terminals. */
+export function mastersAmong(
+  processes: readonly Omit<TerminalUser, "stat">[],
+): ReadonlyMap<number, MasterState> {
+  return new Map(
+    seenMasters(processes).map(({ index, state }) => [index, state]),
+  );
 }
 
 /** What the outside may have of them: masters, and slaves by their paths. */
 export function terminalsAmong(
   processes: readonly TerminalUser[],
 ): PipeIdentity[] {
-  const masters = mastersAmong(processes);
-  if (masters.size === 0) return [];
   return processes.flatMap(({ pid, tid = pid, descriptors }) =>
-    descriptors.flatMap(({ fd, link, status, terminal, sameAs }) =>
-      terminal === undefined || sameAs !== undefined
-        ? []
-        : terminal.end === "master"
-        ? [{ link, status, description: { pid: tid, fd } }]
-        : masters.has(terminal.index ?? -1)
-        ? [{ link, status }]
-        : []
-    )
+    descriptors.flatMap(({ fd, link, status, terminal, sameAs }) => {
+      if (terminal?.master === undefined || sameAs !== undefined) return [];
+      const { slave } = terminal.master;
+      return [
+        { link, status, description: { pid: tid, fd } },
+        { link: slave.path, status: slave.status },
+      ];
+    })
   );
 }
 
@@ -75,48 +96,52 @@ function controlled(ttyNr: number): number | undefined {
   return major >= SLAVE_MAJOR && major < SLAVE_MAJOR + 8 ? index : undefined;
 }
 
-/** Whether the terminal that controls a process is one of the tree. */
-export function isControlledByOwn(
-  ttyNr: number,
-  masters: ReadonlyMap<number, MasterState>,
-): boolean {
-  return masters.has(controlled(ttyNr) ?? -1);
-}
-
 /** Controlling terminals that cannot be given to those who have them. */
 export function controllingProblems(
-  processes: readonly TerminalUser[],
+  processes: readonly Pick<TerminalUser, "pid">[],
   masters: ReadonlyMap<number, MasterState>,
 ): Reason[] {
   const living = new Set(processes.map(({ pid }) => pid));
-  const bySession = new Map<number, number>();
-  const reasons: Reason[] = [];
-  for (const [index, { session }] of masters) {
-    if (session === 0) continue;
-    bySession.set(session, index);
-    if (living.has(session)) continue;
-    reasons.push({
-      object: `the terminal ${slavePath(index)}`,
+  return [...masters.values()].flatMap(({ session, slave }) =>
+    session === 0 || living.has(session) ? [] : [{
+      object: `the terminal ${slave.path}`,
       why: `it controls session ${session}, whose leader is not part of what ` +
         "is dumped",
-    });
-  }
-  for (const { pid, stat: { session, ttyNr } } of processes) {
-    const index = bySession.get(session);
-    if (index === undefined || controlled(ttyNr) === index) continue;
-    reasons.push({
-      object: `task ${pid}`,
-      why: `it has no controlling terminal, but its session has ${
-        slavePath(index)
-      }; that is not supported yet`,
-    });
-  }
-  return reasons;
+    }]
+  );
 }
 
-/** Bytes in terminals of the tree that nobody has read yet. */
+/**
+ * Processes that do not have the terminal that controls their session, as they
+ * were there before it, or gave it up; by its number.
+ */
+export function withoutTheirTerminal(
+  processes: readonly Pick<TerminalUser, "pid" | "stat">[],
+  masters: ReadonlyMap<number, MasterState>,
+): ReadonlyMap<number, readonly number[]> {
+  return new Map(
+    [...masters].map(([index, { session }]) => [
+      index,
+      session === 0
+        ? []
+        : processes.flatMap(({ pid, stat }) =>
+          stat.session === session && controlled(stat.ttyNr) !== index
+            ? [pid]
+            : []
+        ),
+    ]),
+  );
+}
+
+/**
+ * Bytes in terminals of the tree that nobody has read yet, where ckpt cannot
+ * look into them.
+ *
+ * @param why it cannot
+ */
 export function unreadTerminals(
   processes: readonly TerminalUser[],
+  why: string,
 ): Reason[] {
   const masters = mastersAmong(processes);
   return processes.flatMap(({ pid, descriptors }) =>
@@ -127,7 +152,7 @@ export function unreadTerminals(
         : [{
           object: `descriptor ${fd} (${link}) of task ${pid}`,
           why: `it is a terminal with ${terminal.unread} bytes that nobody ` +
-            "has read yet, which is not supported",
+            `has read yet, which ckpt cannot look up in the kernel: ${why}`,
           remedy: "dump again when the program has read them",
         }]
     )

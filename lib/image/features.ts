@@ -20,6 +20,7 @@ export const FEATURES = {
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:queues": "POSIX message queues",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
+  "ckpt:terminals": "lines, stopped output and the like of terminals",
   "ckpt:watches": "watched files without a name, or whole file systems",
   "ckpt:lost-events": "that events of watched files were lost",
   "ckpt:host-peers": "mounts that are peers of mounts outside",

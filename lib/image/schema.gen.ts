@@ -350,6 +350,11 @@ export interface ckpt_inherited_entry {
   ranges: ckpt_range_entry[];
 }
 
+export interface ckpt_line_entry {
+  length: number;
+  ended_by_eof?: boolean | undefined;
+}
+
 export interface ckpt_membership_entry {
   family: number;
   group: Uint8Array;
@@ -467,6 +472,19 @@ export interface ckpt_task_entry {
   ended_leader?: ckpt_ended_leader_entry | undefined;
   continue_unreported?: boolean | undefined;
   parent_thread?: number | undefined;
+}
+
+export interface ckpt_terminal_entry {
+  index: number;
+  lines: ckpt_line_entry[];
+  quotes_next?: boolean | undefined;
+  typed?: Uint8Array | undefined;
+  echoes?: Uint8Array | undefined;
+  packet_status?: number | undefined;
+  output_stopped?: number | undefined;
+  input_stopped?: number | undefined;
+  mode?: number | undefined;
+  without: number[];
 }
 
 export interface ckpt_thread_entry {
@@ -1598,6 +1616,7 @@ export interface Messages {
   ckpt_filesystem_mark_entry: ckpt_filesystem_mark_entry;
   ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_line_entry: ckpt_line_entry;
   ckpt_membership_entry: ckpt_membership_entry;
   ckpt_message_entry: ckpt_message_entry;
   ckpt_mount_entry: ckpt_mount_entry;
@@ -1611,6 +1630,7 @@ export interface Messages {
   ckpt_socket_option: ckpt_socket_option;
   ckpt_target_entry: ckpt_target_entry;
   ckpt_task_entry: ckpt_task_entry;
+  ckpt_terminal_entry: ckpt_terminal_entry;
   ckpt_thread_entry: ckpt_thread_entry;
   ckpt_watched_entry: ckpt_watched_entry;
   ckpt_watches_entry: ckpt_watches_entry;
@@ -1772,6 +1792,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_line_entry: "1!uint32 length,2?bool ended_by_eof",
   ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
   ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path",
@@ -1785,6 +1806,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",
+  ckpt_terminal_entry: "1!uint32 index,2*@ckpt_line_entry lines,3?bool quotes_next,4?bytes typed,5?bytes echoes,6?uint32 packet_status,7?uint32 output_stopped,8?uint32 input_stopped,9?uint32 mode,10*uint32 without",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",
   ckpt_watches_entry: "1!uint32 id,2*@ckpt_target_entry targets,3*@ckpt_filesystem_mark_entry filesystems,4?uint32 lost_events",

@@ -37,7 +37,7 @@ import { deliver, forkHelper, reapHelper } from "./deliver.ts";
 import { finishThreads, stopAndContinue } from "./finish_threads.ts";
 import type { Given } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
-import { setForeground } from "../files/terminal.ts";
+import { giveUpControl, setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
 import { enterMounts } from "./mount_services.ts";
@@ -92,7 +92,7 @@ export async function buildTree(
       images.files,
       report,
     );
-    using terminals = Terminals.make(images.terminals);
+    using terminals = await Terminals.make(images.terminals);
     using memfds = await Memfds.make(
       images,
       new PageCounters(),
@@ -148,7 +148,7 @@ export async function buildTree(
     report.log(3, `started the agent as task ${rootImages.pid}`);
     await builder.beBorn(terminals.bySession);
     memfds.seal();
-    builder.setForegrounds();
+    builder.shareTerminals();
     const filler = await connections.filler(report);
     builder.openDescriptors((pid, made) => connections.make(pid, made, filler));
     terminals.settle();
@@ -216,6 +216,7 @@ function descriptorPrograms(
       sockets: images.sockets,
       locks: images.locks,
       exists: taskExists,
+      openers: images.terminals.own,
     },
     new Map(
       [...given.byFile].map(([id, { fd, reopen }]) => [
@@ -364,9 +365,9 @@ class TreeBuilder implements Disposable {
   /**
    * Carries out the plan of births: every process exists, with its memory.
    *
-   * @param terminals numbers of those that control sessions
+   * @param terminals paths of those that control sessions
    */
-  async beBorn(terminals: ReadonlyMap<number, number>): Promise<void> {
+  async beBorn(terminals: ReadonlyMap<number, string>): Promise<void> {
     const { steps } = this.plan.births;
     const begin = new Program();
     moveServices(begin, this.numbers);
@@ -466,7 +467,7 @@ class TreeBuilder implements Disposable {
     });
   }
 
-  #end(helpers: readonly AgentProcess[]): void {
+  #end(helpers: readonly AgentProcess[], parent = this.#root): void {
     if (helpers.length === 0) return;
     const program = new Program();
     for (const helper of helpers) {
@@ -474,26 +475,64 @@ class TreeBuilder implements Disposable {
       this.#agents.delete(helper.pid);
       reapHelper(program, helper.pid);
     }
-    this.#run(this.#root, program);
+    this.#run(parent, program);
   }
 
   get #root(): AgentProcess {
     return this.#agents.get(this.images.tree[0].pid)!;
   }
 
-  /** Which groups of their sessions terminals belong to. */
-  setForegrounds(): void {
-    for (const { index, master: { sid, pgrp } } of this.images.terminals) {
+  /** Who has the terminals that control sessions, and who is in front. */
+  shareTerminals(): void {
+    for (const { path, master, extension } of this.images.terminals.all) {
+      const { sid, pgrp } = master;
+      for (const pid of extension?.without ?? []) {
+        const program = new Program();
+        giveUpControl(program, path);
+        this.#run(this.#agents.get(pid)!, program);
+      }
       const leader = this.#byPid.get(sid)?.tree;
-      // The group may be gone, and the terminal stays with it.
+      if (leader === undefined || leader.pgid === pgrp || pgrp === 0) continue;
+      const agent = this.#agents.get(sid)!;
       const exists = this.images.tree.some((process) =>
         process.pgid === pgrp && process.sid === sid
       );
-      if (leader === undefined || leader.pgid === pgrp || !exists) continue;
-      const program = new Program();
-      setForeground(program, index, pgrp);
-      this.#run(this.#agents.get(sid)!, program);
+      if (exists) this.#bringToFront(agent, path, pgrp);
+      else this.#bringGoneGroupToFront(agent, path, pgrp);
     }
+  }
+
+  #bringToFront(agent: AgentProcess, path: string, group: number): void {
+    const program = new Program();
+    setForeground(program, path, group);
+    this.#run(agent, program);
+  }
+
+  /** A helper is the group for a moment; then that is gone as it was. */
+  #bringGoneGroupToFront(
+    agent: AgentProcess,
+    path: string,
+    group: number,
+  ): void {
+    if (taskExists(group)) {
+      this.report.log(
+        2,
+        `the group ${group} in the foreground of ${path} is gone, and ` +
+          "another task has its number now: the group of the session's " +
+          "leader is in the foreground instead",
+      );
+      return;
+    }
+    const born = new Program();
+    forkHelper(born, group);
+    const [pid] = this.#run(agent, born, 1);
+    const helper = agent.adopt(pid);
+    this.#agents.set(pid, helper);
+    const lead = new Program();
+    lead.call("setpgid", [0, 0], `making process group ${group}`);
+    this.#run(helper, lead);
+    this.#bringToFront(agent, path, group);
+    this.#end([helper], agent);
   }
 
   /** Every open file once, then all that share it take it from there. */

@@ -14,8 +14,8 @@ export interface Delivery {
   readonly agents: Map<number, AgentProcess>;
   readonly living: ReadonlyMap<number, TaskImages>;
   readonly zombies: ReadonlyMap<number, ZombieImage>;
-  /** Numbers of the terminals that control sessions, by these. */
-  readonly terminals: ReadonlyMap<number, number>;
+  /** Paths of the terminals that control sessions, by these. */
+  readonly terminals: ReadonlyMap<number, string>;
   /**
    * The program that rebuilds the memory of a process; undefined for one that
    * uses its parent's.
@@ -217,8 +217,8 @@ function controlSession(
   session: number,
   { terminals, living }: Delivery,
 ): void {
-  const index = terminals.get(session);
-  if (index !== undefined && living.has(session)) takeControl(program, index);
+  const path = terminals.get(session);
+  if (path !== undefined && living.has(session)) takeControl(program, path);
 }
 
 /** Flags of clone(2). */

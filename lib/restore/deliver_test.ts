@@ -392,7 +392,7 @@ Deno.test("a process dies as it did, by its exit status or its signal", async ()
 
 /** Agents that carry out the steps in truth; all end with the scope. */
 class RealDelivery implements Delivery, Disposable {
-  readonly terminals = new Map<number, number>();
+  readonly terminals = new Map<number, string>();
   readonly agents = new Map<number, AgentProcess>();
   readonly living = new Map<number, TaskImages>();
   readonly zombies: ReadonlyMap<number, ZombieImage>;

@@ -11,7 +11,7 @@ import {
   type tty_info_entry,
 } from "../image/schema.gen.ts";
 import type { RestoreOptions } from "./options.ts";
-import { infosOf } from "../files/terminal.ts";
+import { filesOfTerminals } from "../files/terminal.ts";
 import type { TreeImages } from "./task_images.ts";
 
 export interface Given {
@@ -29,7 +29,7 @@ export function chooseGiven(
   const reasons: Reason[] = [];
   const used = new Set<number>();
   const terminals = images.set.read("tty-info", undefined) ?? [];
-  const own = infosOf(images.terminals);
+  const own = filesOfTerminals(images.files.values(), images.terminals);
   const { external } = readPipeImages(images.set);
   for (const id of images.open) {
     const file = images.files.get(id)!;
@@ -43,7 +43,7 @@ export function chooseGiven(
           reopen: isOtherEnd(file, inherited.fd),
         });
       }
-    } else if (file.tty !== undefined && !own.has(file.tty.tty_info_id)) {
+    } else if (file.tty !== undefined && !own.has(id)) {
       const own = options.shellJob ? ownTerminal(file.tty!.flags) : undefined;
       if (own === undefined) {
         reasons.push({

@@ -33,7 +33,7 @@ import {
   unsupportedSockets,
 } from "../files/socket_images.ts";
 import { RESTORED_TYPES } from "../files/kinds.ts";
-import { type TerminalImage, terminalsOf } from "../files/terminal.ts";
+import { type TerminalImages, terminalsOf } from "../files/terminal.ts";
 import { unsupportedLocks } from "../files/file_locks.ts";
 import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
 import { readSegments, type SegmentImage } from "./segment_images.ts";
@@ -90,7 +90,7 @@ export interface TreeImages {
   readonly sockets: SocketImages;
   readonly locks: readonly file_lock_entry[];
   /** Those whose master is open. */
-  readonly terminals: readonly TerminalImage[];
+  readonly terminals: TerminalImages;
   /** System V segments by their ids. */
   readonly segments: ReadonlyMap<bigint, SegmentImage>;
   /** Files whose path does not lead to them, by their ids. */
@@ -127,7 +127,6 @@ const SIGSTOP = 19;
 
 /** Images whose presence means state that is not restored yet. */
 const UNSUPPORTED_IMAGES = [
-  ["tty-data", "terminals with bytes that nobody has read"],
   ["cgroup", "cgroups of the program's own"],
   ["apparmor", "AppArmor profiles"],
 ] as const;
@@ -243,10 +242,11 @@ export function readTreeImages(set: ImageSet): TreeImages {
     ...common,
     sockets,
     locks,
-    terminals: terminalsOf(
-      files.values(),
-      set.read("tty-info", undefined) ?? [],
-    ),
+    terminals: terminalsOf(files, {
+      infos: set.read("tty-info", undefined) ?? [],
+      data: set.read("tty-data", undefined) ?? [],
+      extensions: set.read("ckpt-terminals", undefined) ?? [],
+    }),
     remaps,
     endedTasks: readEndedTasks(set),
     tree,

@@ -4,39 +4,33 @@
  * their paths.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import {
-  addressOf,
-  close,
-  O,
-  open,
-  syscall,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { close, O, open, stat, syscall, SyscallError } from "../ffi/syscall.ts";
 import { holderOfPath } from "../files/outside_holders.ts";
 import {
+  type DeadSlave,
+  int,
   IOCTL,
-  slavePath,
-  structure,
+  number,
+  request,
   type TerminalImage,
+  type TerminalImages,
   termiosBytes,
 } from "../files/terminal.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import type { termios_entry, winsize_entry } from "../image/schema.gen.ts";
 
-const PTMX = "/dev/ptmx";
 const F_SETFL = 4n;
 /** Flags of a master that open(2) does not get. */
 const SETTABLE = O.APPEND | O.NONBLOCK;
+/** Flags that a slave can be opened with anew. */
+const OPENABLE = O.ACCMODE | O.APPEND | O.NONBLOCK;
 
 /** Numbers that somebody on this host has. */
-export function takenTerminals(terminals: readonly TerminalImage[]): Reason[] {
-  return terminals.flatMap(({ index }) =>
-    exists(slavePath(index)) ? [takenBy(index)] : []
-  );
+export function takenTerminals({ all }: TerminalImages): Reason[] {
+  return all.flatMap(({ path }) => exists(path) ? [takenBy(path)] : []);
 }
 
-function takenBy(index: number): Reason {
-  const path = slavePath(index);
+function takenBy(path: string): Reason {
   const holder = holderOfPath(path);
   return {
     object: `the terminal ${path}`,
@@ -66,17 +60,21 @@ interface Made {
 }
 
 export class Terminals implements Disposable {
-  /** The masters, by the ids of their files. */
+  /** The masters, and slaves without one, by the ids of their files. */
   readonly byFile = new Map<number, MadeFile>();
   readonly #made: Made[] = [];
+  readonly #dead: number[] = [];
 
   private constructor() {}
 
   /** @throws CkptError naming the terminal */
-  static make(terminals: readonly TerminalImage[]): Terminals {
+  static async make({ all, dead }: TerminalImages): Promise<Terminals> {
     const made = new Terminals();
     try {
-      if (terminals.length > 0) made.#make(terminals);
+      const closed = Map.groupBy(dead, ({ path }) => path);
+      for (const [path, slaves] of closed) made.#makeDead(path, slaves);
+      const files = Map.groupBy(all, ({ masterPath }) => masterPath);
+      for (const [path, images] of files) await made.#make(path, images);
       return made;
     } catch (error) {
       made[Symbol.dispose]();
@@ -84,44 +82,77 @@ export class Terminals implements Disposable {
     }
   }
 
-  #make(terminals: readonly TerminalImage[]): void {
+  /** All slaves of one; a terminal keeps its number as long as one is open. */
+  #makeDead(path: string, slaves: readonly DeadSlave[]): void {
+    const directory = path.slice(0, path.lastIndexOf("/"));
+    attempt(path, () => {
+      const others: number[] = [];
+      try {
+        const last = () => numberOf(others[others.length - 1]);
+        do others.push(openMaster(`${directory}/ptmx`)); while (
+          last() < slaves[0].index
+        );
+        // Where the number is taken, another will do: nobody can ask for it.
+        const made = `${directory}/${last()}`;
+        request(others[others.length - 1], IOCTL.TIOCSPTLCK, int(0));
+        for (const { file } of slaves) {
+          const fd = open(made, file.tty!.flags & OPENABLE | O.NOCTTY);
+          this.#dead.push(fd);
+          this.byFile.set(file.id, { fd, reopen: false });
+        }
+      } finally {
+        for (const fd of others) close(fd);
+      }
+    });
+  }
+
+  async #make(
+    path: string,
+    terminals: readonly TerminalImage[],
+  ): Promise<void> {
     const wanted = new Map(terminals.map((image) => [image.index, image]));
     const highest = Math.max(...wanted.keys());
     const others: number[] = [];
+    const made: Made[] = [];
     try {
       // The kernel gives the lowest number that is free.
       for (let last = -1; wanted.size > 0 && last < highest;) {
-        const fd = attempt(PTMX, () => open(PTMX, O.RDWR | O.NOCTTY));
+        const fd = attempt(path, () => openMaster(path));
         last = numberOf(fd);
         const image = wanted.get(last);
         if (image === undefined) others.push(fd);
         else {
           wanted.delete(last);
-          this.#made.push({ image, fd, slave: undefined });
+          made.push({ image, fd, slave: undefined });
         }
       }
     } finally {
+      this.#made.push(...made);
       for (const fd of others) close(fd);
     }
     if (wanted.size > 0) {
       throw new CkptError(
         EXIT.failed,
         "making terminals",
-        [...wanted.keys()].map(takenBy),
+        [...wanted.values()].map(({ path }) => takenBy(path)),
       );
     }
-    for (const made of this.#made) {
-      const { image, fd } = made;
+    const filled = made.some(({ image }) => hasContents(image));
+    const contents = filled
+      ? await import("./terminal_contents.ts")
+      : undefined;
+    for (const one of made) {
+      const { image, fd } = one;
       this.byFile.set(image.masterFile.id, { fd, reopen: false });
-      attempt(slavePath(image.index), () => prepare(made));
+      attempt(image.path, () => prepare(one, contents));
     }
   }
 
-  /** Who controls which: the number of the terminal by the session. */
-  get bySession(): ReadonlyMap<number, number> {
+  /** Who controls which: the path of the terminal by the session. */
+  get bySession(): ReadonlyMap<number, string> {
     return new Map(
-      this.#made.flatMap(({ image: { index, master } }) =>
-        master.sid === 0 ? [] : [[master.sid, index]]
+      this.#made.flatMap(({ image: { path, master } }) =>
+        master.sid === 0 ? [] : [[master.sid, path]]
       ),
     );
   }
@@ -129,8 +160,8 @@ export class Terminals implements Disposable {
   /** What would hinder opening them; when all who had them open have again. */
   settle(): void {
     for (const made of this.#made) {
-      const { image: { index, master, slave }, fd } = made;
-      attempt(slavePath(index), () => {
+      const { image: { path, master, slave }, fd } = made;
+      attempt(path, () => {
         if (slave?.exclusive) request(made.slave!, IOCTL.TIOCEXCL);
         if (master.exclusive) request(fd, IOCTL.TIOCEXCL);
         const { termios_locked: locked } = master;
@@ -149,30 +180,59 @@ export class Terminals implements Disposable {
       if (slave !== undefined) close(slave);
       close(fd);
     }
+    for (const fd of this.#dead.splice(0)) close(fd);
     this.byFile.clear();
   }
 }
 
-function prepare(made: Made): void {
-  const { image: { index, master, slave, masterFile }, fd } = made;
+/** Whether something was under way in it. */
+function hasContents(
+  { toSlave, toMaster, extension }: TerminalImage,
+): boolean {
+  const { lines = [], quotes_next, typed, echoes } = extension ?? {};
+  const { packet_status, output_stopped, input_stopped } = extension ?? {};
+  return lines.length > 0 ||
+    (toSlave ?? toMaster ?? quotes_next ?? typed ?? echoes ?? packet_status ??
+        output_stopped ?? input_stopped) !== undefined;
+}
+
+function openMaster(path: string): number {
+  return open(path, O.RDWR | O.NOCTTY | O.NONBLOCK);
+}
+
+function prepare(
+  made: Made,
+  contents: typeof import("./terminal_contents.ts") | undefined,
+): void {
+  const { image, fd } = made;
+  const { path, master, slave, masterFile, extension } = image;
   request(fd, IOCTL.TIOCSPTLCK, int(0));
-  if (slave !== undefined) {
-    const { uid, gid } = slave;
-    made.slave = open(slavePath(index), O.RDWR | O.NOCTTY | O.NONBLOCK);
-    if (uid !== undefined && gid !== undefined) {
-      Deno.chownSync(slavePath(index), uid, gid);
-    }
+  const fill = contents !== undefined && hasContents(image);
+  if (slave !== undefined || fill) {
+    made.slave = open(path, O.RDWR | O.NOCTTY | O.NONBLOCK);
   }
-  const { termios, winsize } = master;
+  const { uid, gid } = slave ?? master;
+  if (uid !== undefined && gid !== undefined) own(path, uid, gid);
+  if (extension?.mode !== undefined) Deno.chmodSync(path, extension.mode);
+  const { termios, winsize, packet_mode } = master;
   if (winsize !== undefined) {
     request(fd, IOCTL.TIOCSWINSZ, windowSize(winsize));
   }
-  if (termios !== undefined) {
-    request(fd, IOCTL.TCSETS2, termiosBytes(termios));
+  if (fill && termios !== undefined) {
+    contents.fillTerminal({ master: fd, slave: made.slave! }, image);
+  } else {
+    if (termios !== undefined) {
+      request(fd, IOCTL.TCSETS2, termiosBytes(termios));
+    }
+    if (packet_mode) request(fd, IOCTL.TIOCPKT, int(1));
   }
-  if (master.packet_mode) request(fd, IOCTL.TIOCPKT, int(1));
   const flags = masterFile.tty!.flags & SETTABLE;
-  if (flags !== 0) syscall("fcntl", BigInt(fd), F_SETFL, BigInt(flags));
+  syscall("fcntl", BigInt(fd), F_SETFL, BigInt(flags));
+}
+
+function own(path: string, uid: number, gid: number): void {
+  const { uid: hasUid, gid: hasGid } = stat(path);
+  if (uid !== hasUid || gid !== hasGid) Deno.chownSync(path, uid, gid);
 }
 
 function windowSize(
@@ -186,22 +246,8 @@ function isEmpty(entry: termios_entry): boolean {
   return termiosBytes(entry).every((byte) => byte === 0);
 }
 
-function int(value: number): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Int32Array.of(value).buffer);
-}
-
-function request(
-  fd: number,
-  number: number,
-  argument?: Uint8Array<ArrayBuffer>,
-): void {
-  const address = argument === undefined ? 0n : addressOf(argument);
-  syscall("ioctl", BigInt(fd), BigInt(number), address);
-}
-
-function numberOf(fd: number): number {
-  const bytes = structure(fd, IOCTL.TIOCGPTN, 4);
-  return new DataView(bytes.buffer).getInt32(0, true);
+function numberOf(master: number): number {
+  return number(master, IOCTL.TIOCGPTN);
 }
 
 function attempt<T>(object: string, act: () => T): T {

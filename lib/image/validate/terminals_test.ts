@@ -3,7 +3,13 @@ import { assertEquals } from "@std/assert";
 import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
 import { readImageSet } from "../image_set.ts";
-import { fd_types, type tty_info_entry, TtyType } from "../schema.gen.ts";
+import {
+  type ckpt_terminal_entry,
+  fd_types,
+  type tty_data_entry,
+  type tty_info_entry,
+  TtyType,
+} from "../schema.gen.ts";
 import {
   type MinimalImage,
   minimalImage,
@@ -26,6 +32,8 @@ const INFO: tty_info_entry = {
 async function problems(
   infos: readonly tty_info_entry[],
   change: (image: MinimalImage) => void = () => {},
+  data: readonly tty_data_entry[] = [],
+  extensions: readonly ckpt_terminal_entry[] = [],
 ): Promise<readonly string[]> {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
@@ -35,6 +43,14 @@ async function problems(
     Deno.writeFileSync(
       `${directory}/tty-info.img`,
       encodeImage("tty-info", [...infos]),
+    );
+    Deno.writeFileSync(
+      `${directory}/tty-data.img`,
+      encodeImage("tty-data", [...data]),
+    );
+    Deno.writeFileSync(
+      `${directory}/ckpt-terminals.img`,
+      encodeImage("ckpt-terminals", [...extensions]),
     );
     const set = await readImageSet(directory);
     try {
@@ -80,4 +96,60 @@ Deno.test("terminals have a number that fits, and one master", async () => {
   const twice = await problems([INFO], (image) => masters(image, 50, 51));
   assertEquals(twice.length, 1);
   assertEquals(twice[0].endsWith("7 is the master of another file, too"), true);
+});
+
+Deno.test("what is under way in terminals fits into them, and its lines into that", async () => {
+  const slave = { ...INFO, id: 6, rdev: 34819 };
+  const told = (
+    data: readonly tty_data_entry[],
+    ...extensions: ckpt_terminal_entry[]
+  ) =>
+    problems(
+      [INFO, slave],
+      (image) => masters(image, 50),
+      data,
+      extensions,
+    );
+  const bytes = (tty_id: number, length: number) => ({
+    tty_id,
+    data: new Uint8Array(length),
+  });
+  const lines = (...lengths: number[]) => ({
+    index: 3,
+    lines: lengths.map((length) => ({ length })),
+    without: [],
+  });
+  assertEquals(await told([bytes(6, 5), bytes(7, 9)], lines(2, 3)), []);
+  const eof = { length: 0, ended_by_eof: true };
+  assertEquals(await told([], { ...lines(), lines: [eof] }), []);
+  assertEquals(await told([bytes(6, 4)], lines(2, 3)), [
+    "ckpt-terminals.img, entry 0, field lines: have 5 bytes, but 4 are there",
+  ]);
+  assertEquals(await told([], lines(0)), [
+    "ckpt-terminals.img, entry 0, field lines: one has no byte that ends it",
+  ]);
+  assertEquals(await told([bytes(8, 1)]), [
+    "tty-data.img, entry 0, field tty_id: 8 is no terminal of tty-info.img",
+  ]);
+  assertEquals(await told([bytes(6, 70000)]), [
+    "tty-data.img, entry 0, field data: 70000 bytes are more than a terminal " +
+    "can hold",
+  ]);
+  assertEquals(
+    await told([], {
+      ...lines(),
+      index: 4,
+      mode: 0o10000,
+      without: [99999],
+      typed: new Uint8Array(70000),
+    }),
+    [
+      "ckpt-terminals.img, entry 0, field index: 4 is no terminal of " +
+      "tty-info.img",
+      "ckpt-terminals.img, entry 0, field typed: has more bytes than a " +
+      "terminal can hold",
+      "ckpt-terminals.img, entry 0, field mode: 010000 is more than permissions",
+      "ckpt-terminals.img, entry 0, field without: 99999 is not in pstree.img",
+    ],
+  );
 });
