@@ -31,7 +31,7 @@ const OTHERS: Record<string, RegExp> = {
 
 /** Kinds that only the task itself can tell; to find them it may have to be stopped. */
 const INSIDE: Record<string, RegExp> = {
-  "aio": /aio|asynchronous/i,
+  "aio-of-parent": /aio|asynchronous/i,
   "ldt": /LDT|local descriptor table/i,
   "memory-policy": /memory policy/,
 };

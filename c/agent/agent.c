@@ -87,6 +87,8 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 		else
 			*(uint64_t *)a[0] = a[1];
 		return 0;
+	case AGENT_LOAD:
+		return *(int64_t *)a[0];
 	case AGENT_CLONE:
 		return clone_agent(a[0], a[1], a[2]);
 	case AGENT_SNAPSHOT: {

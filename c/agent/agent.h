@@ -43,6 +43,8 @@ enum {
 	 * child. Returns how many were written.
 	 */
 	AGENT_UPDATE = 0x10004,
+	/* args: address: the 8 bytes there. */
+	AGENT_LOAD = 0x10005,
 };
 
 struct agent_op {

@@ -85,7 +85,7 @@ export function describeObjects(
   }
   const done = new Set<number>();
   for (const { descriptions, descriptors } of tables) {
-    const table = new Map(descriptors.map(({ fd, id }) => [fd, id]));
+    const numbers = new TableNumbers(descriptors);
     for (const description of descriptions) {
       const { object } = description;
       if (object === undefined) continue;
@@ -110,9 +110,9 @@ export function describeObjects(
       const { tfd, watched, isWhole } = describeWatched(
         description.watched!,
         ({ target }) => idAt.get(placeKey({ place: target }))!,
-        table,
+        numbers,
       );
-      files.entries.find((entry) => entry.id === id)!.epfd!.tfd = tfd;
+      files.entry(id).epfd!.tfd = tfd;
       const { busyPolling: busy_polling } = description;
       if (watched.length > 0 || busy_polling !== undefined) {
         extensions.push({ id, watched, busy_polling });
@@ -152,27 +152,36 @@ function placeKey({ place }: Pick<Description, "place">): string {
   return `${place.pid} ${place.fd}`;
 }
 
+/** Which numbers a process has for files, and which files by numbers. */
+class TableNumbers {
+  readonly ids = new Map<number, number>();
+  readonly firsts = new Map<number, number>();
+
+  constructor(descriptors: readonly fdinfo_entry[]) {
+    for (const { fd, id } of descriptors) {
+      this.ids.set(fd, id);
+      if (!this.firsts.has(id)) this.firsts.set(id, fd);
+    }
+  }
+}
+
 /**
- * @param table ids by the numbers of the first process that has the epoll: by
- * them CRIU finds what is watched
+ * @param table of the first process that has the epoll: by its numbers CRIU
+ * finds what is watched
  */
 function describeWatched(
   entries: readonly Watched[],
   idOf: (watched: Watched) => number,
-  table: ReadonlyMap<number, number>,
+  { ids, firsts }: TableNumbers,
 ) {
-  const numberOf = new Map<number, number>();
-  for (const [number, id] of table) {
-    if (!numberOf.has(id)) numberOf.set(id, number);
-  }
   const watched: ckpt_file_entry["watched"] = [];
   let isWhole = true;
   const tfd = entries.map((entry, index) => {
     const { number } = entry;
     const file = idOf(entry);
-    if (table.get(number) === file) return dumpWatched(entry, number);
+    if (ids.get(number) === file) return dumpWatched(entry, number);
     watched.push({ index, number, file });
-    const other = numberOf.get(file);
+    const other = firsts.get(file);
     // What CRIU makes of another number is as near as it comes.
     isWhole &&= other !== undefined;
     return dumpWatched(entry, other ?? number);

@@ -51,6 +51,7 @@ import {
   targetsAmong,
   type TreeTargets,
 } from "../files/watched_files.ts";
+import { inheritedRings } from "../mm/aio.ts";
 import {
   hasSegments,
   segmentsOfTree,
@@ -394,6 +395,7 @@ export function judgeTree(
         copies,
       ),
       ...sharedWithOutside(root, seen.sharedOutside),
+      ...inheritedRings(seen.processes, (pid) => seen.objects.get(pid)!.vm),
       ...controllingProblems(seen.processes, masters),
       ...seen.segments.reasons,
       ...birthProblems(members, seen.objects),

@@ -26,6 +26,7 @@ export const AGENT_CALLS = {
   flags: 0x10002,
   snapshot: 0x10003,
   update: 0x10004,
+  load: 0x10005,
 } as const;
 
 /** What an operation returned, once the program has run. */

@@ -9,7 +9,8 @@ import { SyscallError, terminated } from "./syscall.ts";
 
 /** All but the maps of large programs; grows when that is not enough. */
 let bytes = new Uint8Array(64 * 1024);
-let numbers = new Int32Array(1024);
+/** As many descriptors as most processes have: a second try costs as much again. */
+let numbers = new Int32Array(16384);
 
 /**
  * The whole of a file.

@@ -64,6 +64,11 @@ export class FileTable {
     return id;
   }
 
+  /** The entry with an id that {@link add} gave. */
+  entry(id: number): file_entry {
+    return this.entries[id - 1];
+  }
+
   /** The id of the entry of `key`, which `add` makes when there is none yet. */
   once(key: object | string, add: () => number): number {
     let id = this.#once.get(key);

@@ -38,6 +38,7 @@ import {
 } from "./areas.ts";
 import { difference, intersection, joined, type Range } from "./ranges.ts";
 import { fill } from "./rebuild.ts";
+import { isRing } from "./aio.ts";
 import { storedPages, type StoredRange } from "./stored_pages.ts";
 import { isSegment, MAP } from "./vma.ts";
 
@@ -113,10 +114,11 @@ export function planInheritance(input: InheritInput): Inheritance {
     ).map(({ vma, end }) => ({ start: vma.start, end })),
   );
   const stored = storedPages(input.pages);
-  const vdso = ours.filter(isVdso);
-  const wanted = difference(stored, vdso);
+  // The kernel's own, and what aio.ts fills.
+  const others = input.mm.vmas.filter((vma) => isVdso(vma) || isRing(vma));
+  const wanted = difference(stored, others);
   const got = intersection(
-    difference(joined(storedPages(parent.pages)), vdso),
+    difference(joined(storedPages(parent.pages)), others),
     withPages,
   );
   const both = intersection(wanted, got);

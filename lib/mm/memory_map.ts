@@ -5,6 +5,7 @@
  */
 import type { Argument, Outcome, Program } from "../ffi/program.ts";
 import type { mm_entry, vma_entry } from "../image/schema.gen.ts";
+import { describeRings } from "./aio.ts";
 import type { AuxvEntry } from "../proc/auxv.ts";
 import type { Stat } from "../proc/stat.ts";
 
@@ -47,7 +48,7 @@ export function describeMemory(
       .slice(0, AUXV_WORDS),
     vmas,
     dumpable,
-    aios: [],
+    aios: describeRings(vmas),
     thp_disabled: thpDisabled,
   };
 }

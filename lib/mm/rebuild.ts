@@ -19,6 +19,7 @@ import {
   realAreas,
   type RebuildInput,
 } from "./areas.ts";
+import { isRing } from "./aio.ts";
 import type { AddressRange } from "./hole.ts";
 import type { Range } from "./ranges.ts";
 import { rangeOf, storedPages, type StoredRange } from "./stored_pages.ts";
@@ -48,7 +49,9 @@ export function rebuildMemory(program: Program, input: RebuildInput): void {
   mapAreas(program, real, new Set(real), written, input);
   const vdso = real.find(isVdso);
   const stored = storedPages(input.pages);
-  fill(program, vdso === undefined ? stored : without(stored, vdso), input);
+  // The kernel's own, and what aio.ts fills.
+  const others = input.mm.vmas.filter((vma) => isVdso(vma) || isRing(vma));
+  fill(program, others.reduce(without, stored), input);
   for (const vma of real) {
     if (
       written.has(vma) && vma !== vdso &&

@@ -171,8 +171,8 @@ function refuse(
   if (path.startsWith("anon_inode:") || path.startsWith("socket:")) {
     return { why: "memory of a kernel object is not supported yet" };
   }
-  if (path === "/[aio] (deleted)") {
-    return { why: "asynchronous I/O (AIO) is not supported yet" };
+  if (path === "/secretmem (deleted)" && mapping.major === 0) {
+    return { why: "secret memory (memfd_secret) cannot be saved" };
   }
   if (path === "[uprobes]") {
     return { why: "the program is being traced with uprobes" };
@@ -241,6 +241,10 @@ function planVma(mapping: SmapsMapping): Vma {
     // mw: it is not attached with SHM_RDONLY.
     entry.fdflags = vmFlags.has("mw") ? 2 : 0;
     return { ...base, content: "object", link: linkName(mapping), segmentKey };
+  }
+  if (path === "/[aio] (deleted)" && mapping.major === 0) {
+    entry.status = VMA_STATUS.AIORING;
+    return { ...base, content: "all" };
   }
   if (isMemfd(mapping)) {
     entry.pgoff = BigInt(mapping.offset);

@@ -501,9 +501,9 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
     "memory of a kernel object is not supported yet",
   ],
   [
-    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:11 9                          /[aio] (deleted)",
-    "rd wr sh mr mw me ms de",
-    "asynchronous I/O (AIO) is not supported yet",
+    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:0e 9                          /secretmem (deleted)",
+    "rd wr sh mr mw me ms lo de dd",
+    "secret memory (memfd_secret) cannot be saved",
   ],
   [
     "7fffffffe000-7ffffffff000 --xp 00000000 00:00 0                          [uprobes]",

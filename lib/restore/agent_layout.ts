@@ -176,7 +176,8 @@ function roomForAgent(images: TaskImages): number {
   ) * 512;
   const timers = (threads[0].core.tc?.timers?.posix.length ?? 0) * 4096;
   const perThread = THREAD_STACK + 256 * 1024 + filters;
-  return CODE_ROOM + LEADER_STACK + areas + pages + opened + signals +
+  const rings = mm.aios.reduce((sum, { ring_len }) => sum + ring_len, 0);
+  return CODE_ROOM + LEADER_STACK + rings + areas + pages + opened + signals +
     timers + perThread * threads.length + 4 * 1024 * 1024;
 }
 

@@ -13,7 +13,9 @@ import type {
   ckpt_ended_leader_entry,
   reg_file_entry,
 } from "../image/schema.gen.ts";
+import { restoreRings } from "../mm/aio.ts";
 import type { AddressRange } from "../mm/hole.ts";
+import { readRings } from "./aio_rings.ts";
 import { inheritedRanges } from "../mm/inherited_pages.ts";
 import { inheritMemory } from "../mm/inherit.ts";
 import { restoreMemoryMap } from "../mm/memory_map.ts";
@@ -297,6 +299,21 @@ export function processProgram(
   const program = new Program();
   const { mm, fs, extension } = images;
   const leader = images.threads[0].core;
+  if (mm.aios.length > 0) {
+    const name = pagesName(images.pagemap.pages_id);
+    const pages = program.call(
+      "openat",
+      [
+        numbers.of(numbers.services.images),
+        program.text(encodeText(name)),
+        O.RDONLY | O.CLOEXEC,
+        0,
+      ],
+      `opening ${name}`,
+    );
+    restoreRings(program, mm, readRings(images), pages);
+    program.call("close", [pages], `closing ${name}`);
+  }
   sealMemory(program, {
     mm,
     extensions: areaExtensions(images),

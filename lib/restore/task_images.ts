@@ -142,7 +142,6 @@ const RESTORED_KINDS: ReadonlySet<number> = new Set([
 /** Kinds of areas that are not restored yet. */
 const UNSUPPORTED_AREAS: readonly (readonly [bit: number, what: string])[] = [
   [VMA_STATUS.SOCKET, "memory of a packet socket"],
-  [VMA_STATUS.AIORING, "asynchronous I/O"],
   [VMA_STATUS.SHSTK, "a shadow stack"],
   [VMA_STATUS.UPROBES, "uprobes"],
   [VMA_STATUS.EXT_PLUGIN, "memory of a device"],
@@ -278,12 +277,17 @@ function readMemfds(
         .map(({ shmid }) => Number(shmid))
     ),
   ]);
+  const byInode = new Map<bigint, number[]>();
+  for (const { id, memfd } of files.values()) {
+    if (memfd === undefined || !used.has(id)) continue;
+    const inode = BigInt(memfd.inode_id);
+    const known = byInode.get(inode);
+    if (known === undefined) byInode.set(inode, [id]);
+    else known.push(id);
+  }
   return (set.read("memfd", undefined) ?? []).flatMap((entry) => {
-    const ids = [...files.values()].filter(({ id, memfd }) =>
-      used.has(id) && memfd !== undefined &&
-      BigInt(memfd.inode_id) === entry.inode_id
-    ).map(({ id }) => id);
-    return ids.length === 0 ? [] : [{
+    const ids = byInode.get(entry.inode_id);
+    return ids === undefined ? [] : [{
       entry,
       files: ids,
       pagemap: entry.size === 0n

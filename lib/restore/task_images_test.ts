@@ -291,7 +291,6 @@ Deno.test("System V segments are those of the dumper's namespace, with what CRIU
 Deno.test("every kind of area that is not restored is refused, all at once", async () => {
   const kinds = [
     [VMA_STATUS.SOCKET, "memory of a packet socket"],
-    [VMA_STATUS.AIORING, "asynchronous I/O"],
     [VMA_STATUS.SHSTK, "a shadow stack"],
     [VMA_STATUS.UPROBES, "uprobes"],
     [VMA_STATUS.EXT_PLUGIN, "memory of a device"],

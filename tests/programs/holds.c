@@ -125,9 +125,11 @@ static void build(const char *kind) {
     MUST(ptrace(PTRACE_SEIZE, pid, 0, 0));
   } else if (!strcmp(kind, "pidfd-of-outside")) {
     hold(kind, (int)syscall(SYS_pidfd_open, 1, 0));
-  } else if (!strcmp(kind, "aio")) {
+  } else if (!strcmp(kind, "aio-of-parent")) {
+    /* the child has the memory of the ring, but not the context */
     aio_context_t context = 0;
     MUST(syscall(SYS_io_setup, 4, &context));
+    if (child(0) == 0) end_with_test();
   } else if (!strcmp(kind, "memory-policy")) {
     unsigned long nodes = 1;
     MUST(syscall(SYS_set_mempolicy, 2 /* MPOL_BIND */, &nodes, 65));

@@ -9,6 +9,7 @@ import {
   type fh_entry,
   type file_entry,
   mark_type,
+  type memfd_inode_entry,
   remap_type,
   TtyType,
 } from "../schema.gen.ts";
@@ -102,10 +103,15 @@ export function checkFiles(findings: Findings): FileTable {
     }
     checkMember(file, wrong);
   });
+  const memfds = new Map(
+    (findings.read("memfd", undefined) ?? []).map((inode) =>
+      [inode.inode_id, inode] as const
+    ),
+  );
   files.forEach((file, number) => {
     const wrong = (field: string, why: string) =>
       findings.add(FILES, number, field, why);
-    checkReferences(findings, table, file, wrong);
+    checkReferences(findings, table, memfds, file, wrong);
   });
   checkRemaps(findings, table);
   checkGhosts(findings);
@@ -210,6 +216,7 @@ function checkRegular(
 function checkReferences(
   findings: Findings,
   table: FileTable,
+  memfds: ReadonlyMap<bigint, memfd_inode_entry>,
   { fifo, tty, memfd }: file_entry,
   wrong: Wrong,
 ): void {
@@ -229,8 +236,7 @@ function checkReferences(
     }
   }
   if (memfd !== undefined) {
-    const inode = findings.read("memfd", undefined)
-      ?.find((inode) => inode.inode_id === BigInt(memfd.inode_id));
+    const inode = memfds.get(BigInt(memfd.inode_id));
     if (inode === undefined) {
       wrong("memfd.inode_id", `${memfd.inode_id} is not in memfd.img`);
     } else if (inode.size > 0n) table.sharedMemory.add(BigInt(inode.shmid));

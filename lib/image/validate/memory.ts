@@ -107,6 +107,12 @@ class AddressSpaceCheck {
       );
       if (!ring) this.#wrong(`aios[${i}].id`, `0x${hex(id)} is no ring`);
     });
+    const rings = new Map(mm.aios.map((ring) => [ring.id, ring.ring_len]));
+    mm.vmas.forEach(({ status, start, end }, i) => {
+      if ((status & VMA_STATUS.AIORING) === 0) return;
+      if (rings.get(start) === Number(end - start)) return;
+      this.#wrong(`vmas[${i}]`, "its ring is not as long in aios");
+    });
   }
 
   /** What PR_SET_MM_MAP demands, prctl_set_mm in kernel/sys.c. */
