@@ -79,7 +79,7 @@ export async function saveSuperblocks(
   for (const mount of superblocks.flatMap(({ mounts }) => mounts)) {
     const root = namespaces.cloneBare(mount);
     try {
-      await saveContent(root, writer.createRaw(contentName(mount)));
+      saveContent(root, writer.createRaw(contentName(mount)));
     } finally {
       close(root);
     }

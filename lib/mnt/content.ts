@@ -1,11 +1,14 @@
 /**
  * What processes keep in file systems that live in memory, as CRIU's
  * tmpfs-dev-N.tar.gz.img: an archive of the file system from its root on.
- * Made by tar(1).
  */
-import { CkptError, EXIT, type Reason } from "../error.ts";
-import { S_IF, stat } from "../ffi/syscall.ts";
+import { close, O, open } from "../ffi/syscall.ts";
+import { encodeText } from "../ffi/text.ts";
+import { splitPath } from "../ghost/calls.ts";
+import { ArchiveWriter } from "./archive.ts";
 import type { Mount } from "./mount.ts";
+import { restoreTree } from "./restore_tree.ts";
+import { saveTree, SINGLE } from "./save_tree.ts";
 
 /**
  * The name of the archive of a superblock, by its device; of a part, which has
@@ -19,41 +22,17 @@ export function contentName(
     : `tmpfs-${id}.tar.gz.img`;
 }
 
-const COMMON = [
-  "--gzip",
-  "--numeric-owner",
-  "--xattrs",
-  "--xattrs-include=*",
-  "--acls",
-  "--warning=no-timestamp",
-  "--warning=no-file-ignored",
-];
-
-/** What a file is called in an archive that holds nothing else. */
-const SINGLE = "file";
-
 /**
  * @param root descriptor of the root of a mount, a directory or a file, with
  * nothing mounted in it
  */
-export function saveContent(root: number, archive: string): Promise<unknown> {
-  const isDirectory = (stat(root).mode & S_IF.MT) === S_IF.DIR;
-  const descriptors = `/proc/${Deno.pid}/fd`;
-  return tar("saving", [
-    "--create",
-    "--sparse",
-    "--one-file-system",
-    ...COMMON,
-    "--file",
-    archive,
-    ...isDirectory ? ["--directory", `${descriptors}/${root}`, "."] : [
-      "--directory",
-      descriptors,
-      "--dereference",
-      `--transform=s/^${root}$/${SINGLE}/`,
-      `${root}`,
-    ],
-  ]);
+export function saveContent(root: number, path: string): void {
+  const fd = open(encodeText(path), O.WRONLY);
+  try {
+    saveTree(root, new ArchiveWriter(fd));
+  } finally {
+    close(fd);
+  }
 }
 
 /**
@@ -65,35 +44,47 @@ export async function restoreContent(
   mounts: readonly Mount[],
   pathOf: (name: string) => string,
 ): Promise<void> {
+  const top = `/proc/self/fd/${root}`;
   const done = new Set<string>();
   for (const mount of mounts) {
-    const archive = pathOf(contentName(mount));
-    if (done.has(archive) || !isThere(archive)) continue;
-    done.add(archive);
-    const top = `/proc/${Deno.pid}/fd/${root}`;
-    const place = top + mount.root;
-    const parent = place.slice(0, place.lastIndexOf("/"));
-    Deno.mkdirSync(`${parent}/`, { recursive: true });
-    const single = mount.root !== "/" && await isSingle(archive);
-    if (!single) Deno.mkdirSync(`${place}/`, { recursive: true });
-    await tar("restoring", [
-      "--extract",
-      "--preserve-permissions",
-      "--same-owner",
-      "--delay-directory-restore",
-      ...COMMON,
-      "--file",
-      archive,
-      "--directory",
-      single ? parent : place,
-      ...single ? [`--transform=s/^${SINGLE}$/${TEMPORARY}/`] : [],
-    ]);
-    if (single) Deno.renameSync(`${parent}/${TEMPORARY}`, place);
+    const image = contentName(mount);
+    const path = pathOf(image);
+    if (done.has(image) || !isThere(path)) continue;
+    done.add(image);
+    const what = `the content of the ${mount.type} on ${mount.point}`;
+    if (mount.root === "/") {
+      await restoreInto(top, { path, image, what });
+      continue;
+    }
+    const { directory } = splitPath(mount.root);
+    Deno.mkdirSync(`${top}${directory}`, { recursive: true });
+    const made = `${top}/${TEMPORARY}`;
+    Deno.mkdirSync(made);
+    const { isSingle } = await restoreInto(made, { path, image, what });
+    Deno.renameSync(
+      isSingle ? `${made}/${SINGLE}` : made,
+      `${top}${mount.root}`,
+    );
+    if (isSingle) Deno.removeSync(made);
   }
 }
 
-/** A file has this name until it gets its own. */
+/** A part of a superblock has this name until it is complete. */
 const TEMPORARY = ".ckpt-content";
+
+async function restoreInto(
+  directory: string,
+  { path, image, what }: { path: string; image: string; what: string },
+): Promise<{ isSingle: boolean }> {
+  const root = open(encodeText(directory), O.PATH | O.DIRECTORY);
+  const fd = open(encodeText(path), O.RDONLY);
+  try {
+    return await restoreTree(fd, path, { root, what, image });
+  } finally {
+    close(fd);
+    close(root);
+  }
+}
 
 export function isThere(path: string): boolean {
   try {
@@ -103,38 +94,4 @@ export function isThere(path: string): boolean {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
-}
-
-async function isSingle(archive: string): Promise<boolean> {
-  const list = await tar("restoring", ["--list", "--file", archive]);
-  return list.trim() === SINGLE;
-}
-
-async function tar(
-  what: string,
-  args: readonly string[],
-): Promise<string> {
-  const fail = (reason: Omit<Reason, "object">): never => {
-    throw new CkptError(
-      EXIT.failed,
-      `${what} the content of a file system`,
-      [{ object: "tar(1)", ...reason }],
-    );
-  };
-  let output: Deno.CommandOutput;
-  try {
-    output = await new Deno.Command("tar", {
-      args: [...args],
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).output();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    return fail({ why: "is not there", remedy: "install tar" });
-  }
-  if (!output.success) {
-    fail({ why: new TextDecoder().decode(output.stderr).trim() });
-  }
-  return new TextDecoder().decode(output.stdout);
 }

@@ -39,7 +39,7 @@ export interface TreeTarget {
 }
 
 /**
- * Makes the tree of an archive.
+ * Makes the tree of an archive, or the single file that it has in its stead.
  *
  * @param fd of the image, and
  * @param path by which it is opened once more where it is compressed
@@ -49,9 +49,10 @@ export async function restoreTree(
   fd: number,
   path: string,
   target: TreeTarget,
-): Promise<void> {
+): Promise<{ isSingle: boolean }> {
   const { root, what, image } = target;
   const late: TreeEntry[] = [];
+  let isSingle = true;
   try {
     using archive = await ArchiveReader.open(fd, path);
     const reader = new TarReader(archive);
@@ -61,6 +62,7 @@ export async function restoreTree(
       entry !== undefined;
       entry = reader.next()
     ) {
+      isSingle &&= entry.path !== ".";
       makeSockets(reader, made, target, late);
       makeEntry(archive, entry, target, late);
       made++;
@@ -89,6 +91,7 @@ export async function restoreTree(
       }
     });
   }
+  return { isSingle };
 }
 
 function makeSockets(

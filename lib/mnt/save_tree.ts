@@ -1,10 +1,12 @@
 /** Writes a tree of files, all of a file system's, into an archive. */
+import { CkptError, EXIT } from "../error.ts";
 import {
   addressOf,
   close,
   deviceNumbers,
   type FileStatus,
   O,
+  open,
   S_IF,
   stat,
   syscallBuffer1,
@@ -38,40 +40,56 @@ const TYPES: Readonly<Record<number, FileType>> = {
   [S_IF.SOCK]: "socket",
 };
 
+/** What a file is called in an archive that holds nothing else. */
+export const SINGLE = "file";
+
+/** Opens a file of the tree by its path. */
+type Open = (path: string, flags: number) => number;
+
 /**
- * Saves everything below a directory, itself included. Nothing may change it
- * meanwhile, and nothing may be mounted below it (open_tree(2) gives such a
- * view of a mount).
+ * Saves everything below a directory, itself included, or a single file.
+ * Nothing may change it meanwhile, and nothing may be mounted below it
+ * (open_tree(2) gives such a view of a mount).
  *
- * @param root open for reading
+ * @param root O_PATH is enough
  * @throws SyscallError, ArchiveError
  */
 export function saveTree(root: number, archive: ArchiveWriter): void {
+  const isDirectory = (stat(root).mode & S_IF.MT) === S_IF.DIR;
+  const openFile: Open = isDirectory
+    ? (path, flags) => openBelow(root, path, flags)
+    : (_, flags) => open(`/proc/self/fd/${root}`, flags);
   const entries: TreeEntry[] = [];
   const sockets: PlacedSocket[] = [];
   const names = new Map<bigint, TreeEntry>();
   const add = (path: string) => {
-    const entry = describe(root, path, names);
+    const entry = describe(openFile, path, names);
     const isSocket = entry.type === "socket" ||
       entry.type === "hard link" &&
         sockets.some((socket) => socket.entry.path === entry.target);
     if (isSocket) sockets.push({ after: entries.length, entry });
     else entries.push(entry);
     if (entry.type !== "directory") return;
-    for (const name of namesBelow(root, path)) add(`${path}/${name}`);
+    for (const name of namesBelow(openFile, path)) add(`${path}/${name}`);
   };
-  add(".");
+  add(isDirectory ? "." : `./${SINGLE}`);
+  if (entries.length === 0) {
+    throw new CkptError(EXIT.refused, "saving the content of a file system", [{
+      object: "a socket",
+      why: "is all that a mount shows of a file system, which is not supported",
+    }]);
+  }
   for (const [i, entry] of entries.entries()) {
     archive.append(encodeEntry(entry, i === 0 ? sockets : []));
-    if (entry.segments.length > 0) appendData(root, entry, archive);
+    if (entry.segments.length > 0) appendData(openFile, entry, archive);
   }
   archive.append(TAR_END);
   archive.end();
 }
 
 /** In the order in which they have to be made, for a tmpfs lists the newest first. */
-function namesBelow(root: number, path: string): string[] {
-  const fd = openBelow(root, path, O.RDONLY | O.DIRECTORY | O.NOATIME);
+function namesBelow(open: Open, path: string): string[] {
+  const fd = open(path, O.RDONLY | O.DIRECTORY | O.NOATIME);
   try {
     return readNames(fd).map(({ name }) => name)
       .filter((name) => name !== "." && name !== "..").reverse();
@@ -82,11 +100,11 @@ function namesBelow(root: number, path: string): string[] {
 
 /** @param names of inodes that have several, by inode number: filled in */
 function describe(
-  root: number,
+  open: Open,
   path: string,
   names: Map<bigint, TreeEntry>,
 ): TreeEntry {
-  const fd = openBelow(root, path, O.PATH);
+  const fd = open(path, O.PATH);
   try {
     const at = `/proc/self/fd/${fd}`;
     const status = stat(fd);
@@ -105,7 +123,7 @@ function describe(
       ...deviceNumbers(status.rdev),
       ...known === undefined
         ? {
-          ...contentOf(root, path, status),
+          ...contentOf(open, path, status),
           xattrs: readXattrs(at).map(({ name, value }) => ({
             name,
             value: Uint8Array.from(value),
@@ -121,12 +139,12 @@ function describe(
 }
 
 function contentOf(
-  root: number,
+  open: Open,
   path: string,
   status: FileStatus,
 ): Pick<TreeEntry, "size" | "segments" | "flags"> {
   if (!hasInodeFlags(status)) return { size: 0, segments: [], flags: 0 };
-  const fd = openBelow(root, path, O.RDONLY | O.NOATIME);
+  const fd = open(path, O.RDONLY | O.NOATIME);
   try {
     const flags = readInodeFlags(fd);
     if ((status.mode & S_IF.MT) !== S_IF.REG) {
@@ -154,11 +172,11 @@ function readTarget(fd: number): string {
 }
 
 function appendData(
-  root: number,
+  open: Open,
   { path, segments }: TreeEntry,
   archive: ArchiveWriter,
 ): void {
-  const fd = openBelow(root, path, O.RDONLY | O.NOATIME);
+  const fd = open(path, O.RDONLY | O.NOATIME);
   try {
     let total = 0;
     for (const { offset, length } of segments) {
