@@ -212,6 +212,15 @@ export class AgentProcess implements Disposable {
     );
   }
 
+  /** Lets a thread that is no leader run a program that ends it. */
+  endThread(thread: AgentThread, program: Program, address: bigint): void {
+    this.load(thread, program, address);
+    checked(
+      library("restore").ckpt_agent_end(thread.tid),
+      `ending thread ${thread.tid}`,
+    );
+  }
+
   /**
    * Unmaps the agent's memory, in one of the threads, with the system call
    * instruction at `at`.

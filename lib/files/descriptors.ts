@@ -673,7 +673,8 @@ export function hasPath(
 
 /**
  * Files below /proc come back with the tasks they tell of. For one of a process
- * that has ended, another stands in while the file is opened.
+ * that has ended, or of a thread of a process of the tree, another stands in
+ * while the file is opened.
  */
 function classifyNamed(
   link: string,
@@ -685,10 +686,11 @@ function classifyNamed(
   if (pids.has(pid) ? tids.has(tid) || tid === pid : taskExists(tid)) {
     return { kind: "named" };
   }
-  if (tid === pid) return { kind: "named", target: pid };
+  if (tid === pid || pids.has(pid)) return { kind: "named", target: tid };
   return {
-    why: `it tells of thread ${tid}, which has ended; saving such files is ` +
-      "not supported",
+    why:
+      `it tells of thread ${tid} of process ${pid}, which both have ended; ` +
+      "saving such files is not supported",
   };
 }
 

@@ -226,15 +226,23 @@ if os.fork() == 0:
     /^task \d+ \(python3\) outside of the program has it open, too, as descriptor \d+$/,
   ],
   [
-    "a file of a thread that has ended",
-    `gate = threading.Lock()
-gate.acquire()
-thread = threading.Thread(target=gate.acquire, daemon=True)
-thread.start()
-a = os.open("/proc/self/task/%d/comm" % thread.native_id, os.O_RDONLY)
-gate.release()
-thread.join()`,
-    /^it tells of thread \d+, which has ended/,
+    "a file of a thread that has ended with its process",
+    `ear, mouth = os.pipe()
+pid = os.fork()
+if pid == 0:
+    libc.prctl(1, 9)
+    gate = threading.Lock()
+    gate.acquire()
+    thread = threading.Thread(target=gate.acquire, daemon=True)
+    thread.start()
+    os.write(mouth, b"%d" % thread.native_id)
+    signal.pause()
+a = os.open("/proc/%d/task/%s/comm" % (pid, os.read(ear, 9).decode()), os.O_RDONLY)
+os.close(ear)
+os.close(mouth)
+os.kill(pid, 9)
+os.waitpid(pid, 0)`,
+    /^it tells of thread \d+ of process \d+, which both have ended/,
   ],
   [
     "a deleted file with a lease",

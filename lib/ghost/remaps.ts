@@ -25,15 +25,23 @@ export interface Ghost {
 const GHOST_BIT = 0x80000000;
 
 /**
- * Processes that had ended and that files below /proc tell of.
+ * Tasks that had ended and that files below /proc tell of, each with the
+ * process that it was a thread of: itself, or one of the tree.
  *
  * @param set validated
  */
-export function readEndedTasks(set: ImageSet): ReadonlySet<number> {
-  return new Set(
-    (set.read("remap-fpath", undefined) ?? []).flatMap((entry) =>
-      entry.remap_type === remap_type.PROCFS ? [entry.remap_id] : []
-    ),
+export function readEndedTasks(
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+): ReadonlyMap<number, number> {
+  return new Map(
+    (set.read("remap-fpath", undefined) ?? []).flatMap((entry) => {
+      if (entry.remap_type !== remap_type.PROCFS) return [];
+      const name = files.get(entry.orig_id)!.reg!.name;
+      const found = /^\/proc\/(\d+)\/task\/(\d+)(\/|$)/.exec(name);
+      const isThread = Number(found?.[2]) === entry.remap_id;
+      return [[entry.remap_id, isThread ? Number(found![1]) : entry.remap_id]];
+    }),
   );
 }
 

@@ -455,16 +455,46 @@ class TreeBuilder implements Disposable {
 
   /** Processes with the pids of those that had ended, for a moment. */
   #standInForEnded(): AgentProcess[] {
-    const { endedTasks } = this.images;
-    if (endedTasks.size === 0) return [];
+    const ended = [...this.images.endedTasks].flatMap(([tid, pid]) =>
+      tid === pid ? [pid] : []
+    );
+    if (ended.length === 0) return [];
     const program = new Program();
-    for (const pid of endedTasks) forkHelper(program, pid);
+    for (const pid of ended) forkHelper(program, pid);
     const root = this.#root;
-    return [...this.#run(root, program, endedTasks.size)].map((pid) => {
+    return [...this.#run(root, program, ended.length)].map((pid) => {
       const helper = root.adopt(pid);
       this.#agents.set(pid, helper);
       return helper;
     });
+  }
+
+  /**
+   * Threads with the ids of those that had ended, for a moment. They do nothing
+   * but end, when their leader does nothing: they can do that on its stack.
+   *
+   * @returns what ends them
+   */
+  #standInForEndedThreads(): () => void {
+    const threads = [...this.images.endedTasks].flatMap(([tid, pid]) => {
+      const agent = this.#agents.get(pid);
+      return agent === undefined || tid === pid ? [] : [{ tid, agent }];
+    });
+    const standing = threads.map(({ tid, agent }) => {
+      const thread = { tid, stack: this.#leader(agent.pid).stack };
+      const program = new Program();
+      cloneThreads(program, [{ ...thread, program: 0n }]);
+      this.#run(agent, program, 1);
+      return { agent, thread };
+    });
+    return () => {
+      for (const { agent, thread } of standing) {
+        const program = new Program();
+        program.call("exit", [0], `ending thread ${thread.tid}`);
+        const room = new ProgramRoom(this.#slot(agent.pid));
+        agent.endThread(thread, program, room.place(program));
+      }
+    };
   }
 
   #end(helpers: readonly AgentProcess[], parent = this.#root): void {
@@ -544,12 +574,14 @@ class TreeBuilder implements Disposable {
   ): void {
     this.#makeThreadsOfFiles();
     const ended = this.#standInForEnded();
+    const endThreads = this.#standInForEndedThreads();
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
     for (const [pid, { connections }] of this.#descriptors) {
       connect(pid, connections);
     }
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.fetch);
     this.#end(ended);
+    endThreads();
     this.#fillEpolls();
   }
 

@@ -44,7 +44,7 @@ function wantedIds(
   // Those of the outside; 0 is one that could not be seen.
   for (const id of [0, root.sid, root.pgid]) wanted.delete(id);
   for (const { pid } of tree) wanted.add(pid);
-  for (const pid of endedTasks) wanted.add(pid);
+  for (const tid of endedTasks.keys()) wanted.add(tid);
   for (const { threads } of processes) {
     for (const { tid } of threads) wanted.add(tid);
   }

@@ -95,8 +95,8 @@ export interface TreeImages {
   readonly segments: ReadonlyMap<bigint, SegmentImage>;
   /** Files whose path does not lead to them, by their ids. */
   readonly remaps: ReadonlyMap<number, Remap>;
-  /** Processes that had ended and that files below /proc tell of. */
-  readonly endedTasks: ReadonlySet<number>;
+  /** Tasks that had ended and that files below /proc tell of; see there. */
+  readonly endedTasks: ReturnType<typeof readEndedTasks>;
 }
 
 /** The images of one process that lives. */
@@ -247,7 +247,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
       extensions: set.read("ckpt-terminals", undefined) ?? [],
     }),
     remaps,
-    endedTasks: readEndedTasks(set),
+    endedTasks: readEndedTasks(set, files),
     tree,
     processes,
     zombies,

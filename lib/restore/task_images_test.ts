@@ -342,7 +342,7 @@ Deno.test("leases that are broken are refused, files of processes that had ended
       ({ endedTasks, remaps }) => [[...endedTasks], remaps.size],
       [["remap-fpath", undefined, [remap]]],
     ),
-    [[77], 0],
+    [[[77, 77]], 0],
   );
   assertEquals(
     await read(

@@ -1,6 +1,7 @@
 /*
  * Descriptors of files of /proc/PID: of a child, of the process itself, of a thread, of a zombie, directories among
- * them; and of one that is dead and reaped, where all there is to read is an error.
+ * them; and of a process that is dead and reaped, and of a thread that has ended, where all there is to read is an
+ * error.
  */
 #include "tree.h"
 #include <sys/stat.h>
@@ -54,9 +55,34 @@ static void *run(void *unused) {
   return NULL;
 }
 
+static void *end_at_go(void *go) {
+  thread_tid = check_tid();
+  atomic_store(&thread_ready, 1);
+  while (!atomic_load((atomic_int *)go)) check_sleep_ms(1);
+  return NULL;
+}
+/** Files of a thread of this process, which has ended. */
+static void open_of_ended(int fds[2]) {
+  static atomic_int go;
+  pthread_t id;
+  char path[64];
+  MUST0(pthread_create(&id, NULL, end_at_go, &go));
+  while (!atomic_load(&thread_ready)) check_sleep_ms(1);
+  snprintf(path, sizeof(path), "/proc/self/task/%d/stat", thread_tid);
+  fds[0] = (int)MUST(open(path, O_RDONLY));
+  snprintf(path, sizeof(path), "/proc/self/task/%d", thread_tid);
+  fds[1] = (int)MUST(open(path, O_RDONLY | O_DIRECTORY));
+  atomic_store(&go, 1);
+  MUST0(pthread_join(id, NULL));
+  while (access(path, F_OK) == 0) check_sleep_ms(1);
+  atomic_store(&thread_ready, 0);
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
   pthread_t id;
+  int of_ended[2];
+  open_of_ended(of_ended);
   MUST0(pthread_create(&id, NULL, run, NULL));
   while (!atomic_load(&thread_ready)) check_sleep_ms(1);
   pid_t child = tree_fork("child"), zombie, reaped;
@@ -92,6 +118,8 @@ int main(int argc, char **argv) {
     if (!directory) CHECK("read of the dead one's %s", pread(of_reaped[i], text, sizeof(text), 0) <= 0, files[i]);
     else CHECK_EQ("lookup in the dead one's %s", -1, faccessat(of_reaped[i], "status", F_OK, 0), files[i]);
   }
+  CHECK("read of the ended thread's stat", pread(of_ended[0], text, sizeof(text), 0) <= 0);
+  CHECK_EQ("lookup in the ended thread's directory", -1, faccessat(of_ended[1], "status", F_OK, 0));
   tree_collect("child");
   tree_wait(child, 0), tree_wait(zombie, W_EXITCODE(1, 0));
   return check_finish();
