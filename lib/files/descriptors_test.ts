@@ -183,8 +183,8 @@ libc.fanotify_mark(a, 1, ctypes.c_uint64(0x10000), -100, path.encode())`,
   ],
   [
     "a namespace that it is not in",
-    `libc.unshare(0x04000000); b = os.open("/proc/self/ns/uts", os.O_RDONLY)
-c = os.open("/proc/%d/ns/uts" % os.getppid(), os.O_RDONLY); libc.setns(c, 0); os.close(c)`,
+    `c = os.open("/proc/self/ns/uts", os.O_RDONLY); libc.unshare(0x04000000)
+b = os.open("/proc/self/ns/uts", os.O_RDONLY); libc.setns(c, 0); os.close(c)`,
     /^it is a namespace that the program is not in \(it is in uts:\[\d+\]\)/,
   ],
   [
