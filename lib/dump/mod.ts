@@ -36,6 +36,7 @@ import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
 import { FrozenTree } from "../task/frozen_tree.ts";
+import { awaitGroupStops } from "../task/group_stop.ts";
 import { clockNow } from "../task/posix_timers.ts";
 import { readOwnScheduling } from "../task/scheduling.ts";
 import { VERSION } from "../version.ts";
@@ -309,6 +310,9 @@ async function dumpOnce(
       syscall("kill", BigInt(process.pid), SIGSTOP);
     }
     frozen.thaw();
+    if (!frozen.staysFrozen) {
+      awaitGroupStops(frozen.processes.flatMap(({ tids }) => [...tids]));
+    }
   } else if (!options.leaveRunning) {
     frozen.kill();
     connections.end();

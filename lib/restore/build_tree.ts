@@ -5,15 +5,15 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
-import { pause } from "../ffi/pause.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
-import { readMountInfo, readStat } from "../proc/read.ts";
+import { readMountInfo } from "../proc/read.ts";
 import { PageCounters } from "../mm/page_copy.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
 import { restoreCgroups } from "../task/cgroups.ts";
+import { awaitGroupStops } from "../task/group_stop.ts";
 import { SIGNALS_WITH_ACTION } from "../task/signal_actions.ts";
 import {
   type AgentLayout,
@@ -787,7 +787,7 @@ class TreeBuilder implements Disposable {
     );
     awaitGroupStops(
       this.#members.flatMap(({ images }) =>
-        images.stopSignal === 0
+        images.stopSignal === 0 && !leaveStopped
           ? []
           : livingThreads(images).map(({ tid }) => tid)
       ),
@@ -798,28 +798,5 @@ class TreeBuilder implements Disposable {
     for (const agent of [...this.#agents.values()].reverse()) {
       agent[Symbol.dispose]();
     }
-  }
-}
-
-const STOP_PATIENCE_MS = 100;
-
-/**
- * A thread that job control holds runs for a moment, inside the kernel, when it
- * is let go (ptrace(2), PTRACE_DETACH). Nobody shall see it so; but who is to
- * stop may have been told to go on at once.
- */
-function awaitGroupStops(tids: readonly number[]): void {
-  const end = performance.now() + STOP_PATIENCE_MS;
-  for (const tid of tids) {
-    while (isRunning(tid) && performance.now() < end) pause(1);
-  }
-}
-
-function isRunning(tid: number): boolean {
-  try {
-    return readStat(tid).state !== "T";
-  } catch (error) {
-    if (error instanceof CkptError) return false; // it is gone
-    throw error;
   }
 }
