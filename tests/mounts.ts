@@ -1,4 +1,7 @@
-/** What the mounts of processes are like, whatever their ids, devices and groups are called. */
+/** Programs in mount namespaces of their own, and what their mounts are like, whatever their ids are called. */
+import { assertEquals } from "@std/assert";
+import { compile, dump, type Program, restore, Scope } from "./harness.ts";
+import { difference } from "./observe.ts";
 
 /** Lines of mountinfo(5) of several processes, with numbers in the order in which they occur. */
 export function mountsOf(pids: readonly number[]): string[][] {
@@ -40,4 +43,86 @@ function mountInfo(pid: number): string {
     // Of a process that has ended the kernel tells nothing (EINVAL).
     return "ended";
   }
+}
+
+/**
+ * A root of the program's own that shows the host's, like that of a container: what the host has mounted elsewhere is
+ * not in it. $0 is the directory of the test, $1 one in which it is put together.
+ */
+const container = (before: string) => `
+set -e
+mount --bind / "$1"
+mount --make-private "$1"
+cd "$1"
+mount -t proc proc proc
+mount -t tmpfs -o mode=755 dev dev
+cp -a /dev/null /dev/zero /dev/urandom dev/
+mkdir -p tmp/ckpt-mounts
+${before}
+pivot_root . tmp/ckpt-mounts
+cd /
+umount -l /tmp/ckpt-mounts
+mount --bind "$0" "$0"
+`;
+
+/**
+ * Starts a program of tests/programs in a mount namespace of its own.
+ *
+ * @param script of bash, run in it; or one to be run before the old root is gone, in the directory that becomes the root
+ */
+export async function startIn(
+  scope: Scope,
+  script: string | { before: string; propagation: string },
+  name: string,
+  ...args: string[]
+): Promise<Program> {
+  const { before, after, propagation } = typeof script === "string"
+    ? { before: "", after: script, propagation: "private" }
+    : { after: "", ...script };
+  const work = scope.path(`work-${name}`);
+  const root = scope.path("root");
+  const program = await scope.startCommand(work, "unshare", [
+    "--mount",
+    "--propagation",
+    propagation,
+    "bash",
+    "-c",
+    `${container(before)}\n${after}\ncd "$2"\nexec "\${@:3}"`,
+    scope.directory,
+    root,
+    work,
+    await compile(name),
+    work,
+    ...args,
+  ]);
+  await program.ready();
+  return program;
+}
+
+/** Numbers of mounts, namespaces, and of files and devices that live in memory: new ones, compared by mountsOf. */
+const NUMBERS =
+  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/dev\/zero$/;
+
+/** The whole way, twice: mounts and everything else are as before. */
+export async function survives(
+  scope: Scope,
+  program: Program,
+  options: string[] = [],
+): Promise<void> {
+  const pids = program.tree();
+  const mounts = mountsOf(pids);
+  const before = program.observe();
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images), ...options);
+    await restore(scope, program, scope.path(images), ...options);
+    assertEquals(mountsOf(pids), mounts);
+    assertEquals(
+      difference(before, program.observe()).filter((line) =>
+        !NUMBERS.test(line)
+      ),
+      [],
+      `after the ${images} restore`,
+    );
+  }
+  assertEquals(await program.verify(), "ok");
 }

@@ -1,86 +1,7 @@
 /** Trees in mount namespaces of their own: dumped and restored, the mounts are as they were. */
 import { assertEquals } from "@std/assert";
-import {
-  compile,
-  dump,
-  LONG,
-  type Program,
-  restore,
-  Scope,
-} from "./harness.ts";
-import { mountsOf } from "./mounts.ts";
-import { difference } from "./observe.ts";
-
-/**
- * A root of the program's own that shows the host's, like that of a container: what the host has mounted elsewhere is
- * not in it. $0 is the directory of the test, $1 one in which it is put together.
- */
-const CONTAINER = `
-set -e
-mount --bind / "$1"
-cd "$1"
-mount -t proc proc proc
-mount -t tmpfs -o mode=755 dev dev
-cp -a /dev/null /dev/zero /dev/urandom dev/
-mkdir -p tmp/ckpt-mounts
-pivot_root . tmp/ckpt-mounts
-cd /
-umount -l /tmp/ckpt-mounts
-mount --bind "$0" "$0"
-`;
-
-/** Starts a program of tests/programs in a mount namespace that a script has made. */
-async function startIn(
-  scope: Scope,
-  script: string,
-  name: string,
-  ...args: string[]
-): Promise<Program> {
-  const work = scope.path(`work-${name}`);
-  const root = scope.path("root");
-  const program = await scope.startCommand(work, "unshare", [
-    "--mount",
-    "bash",
-    "-c",
-    `${CONTAINER}\n${script}\ncd "$2"\nexec "\${@:3}"`,
-    scope.directory,
-    root,
-    work,
-    await compile(name),
-    work,
-    ...args,
-  ]);
-  await program.ready();
-  return program;
-}
-
-/** Numbers of mounts, namespaces, and of files and devices that live in memory: new ones, compared by mountsOf. */
-const NUMBERS =
-  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/dev\/zero$/;
-
-/** The whole way, twice: mounts and everything else are as before. */
-async function survives(
-  scope: Scope,
-  program: Program,
-  options: string[] = [],
-): Promise<void> {
-  const pids = program.tree();
-  const mounts = mountsOf(pids);
-  const before = program.observe();
-  for (const images of ["first", "second"]) {
-    await dump(scope, program, scope.path(images), ...options);
-    await restore(scope, program, scope.path(images), ...options);
-    assertEquals(mountsOf(pids), mounts);
-    assertEquals(
-      difference(before, program.observe()).filter((line) =>
-        !NUMBERS.test(line)
-      ),
-      [],
-      `after the ${images} restore`,
-    );
-  }
-  assertEquals(await program.verify(), "ok");
-}
+import { dump, LONG, restore, Scope } from "./harness.ts";
+import { mountsOf, startIn, survives } from "./mounts.ts";
 
 const SHAPES: Record<string, string> = {
   "file systems of its own": `
@@ -182,7 +103,7 @@ Deno.test(`${SEEDS} random histories of mounts survive`, async () => {
   for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
     await using scope = new Scope();
     try {
-      const steps = 10 + seed * 17 % 60;
+      const steps = 40 + seed * 17 % 100;
       const program = await startIn(
         scope,
         "",

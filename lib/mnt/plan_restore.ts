@@ -151,19 +151,20 @@ class Planner {
       this.#refuse(mount, `there is no ${path} to take for it`);
       return;
     }
-    this.#outside.push(
-      this.#provideWith(
-        mount,
-        {
-          superblock: `host ${place.mount.device}`,
-          root: mount.root,
-          rootHere: place.root,
-          place,
-        },
-        (number) => [{ kind: "clone", mount: number, path }],
-        mount,
-      ),
+    const provider = this.#provideWith(
+      mount,
+      {
+        superblock: `host ${place.mount.device}`,
+        root: mount.root,
+        rootHere: place.root,
+        place,
+      },
+      (number) => [{ kind: "clone", mount: number, path }],
+      mount,
     );
+    // It is there before all mounts, which come in their order.
+    provider.kept = true;
+    this.#outside.push(provider);
   }
 
   #outsidePath(mount: ImageMount): string | undefined {
@@ -536,8 +537,6 @@ class Planner {
       "mount" in operation && rename.has(operation.mount)
         ? { ...operation, mount: rename.get(operation.mount)! }
         : operation;
-    const keep = ({ number, kept }: Provider): Operation[] =>
-      kept ? [{ kind: "keep", mount: number }] : [];
     // What others need is complete before they come.
     const needed = fresh.filter(({ kept }) => kept);
     const operations: Operation[] = [
@@ -545,8 +544,10 @@ class Planner {
       ...this.#hostHelpers,
       ...needed.flatMap(({ make }) => make),
       { kind: "enter", namespace: YARD },
-      ...outside.flatMap(keep),
-      ...needed.flatMap(keep),
+      ...[...outside, ...needed].map(({ number }): Operation => ({
+        kind: "keep",
+        mount: number,
+      })),
       ...this.#mounts.flatMap((mount) => this.#mountOperations(mount)),
       ...this.#helpers.flatMap((bind): Operation[] => [
         bind,
@@ -569,11 +570,7 @@ class Planner {
     const { id, flags } = mount;
     const provider = this.#providerOf.get(mount)!;
     const attributes: Operation = { kind: "attributes", mount: id, flags };
-    if (!provider.kept && provider.of === mount) {
-      return provider.place === undefined
-        ? [...provider.make, attributes]
-        : [attributes];
-    }
+    if (!provider.kept) return [...provider.make, attributes];
     return [
       {
         kind: "bind",
