@@ -35,6 +35,8 @@ const EVERYWHERE = [
     "rotated",
     "spool",
     "fixed",
+    "root",
+    "locks",
     "odd",
   ].map((kind) => ["ghost_cases", kind, PLACE]),
 ];

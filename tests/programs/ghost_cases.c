@@ -21,6 +21,9 @@
  *   subvolume   in a btrfs subvolume that was deleted
  *   fixed       made immutable or append-only since they were opened for writing: deleted ones, one that is there, and
  *               the directories of deleted ones
+ *   root        a child whose root directory was removed
+ *   locks       of a process on descriptors it has in common with its child, and of open files; of a deleted file, a
+ *               renamed one, and one that is there
  *   odd         a deleted file with a long name that another has; a file that is named like a deleted one of NFS; the
  *               directory keeps its time
  */
@@ -34,6 +37,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 
 #define PAGE 4096
@@ -544,6 +548,75 @@ static void fixed(void) {
   CHECK_EQ("names", 4, names());
 }
 
+static void in_removed_root(int to, int from) {
+  struct stat before, now, cwd;
+  if (chroot(in_place("root")) != 0 || chdir("/") != 0) _exit(1);
+  char word = 'r';
+  if (write(to, &word, 1) != 1 || read(from, &word, 1) != 1 || stat("/", &before) != 0) _exit(2);
+  /* removed; and after the restore */
+  if (write(to, &word, 1) != 1 || read(from, &word, 1) != 1) _exit(3);
+  if (stat("/", &now) != 0 || stat(".", &cwd) != 0) _exit(4);
+  if (now.st_mode != before.st_mode || now.st_uid != before.st_uid || now.st_ino != cwd.st_ino) _exit(5);
+  _exit(mkdir("/new", 0700) == -1 && errno == ENOENT ? 0 : 6);
+}
+static void root(void) {
+  int up[2], down[2], ended = -1;
+  char word;
+  MUST(mkdir(in_place("root"), 0751));
+  MUST(chown(in_place("root"), 12, 34));
+  MUST(pipe2(up, O_CLOEXEC));
+  MUST(pipe2(down, O_CLOEXEC));
+  pid_t child = (pid_t)MUST(fork());
+  if (child == 0) in_removed_root(up[1], down[0]);
+  MUST(read(up[0], &word, 1));
+  MUST(rmdir(in_place("root")));
+  MUST(write(down[1], &word, 1));
+  MUST(read(up[0], &word, 1));
+  check_ready();
+  MUST(write(down[1], &word, 1));
+  CHECK_EQ("waitpid", child, waitpid(child, &ended, 0));
+  CHECK_EQ("what the child saw", 0, ended);
+  CHECK_EQ("names", 0, names());
+}
+
+static int lock_range(int fd, int command, long start) {
+  struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = 2};
+  return fcntl(fd, command, &range);
+}
+#define FILES 3
+static void try_locks(const int *fds, const int *others, int from) {
+  char word;
+  if (read(from, &word, 1) != 1) _exit(1);
+  for (int i = 0; i < FILES; i++) {
+    /* the parent's, though the open file is the same; and that of another open file */
+    if (lock_range(fds[i], F_SETLK, 2) != -1 || errno != EAGAIN) _exit(10 + i);
+    if (lock_range(fds[i], F_OFD_SETLK, 6) != -1 || errno != EAGAIN) _exit(20 + i);
+    /* what nobody has, and what this open file has */
+    if (lock_range(fds[i], F_SETLK, 0) != 0 || lock_range(others[i], F_OFD_SETLK, 6) != 0) _exit(30 + i);
+  }
+  _exit(0);
+}
+static void locks(void) {
+  static const char *const NAMES[FILES] = {"gone", "renamed", "there"};
+  int fds[FILES], others[FILES], down[2], ended = -1;
+  for (int i = 0; i < FILES; i++) {
+    fds[i] = make(NAMES[i], "0123456789");
+    others[i] = (int)MUST(open(in_place(NAMES[i]), O_RDWR));
+    MUST(lock_range(fds[i], F_SETLK, 2));
+    MUST(lock_range(others[i], F_OFD_SETLK, 6));
+  }
+  MUST(unlink(in_place("gone")));
+  MUST(rename(in_place("renamed"), in_place("renamed now")));
+  MUST(pipe2(down, O_CLOEXEC));
+  pid_t child = (pid_t)MUST(fork());
+  if (child == 0) try_locks(fds, others, down[0]);
+  check_ready();
+  MUST(write(down[1], "x", 1));
+  CHECK_EQ("waitpid", child, waitpid(child, &ended, 0));
+  CHECK_EQ("what the child met", 0, ended);
+  CHECK_EQ("names", 2, names());
+}
+
 static void odd(void) {
   static const char SILLY[] = ".nfs0123456789abcdef01234567";
   char name[251];
@@ -587,6 +660,8 @@ int main(int argc, char **argv) {
   else if (strcmp(kind, "lower") == 0) lower();
   else if (strcmp(kind, "subvolume") == 0) subvolume();
   else if (strcmp(kind, "fixed") == 0) fixed();
+  else if (strcmp(kind, "root") == 0) root();
+  else if (strcmp(kind, "locks") == 0) locks();
   else if (strcmp(kind, "odd") == 0) odd();
   else check_die("kind %s is not known", kind);
   return check_finish();

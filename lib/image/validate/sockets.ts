@@ -24,6 +24,7 @@ const ADDRESS_WORDS: ReadonlyMap<number, number> = new Map([[2, 1], [10, 4]]);
 const LARGEST_PORT = 65535;
 const SHUT_BOTH = 3;
 const PERMISSIONS = 0o7777;
+const S_IFSOCK = 0o140000;
 /** BPF_MAXINSNS. */
 const LONGEST_FILTER = 4096;
 /** IFNAMSIZ, with a zero at the end. */
@@ -96,7 +97,9 @@ function checkUnix(
   } else if (other !== undefined && other.type !== type) {
     wrong("usk.peer", `${peer} is of another type`);
   }
-  if ((file_perms?.mode ?? 0) > PERMISSIONS) {
+  // CRIU keeps the type with them.
+  const kind = (file_perms?.mode ?? 0) & ~PERMISSIONS;
+  if (kind !== 0 && kind !== S_IFSOCK) {
     wrong(
       "usk.file_perms.mode",
       `0${file_perms!.mode.toString(8)} is more than permissions`,

@@ -198,8 +198,8 @@ const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
     "files.img, field usk.shutdown: 4 is more than both halves",
   ],
   [
-    ({ pair }) => pair[0].file_perms = { mode: 0o140755, uid: 0, gid: 0 },
-    "files.img, field usk.file_perms.mode: 0140755 is more than permissions",
+    ({ pair }) => pair[0].file_perms = { mode: 0o100755, uid: 0, gid: 0 },
+    "files.img, field usk.file_perms.mode: 0100755 is more than permissions",
   ],
   [
     ({ inet }) => inet.family = 3,
