@@ -152,6 +152,9 @@ Deno.test("a dry run tells every step, and makes nothing", async () => {
   ) {
     assertMatch(planned.stdout, line);
   }
+  const shown = await scope.ckpt("show", "--mounts", images);
+  assertSuccess(shown, "show --mounts");
+  assertMatch(shown.stdout, /\n    \d+ \/mnt  tmpfs x  \d+:\d+ \/\n/);
   await restore(scope, program, images);
   assertEquals(await program.verify(), "ok");
 });

@@ -254,7 +254,7 @@ export const OPTIONS: readonly OptionEntry[] = [
     argument: "required",
     placeholder: "DIR",
     commands: ["dump", "restore", "check"],
-    help: "root of the program's file system",
+    help: "what becomes the root of a program in a mount namespace of its own",
   },
   {
     name: "log-file",
@@ -273,6 +273,12 @@ export const OPTIONS: readonly OptionEntry[] = [
     commands: [],
     help:
       "-v, -vv: more; -vN: 0 nothing, 1 errors, 2 warnings (default), 3 information, 4 debugging",
+  },
+  {
+    name: "mounts",
+    argument: "none",
+    commands: ["show"],
+    help: "the mount namespaces: their trees, and who shares with whom",
   },
   {
     name: "json",

@@ -17,6 +17,8 @@ export interface ShowOptions {
   imagesDirectory: string;
   /** All of the images as JSON, instead of a summary for people. */
   json: boolean;
+  /** The mount namespaces instead; never together with `json`. */
+  mounts?: boolean;
 }
 
 export interface CleanOptions {
@@ -205,7 +207,21 @@ export function readOptions(
       return { command, options: { imagesDirectory } };
     case "show":
       readOneDirectory(parsed, problems);
-      return { command, options: { imagesDirectory, json: surroundings.json } };
+      if (surroundings.json && flags.has("mounts")) {
+        problems.push({
+          object: "--mounts",
+          why: "draws for people, --json is for programs",
+          remedy: "leave one of them out; --json has all mounts, too",
+        });
+      }
+      return {
+        command,
+        options: {
+          imagesDirectory,
+          json: surroundings.json,
+          ...flags.has("mounts") && { mounts: true },
+        },
+      };
   }
 }
 

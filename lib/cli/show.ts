@@ -15,8 +15,12 @@ import { signalName } from "./signal_name.ts";
  * @returns what to print
  * @throws CkptError when an image is missing or damaged
  */
-export function show(options: ShowOptions): string {
+export async function show(options: ShowOptions): Promise<string> {
   const set = readImageSet(options.imagesDirectory);
+  if (options.mounts) {
+    const { showMounts } = await import("./show_mounts.ts");
+    return showMounts(set);
+  }
   const summary = summarize(set);
   if (!options.json) return renderSummary(summary);
   // Printed when all of it is known: a damaged file must not leave half of a

@@ -101,15 +101,15 @@ Deno.test("bytes are told in units that leave a short number", () => {
   );
 });
 
-Deno.test("an image is shown to people, and to programs with every file", async () => {
+Deno.test("an image is shown to people, and to programs with every file", async async () => {
   const directory = Deno.makeTempDirSync();
   try {
     await writeWithManifest(directory, minimalImage(4242));
-    const text = show({ imagesDirectory: directory, json: false });
+    const text = await show({ imagesDirectory: directory, json: false });
     assertStringIncludes(text, `${directory}: an image made by ckpt `);
     assertStringIncludes(text, "\n4242 ");
 
-    const json = show({ imagesDirectory: directory, json: true });
+    const json = await show({ imagesDirectory: directory, json: true });
     const { result } = JSON.parse(json);
     assertEquals(result.directory, directory);
     assertEquals(result.tasks.length, 1);
