@@ -527,6 +527,12 @@ export class Files {
   }
 }
 
+/** A port of the loopback interface that nobody has. */
+export function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
 /** Fails unless the command succeeded; shows what it wrote. */
 export function assertSuccess(answer: Answer, what: string): void {
   assertEquals(

@@ -8,6 +8,7 @@ import {
   assertUnchanged,
   dump,
   Files,
+  freePort,
   type Program,
   restore,
   Scope,
@@ -134,11 +135,6 @@ async function get(port: number): Promise<string | undefined> {
     if (error instanceof Deno.errors.ConnectionRefused) return undefined;
     throw error;
   }
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 Deno.test("nginx with its workers serves, is dumped and restored, and serves again", async () => {
