@@ -101,7 +101,7 @@ Deno.test("bytes are told in units that leave a short number", () => {
   );
 });
 
-Deno.test("an image is shown to people, and to programs with every file", async async () => {
+Deno.test("an image is shown to people, and to programs with every file", async () => {
   const directory = Deno.makeTempDirSync();
   try {
     await writeWithManifest(directory, minimalImage(4242));
