@@ -154,7 +154,7 @@ Deno.test("a dry run tells every step, and makes nothing", async () => {
   }
   const shown = await scope.ckpt("show", "--mounts", images);
   assertSuccess(shown, "show --mounts");
-  assertMatch(shown.stdout, /\n    \d+ \/mnt  tmpfs x  \d+:\d+ \/\n/);
+  assertMatch(shown.stdout, /\n {4}\d+ \/mnt {2}tmpfs x {2}\d+:\d+ \/\n/);
   await restore(scope, program, images);
   assertEquals(await program.verify(), "ok");
 });

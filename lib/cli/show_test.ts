@@ -1,5 +1,5 @@
 /** `ckpt show`, on images as the image layer writes them. */
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { CkptError } from "../error.ts";
 import {
   minimalImage,
@@ -122,7 +122,7 @@ Deno.test("an image is shown to people, and to programs with every file", async 
 
     // A damaged file is told, and nothing of the others is printed.
     Deno.truncateSync(`${directory}/core-4242.img`, 10);
-    const error = assertThrows(
+    const error = await assertRejects(
       () => show({ imagesDirectory: directory, json: true }),
       CkptError,
     );
