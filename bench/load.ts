@@ -5,12 +5,16 @@ import type { Host } from "./host.ts";
 /** What is started, and who answers in it. */
 export interface Subject {
   /** Its source in `programs`, and its arguments but the first, which is the page. */
-  program: "load" | "family" | "ghosts" | "descriptors";
+  program: "load" | "family" | "ghosts" | "descriptors" | "connections";
   args: number[];
   /** Whether its second argument is a directory for its files, on the file system of the images. */
   makesFiles?: boolean;
   /** For the dump; ckpt and CRIU take the same. */
   options?: string[];
+  /** For the dump, of CRIU only. */
+  criuOptions?: string[];
+  /** For the restore. */
+  restoreOptions?: string[];
   /** Threads of its first process. */
   threads: number;
   /** Threads or processes that must answer a question. */

@@ -65,6 +65,20 @@ function descriptors(
   };
 }
 
+/** TCP connections to another process, and pairs of Unix sockets. */
+function connections(ofTcp: number, pairs: number): Subject {
+  return {
+    program: "connections",
+    args: [ofTcp, pairs],
+    threads: 1,
+    answers: 1,
+    options: ["--tcp-established"],
+    // Without it CRIU calls iptables for each connection.
+    criuOptions: ["--network-lock", "nftables"],
+    restoreOptions: ["--tcp-established"],
+  };
+}
+
 const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
   { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
@@ -78,6 +92,10 @@ const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "1GiB ghost with 10% data", subject: ghosts(1, 1 << 20, 640) },
   { title: "10000 ghosts of 4KiB", subject: ghosts(10000, 4, 0) },
   { title: "10000 descriptors", subject: descriptors(3, 60, 65) },
+  // With more than 500, CRIU needs CAP_SYS_RESOURCE, and with nftables crashes.
+  { title: "400 TCP connections", subject: connections(400, 0) },
+  { title: "1000 TCP connections", subject: connections(1000, 0) },
+  { title: "1000 Unix pairs", subject: connections(0, 1000) },
 ];
 const START_UP_REPETITIONS = 21;
 /** Always in memory: files of the benchmark that the programs map or write. */
@@ -239,6 +257,7 @@ const bench: Bench = {
     family: compile("family"),
     ghosts: compile("ghosts"),
     descriptors: compile("descriptors"),
+    connections: compile("connections"),
   },
   scratch,
   images,

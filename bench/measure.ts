@@ -117,6 +117,10 @@ export async function measure(
     load.forget();
     await sleep(QUIET);
     const quiet = load.gaps().largest;
+    const options = [
+      ...subject.options ?? [],
+      ...tool.name === "ckpt" ? [] : subject.criuOptions ?? [],
+    ];
 
     const first = `${images}/running`;
     Deno.mkdirSync(first);
@@ -126,7 +130,7 @@ export async function measure(
       bench,
       tool,
       `${first}/dump.log`,
-      dump(load.pid, first, true, subject.options),
+      dump(load.pid, first, true, options),
     );
     await sleep(SETTLE);
     const stop = load.gaps();
@@ -141,7 +145,7 @@ export async function measure(
       bench,
       tool,
       `${second}/dump.log`,
-      dump(load.pid, second, false, subject.options),
+      dump(load.pid, second, false, options),
     );
     lives = false;
     await host.reap(load.pid);
@@ -151,7 +155,7 @@ export async function measure(
       bench,
       tool,
       `${second}/restore.log`,
-      restore(second),
+      restore(second, subject.restoreOptions),
     );
     lives = true;
     const memoryAfter = load.memory();

@@ -39,6 +39,6 @@ export function dump(
     .concat(stays ? ["-R"] : [], options);
 }
 
-export function restore(images: string): string[] {
-  return ["restore", "-D", images, "-d", "-o", "restore.log"];
+export function restore(images: string, options: string[] = []): string[] {
+  return ["restore", "-D", images, "-d", "-o", "restore.log", ...options];
 }

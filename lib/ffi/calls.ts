@@ -81,6 +81,8 @@ export class Calls {
     args: readonly CallArgument[];
     after: number;
   }[] = [];
+  /** As the native code has them; undefined: not yet. */
+  #prepared: Uint8Array<ArrayBuffer> | undefined;
   /** Kept alive for the kernel. */
   #results = new BigInt64Array(0);
 
@@ -95,10 +97,14 @@ export class Calls {
     args: readonly CallArgument[],
     after = -1,
   ): number {
+    this.#prepared = undefined;
     return this.#calls.push({ nr: NR[call], args, after }) - 1;
   }
 
-  /** Makes all calls of every round; their order among rounds is open. */
+  /**
+   * Makes all calls of every round; their order among rounds is open. May be
+   * done again and again.
+   */
   run(rounds: number): void {
     const calls = this.#prepare(rounds);
     const count = BigInt(this.#calls.length);
@@ -126,6 +132,14 @@ export class Calls {
   }
 
   #prepare(rounds: number): Uint8Array<ArrayBuffer> {
+    const results = this.#calls.length * rounds;
+    if (this.#results.length !== results) {
+      this.#results = new BigInt64Array(results);
+    }
+    return this.#prepared ??= this.#encode();
+  }
+
+  #encode(): Uint8Array<ArrayBuffer> {
     const calls = new Uint8Array(this.#calls.length * CALL_BYTES);
     const view = new DataView(calls.buffer);
     for (const [i, { nr, args, after }] of this.#calls.entries()) {
@@ -139,7 +153,6 @@ export class Calls {
         view.setBigInt64(at + STEPS + 8 * n, BigInt(step), true);
       }
     }
-    this.#results = new BigInt64Array(this.#calls.length * rounds);
     return calls;
   }
 

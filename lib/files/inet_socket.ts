@@ -204,10 +204,9 @@ export function lookAtInetSocket(
 
 /** The name of a protocol between TCP and the program, such as tls. */
 function protocolAbove(fd: number): string | undefined {
-  const name = new TextDecoder().decode(
-    getOption(fd, IPPROTO_TCP, TCP_ULP, IFNAMSIZ),
-  ).replaceAll("\0", "");
-  return name === "" ? undefined : name;
+  const name = getOption(fd, IPPROTO_TCP, TCP_ULP, IFNAMSIZ);
+  if (name.every((byte) => byte === 0)) return undefined;
+  return new TextDecoder().decode(name).replaceAll("\0", "");
 }
 
 /** struct tcp_info; of one that listens, what it tells of its queue. */

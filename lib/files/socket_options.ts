@@ -181,8 +181,8 @@ export function socketMemory(fd: number): {
   return { receiving, sending };
 }
 
-/** Level and name, number, length and value of one question. */
-const QUESTION = { level: 0, name: 8, length: 16, value: 24 } as const;
+/** Socket, level and name, length and value of one question. */
+const QUESTION = { fd: 0, level: 8, name: 16, length: 24, value: 32 } as const;
 
 /**
  * Options that are asked together, which takes one call of native code for
@@ -192,7 +192,7 @@ class OptionQuestions {
   readonly #slots: Slots;
   /** By level and name. */
   readonly #rounds = new Map<number, number>();
-  #calls = new Calls();
+  readonly #calls = new Calls();
 
   constructor(readonly options: readonly (readonly [number, number])[]) {
     const size = QUESTION.value + LONGEST_OPTION;
@@ -202,25 +202,52 @@ class OptionQuestions {
       slots.view.setUint32(i * size + QUESTION.name, name, true);
       this.#rounds.set(level << 16 | name, i);
     });
-  }
-
-  /** The answers of the socket are there until the next is asked. */
-  ask(fd: number): this {
-    const slots = this.#slots;
-    const { size, count, view } = slots;
-    for (let i = 0; i < count; i++) {
-      view.setUint32(i * size + QUESTION.length, LONGEST_OPTION, true);
-    }
-    this.#calls = new Calls();
     this.#calls.add("getsockopt", [
-      fd,
+      { loaded: slots, offset: QUESTION.fd },
       { loaded: slots, offset: QUESTION.level },
       { loaded: slots, offset: QUESTION.name },
       { slots, offset: QUESTION.value },
       { slots, offset: QUESTION.length },
     ]);
+  }
+
+  /** The answers of the socket are there until the next is asked. */
+  ask(fd: number): this {
+    const { size, count, view } = this.#slots;
+    for (let i = 0; i < count; i++) {
+      view.setUint32(i * size + QUESTION.fd, fd, true);
+      view.setUint32(i * size + QUESTION.length, LONGEST_OPTION, true);
+    }
     this.#calls.run(count);
     return this;
+  }
+
+  /** All that the kernel has, in their order. */
+  answers(): ckpt_socket_option[] {
+    return this.options.flatMap(([level, name]) => {
+      const value = this.bytes(level, name);
+      return value === undefined ? [] : [{ level, name, value }];
+    });
+  }
+
+  /** Those that are not as in `usual`, the answers of another socket. */
+  changes(usual: readonly ckpt_socket_option[]): ckpt_socket_option[] {
+    const changed: ckpt_socket_option[] = [];
+    const { size, view, bytes } = this.#slots;
+    for (let i = 0; i < usual.length; i++) {
+      if (this.#calls.result(i, 0) < 0) continue;
+      const { level, name, value } = usual[i];
+      const length = view.getUint32(i * size + QUESTION.length, true);
+      let same = length === value.length;
+      const at = i * size + QUESTION.value;
+      for (let n = 0; same && n < length; n++) {
+        same = bytes[at + n] === value[n];
+      }
+      if (!same) {
+        changed.push({ level, name, value: bytes.slice(at, at + length) });
+      }
+    }
+    return changed;
   }
 
   /** As many bytes as the kernel gives; undefined: it does not have it. */
@@ -300,6 +327,21 @@ function intBytes(value: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setInt32(0, value | 0, true);
   return bytes;
+}
+
+const KIND = [SO.DOMAIN, SO.TYPE, SO.PROTOCOL];
+
+/** @param fd a descriptor of ckpt's own for the socket */
+export function readKind(fd: number): SocketKind {
+  const asked = questionsFor(
+    "kind",
+    () => KIND.map((name) => [SOL_SOCKET, name]),
+  ).ask(fd);
+  return {
+    domain: asked.int(SOL_SOCKET, SO.DOMAIN),
+    type: asked.int(SOL_SOCKET, SO.TYPE),
+    protocol: asked.int(SOL_SOCKET, SO.PROTOCOL),
+  };
 }
 
 /** @param fd a descriptor of ckpt's own for the socket */
@@ -395,21 +437,32 @@ function getFilter(
   return length[0];
 }
 
-const fresh = new Map<string, ReadonlyMap<string, Uint8Array>>();
+/** What can be asked of a kind of socket, and what a new one answers. */
+interface FreshOptions {
+  readonly questions: OptionQuestions;
+  readonly answers: readonly ckpt_socket_option[];
+}
 
-/** What a new socket of this kind has; asked once. */
-function freshOptions(kind: SocketKind): ReadonlyMap<string, Uint8Array> {
+const fresh = new Map<string, FreshOptions>();
+
+/** Found out once for each kind. */
+function freshOptions(kind: SocketKind): FreshOptions {
   const { domain, type, protocol } = kind;
   const key = `${domain} ${type} ${protocol}`;
   let known = fresh.get(key);
   if (known === undefined) {
     const fd = freshSocket(domain, type, protocol);
     try {
-      known = new Map(
-        furtherOptions(fd, kind).map(({ level, name, value }) =>
-          [`${level} ${name}`, value] as const
+      const answers = new OptionQuestions(
+        levelsOf(kind).flatMap((level) =>
+          FURTHER.get(level)!.map((name) => [level, name] as const)
         ),
+      ).ask(fd).answers();
+      // Nothing else is asked of sockets like it.
+      const questions = new OptionQuestions(
+        answers.map(({ level, name }) => [level, name]),
       );
+      known = { questions, answers };
     } finally {
       close(fd);
     }
@@ -442,12 +495,8 @@ function freshSocket(domain: number, type: number, protocol: number): number {
 const SOCK_DGRAM = 2;
 
 function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
-  const usual = freshOptions(kind);
-  return furtherOptions(fd, kind).filter(({ level, name, value }) => {
-    const other = usual.get(`${level} ${name}`);
-    return other === undefined || other.length !== value.length ||
-      value.some((byte, i) => byte !== other[i]);
-  });
+  const { questions, answers } = freshOptions(kind);
+  return questions.ask(fd).changes(answers);
 }
 
 function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
@@ -460,21 +509,6 @@ function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
   if (domain === AF_PACKET) levels.push(SOL_PACKET);
   if (domain === AF_NETLINK) levels.push(SOL_NETLINK);
   return levels;
-}
-
-function furtherOptions(fd: number, kind: SocketKind): ckpt_socket_option[] {
-  const levels = levelsOf(kind);
-  const asked = questionsFor(
-    levels.join(),
-    () =>
-      levels.flatMap((level) =>
-        FURTHER.get(level)!.map((name) => [level, name] as const)
-      ),
-  ).ask(fd);
-  return asked.options.flatMap(([level, name]) => {
-    const value = asked.bytes(level, name);
-    return value === undefined ? [] : [{ level, name, value }];
-  });
 }
 
 export function readIpOptions(

@@ -37,10 +37,8 @@ import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
 import {
   AF_NETLINK,
   AF_PACKET,
-  getInt,
   IPPROTO_UDP,
-  SO,
-  SOL_SOCKET,
+  readKind,
 } from "./socket_options.ts";
 import {
   memoryOfOneMessage,
@@ -117,12 +115,7 @@ const OF_ANOTHER_NAMESPACE: SeenSocket = {
 };
 
 function lookAt(fd: number, ino: bigint): SeenSocket {
-  const of = (name: number) => getInt(fd, SOL_SOCKET, name);
-  const kind = {
-    domain: of(SO.DOMAIN),
-    type: of(SO.TYPE),
-    protocol: of(SO.PROTOCOL),
-  };
+  const kind = readKind(fd);
   const events = poll(fd);
   const hasError = (events & POLLERR) !== 0;
   switch (kind.domain) {
