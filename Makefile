@@ -66,7 +66,8 @@ clean:  ## remove what was built
 	rm -rf dist c/build
 
 # The native part: c/agent becomes one position-independent image, in two
-# forms (agent.bin to map into a task, agent.elf to start), which c/lib embeds.
+# forms (agent.bin to map into a task, agent.elf to start), which c/lib embeds;
+# and so it does the program of c/enter.
 
 CC := gcc
 WARNINGS := -Wall -Wextra -Werror
@@ -83,7 +84,9 @@ AGENT_LDFLAGS := -nostdlib -static -Wl,-T,c/agent/agent.ld -Wl,--emit-relocs \
 BUILD := c/build
 LIB_SOURCES := $(wildcard c/lib/*.c c/lib/*.S)
 AGENT_SOURCES := $(wildcard c/agent/*.c c/agent/*.S)
+ENTER_SOURCES := $(wildcard c/enter/*.c)
 LIB_OBJECTS := $(LIB_SOURCES:c/%=$(BUILD)/%.o)
+ENTER_OBJECTS := $(ENTER_SOURCES:c/%=$(BUILD)/%.o)
 AGENT_OBJECTS := $(AGENT_SOURCES:c/%=$(BUILD)/%.o)
 
 $(LIBRARY): $(LIB_OBJECTS) tools/check_native.sh Makefile
@@ -97,8 +100,9 @@ $(BUILD)/lib/%.c.o: c/lib/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Ic/lib -Ic -c -o $@ $<
 
-# .incbin finds agent.bin and agent.elf in the build directory.
-$(BUILD)/lib/%.S.o: c/lib/%.S $(BUILD)/agent.bin $(BUILD)/agent.elf Makefile
+# .incbin finds agent.bin and the others in the build directory.
+$(BUILD)/lib/%.S.o: c/lib/%.S $(BUILD)/agent.bin $(BUILD)/agent.elf \
+  $(BUILD)/enter.elf Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Ic -Wa,-I,$(BUILD) -c -o $@ $<
 
@@ -110,7 +114,16 @@ $(BUILD)/agent.linked: $(AGENT_OBJECTS) c/agent/agent.ld tools/check_native.sh
 	$(CC) $(AGENT_LDFLAGS) -o $@ $(AGENT_OBJECTS)
 	tools/check_native.sh agent $@
 
-$(BUILD)/agent.elf: $(BUILD)/agent.linked
+$(BUILD)/enter/%.o: c/enter/% Makefile
+	@mkdir -p $(@D)
+	$(CC) $(AGENT_CFLAGS) -Ic/enter -Ic -c -o $@ $<
+
+$(BUILD)/enter.linked: $(ENTER_OBJECTS) c/enter/enter.ld tools/check_native.sh
+	$(CC) -nostdlib -static -Wl,-T,c/enter/enter.ld -Wl,--emit-relocs \
+	  -Wl,--build-id=none -Wl,-z,noexecstack -o $@ $(ENTER_OBJECTS)
+	tools/check_native.sh agent $@
+
+$(BUILD)/agent.elf $(BUILD)/enter.elf: $(BUILD)/%.elf: $(BUILD)/%.linked
 	objcopy --strip-all $< $@
 
 $(BUILD)/agent.bin: $(BUILD)/agent.linked
@@ -145,4 +158,5 @@ $(BINARY): $(MODULES) $(LIBRARY) $(BUILD)/pack/stub.bin $(BUILD)/pack/trainee \
   $(TYPESCRIPT) deno.json $(PACKING:%=tools/%)
 	$(RUN) tools/build.ts
 
--include $(LIB_OBJECTS:.o=.d) $(AGENT_OBJECTS:.o=.d)
+-include $(LIB_OBJECTS:.o=.d) $(AGENT_OBJECTS:.o=.d) \
+  $(ENTER_OBJECTS:.o=.d)

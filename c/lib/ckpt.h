@@ -46,6 +46,7 @@ enum cause_step {
 	CAUSE_START_OUTLIVING = 28,
 	CAUSE_START_TRACER = 29,
 	CAUSE_TRACER = 30,
+	CAUSE_ENTER = 31,
 };
 
 struct cause {
@@ -89,6 +90,6 @@ int64_t get_registers(pid_t tid, struct user_regs_struct *regs);
 int64_t set_registers(pid_t tid, const struct user_regs_struct *regs);
 int64_t set_signal_mask(pid_t tid, uint64_t mask);
 
-extern const uint8_t agent_blob[], agent_blob_end[], agent_elf[], agent_elf_end[];
+extern const uint8_t agent_blob[], agent_blob_end[], agent_elf[], agent_elf_end[], enter_elf[], enter_elf_end[];
 
 #endif

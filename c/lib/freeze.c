@@ -422,6 +422,15 @@ EXPORT int64_t ckpt_adopt_snapshot(int32_t pid, uint64_t options)
 	return 0;
 }
 
+/* From now on the threads end when their tracer does. */
+EXPORT int64_t ckpt_end_with_tracer(const int32_t *tids, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		if (ptrace(PTRACE_SETOPTIONS, tids[i], 0, PTRACE_O_EXITKILL) < 0)
+			return fail(CAUSE_RESUME, tids[i], 0, -errno);
+	return 0;
+}
+
 /*
  * Ends a frozen process without letting it run: SIGKILL reaches it in its stop. Then waits until it is gone, so
  * that its pid can be used again (its parent may still have to take its exit status).

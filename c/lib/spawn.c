@@ -92,6 +92,23 @@ static int make_grandchild(void *arg)
 	return 0;
 }
 
+/* Traces an agent that waits for its tracer, with `options`, and stops it. Returns its pid. */
+EXPORT int64_t ckpt_trace_agent(int32_t pid, uint64_t options)
+{
+	int status;
+	int64_t ret;
+
+	if (ptrace(PTRACE_SEIZE, pid, 0, options) < 0 || ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0) {
+		ret = fail(CAUSE_SEIZE, pid, 0, -errno);
+		kill(pid, SIGKILL);
+		return ret;
+	}
+	ret = wait_task(pid, &status, WAIT_FOREVER);
+	if (!ret)
+		ret = WIFSTOPPED(status) ? pid : fail(CAUSE_GONE, pid, status, -ESRCH);
+	return ret;
+}
+
 #define CHILD_STACK 65536
 
 /* Whose child the agent is. */
@@ -157,14 +174,7 @@ EXPORT int64_t ckpt_start_agent(int32_t pid, int32_t parent, int32_t lifeline_fd
 		ret = fail(CAUSE_START_AGENT, pid, 1, child.error);
 		goto out;
 	}
-	if (ptrace(PTRACE_SEIZE, pid, 0, options) < 0 || ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0) {
-		ret = fail(CAUSE_SEIZE, pid, 0, -errno);
-		kill(pid, SIGKILL);
-		goto out;
-	}
-	ret = wait_task(pid, &status, WAIT_FOREVER);
-	if (!ret)
-		ret = WIFSTOPPED(status) ? pid : fail(CAUSE_GONE, pid, status, -ESRCH);
+	ret = ckpt_trace_agent(pid, options);
 out:
 	if (stacks != MAP_FAILED)
 		munmap(stacks, 2 * CHILD_STACK);

@@ -3,6 +3,7 @@ import { EXIT } from "../error.ts";
 import type { CheckOptions } from "../dump/options.ts";
 import type { RestoreResult } from "../restore/options.ts";
 import type { Cleaned } from "../ghost/links.ts";
+import type { EndTexts } from "../ns/inside.ts";
 import type { Commands } from "./commands.ts";
 import type { Log } from "./log.ts";
 import type { CommandOptions } from "./options.ts";
@@ -42,7 +43,7 @@ export async function runCommand(
   const report = new RunReport(log, progress, signals);
   let answer: Answer;
   try {
-    answer = await ask(chosen, commands, report);
+    answer = await ask(chosen, commands, report, json);
   } finally {
     progress?.clear();
   }
@@ -58,6 +59,23 @@ export async function runCommand(
   return answer.exit;
 }
 
+/** The document, without the number in it that only the end will tell. */
+function documentsOfEnd(
+  { pid, stats }: RestoreResult,
+  detached: boolean,
+): EndTexts {
+  const document = (end: object) =>
+    `${toJson({ result: { pid, ...end, stats } })}\n`;
+  if (detached) return [document({}), "", "", ""];
+  // No other number looks like this.
+  const NUMBER = 1e300;
+  const around = (field: "exit" | "signal"): [string, string] => {
+    const [before, after] = document({ [field]: NUMBER }).split(`${NUMBER}`);
+    return [before, after];
+  };
+  return [...around("exit"), ...around("signal")];
+}
+
 /** What a command came to. */
 interface Answer {
   exit: number;
@@ -71,6 +89,7 @@ async function ask(
   chosen: CommandOptions,
   commands: Commands,
   report: RunReport,
+  json: boolean,
 ): Promise<Answer> {
   switch (chosen.command) {
     case "dump": {
@@ -81,7 +100,14 @@ async function ask(
       return { exit: EXIT.ok, result };
     }
     case "restore": {
-      const result = await commands.restore(chosen.options, report);
+      const { options } = chosen;
+      const { waitsElsewhere, ...result } = await commands.restore({
+        ...options,
+        endTexts: json
+          ? (result) => documentsOfEnd(result, options.detached)
+          : undefined,
+      }, report);
+      if (waitsElsewhere) return { exit: EXIT.ok };
       const { plan } = result;
       if (plan === undefined) return { exit: exitOfRestored(result), result };
       const { renderPlan } = await import("./render_plan.ts");

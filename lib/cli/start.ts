@@ -1,4 +1,5 @@
 /** The start of a bundle: runs the command line, and exits. */
+import { actAtTheEnd } from "../ns/inside.ts";
 import type { Commands } from "./commands.ts";
 import { runCommandLine } from "./mod.ts";
 
@@ -21,5 +22,8 @@ export function start(commands: Partial<Commands>): void {
   // (17 ms).
   Promise.resolve()
     .then(() => runCommandLine(Deno.args, all))
-    .then((code) => Deno.exit(code));
+    .then((code) => {
+      actAtTheEnd(code);
+      Deno.exit(code);
+    });
 }

@@ -17,6 +17,7 @@ type Processes = Parameters<typeof HeldConnections.of>[0];
 export class DumpedConnections implements Disposable {
   #lock: NetworkLock | undefined;
   #held: HeldConnections | undefined;
+  #endsWithCkpt = false;
 
   /** @param runId names the dump, and the table that stays */
   constructor(readonly runId: string) {}
@@ -66,7 +67,14 @@ export class DumpedConnections implements Disposable {
     this.#held.silence();
   }
 
+  /** The program ends with ckpt: nothing is sent until it is restored. */
+  endWithCkpt(): void {
+    this.#endsWithCkpt = true;
+    this.end();
+  }
+
   [Symbol.dispose](): void {
+    if (this.#endsWithCkpt) return;
     this.#held?.[Symbol.dispose]();
     this.#lock?.[Symbol.dispose]();
   }

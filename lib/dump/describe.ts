@@ -31,6 +31,8 @@ import type { FileTable } from "../files/file_table.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
+import { isEntered } from "../ns/inside.ts";
+import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import { dumpResourceLimits } from "../task/resource_limits.ts";
@@ -54,8 +56,8 @@ import {
   OWN_CGROUP_SET,
 } from "./describe_threads.ts";
 import type { ObjectContents } from "./object_contents.ts";
-import { OWN_NAMESPACES } from "./own_namespaces.ts";
 import type { MountWriter } from "./mounts.ts";
+import type { WriteNamespaces } from "./namespaces.ts";
 import type { SharedContent } from "./shared_memory.ts";
 import type { Survey } from "./survey.ts";
 import type { SharedObjects, TreeSurvey, Zombie } from "./survey_tree.ts";
@@ -67,7 +69,7 @@ const DUMPER_IDS: task_kobj_ids_entry = {
   files_id: 1,
   fs_id: 1,
   sighand_id: 1,
-  ...OWN_NAMESPACES,
+  ...DUMPER_NAMESPACES,
 };
 
 /** Values of task_core_entry.task_state. */
@@ -121,6 +123,10 @@ export interface Described {
   writeMounts: MountWriter | undefined;
   /** What files are compared with; for ckpt-files.img. */
   validation: readonly ckpt_file_entry[];
+  /** Numbers of those that the tree is in. */
+  namespaces: NamespaceIds;
+  /** Writes the images of those that are the tree's own. */
+  writeNamespaces?: WriteNamespaces;
 }
 
 /** Writes everything but the inventory, which it returns. */
@@ -153,6 +159,7 @@ export function writeImages(
       seccomp,
       features,
       described.own,
+      described.namespaces,
       {
         continue_unreported: continued.has(pid) || undefined,
         parent_thread: parentThreads?.get(pid),
@@ -212,9 +219,9 @@ export function writeImages(
   const { segments } = survey.seen.segments;
   if (segments.length > 0) {
     const { shm, extensions } = describeSegments(segments);
-    writer.write("ipcns-shm", OWN_NAMESPACES.ipc_ns_id, shm);
+    writer.write("ipcns-shm", described.namespaces.ipc_ns_id, shm);
     writer.write("ckpt-segments", undefined, extensions);
-    features.add("ckpt:sysv-shm");
+    if (!isEntered("ipc")) features.add("ckpt:sysv-shm");
   }
   described.writeMounts?.(writer, features);
   const { namespaces } = survey.seen;
@@ -222,10 +229,12 @@ export function writeImages(
     features.add("ckpt:nested-mounts");
   }
   writer.write("seccomp", undefined, seccomp.entry);
-  writer.write("timens", 0, {
+  const { time_ns_id } = described.namespaces;
+  writer.write("timens", isEntered("time") ? time_ns_id : 0, {
     monotonic: timespec(described.clocks.monotonic),
     boottime: timespec(described.clocks.boottime),
   });
+  described.writeNamespaces?.(writer);
   for (const content of shared) {
     writer.write(
       "pagemap-shmem",
@@ -374,6 +383,7 @@ function writeProcess(
   seccomp: SeccompTable,
   features: Set<Feature>,
   own: OwnScheduling,
+  namespaces: NamespaceIds,
   kinship: Pick<ckpt_task_entry, "continue_unreported" | "parent_thread">,
 ): task_kobj_ids_entry {
   const { survey, collected, files, pages, objects } = described;
@@ -412,8 +422,8 @@ function writeProcess(
     files_id: objects.files,
     fs_id: objects.fs,
     sighand_id: objects.sighand,
-    ...OWN_NAMESPACES,
-    mnt_ns_id: survey.namespace?.number ?? OWN_NAMESPACES.mnt_ns_id,
+    ...namespaces,
+    mnt_ns_id: survey.namespace?.number ?? namespaces.mnt_ns_id,
   };
   writer.write("ids", pid, ids);
   writer.write("fs", pid, files.fs);

@@ -30,7 +30,8 @@ import {
   socketType,
 } from "./describe_sockets.ts";
 import type { MemfdNumbers } from "./memfds.ts";
-import { OWN_NAMESPACES } from "./own_namespaces.ts";
+import { isEntered } from "../ns/inside.ts";
+import { numberNamespaces } from "../ns/kinds.ts";
 import { mappedFileKey, type Survey, type UsedFile } from "./survey.ts";
 import type { TreeSurvey } from "./survey_tree.ts";
 
@@ -232,7 +233,7 @@ function addDescription(
       return table.add((id) => ({
         type: fd_types.NS,
         id,
-        nsf: dumpNamespace(id, link, flags, OWN_NAMESPACES),
+        nsf: dumpNamespace(id, link, flags, numberNamespaces(isEntered)),
       }));
     case "socket":
       return table.add((id) => describeSocket(id, description, sockets));

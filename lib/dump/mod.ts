@@ -4,6 +4,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { syscall } from "../ffi/syscall.ts";
+import type { LastingTracer } from "../ffi/lasting_tracer.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
@@ -34,6 +35,9 @@ import { seenMasters } from "../files/terminals.ts";
 import { statusAt } from "../ghost/calls.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
+import { enterTree } from "../ns/enter.ts";
+import { atTheEnd, ending, inside, isEntered } from "../ns/inside.ts";
+import { numberNamespaces } from "../ns/kinds.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
 import { FrozenTree } from "../task/frozen_tree.ts";
 import { awaitGroupStops } from "../task/group_stop.ts";
@@ -67,6 +71,11 @@ import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
 import { EarlyPages } from "./memory.ts";
 import { MemorySaving } from "./memory_saving.ts";
+import {
+  namespaceProblems,
+  readNamespaces,
+  type WriteNamespaces,
+} from "./namespaces.ts";
 import type {
   CheckOptions,
   CheckResult,
@@ -113,21 +122,42 @@ export async function dump(
   options: DumpOptions,
   report: Report,
 ): Promise<DumpResult> {
+  const action = `dumping task ${options.pid}`;
+  requireCapabilities(action);
+  const { pid, pidOutside } = placeOf(options.pid, action);
   let lastingTracer = false;
   for (let i = 1;; i++) {
     try {
-      return await dumpOnce(options, lastingTracer, report);
+      const here = { ...options, pid };
+      const result = await dumpOnce(here, lastingTracer, report);
+      return { ...result, pid: pidOutside };
     } catch (error) {
       if (error instanceof NeedsLastingTracer) {
         lastingTracer = true;
         continue;
       }
       if (!(error instanceof ChangedMeanwhile) || i === TRIES) {
-        throw withRemedyForVanished(error, options.pid);
+        throw withRemedyForVanished(error, pid);
       }
       report.log(2, `${error.message}; trying again`);
     }
   }
+}
+
+/**
+ * Goes to the namespaces of the tree, where these are not ckpt's.
+ *
+ * @returns what the root is called here, and where the user called ckpt
+ */
+function placeOf(
+  pid: number,
+  action: string,
+): { pid: number; pidOutside: number } {
+  if (inside() === undefined) refuseImpossible(pid, action);
+  const place = enterTree(pid, action);
+  return place === undefined
+    ? { pid, pidOutside: pid }
+    : { pid: place.root, pidOutside: place.rootOutside };
 }
 
 /** How often a dump is begun anew that the program has got in the way of. */
@@ -141,7 +171,6 @@ async function dumpOnce(
 ): Promise<DumpResult> {
   const { pid } = options;
   const action = `dumping task ${pid}`;
-  requireCapabilities(action);
   refuseImpossible(pid, action);
   report.log(3, `looking at the tree of task ${pid}`);
   using mounts = new LazyMounts();
@@ -154,6 +183,7 @@ async function dumpOnce(
     : CgroupFreezer.open(options.freezeCgroup);
   refuseFor([
     ...refusedRoot(options.root),
+    ...running === undefined ? [] : namespaceProblems(running.seen),
     ...running?.reasons ?? [],
     ...guardsOfOtherMounts(options, running?.mounts),
     ...cgroup?.reasonsAgainst(pid) ?? [],
@@ -175,7 +205,7 @@ async function dumpOnce(
   const counters = new PageCounters();
   // A program that is to end anyway does not mind how long it stands still.
   if (options.leaveRunning) rehearse(report);
-  using _tracer = lastingTracer || hasFilters(running?.seen)
+  using tracer = lastingTracer || hasFilters(running?.seen)
     ? await startLastingTracer()
     : undefined;
   const clock = new Stopwatch();
@@ -287,6 +317,8 @@ async function dumpOnce(
     clocks: still.clocks,
     own: readOwnScheduling(),
     writeMounts: await loadMountWriter(survey.mounts),
+    namespaces: still.namespaces,
+    writeNamespaces: still.writeNamespaces,
   };
   const validation = await recordValidation(
     files.entries,
@@ -305,6 +337,7 @@ async function dumpOnce(
   );
   links.commit();
   guards?.commit();
+  const place = inside();
   if (options.leaveStopped) {
     for (const process of frozen.processes) {
       syscall("kill", BigInt(process.pid), SIGSTOP);
@@ -314,8 +347,18 @@ async function dumpOnce(
       awaitGroupStops(frozen.processes.flatMap(({ tids }) => [...tids]));
     }
   } else if (!options.leaveRunning) {
-    frozen.kill();
-    connections.end();
+    if (place !== undefined && isEntered("pid")) {
+      frozen.endWithTracer();
+      connections.endWithCkpt();
+      tracer?.keep();
+      atTheEnd((code) => {
+        ending(place, code);
+        tracer?.end();
+      });
+    } else {
+      frozen.kill();
+      connections.end();
+    }
   }
   clock.lap("writing");
   const { freezing, interview: asking, memory, writing } = clock.laps;
@@ -348,7 +391,7 @@ function hasFilters(seen: TreeSighting | undefined): boolean {
     false;
 }
 
-async function startLastingTracer(): Promise<Disposable> {
+async function startLastingTracer(): Promise<LastingTracer> {
   const { LastingTracer } = await import("../ffi/lasting_tracer.ts");
   return LastingTracer.start();
 }
@@ -463,6 +506,8 @@ class Still implements Disposable {
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
+  readonly namespaces = numberNamespaces(isEntered);
+  writeNamespaces: WriteNamespaces | undefined;
   #ended = false;
 
   constructor(
@@ -630,6 +675,9 @@ async function whileStopped(
           : await EarlyPages.read(tid, process.vmas.vmas, counters),
       });
     }
+    const namespaceReasons = namespaceProblems(seen);
+    refuseFor(namespaceReasons, seen.tree.members[0].pid);
+    still.writeNamespaces = readNamespaces(still.namespaces);
     still.clocks = {
       monotonic: clockNow(CLOCK_MONOTONIC),
       boottime: clockNow(CLOCK_BOOTTIME),
@@ -770,7 +818,11 @@ export async function check(
   report: Report,
 ): Promise<CheckResult> {
   try {
-    return await checkOnce(options, report);
+    const { pid } = options;
+    if (pid === undefined) return await checkOnce(options, report);
+    const place = placeOf(pid, `checking task ${pid}`);
+    const result = await checkOnce({ ...options, pid: place.pid }, report);
+    return { ...result, pid: place.pidOutside };
   } catch (error) {
     throw options.pid === undefined
       ? error
@@ -814,6 +866,7 @@ async function checkOnce(
       ...missing,
       ...refusedRoot(options.root),
       ...reasons,
+      ...namespaceProblems(seen),
       ...guardsOfOtherMounts(options, survey.mounts),
       ...cgroup,
       ...directory,

@@ -4,7 +4,7 @@
  * so that nothing is stopped in vain, and again when it stands still.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { ENOENT, EPERM, ESTALE } from "../ffi/errno.ts";
+import { EPERM, ESTALE } from "../ffi/errno.ts";
 import {
   type FileStatus,
   O,
@@ -49,6 +49,8 @@ import {
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { PosixTimer } from "../proc/timers.ts";
+import { expectedNamespace, isEntered } from "../ns/inside.ts";
+import type { NamespaceKind } from "../ns/kinds.ts";
 import { KCMP } from "../task/shared_objects.ts";
 import { livingThread } from "../task/process_tree.ts";
 import type { SeenNamespaces, TreeNamespace } from "../mnt/tree_namespaces.ts";
@@ -338,35 +340,27 @@ const NAMESPACES = [
   "uts",
 ] as const;
 
-/** Links to ckpt's own namespaces, by name; only of kinds the kernel has. */
-let own: ReadonlyMap<string, string> | undefined;
-
-function ownNamespaces(): ReadonlyMap<string, string> {
-  return own ??= new Map(NAMESPACES.flatMap((name) => {
-    try {
-      const link = readLink(`/proc/self/ns/${name}`);
-      return [[name, decodeText(link)] as const];
-    } catch (error) {
-      // A kernel without this kind; or pid_for_children of a namespace in
-      // which no process was made yet.
-      if (error instanceof SyscallError && error.errno === ENOENT) return [];
-      throw error;
-    }
-  }));
-}
-
-/** @throws CkptError when the copy is gone, or may not be looked at */
+/**
+ * A tree may be in namespaces of its own of those kinds that ckpt enters; all
+ * of it in the same.
+ *
+ * @throws CkptError when the copy is gone, or may not be looked at
+ */
 function otherNamespaces(
   pid: number,
   copy: number,
 ): { name: string; reason: Reason }[] {
   const others: { name: string; reason: Reason }[] = [];
-  for (const [name, ours] of ownNamespaces()) {
+  for (const name of NAMESPACES) {
+    const expected = expectedNamespace(name);
+    if (expected === undefined) continue;
     const theirs = readNamespace(copy, name);
-    if (theirs !== ours) {
+    if (theirs !== expected) {
       const reason = {
         object: `task ${pid}`,
-        why: `its ${name} namespace ${theirs} is not the one of ckpt (${ours})`,
+        why: `its ${name} namespace ${theirs} is not the one of ` +
+          (isEntered(name as NamespaceKind) ? "the root" : "ckpt") +
+          ` (${expected})`,
         remedy: "run ckpt in the same namespaces as the program: " +
           `nsenter -t ${pid} -a ckpt ...`,
       };

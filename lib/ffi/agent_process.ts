@@ -54,11 +54,17 @@ export interface StartOptions {
   openFiles: readonly [bigint, bigint];
 }
 
+/** What an agent is traced with; it ends with ckpt. */
+const TRACING = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
+  PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP;
+
 export class AgentProcess implements Disposable {
   /** Where the agent's code is; moves once. */
   #agent: bigint;
   #over = false;
   readonly #lifeline: number | undefined;
+  /** It cannot be ended by itself. */
+  #endsWithCkpt = false;
 
   private constructor(
     readonly pid: number,
@@ -85,7 +91,7 @@ export class AgentProcess implements Disposable {
     syscallBuffer0("pipe2", new Uint8Array(ends.buffer), BigInt(O.CLOEXEC));
     const [reading, lifeline] = ends;
     const keep = Int32Array.from(options.keep);
-    const start = (suspend: bigint) =>
+    const start = () =>
       library("agent").ckpt_start_agent(
         options.pid,
         PARENTS[options.parent],
@@ -94,17 +100,16 @@ export class AgentProcess implements Disposable {
         BigInt(keep.length),
         options.openFiles[0],
         options.openFiles[1],
-        PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE |
-          PTRACE_O_EXITKILL | suspend,
+        TRACING,
       );
-    let pid = start(PTRACE_O_SUSPEND_SECCOMP);
+    let pid = start();
     const deadline = performance.now() + ZOMBIE_PATIENCE_MS;
     while (
       pid === BigInt(-EEXIST) && isZombie(options.pid) &&
       performance.now() < deadline
     ) {
       pause(ZOMBIE_POLL_MS);
-      pid = start(PTRACE_O_SUSPEND_SECCOMP);
+      pid = start();
     }
     close(reading);
     if (pid < 0n) {
@@ -113,6 +118,24 @@ export class AgentProcess implements Disposable {
     }
     const memory = TaskMemory.open(Number(pid));
     return new AgentProcess(Number(pid), memory, AGENT_START, lifeline);
+  }
+
+  /**
+   * Takes an agent that was started for ckpt by another, and waits for its
+   * tracer. It may be the init of ckpt's pid namespace, which no signal from
+   * within ends: it ends with ckpt.
+   *
+   * @param lifeline descriptor whose end it waits for, too
+   */
+  static take(pid: number, lifeline: number): AgentProcess {
+    checked(
+      library("agent").ckpt_trace_agent(pid, TRACING),
+      `starting task ${pid}`,
+    );
+    const memory = TaskMemory.open(pid);
+    const agent = new AgentProcess(pid, memory, AGENT_START, lifeline);
+    agent.#endsWithCkpt = true;
+    return agent;
   }
 
   /** From now on the agent runs at `address`, where it is copied to. */
@@ -276,6 +299,7 @@ export class AgentProcess implements Disposable {
   [Symbol.dispose](): void {
     if (this.#over) return;
     this.#close();
+    if (this.#endsWithCkpt) return;
     try {
       syscall("kill", BigInt(this.pid), SIGKILL);
     } catch {

@@ -37,6 +37,7 @@ const STEPS: Record<number, string> = {
   28: "starting a process for what must not stop half way",
   29: "starting the process that traces for ckpt",
   30: "the process that traces for ckpt has ended",
+  31: "starting ckpt in other namespaces",
 };
 
 /** The last failure of libckpt.so. */

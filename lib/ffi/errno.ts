@@ -73,6 +73,7 @@ export const EROFS = 30;
 export const ENOTTY = 25;
 export const EXDEV = 18;
 export const ENOSYS = 38;
+export const ENODEV = 19;
 export const ENXIO = 6;
 export const ENOSPC = 28;
 export const EDQUOT = 122;

@@ -131,6 +131,18 @@ export class FrozenProcess implements Disposable {
     );
   }
 
+  /** From now on the process ends when its tracer does. */
+  endWithTracer(): void {
+    this.#over = true;
+    checked(
+      library("dump").ckpt_end_with_tracer(
+        this.#bytes,
+        BigInt(this.tids.length),
+      ),
+      `ending task ${this.pid}`,
+    );
+  }
+
   [Symbol.dispose](): void {
     this.thaw();
   }

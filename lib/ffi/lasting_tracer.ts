@@ -13,6 +13,7 @@ const MOST_ARGUMENTS = 8;
 
 export class LastingTracer implements Disposable {
   #over = false;
+  #kept = false;
 
   private constructor(
     readonly pid: number,
@@ -55,7 +56,12 @@ export class LastingTracer implements Disposable {
     checked(library("tracer").ckpt_end_tracer(this.address), "ending a tracer");
   }
 
+  /** It stays until {@link end}, beyond the scope that it belongs to. */
+  keep(): void {
+    this.#kept = true;
+  }
+
   [Symbol.dispose](): void {
-    this.end();
+    if (!this.#kept) this.end();
   }
 }

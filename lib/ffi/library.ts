@@ -61,6 +61,7 @@ const dump = {
   },
   ckpt_detach: { parameters: ["buffer", "u64"], result: "i64" },
   ckpt_kill: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+  ckpt_end_with_tracer: { parameters: ["buffer", "u64"], result: "i64" },
   ckpt_read_threads: {
     parameters: ["buffer", "u64", "buffer", "u64"],
     result: "i64",
@@ -127,6 +128,7 @@ const agent = {
     parameters: ["i32", "i32", "i32", "buffer", "u64", "u64", "u64", "u64"],
     result: "i64",
   },
+  ckpt_trace_agent: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_agent_point: {
     parameters: ["i32", "u64", "u64", "u64"],
     result: "i64",
@@ -182,6 +184,11 @@ const tracer = {
   ckpt_end_tracer: { parameters: ["u64"], result: "i64" },
 } as const;
 
+const enter = {
+  ckpt_agent_program: { parameters: [], result: "i64" },
+  ckpt_enter: { parameters: ["buffer", "u64", "u64"], result: "i64" },
+} as const;
+
 const sockets = {
   ckpt_run_own_program: { parameters: ["buffer"], result: "i64" },
   ckpt_read_connections: { parameters: ["buffer", "u64"], result: "i64" },
@@ -234,6 +241,7 @@ const GROUPS = {
   outliving,
   guard,
   tracer,
+  enter,
   sockets,
   queues,
   archive,

@@ -185,6 +185,8 @@ export const NR = {
   fanotify_init: 300,
   fanotify_mark: 301,
   renameat2: 316,
+  sethostname: 170,
+  setdomainname: 171,
 } as const;
 
 export const O = {

@@ -17,10 +17,12 @@ const SOCK_RAW = 3;
 export const NLM_F = {
   REQUEST: 1,
   ACK: 4,
+  DUMP: 0x300,
   EXCL: 0x200,
   CREATE: 0x400,
 } as const;
 export const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
 export const NLMSG_HEADER = 16;
 const ATTRIBUTE_HEADER = 4;
 const NLA_F_NESTED = 0x8000;
@@ -95,6 +97,16 @@ export function encodeMessage(
 }
 
 const BUFFER = 65536;
+/** struct tcmsg: bytes. */
+const LONGEST_REQUEST = 20;
+
+/** One message that the kernel sent. */
+export interface NetlinkAnswer {
+  readonly type: number;
+  /** With its header, and padded to 4 bytes. */
+  readonly whole: Uint8Array<ArrayBuffer>;
+  readonly body: Uint8Array<ArrayBuffer>;
+}
 
 /** A socket to one part of the kernel. */
 export class NetlinkSocket implements Disposable {
@@ -145,6 +157,39 @@ export class NetlinkSocket implements Disposable {
     if (failure !== undefined) {
       this.#drain(buffer);
       throw failure;
+    }
+  }
+
+  /**
+   * Asks for a list (NLM_F_DUMP).
+   *
+   * @param body of the request, which most kinds of lists ignore
+   * @throws SyscallError what the kernel answered
+   */
+  dump(type: number, body = new Uint8Array(LONGEST_REQUEST)): NetlinkAnswer[] {
+    const request = encodeMessage(type, NLM_F.DUMP, 1, body);
+    const length = BigInt(request.length);
+    syscallBuffer1("write", BigInt(this.#fd), request, length);
+    const found: NetlinkAnswer[] = [];
+    for (;;) {
+      const buffer = new Uint8Array(BUFFER);
+      const view = new DataView(buffer.buffer);
+      const length = Number(
+        syscallBuffer1("read", BigInt(this.#fd), buffer, BigInt(BUFFER)),
+      );
+      for (let at = 0; at + NLMSG_HEADER <= length;) {
+        const size = view.getUint32(at, true);
+        const type = view.getUint16(at + 4, true);
+        if (type === NLMSG_DONE) return found;
+        if (type === NLMSG_ERROR) {
+          const errno = -view.getInt32(at + NLMSG_HEADER, true);
+          throw new SyscallError("write", errno);
+        }
+        const whole = buffer.slice(at, at + align(size));
+        const body = whole.slice(NLMSG_HEADER, size);
+        found.push({ type, whole, body });
+        at += align(size);
+      }
     }
   }
 

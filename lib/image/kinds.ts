@@ -121,6 +121,7 @@ export const IMAGE_FILES = {
   "ckpt-snapshots": file(0x434b504e, "ckpt_snapshot_entry", "many", "none", "none", "empty"),
   "ckpt-mounts": file(0x434b504d, "ckpt_mount_entry", "many", "decimal", "none", "empty"),
   "ckpt-terminals": file(0x434b5059, "ckpt_terminal_entry", "many", "none", "none", "empty"),
+  "ckpt-sysctls": file(0x434b5056, "ckpt_sysctl_entry", "many", "none", "none", "empty"),
   "ckpt-segments": file(0x434b5053, "ckpt_segment_entry", "many", "none", "none", "empty"),
 } as const;
 

@@ -447,6 +447,11 @@ export interface ckpt_socket_option {
   value: Uint8Array;
 }
 
+export interface ckpt_sysctl_entry {
+  name: string;
+  value: string;
+}
+
 export interface ckpt_target_entry {
   index: number;
   file: number;
@@ -1628,6 +1633,7 @@ export interface Messages {
   ckpt_snapshot_entry: ckpt_snapshot_entry;
   ckpt_socket_entry: ckpt_socket_entry;
   ckpt_socket_option: ckpt_socket_option;
+  ckpt_sysctl_entry: ckpt_sysctl_entry;
   ckpt_target_entry: ckpt_target_entry;
   ckpt_task_entry: ckpt_task_entry;
   ckpt_terminal_entry: ckpt_terminal_entry;
@@ -1804,6 +1810,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
   ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
+  ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",
   ckpt_terminal_entry: "1!uint32 index,2*@ckpt_line_entry lines,3?bool quotes_next,4?bytes typed,5?bytes echoes,6?uint32 packet_status,7?uint32 output_stopped,8?uint32 input_stopped,9?uint32 mode,10*uint32 without",

@@ -8,6 +8,7 @@ import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
+import { inside } from "../ns/inside.ts";
 import { readMountInfo } from "../proc/read.ts";
 import { PageCounters } from "../mm/page_copy.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
@@ -42,6 +43,7 @@ import { Terminals } from "./terminals.ts";
 import { Memfds } from "./memfds.ts";
 import { enterMounts } from "./mount_services.ts";
 import type { TreeMounts } from "./mounts.ts";
+import { announce, parentOf } from "./namespaces.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import {
@@ -127,6 +129,8 @@ export async function buildTree(
       roots: mounts?.rootsOf(images.files.values()),
     };
     const numbers = new ServiceNumbers(images, services);
+    const place = inside();
+    const { started, rootOutside = rootImages.pid } = place ?? {};
     const nofile = plan.host.limits[RLIMIT_NOFILE].hard;
     using builder = new TreeBuilder(
       images,
@@ -134,16 +138,14 @@ export async function buildTree(
       numbers,
       report,
       descriptorPrograms(images, given, numbers),
-      AgentProcess.start({
-        pid: rootImages.pid,
-        parent: options.sibling
-          ? "parentOfCkpt"
-          : options.detached
-          ? "nobody"
-          : "ckpt",
-        keep: numbers.sources,
-        openFiles: [nofile, nofile],
-      }),
+      started === undefined
+        ? AgentProcess.start({
+          pid: rootImages.pid,
+          parent: parentOf(options),
+          keep: numbers.sources,
+          openFiles: [nofile, nofile],
+        })
+        : AgentProcess.take(rootImages.pid, started.lifeline),
     );
     report.log(3, `started the agent as task ${rootImages.pid}`);
     await builder.beBorn(terminals.bySession);
@@ -160,7 +162,7 @@ export async function buildTree(
     builder.armTimers();
     builder.restoreThreads();
     await builder.letSignalsIn();
-    using pidfile = writePidfile(options.pidfile, rootImages.pid);
+    using pidfile = writePidfile(options.pidfile, rootOutside);
     builder.finish();
     // Nothing runs from here on: the cgroup may be a frozen one.
     builder.joinCgroups();
@@ -168,6 +170,7 @@ export async function buildTree(
     await builder.letSignalsIn();
     segments.settle();
     connections.goOn();
+    if (place !== undefined) announce(place, options);
     builder.release(options.leaveStopped);
     segments.keep();
     objects?.keep();
@@ -370,7 +373,7 @@ class TreeBuilder implements Disposable {
   async beBorn(terminals: ReadonlyMap<number, string>): Promise<void> {
     const { steps } = this.plan.births;
     const begin = new Program();
-    moveServices(begin, this.numbers);
+    moveServices(begin, this.numbers, inside()?.started && Deno.pid);
     this.#enterMounts(begin, this.images.tree[0].pid);
     this.#run(this.#root, begin);
     await deliver(steps, {

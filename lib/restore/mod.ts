@@ -11,6 +11,9 @@ import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
 import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
+import { failIfRefused } from "../ns/enter.ts";
+import { atTheEnd, inside, isEntered } from "../ns/inside.ts";
+import type { EnteredKind } from "../ns/kinds.ts";
 import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
 import { changedFiles } from "./changed_files.ts";
@@ -18,6 +21,12 @@ import { otherVdso } from "./check_host.ts";
 import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
 import { hasOwnMounts } from "./mount_services.ts";
+import {
+  announce,
+  enterNamespaces,
+  ownKinds,
+  restoreNamespaces,
+} from "./namespaces.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { planTree } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
@@ -40,22 +49,35 @@ export async function restore(
   report: Report,
 ): Promise<RestoreResult> {
   const action = `restoring from ${options.imagesDirectory}`;
+  failIfRefused(action);
   const started = performance.now();
   report.log(3, `reading the images in ${options.imagesDirectory}`);
   const set = readImageSet(options.imagesDirectory);
   validateImageSet(set);
   const images = chooseConnections(readTreeImages(set), options);
+  const own = new Set(ownKinds(set, images.processes[0]));
+  if (!options.dryRun) {
+    if (!own.has("pid") && own.size > 0 && inside() === undefined) {
+      refuse(action, await takenIds(images));
+    }
+    enterNamespaces(images, [...own], options, action);
+    restoreNamespaces(images);
+  }
+  /** Whether what this host has of that kind is what the tree will have. */
+  const known = (kind: EnteredKind) => !own.has(kind) || isEntered(kind);
   using mounts = hasOwnMounts(images)
     ? new (await import("./mounts.ts")).TreeMounts(images, options)
     : undefined;
   if (mounts?.reasons.length === 0 && !options.dryRun) await mounts.make();
   const given = chooseGiven(images, options);
   const plan = planTree(images, options);
-  const taken = await takenIds(images);
+  const taken = known("pid")
+    ? await takenIds(images, inside() === undefined)
+    : [];
   // When those that were dumped are gone, and with them what they held.
   using connections = RestoredConnections.prepare(images);
   const addresses = [
-    ...takenAddresses(images.sockets),
+    ...known("net") ? takenAddresses(images.sockets) : [],
     ...connections.problems,
   ];
   const wayTo = (entry: reg_file_entry) =>
@@ -92,7 +114,7 @@ export async function restore(
     const plan = { ...planOf(images, reasons), mounts: mounts?.steps ?? [] };
     return { pid: images.tree[0].pid, plan };
   }
-  if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
+  refuse(action, reasons);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
@@ -138,6 +160,12 @@ export async function restore(
       ? `task ${pid} goes on`
       : `${images.processes.length} processes go on`,
   );
+  const place = inside();
+  if (place !== undefined) {
+    atTheEnd(() => announce(place, options, figures));
+    const result = { pid: place.rootOutside };
+    return options.detached ? result : { ...result, waitsElsewhere: true };
+  }
   if (options.detached) return { pid };
   return { pid, ...await waitForTask(pid, options, report) };
 }
@@ -154,6 +182,11 @@ function refusedRoot(root: string | undefined): Reason[] {
     why: "the program had no mount namespace of its own, and so no other root",
     remedy: "leave --root out",
   }];
+}
+
+/** @throws CkptError when there are any */
+function refuse(action: string, reasons: readonly Reason[]): void {
+  if (reasons.length > 0) throw new CkptError(EXIT.refused, action, reasons);
 }
 
 function warnOfLostSharers({ make }: SegmentsPlan, report: Report): void {

@@ -3,6 +3,7 @@
  * the options in; every path in them is absolute.
  */
 import type { Reason } from "../error.ts";
+import type { EndTexts } from "../ns/inside.ts";
 import type { ValidationMethod } from "../ghost/validation.ts";
 
 /** A descriptor of ckpt's own that takes the place of one in the images. */
@@ -43,6 +44,8 @@ export interface RestoreOptions {
   fromSnapshot?: boolean;
   /** Only check everything and tell what would be started. */
   dryRun?: boolean;
+  /** What another prints of a result whose end is not known yet. */
+  endTexts?: (result: RestoreResult) => EndTexts;
 }
 
 /** What a restore would start, or why it would not. */
@@ -70,6 +73,10 @@ export interface RestoreResult {
   exit?: number;
   /** ... or the number of the signal that killed it. */
   signal?: number;
+  /** Figures of the run. */
+  stats?: object;
   /** Of a dry run. */
   plan?: RestorePlan;
+  /** Set where another waits for its end, and tells of that. */
+  waitsElsewhere?: true;
 }

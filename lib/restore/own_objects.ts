@@ -19,10 +19,19 @@ import {
   unlinkQueue,
 } from "../files/queue.ts";
 import type { MadeFile } from "../ghost/make.ts";
-import type { ckpt_queue_entry } from "../image/schema.gen.ts";
+import type {
+  ckpt_queue_entry,
+  task_kobj_ids_entry,
+} from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
 
 type Images = Pick<TreeImages, "set" | "files" | "open">;
+
+/** Numbers of the namespaces that the tree, and so ckpt, is in. */
+function idsOfRoot(set: Images["set"]): task_kobj_ids_entry {
+  const [root] = set.require("pstree", undefined);
+  return set.require("ids", root.pid);
+}
 
 /** What cannot be opened or made here. */
 export function ownObjectProblems({ set, files }: Images): Reason[] {
@@ -31,7 +40,7 @@ export function ownObjectProblems({ set, files }: Images): Reason[] {
     const why = bpf !== undefined
       ? bpfMapImageProblem(bpf)
       : nsf !== undefined &&
-          namespacePath(nsf, set.inventory.root_ids) === undefined
+          namespacePath(nsf, idsOfRoot(set)) === undefined
       ? "it is a namespace that the program was not in, which is not supported"
       : undefined;
     if (why !== undefined) reasons.push({ object: `files.img, id ${id}`, why });
@@ -99,7 +108,7 @@ export class OwnObjects implements Disposable {
   #openNamespaces({ set, files, open: used }: Images): void {
     for (const { id, nsf } of files.values()) {
       if (nsf === undefined || !used.has(id)) continue;
-      const path = namespacePath(nsf, set.inventory.root_ids)!;
+      const path = namespacePath(nsf, idsOfRoot(set))!;
       const fd = attempt(path, () => open(encodeText(path), O.RDONLY));
       this.byFile.set(id, { fd, reopen: true });
     }

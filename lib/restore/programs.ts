@@ -166,14 +166,27 @@ export class ServiceNumbers {
   }
 }
 
-/** Moves what the first agent got from ckpt; everything below is closed. */
-export function moveServices(program: Program, numbers: ServiceNumbers): void {
+/**
+ * Moves what the first agent got from ckpt; everything below is closed.
+ *
+ * @param from the pid of ckpt, for an agent that was not started by it and has
+ * to take them from there
+ */
+export function moveServices(
+  program: Program,
+  numbers: ServiceNumbers,
+  from?: number,
+): void {
+  const pidfd = from === undefined
+    ? undefined
+    : program.call("pidfd_open", [from, 0], "finding ckpt");
   for (const source of numbers.sources) {
-    program.call(
-      "fcntl",
-      [source, F_DUPFD_CLOEXEC, numbers.base],
-      "moving the agent's descriptors",
-    );
+    const purpose = "moving the agent's descriptors";
+    const here = pidfd === undefined
+      ? source
+      : program.call("pidfd_getfd", [pidfd, source, 0], purpose);
+    program.call("fcntl", [here, F_DUPFD_CLOEXEC, numbers.base], purpose);
+    if (typeof here === "object") program.call("close", [here], purpose);
   }
   program.call(
     "close_range",

@@ -10,12 +10,13 @@ export interface SegmentImage extends SavedSegment {
 }
 
 /**
- * Those of the ipc namespace that the dumper was in, by their ids.
+ * Those of the ipc namespace that the tree was in, by their ids.
  *
  * @throws CkptError refused, for what only images of CRIU have
  */
 export function readSegments(set: ImageSet): Map<bigint, SegmentImage> {
-  const namespace = set.inventory.root_ids?.ipc_ns_id;
+  const [root] = set.require("pstree", undefined);
+  const namespace = set.read("ids", root.pid)?.ipc_ns_id;
   if (namespace === undefined) return new Map();
   const extensions = new Map(
     (set.read("ckpt-segments", undefined) ?? []).map((one) => [one.id, one]),

@@ -17,9 +17,17 @@ import type { TreeImages } from "./task_images.ts";
 const PATIENCE_MS = 2000;
 const POLL_MS = 5;
 
-/** Waits for those that are about to be free. */
-export async function takenIds(images: TreeImages): Promise<Reason[]> {
+/**
+ * Waits for those that are about to be free.
+ *
+ * @param root whether the root's own is wanted, too, not taken for it already
+ */
+export async function takenIds(
+  images: TreeImages,
+  root = true,
+): Promise<Reason[]> {
   const wanted = wantedIds(images);
+  if (!root) wanted.delete(images.tree[0].pid);
   const deadline = performance.now() + PATIENCE_MS;
   for (;;) {
     const holders = [...holdersOf(wanted)];
@@ -35,7 +43,8 @@ export async function takenIds(images: TreeImages): Promise<Reason[]> {
   }
 }
 
-function wantedIds(
+/** Of processes, threads, sessions and process groups. */
+export function wantedIds(
   { tree, processes, endedTasks }: TreeImages,
 ): Set<number> {
   const [root] = tree;

@@ -23,6 +23,7 @@ import {
   type vma_entry,
 } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
+import { ENTERED_KINDS } from "../ns/kinds.ts";
 import { TASK_STATE } from "../image/validate/tree.ts";
 import { pagesName } from "../image/kinds.ts";
 import { isSegment, MAP } from "../mm/vma.ts";
@@ -377,6 +378,7 @@ function refuseNamespaces(
 ): void {
   const own = set.inventory.root_ids;
   for (const name of NAMESPACES) {
+    if (ENTERED_KINDS.some((kind) => name === `${kind}_ns_id`)) continue;
     if ((ids[name] ?? 0) !== (own?.[name] ?? 0)) {
       refuse(
         "the program",

@@ -194,18 +194,8 @@ Deno.test("labels are refused", async () => {
   );
 });
 
-Deno.test("every namespace of the program's own is refused by name", async () => {
-  for (
-    const name of [
-      "pid",
-      "net",
-      "ipc",
-      "uts",
-      "user",
-      "cgroup",
-      "time",
-    ] as const
-  ) {
+Deno.test("namespaces of kinds that are not restored are refused by name", async () => {
+  for (const name of ["user", "cgroup"] as const) {
     assertEquals(
       await refused((image) => {
         image.ids[`${name}_ns_id`] = 77;

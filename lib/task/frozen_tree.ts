@@ -5,6 +5,8 @@ import type { CgroupFreezer } from "./cgroup_freezer.ts";
 import { listTree, type ProcessTree } from "./process_tree.ts";
 
 export class FrozenTree implements Disposable {
+  #kept = false;
+
   private constructor(
     readonly tree: ProcessTree,
     /** The processes that live, the root first, parents before children. */
@@ -95,7 +97,19 @@ export class FrozenTree implements Disposable {
     this.cgroup?.restore();
   }
 
+  /**
+   * All stay stopped, and end with their tracer: for the init of ckpt's own pid
+   * namespace, which no signal from within ends (pid_namespaces(7)), and which
+   * takes all in it along.
+   */
+  endWithTracer(): void {
+    this.#kept = true;
+    // Tasks of a frozen cgroup of version 1 could not end.
+    if (this.cgroup?.version === 2) this.cgroup.restore();
+    for (const process of this.processes) process.endWithTracer();
+  }
+
   [Symbol.dispose](): void {
-    this.thaw();
+    if (!this.#kept) this.thaw();
   }
 }

@@ -36,7 +36,7 @@ export function checkMemory(
 ): void {
   const pageFiles = new Map<number, string>();
   const shared = new Set<bigint>();
-  const segments = new SegmentsCheck(findings);
+  const segments = new SegmentsCheck(findings, tasks[0]?.ids);
   const memories = new Set<number>();
   for (const { entry: { pid }, dead, ids } of tasks) {
     if (dead) continue;

@@ -2,7 +2,7 @@
 
 import { imageName } from "../kinds.ts";
 import { PAGE_SIZE } from "../pagemap.ts";
-import type { vma_entry } from "../schema.gen.ts";
+import type { task_kobj_ids_entry, vma_entry } from "../schema.gen.ts";
 import { VMA_STATUS } from "../vma_status.ts";
 import type { Findings } from "./findings.ts";
 
@@ -19,9 +19,14 @@ export class SegmentsCheck {
   /** Length in whole pages by id. */
   readonly #lengths = new Map<bigint, bigint>();
 
-  /** Checks the segments of the ipc namespace that the dumper was in. */
-  constructor(readonly findings: Findings) {
-    const namespace = findings.set.inventory.root_ids?.ipc_ns_id;
+  /**
+   * Checks the segments of the ipc namespace that the tree was in.
+   *
+   * @param root undefined: nothing is known of it
+   */
+  constructor(readonly findings: Findings, root?: task_kobj_ids_entry) {
+    const namespace = root?.ipc_ns_id ??
+      findings.set.inventory.root_ids?.ipc_ns_id;
     const segments = namespace === undefined
       ? []
       : findings.read("ipcns-shm", namespace) ?? [];
@@ -41,7 +46,7 @@ export class SegmentsCheck {
       .map(({ desc }) => BigInt(desc.id));
     (findings.read("ckpt-segments", undefined) ?? []).forEach(({ id }, i) => {
       if (this.#lengths.has(BigInt(id))) return;
-      findings.add(EXTENSIONS, i, "id", `${id} is no segment of the dumper's`);
+      findings.add(EXTENSIONS, i, "id", `${id} is no segment of the program's`);
     });
   }
 

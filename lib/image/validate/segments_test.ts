@@ -134,7 +134,7 @@ const WRONG: [what: string, (parts: Parts) => void, string][] = [
   [
     "an extension of no segment",
     ({ extensions }) => extensions.push({ id: 8, changed: 1n }),
-    "ckpt-segments.img, entry 1, field id: 8 is no segment of the dumper's",
+    "ckpt-segments.img, entry 1, field id: 8 is no segment of the program's",
   ],
 ];
 

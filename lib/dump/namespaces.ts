@@ -1,0 +1,68 @@
+/**
+ * The namespaces of a tree that are not those in which ckpt was called: ckpt is
+ * inside of them (lib/ns/enter.ts), and reads what it finds there.
+ */
+import { CkptError, type Reason } from "../error.ts";
+import type { ImageWriter } from "../image/image_writer.ts";
+import { inside, isEntered } from "../ns/inside.ts";
+import type { NamespaceIds } from "../ns/kinds.ts";
+import { dumpIpcLimits, ipcProblems } from "../ns/ipc.ts";
+import { dumpNetwork, networkProblems } from "../ns/network.ts";
+import { dumpUts } from "../ns/uts.ts";
+import { listProcesses, readStat } from "../proc/read.ts";
+import type { TreeSighting } from "./survey_tree.ts";
+
+export type WriteNamespaces = (writer: ImageWriter) => void;
+
+/** Why they cannot be saved. */
+export function namespaceProblems(seen: TreeSighting): Reason[] {
+  return [
+    ...isEntered("pid") ? strangers(seen) : [],
+    ...isEntered("net") ? networkProblems() : [],
+    ...isEntered("ipc")
+      ? ipcProblems(new Set(seen.segments.segments.map(({ id }) => id)))
+      : [],
+  ];
+}
+
+/**
+ * Those that entered the pid namespace, as by nsenter(1): they end with its
+ * init, and would not come back.
+ */
+function strangers({ tree: { members: [root] } }: TreeSighting): Reason[] {
+  return listProcesses().filter((pid) =>
+    pid !== root.pid && pid !== Deno.pid && hasParentOutside(pid)
+  ).map((pid) => ({
+    object: `task ${pid}`,
+    why: "it is in the pid namespace of the program, but not below its init",
+    remedy: "end it first",
+  }));
+}
+
+function hasParentOutside(pid: number): boolean {
+  try {
+    return readStat(pid).ppid === 0;
+  } catch (error) {
+    if (error instanceof CkptError) return false; // it is gone
+    throw error;
+  }
+}
+
+/** Reads them while the tree stands still. */
+export function readNamespaces(ids: NamespaceIds): WriteNamespaces | undefined {
+  if (inside() === undefined) return undefined;
+  const uts = isEntered("uts") ? dumpUts() : undefined;
+  const ipc = isEntered("ipc") ? dumpIpcLimits() : undefined;
+  const net = isEntered("net") ? dumpNetwork() : undefined;
+  return (writer) => {
+    if (net !== undefined) {
+      writer.write("netns", ids.net_ns_id, net.namespace);
+      writer.write("netdev", ids.net_ns_id, [...net.devices]);
+      writer.write("ckpt-sysctls", undefined, [...net.sysctls]);
+      const path = writer.createRaw(`ifaddr-${ids.net_ns_id}.img`);
+      Deno.writeFileSync(path, net.addresses);
+    }
+    if (uts !== undefined) writer.write("utsns", ids.uts_ns_id, uts);
+    if (ipc !== undefined) writer.write("ipcns-var", ids.ipc_ns_id, ipc);
+  };
+}

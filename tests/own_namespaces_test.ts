@@ -1,0 +1,313 @@
+/**
+ * Trees in namespaces of their own, dumped and restored by a ckpt that is outside: what namespaces_test.ts does
+ * inside, where everything is the same.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { assertSuccess, compile, Program, Scope, until } from "./harness.ts";
+import { kill, reap } from "./libc.ts";
+
+const SIGKILL = 9;
+const ALL = [
+  "--pid",
+  "--uts",
+  "--ipc",
+  "--net",
+  "--time",
+  "--boottime",
+  "100000",
+  "--monotonic",
+  "70000",
+];
+
+/** Starts a program of tests/programs as the first of new namespaces, in a session of its own. */
+async function startIn(
+  scope: Scope,
+  namespaces: readonly string[],
+  name: string,
+  ...args: string[]
+): Promise<Program> {
+  const work = scope.path(`work-${name}`);
+  const unshare = await scope.startCommand(work, "unshare", [
+    "--fork",
+    ...namespaces,
+    "setsid",
+    await compile(name),
+    work,
+    ...args,
+  ]);
+  const pid = await until("unshare has a child", () => childOf(unshare.pid));
+  const program = new Program(pid, work, unshare.log);
+  scope.defer(() => {
+    kill(pid, SIGKILL);
+  });
+  await until(`${name} is ready`, () => isThere(`${work}/ready`) || undefined);
+  return program;
+}
+
+function childOf(pid: number): number | undefined {
+  const children = Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`);
+  return children === "" ? undefined : Number(children.split(" ")[0]);
+}
+
+function isThere(path: string): boolean {
+  try {
+    return Deno.statSync(path).size > 0;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+async function gone(pid: number): Promise<void> {
+  await until(`task ${pid} is gone`, () => {
+    reap(pid);
+    return kill(pid, 0) ? undefined : true;
+  });
+}
+
+const OPTIONS = ["--tcp-established"];
+
+async function dump(
+  scope: Scope,
+  program: Program,
+  images: string,
+  ...options: string[]
+): Promise<void> {
+  assertSuccess(
+    await scope.ckpt(
+      "dump",
+      "-t",
+      `${program.pid}`,
+      "-D",
+      images,
+      ...OPTIONS,
+      ...options,
+    ),
+    "dump",
+  );
+}
+
+/** @returns the restored program; its pid outside is another one */
+async function restore(
+  scope: Scope,
+  program: Program,
+  images: string,
+): Promise<Program> {
+  const pidfile = `${images}/restored.pid`;
+  assertSuccess(
+    await scope.ckpt(
+      "restore",
+      "-d",
+      "-D",
+      images,
+      "--pidfile",
+      pidfile,
+      ...OPTIONS,
+    ),
+    "restore",
+  );
+  const pid = Number(Deno.readTextFileSync(pidfile));
+  Deno.removeSync(pidfile);
+  scope.defer(() => {
+    kill(pid, SIGKILL);
+    reap(pid);
+  });
+  return new Program(pid, program.work, program.log);
+}
+
+/** Where /proc/PID/ns leads, by the names of the namespaces. */
+function namespacesOf(pid: number | "self"): Map<string, string> {
+  return new Map(
+    ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"].map((
+      name,
+    ) => [
+      name,
+      Deno.readLinkSync(`/proc/${pid}/ns/${name}`),
+    ]),
+  );
+}
+
+function differing(pid: number): string[] {
+  const own = namespacesOf("self");
+  return [...namespacesOf(pid)].filter(([name, link]) => own.get(name) !== link)
+    .map(([name]) => name);
+}
+
+const SUBJECTS: Record<
+  string,
+  { namespaces: string[]; program: string; args?: string[] }
+> = {
+  "host name, limits, network and clocks": {
+    namespaces: ALL,
+    program: "ns_state",
+  },
+  "a network that it shares with ckpt": {
+    namespaces: ["--pid", "--uts", "--ipc"],
+    program: "ns_state",
+    args: ["shared-net"],
+  },
+  "threads": { namespaces: ALL, program: "threads" },
+  "timers": { namespaces: ALL, program: "posix_timers" },
+};
+
+for (
+  const [what, { namespaces, program: name, args = [] }] of Object.entries(
+    SUBJECTS,
+  )
+) {
+  Deno.test(`${name} ${[...args, "in"].join(" ")} ${namespaces.join(" ")}: ${what} survive a dump and a restore, twice`, async () => {
+    await using scope = new Scope();
+    let program = await startIn(scope, namespaces, name, ...args);
+    const kinds = differing(program.pid);
+    for (const images of ["first", "second"]) {
+      await dump(scope, program, scope.path(images));
+      // dump returns when all of it is gone, and only the status may be left to be taken
+      await gone(program.pid);
+      program = await restore(scope, program, scope.path(images));
+      assertEquals(differing(program.pid), kinds);
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+
+  Deno.test(`${name} ${[...args, "in"].join(" ")} ${namespaces.join(" ")}: ${what} are as before in a program left running`, async () => {
+    await using scope = new Scope();
+    const program = await startIn(scope, namespaces, name, ...args);
+    await dump(scope, program, scope.path("images"), "-R");
+    Deno.writeTextFileSync(`${program.work}/go`, "");
+    await until(
+      "the program has ended",
+      () => isThere(`${program.work}/result`) || undefined,
+    );
+    assertEquals(program.result(), "ok\n");
+  });
+}
+
+Deno.test("a restore that waits ends as its program does, and tells of it", async () => {
+  await using scope = new Scope();
+  const program = await startIn(scope, ALL, "ns_state");
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  await gone(program.pid);
+  Deno.writeTextFileSync(`${program.work}/go`, "");
+  const answer = await scope.ckpt(
+    "restore",
+    "--json",
+    "-D",
+    images,
+    ...OPTIONS,
+  );
+  assertEquals(answer.code, 0, answer.stderr);
+  const { result } = JSON.parse(answer.stdout);
+  assertEquals([result.exit, result.signal], [0, undefined]);
+  assert(result.pid > 1);
+  assertEquals(program.result(), "ok\n");
+});
+
+Deno.test("who waits for a restored program hands signals on to it", async () => {
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const script =
+    "trap 'echo term >> term; exit 7' TERM; : > ready; echo x > ready; while :; do sleep 0.05; done";
+  const unshare = await scope.startCommand(work, "unshare", [
+    "--fork",
+    ...ALL,
+    "setsid",
+    "sh",
+    "-c",
+    script,
+  ]);
+  await until("ready", () => isThere(`${work}/ready`) || undefined);
+  const pid = childOf(unshare.pid)!;
+  const images = scope.path("images");
+  await dump(scope, new Program(pid, work, unshare.log), images);
+  await gone(pid);
+  const waiting = scope.spawnCkpt(
+    "restore",
+    "-D",
+    images,
+    "--pidfile",
+    `${images}/pid`,
+  );
+  await until(
+    "it runs",
+    () =>
+      isThere(`${images}/pid`) && isThere(`${images}/stats-restore`) ||
+      undefined,
+  );
+  kill(waiting.pid, 15);
+  assertEquals((await waiting.status).code, 7);
+  assertEquals(Deno.readTextFileSync(`${work}/term`), "term\n");
+});
+
+Deno.test("ckpt check tells about a program in other namespaces, and a dump refuses before it stops anything", async () => {
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const unshare = await scope.startCommand(work, "unshare", [
+    "--fork",
+    ...ALL,
+    "setsid",
+    "sh",
+    "-c",
+    "ip link add veth0 type veth peer name veth1; ip link set lo up; ip rule add from 10.0.0.0/8 table 7; ipcmk -Q; ipcmk -M 100; " +
+    "echo x > ready; sleep 100 & wait",
+  ]);
+  await until("ready", () => isThere(`${work}/ready`) || undefined);
+  const pid = childOf(unshare.pid)!;
+  scope.defer(() => {
+    kill(pid, SIGKILL);
+  });
+  const checked = await scope.ckpt("check", `${pid}`, "--json");
+  assertEquals(checked.code, EXIT.refused, checked.stderr);
+  const objects = JSON.parse(checked.stdout).result.reasons.map((
+    { object }: { object: string },
+  ) => object);
+  for (
+    const expected of [
+      /device veth0/,
+      /routing rule/,
+      /message queue \d/,
+      /segment \d+, to which no/,
+    ]
+  ) {
+    assert(
+      objects.some((object: string) => expected.test(object)),
+      `${expected} in ${objects}`,
+    );
+  }
+  const refused = await scope.ckpt(
+    "dump",
+    "-t",
+    `${pid}`,
+    "-D",
+    scope.path("images"),
+  );
+  assertEquals(refused.code, EXIT.refused, refused.stderr);
+  const sleeper = childOf(pid)!;
+  const other = await scope.ckpt("check", `${sleeper}`);
+  assertEquals(other.code, EXIT.refused);
+  assert(other.stderr.includes(`ckpt dump -t ${pid}`), other.stderr);
+});
+
+Deno.test("a restore in namespaces that fails leaves nothing", async () => {
+  await using scope = new Scope();
+  const program = await startIn(scope, ALL, "ns_state");
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  await gone(program.pid);
+  Deno.writeTextFileSync(`${images}/taken.pid`, "");
+  const answer = await scope.ckpt(
+    "restore",
+    "-d",
+    "-D",
+    images,
+    "--pidfile",
+    `${images}/taken.pid`,
+    ...OPTIONS,
+  );
+  assertEquals(answer.code, EXIT.failed, answer.stderr);
+  assert(answer.stderr.includes("taken.pid"), answer.stderr);
+  await scope.gone();
+  const restored = await restore(scope, program, images);
+  assertEquals(await restored.verify(), "ok");
+});
