@@ -83,45 +83,60 @@ for (const [processes, threads] of MANY) {
   });
 }
 
-Deno.test("tree_churn: a tree that forks and exits all the time verifies without a checkpoint", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("tree_churn");
-  await new Promise((done) => setTimeout(done, 300));
-  assertEquals(await program.verify(), "ok");
-});
+/** How many others there are, each to be looked at, while some processes fork and exit; and threads of one of these. */
+const OTHERS: [string, string][] = [
+  ["0", "0"],
+  LONG ? ["1000", "1000"] : ["100", "100"],
+];
+for (const others of OTHERS) {
+  const few = others[0] === "0";
+  const what = (few
+    ? ""
+    : `among ${others[0]} processes and ${others[1]} threads that sleep, `) +
+    "a tree that forks and exits all the time";
 
-Deno.test("tree_churn: a tree that forks and exits all the time is saved whole", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("tree_churn");
-  for (let i = 0; i < (LONG ? 30 : 5); i++) {
-    const images = scope.path(`images-${i}`);
-    // which processes there are changes with every look
-    assertSuccess(
-      await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images),
-      "dump",
+  Deno.test(`tree_churn: ${what} verifies without a checkpoint`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("tree_churn", ...others);
+    await new Promise((done) =>
+      setTimeout(done, 300)
     );
-    await program.ended();
-    await scope.gone();
-    await restore(scope, program, images);
-  }
-  assertEquals(await program.verify(), "ok");
-});
+    assertEquals(await program.verify(), "ok");
+  });
 
-Deno.test("tree_churn: a tree that forks and exits all the time is not disturbed by dumps", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("tree_churn");
-  for (let i = 0; i < (LONG ? 100 : 15); i++) {
-    assertSuccess(
-      await scope.ckpt(
+  Deno.test(`tree_churn: ${what} is saved whole`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("tree_churn", ...others);
+    for (let i = 0; i < (few ? LONG ? 30 : 5 : LONG ? 5 : 2); i++) {
+      const images = scope.path(`images-${i}`);
+      // which processes there are changes with every look
+      assertSuccess(
+        await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images),
         "dump",
-        "-R",
-        "-t",
-        `${program.pid}`,
-        "-D",
-        scope.path(`images-${i}`),
-      ),
-      "dump",
-    );
-  }
-  assertEquals(await program.verify(), "ok");
-});
+      );
+      await program.ended();
+      await scope.gone();
+      await restore(scope, program, images);
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+
+  Deno.test(`tree_churn: ${what} is not disturbed by dumps`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start("tree_churn", ...others);
+    for (let i = 0; i < (few ? LONG ? 100 : 15 : LONG ? 20 : 2); i++) {
+      assertSuccess(
+        await scope.ckpt(
+          "dump",
+          "-R",
+          "-t",
+          `${program.pid}`,
+          "-D",
+          scope.path(`images-${i}`),
+        ),
+        "dump",
+      );
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+}

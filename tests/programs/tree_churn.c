@@ -1,7 +1,8 @@
 /*
- * A tree that forks and exits all the time: tree_churn WORK_DIRECTORY. Workers make children that end at once, that
+ * A tree that forks and exits all the time: tree_churn WORK_DIRECTORY [SLEEPERS THREADS]. Workers make children that end at once, that
  * have children, that die by signals, that lose their parents, that go to sessions of their own, with threads; each
- * end is waited for and compared. The workers count their rounds in a shared file, `progress`.
+ * end is waited for and compared. The workers count their rounds in a shared file, `progress`. Sleepers, the first of
+ * them with so many further threads, make it long to look at the tree.
  */
 #include "tree.h"
 
@@ -77,8 +78,26 @@ __attribute__((noreturn)) static void work(uint32_t number) {
   tree_report(0);
 }
 
+static void *sleep_on(void *unused) {
+  for (;;) check_sleep_ms(100000);
+  return unused;
+}
+__attribute__((noreturn)) static void sleeper(int threads) {
+  pthread_attr_t small;
+  pthread_t id;
+  pthread_attr_init(&small);
+  pthread_attr_setstacksize(&small, 16384);
+  for (int i = 0; i < threads; i++)
+    if (pthread_create(&id, &small, sleep_on, NULL)) _exit(254);
+  tree_tell();
+  sleep_on(NULL);
+  _exit(255);
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
+  int sleepers = argc > 3 ? atoi(argv[2]) : 0, threads = argc > 3 ? atoi(argv[3]) : 0;
+  pid_t *sleeping = (pid_t *)calloc((size_t)sleepers + 1, sizeof(pid_t));
   MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
   char path[4300], name[64];
   snprintf(path, sizeof(path), "%s/progress", check_dir);
@@ -86,6 +105,14 @@ int main(int argc, char **argv) {
   MUST(ftruncate(fd, 4096));
   progress = (struct progress *)MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
   close(fd);
+  for (int i = 0; i < sleepers; i++) {
+    sleeping[i] = tree_fork("sleeper-%d", i);
+    if (sleeping[i] == 0) sleeper(i == 0 ? threads : 0);
+  }
+  for (int i = 0; i < sleepers; i++) {
+    snprintf(name, sizeof(name), "sleeper-%d", i);
+    tree_await(name);
+  }
   pid_t workers[WORKERS];
   for (int i = 0; i < WORKERS; i++) {
     workers[i] = tree_fork("worker-%d", i);
@@ -111,6 +138,7 @@ int main(int argc, char **argv) {
     CHECK_EQ(worker ? "status of a worker" : "status of an orphan", worker ? 0 : W_EXITCODE(77, 0), status);
   }
   CHECK_EQ("workers that did not end", 0, left);
+  for (int i = 0; i < sleepers; i++) tree_end(sleeping[i]);
   while (waitpid(-1, NULL, 0) > 0) continue;
   for (int i = 0; i < WORKERS; i++) {
     snprintf(name, sizeof(name), "worker-%d", i);
