@@ -71,6 +71,7 @@ int64_t await_end(pid_t tid);
 int has_ended(pid_t tid);
 
 /* outliving.c */
+int64_t start_beside(int (*run)(void *), uint8_t *stack_end, int flags, void *argument, int32_t *pidfd);
 int64_t run_outliving(void (*work)(void *), void *argument);
 
 /* tracer.c: whether this is the process that traces for ckpt, and ckpt is gone. */

@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -108,9 +106,8 @@ static void discard(struct guard *guard)
  */
 EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count, int64_t seconds)
 {
-	uint64_t all = ~0ULL, before;
 	struct guard *guard;
-	int error;
+	int64_t ret;
 
 	if (count > MOST_ORDERS)
 		return fail(CAUSE_START_GUARD, 0, count, -E2BIG);
@@ -121,19 +118,16 @@ EXPORT int64_t ckpt_start_guard(const struct guard_order *orders, uint64_t count
 	guard->count = count;
 	guard->seconds = seconds;
 	if (pipe2(guard->lifeline, O_CLOEXEC) < 0) {
-		error = errno;
+		ret = -errno;
 		munmap(guard, sizeof(*guard));
-		return fail(CAUSE_START_GUARD, 0, count, -error);
+		return fail(CAUSE_START_GUARD, 0, count, ret);
 	}
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
-	/* No exit signal: nobody who waits for children of ckpt is told of its end. */
-	guard->pid = clone(watch, guard->stack + STACK, CLONE_VM, guard);
-	error = errno;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
-	if (guard->pid < 0) {
+	ret = start_beside(watch, guard->stack + STACK, 0, guard, NULL);
+	if (ret < 0) {
 		discard(guard);
-		return fail(CAUSE_START_GUARD, 0, count, -error);
+		return fail(CAUSE_START_GUARD, 0, count, ret);
 	}
+	guard->pid = ret;
 	return (int64_t)guard;
 }
 

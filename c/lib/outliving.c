@@ -20,6 +20,24 @@ struct task {
 	void *argument;
 };
 
+/*
+ * Starts a process in the memory of ckpt, with all signals blocked. It has no exit signal: nobody who waits for
+ * children of ckpt is told of its end. `flags` are those of clone(2) besides; CLONE_PIDFD stores into `pidfd`. Returns
+ * its pid; -errno.
+ */
+int64_t start_beside(int (*run)(void *), uint8_t *stack_end, int flags, void *argument, int32_t *pidfd)
+{
+	uint64_t all = ~0ULL, before;
+	int64_t pid;
+	int error;
+
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
+	pid = clone(run, stack_end, CLONE_VM | flags, argument, pidfd);
+	error = errno;
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
+	return pid < 0 ? -error : pid;
+}
+
 static int begin(void *arg)
 {
 	struct task *task = arg;
@@ -37,25 +55,19 @@ static int begin(void *arg)
  */
 int64_t run_outliving(void (*work)(void *), void *argument)
 {
-	uint64_t all = ~0ULL, before;
 	struct task *task;
-	int status, error;
-	int64_t ret;
-	pid_t pid;
+	int64_t ret, pid;
+	int status;
 
 	task = mmap(NULL, sizeof(*task), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (task == MAP_FAILED)
 		return -errno;
 	task->work = work;
 	task->argument = argument;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
-	/* No exit signal: nobody who waits for children of ckpt is told of its end. */
-	pid = clone(begin, task->stack + STACK, CLONE_VM | CLONE_FILES | CLONE_VFORK, task);
-	error = errno;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
+	pid = start_beside(begin, task->stack + STACK, CLONE_FILES | CLONE_VFORK, task, NULL);
 	if (pid < 0) {
 		munmap(task, sizeof(*task));
-		return -error;
+		return pid;
 	}
 	while ((ret = wait_task(pid, &status, WAIT_FOREVER)) == 0 && WIFSTOPPED(status))
 		;

@@ -1,14 +1,10 @@
 /*
- * Reads the messages of a POSIX message queue, which can only be taken out: they are put back at once. A tiny process of
- * its own does it, in the memory of ckpt: SIGKILL of ckpt does not end it.
+ * Reads the messages of a POSIX message queue, which can only be taken out: they are put back at once, by a process that
+ * SIGKILL of ckpt does not end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include "../agent/raw_call.h"
 #include "ckpt.h"
 
@@ -19,10 +15,7 @@ struct message {
 	uint8_t bytes[];
 };
 
-#define STACK 16384
-
 struct reader {
-	uint8_t stack[STACK];
 	int32_t fd;
 	uint8_t *messages;
 	uint64_t room, size;
@@ -34,14 +27,11 @@ static struct message *message_at(const struct reader *reader, int64_t i)
 	return (struct message *)(reader->messages + i * (sizeof(struct message) + reader->size));
 }
 
-/* Only raw system calls, as in guard.c. */
-static int read_queue(void *arg)
+static void read_queue(void *arg)
 {
 	struct reader *reader = arg;
 	int64_t count = 0, ret = 0;
 
-	/* The end of ckpt's session or process group is no end for it. */
-	raw_call(SYS_setsid, 0, 0, 0, 0, 0, 0);
 	for (; (uint64_t)count < reader->room; count++) {
 		struct message *m = message_at(reader, count);
 
@@ -58,8 +48,6 @@ static int read_queue(void *arg)
 		if (ret < 0)
 			reader->result = ret;
 	}
-	raw_call(SYS_exit, 0, 0, 0, 0, 0, 0);
-	return 0;
 }
 
 /*
@@ -68,31 +56,8 @@ static int read_queue(void *arg)
  */
 EXPORT int64_t ckpt_read_queue(int32_t fd, uint8_t *messages, uint64_t room, uint64_t size)
 {
-	uint64_t all = ~0ULL, before;
-	struct reader *reader;
-	int status, error;
-	int64_t ret;
-	pid_t pid;
+	struct reader reader = { .fd = fd, .messages = messages, .room = room, .size = size };
+	int64_t ret = run_outliving(read_queue, &reader);
 
-	reader = mmap(NULL, sizeof(*reader), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (reader == MAP_FAILED)
-		return -errno;
-	reader->fd = fd;
-	reader->messages = messages;
-	reader->room = room;
-	reader->size = size;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&before, 8, 0, 0);
-	pid = clone(read_queue, reader->stack + STACK, CLONE_VM | CLONE_FILES, reader);
-	error = errno;
-	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, (uint64_t)&before, 0, 8, 0, 0);
-	if (pid < 0) {
-		munmap(reader, sizeof(*reader));
-		return -error;
-	}
-	while ((ret = wait_task(pid, &status, WAIT_FOREVER)) == 0 && WIFSTOPPED(status))
-		;
-	if (ret >= 0)
-		ret = reader->result;
-	munmap(reader, sizeof(*reader));
-	return ret;
+	return ret < 0 ? ret : reader.result;
 }

@@ -10,7 +10,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -124,8 +123,7 @@ EXPORT int64_t ckpt_start_tracer(int32_t *pid)
 {
 	struct tracer *tracer =
 		mmap(NULL, sizeof(*tracer), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t mask;
-	int error;
+	int64_t ret;
 
 	if (tracer == MAP_FAILED)
 		return fail(CAUSE_START_TRACER, 0, 0, -errno);
@@ -135,23 +133,17 @@ EXPORT int64_t ckpt_start_tracer(int32_t *pid)
 	tracer->asked = eventfd(0, EFD_CLOEXEC);
 	tracer->answered = eventfd(0, EFD_CLOEXEC);
 	if (tracer->owner_pidfd < 0 || tracer->asked < 0 || tracer->answered < 0)
-		goto failed;
-	mask = block_signals(~0ULL);
-	/* No exit signal: nobody who waits for children of ckpt is told of its end. */
-	tracer->pid = clone(serve, tracer->stack + STACK, CLONE_VM | CLONE_FILES | CLONE_PIDFD, tracer,
-			    &tracer->pidfd);
-	error = errno;
-	block_signals(mask);
-	errno = error;
-	if (tracer->pid < 0)
-		goto failed;
+		ret = -errno;
+	else
+		ret = start_beside(serve, tracer->stack + STACK, CLONE_FILES | CLONE_PIDFD, tracer, &tracer->pidfd);
+	if (ret < 0) {
+		discard(tracer);
+		return fail(CAUSE_START_TRACER, 0, 0, ret);
+	}
+	tracer->pid = ret;
 	serving = tracer;
 	*pid = tracer->pid;
 	return (int64_t)tracer;
-failed:
-	error = errno;
-	discard(tracer);
-	return fail(CAUSE_START_TRACER, 0, 0, -error);
 }
 
 /* Lets the tracer call a function of this library, whose arguments are all integers or pointers, and waits for it. */
