@@ -15,10 +15,19 @@ import {
   until,
 } from "./harness.ts";
 import { children, kill, reap } from "./libc.ts";
+import { startIn } from "./mounts.ts";
 import { difference, type Observation, observeTree } from "./observe.ts";
 
 /** What is dumped and restored: what it is called, its arguments, and how often ckpt is killed. */
-const SUBJECTS = [
+const SUBJECTS: readonly {
+  what: string;
+  args: string[];
+  /** Makes the mounts of a namespace of its own. */
+  mounts?: string;
+  processes: number;
+  dumps: number;
+  restores: number;
+}[] = [
   {
     what: "a program",
     args: [],
@@ -46,6 +55,15 @@ const SUBJECTS = [
     processes: 1,
     dumps: LONG ? 1000 : 100,
     restores: LONG ? 250 : 10,
+  },
+  {
+    what: "a program in a mount namespace of its own",
+    args: [],
+    mounts:
+      "mount -t tmpfs x /mnt; mkdir /mnt/a; mount --bind /mnt/a /mnt/a; mount --make-shared /mnt/a",
+    processes: 1,
+    dumps: LONG ? 500 : 15,
+    restores: LONG ? 250 : 20,
   },
   {
     what: "a program under syscall user dispatch",
@@ -163,10 +181,17 @@ async function median(measure: () => Promise<void>): Promise<number> {
   return times.sort((a, b) => a - b)[1];
 }
 
-for (const { what, args, processes, dumps, restores } of SUBJECTS) {
+for (
+  const { what, args, mounts: script, processes, dumps, restores } of SUBJECTS
+) {
+  const start = (scope: Scope) =>
+    script === undefined
+      ? scope.start("busy", ...args)
+      : startIn(scope, script, "busy", ...args);
+
   Deno.test(`${what} goes on unharmed when ckpt is killed at ${dumps} moments of its dump`, async () => {
     await using scope = new Scope();
-    const program = await scope.start("busy", ...args);
+    const program = await start(scope);
     assertEquals(program.tree().length, processes);
     const before = lasting(program.pid);
     const mounts = Deno.readTextFileSync("/proc/self/mountinfo");
@@ -231,7 +256,7 @@ for (const { what, args, processes, dumps, restores } of SUBJECTS) {
 
   Deno.test(`nothing of ${what} is left when ckpt is killed at ${restores} moments of a restore, and the images restore`, async () => {
     await using scope = new Scope();
-    const program = await scope.start("busy", ...args);
+    const program = await start(scope);
     const images = scope.path("images");
     const pids = program.tree();
     await dump(scope, program, images);
