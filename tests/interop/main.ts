@@ -6,6 +6,7 @@
  * CRIU to CRIU comes first and is the measure.
  */
 import { CKPT, type Program, run, Scope } from "../harness.ts";
+import { startIn } from "../mounts.ts";
 
 const CRIU = Deno.env.get("CRIU") ?? "criu";
 const CRIT = (Deno.env.get("CRIT") ?? "crit").split(" ");
@@ -87,7 +88,23 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "lost_file directory",
   "lost_file special",
   "lost_file device",
+  "mounts:plain mem_files",
+  "mounts:parts files_regular",
+  "mounts:peers tree_child",
 ];
+
+/** Mount namespaces of the program's own; everything it has open is in them. */
+const MOUNTS: Readonly<Record<string, string>> = {
+  plain: "mount -t tmpfs -o size=1m one /mnt; echo content > /mnt/file",
+  parts: `mount -t tmpfs one /mnt; mkdir -p /mnt/a/b /mnt/c
+    mount --bind /mnt/a/b /mnt/c; mount --bind /usr/share /srv
+    mount -o remount,bind,ro /srv`,
+  peers: `mount -t tmpfs one /mnt; mkdir /mnt/a /mnt/b /mnt/c
+    mount -t tmpfs two /mnt/a; mount --make-shared /mnt/a
+    mount --bind /mnt/a /mnt/b; mount --make-slave /mnt/b
+    mount --bind /mnt/a /mnt/c`,
+};
+const INSIDE = 'exec < /dev/null >> "$0/inner-log" 2>&1';
 
 /** What both tools need to be told for a program. */
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
@@ -158,6 +175,17 @@ async function verify(program: Program): Promise<Outcome> {
   }
 }
 
+/** What is to become the root has to be a mount, for CRIU. */
+async function bindRoot(scope: Scope): Promise<string> {
+  const root = scope.path("new-root");
+  await run("mount", ["--bind", "/", root]);
+  await run("mount", ["--make-private", root]);
+  scope.defer(async () => {
+    await run("umount", [root]);
+  });
+  return root;
+}
+
 /** One program dumped by one tool and restored by another; `look` sees the images in between. */
 async function exchange(
   name: string,
@@ -166,8 +194,12 @@ async function exchange(
   look: (images: string) => Promise<Outcome> = () => Promise.resolve("ok"),
 ): Promise<Outcome> {
   await using scope = new Scope();
-  const [file, ...args] = name.split(" ");
-  const program = await scope.start(file, ...args);
+  const mounts = /^mounts:(\S+) /.exec(name);
+  const [file, ...args] = name.slice(mounts?.[0].length ?? 0).split(" ");
+  const rooted = mounts === null ? [] : ["--root", await bindRoot(scope)];
+  const program = mounts === null
+    ? await scope.start(file, ...args)
+    : await startIn(scope, `${MOUNTS[mounts[1]]}\n${INSIDE}`, file, ...args);
   const options = (tool: string) => [
     ...OPTIONS[file] ?? [],
     ...tool === CKPT ? [] : CRIU_ONLY[file] ?? [],
@@ -177,7 +209,11 @@ async function exchange(
     const step of [
       () => act(scope, from, "dump", program, images, options(from)),
       () => look(images),
-      () => act(scope, to, "restore", program, images, options(to)),
+      () =>
+        act(scope, to, "restore", program, images, [
+          ...options(to),
+          ...rooted,
+        ]),
       () => verify(program),
     ]
   ) {
@@ -192,7 +228,7 @@ async function decode(images: string): Promise<Outcome> {
   for (const entry of Deno.readDirSync(images)) {
     if (
       !entry.name.endsWith(".img") || entry.name.startsWith("pages-") ||
-      entry.name.startsWith("ckpt-")
+      entry.name.startsWith("ckpt-") || entry.name.startsWith("tmpfs-")
     ) {
       continue;
     }
