@@ -4,8 +4,16 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { assertSuccess, compile, Program, Scope, until } from "./harness.ts";
-import { kill, reap } from "./libc.ts";
+import {
+  assertSuccess,
+  compile,
+  LONG,
+  Program,
+  Scope,
+  sleep,
+  until,
+} from "./harness.ts";
+import { children, kill, reap } from "./libc.ts";
 
 const SIGKILL = 9;
 const ALL = [
@@ -50,9 +58,10 @@ function childOf(pid: number): number | undefined {
   return children === "" ? undefined : Number(children.split(" ")[0]);
 }
 
-function isThere(path: string): boolean {
+/** Whether there is such a file, of so many bytes at least. */
+function isThere(path: string, bytes = 1): boolean {
   try {
-    return Deno.statSync(path).size > 0;
+    return Deno.statSync(path).size >= bytes;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
@@ -311,3 +320,118 @@ Deno.test("a restore in namespaces that fails leaves nothing", async () => {
   const restored = await restore(scope, program, images);
   assertEquals(await restored.verify(), "ok");
 });
+
+const KILLS = LONG ? 300 : 12;
+
+/** Kills a running ckpt, or the one that it has started inside. @returns whether it was still there */
+async function killed(
+  ckpt: Deno.ChildProcess,
+  afterMs: number,
+  which: "outer" | "inner",
+): Promise<boolean> {
+  await sleep(afterMs);
+  let victim = ckpt.pid;
+  if (which === "inner") {
+    try {
+      victim = childOf(ckpt.pid) ?? ckpt.pid;
+    } catch {
+      // it has ended by itself
+    }
+  }
+  kill(victim, SIGKILL);
+  const { signal } = await ckpt.status;
+  return signal === "SIGKILL";
+}
+
+/** Waits until no process is left of those that came to this one since. */
+async function onlyThese(
+  known: readonly number[],
+  endOthers: () => void = () => {},
+): Promise<void> {
+  await until("nothing is left of ckpt", () => {
+    const strangers = children().filter((pid) =>
+      !known.includes(pid) && reap(pid) === "running"
+    );
+    if (strangers.length === 0) return true;
+    endOthers();
+  });
+}
+
+async function millisecondsOf(act: () => Promise<void>): Promise<number> {
+  const start = performance.now();
+  await act();
+  return performance.now() - start;
+}
+
+for (const which of ["outer", "inner"] as const) {
+  Deno.test(`a program in namespaces goes on when the ${which} ckpt is killed at ${KILLS} moments of its dump`, async () => {
+    await using scope = new Scope();
+    const program = await startIn(scope, ALL, "ns_state");
+    const whole = await millisecondsOf(() =>
+      dump(scope, program, scope.path("images"), "-R")
+    );
+    const known = children();
+    let count = 0;
+    for (let i = 0; i < KILLS; i++) {
+      const images = scope.path(`images-${i}`);
+      const ckpt = scope.spawnCkpt(
+        "dump",
+        "-R",
+        "-t",
+        `${program.pid}`,
+        "-D",
+        images,
+        ...OPTIONS,
+      );
+      if (await killed(ckpt, Math.random() * whole, which)) count++;
+      await onlyThese(known);
+      Deno.removeSync(images, { recursive: true });
+    }
+    assert(count > KILLS / 4, `only ${count} dumps were killed`);
+    Deno.writeTextFileSync(`${program.work}/go`, "");
+    await until(
+      "the program has ended",
+      () => isThere(`${program.work}/result`) || undefined,
+    );
+    assertEquals(program.result(), "ok\n");
+  });
+
+  Deno.test(`nothing is left when the ${which} ckpt is killed at ${KILLS} moments of a restore in namespaces`, async () => {
+    await using scope = new Scope();
+    const program = await startIn(scope, ALL, "ns_state");
+    const images = scope.path("images");
+    await dump(scope, program, images);
+    await gone(program.pid);
+    let whole = 0;
+    const end = async (restored: Program) => {
+      kill(restored.pid, SIGKILL);
+      await gone(restored.pid);
+    };
+    whole = await millisecondsOf(async () =>
+      end(await restore(scope, program, images))
+    );
+    const known = children();
+    let count = 0;
+    for (let i = 0; i < KILLS; i++) {
+      const pidfile = `${images}/killed.pid`;
+      const ckpt = scope.spawnCkpt(
+        "restore",
+        "-d",
+        "-D",
+        images,
+        "--pidfile",
+        pidfile,
+        ...OPTIONS,
+      );
+      if (await killed(ckpt, Math.random() * whole, which)) count++;
+      // a kill after the moment in which all go on leaves a whole program
+      await onlyThese(known, () => {
+        if (!isThere(pidfile)) return;
+        kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
+      });
+      if (isThere(pidfile)) Deno.removeSync(pidfile);
+    }
+    assert(count > KILLS / 4, `only ${count} restores were killed`);
+    assertEquals(await (await restore(scope, program, images)).verify(), "ok");
+  });
+}
