@@ -12,6 +12,7 @@ import {
   Scope,
   until,
 } from "./harness.ts";
+import { startIn, survives } from "./mounts.ts";
 
 async function ownTerminals(scope: Scope, mounts = ""): Promise<void> {
   await scope.unshareMounts(
@@ -101,6 +102,22 @@ for (const args of [[], ["OTHER/ptmx"]]) {
     assertEquals(await program.verify(), "ok");
   });
 }
+
+Deno.test("terminals of a tree with mounts of its own survive two dumps and restores", async () => {
+  await using scope = new Scope();
+  const script =
+    `mkdir -p /dev/pts; mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts
+ln -sf pts/ptmx /dev/ptmx; [ -e /dev/tty ] || mknod -m 666 /dev/tty c 5 0`;
+  await survives(scope, await startIn(scope, script, "pty_queues"));
+});
+
+Deno.test("who has which terminal survives in a tree with mounts of its own", async () => {
+  await using scope = new Scope();
+  const script =
+    `mkdir -p /dev/pts; mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts
+ln -sf pts/ptmx /dev/ptmx; [ -e /dev/tty ] || mknod -m 666 /dev/tty c 5 0`;
+  await survives(scope, await startIn(scope, script, "pty_sessions"));
+});
 
 for (const args of [[], ["raw"]]) {
   const name = ["pty_queues", ...args].join(" ");

@@ -22,6 +22,7 @@ import {
 import {
   type ckpt_terminal_entry,
   type file_entry,
+  type reg_file_entry,
   type termios_entry,
   type tty_data_entry,
   type tty_info_entry,
@@ -438,9 +439,9 @@ export interface TerminalImage {
   readonly master: tty_info_entry;
   /** Undefined: it was never open. */
   readonly slave: tty_info_entry | undefined;
-  /** The file that is the master, and its path. */
+  /** The file that is the master, and that it is opened by. */
   readonly masterFile: file_entry;
-  readonly masterPath: string;
+  readonly ptmx: reg_file_entry;
   /** What was under way in it, and what CRIU does not tell. */
   readonly toSlave: Uint8Array | undefined;
   readonly toMaster: Uint8Array | undefined;
@@ -449,9 +450,9 @@ export interface TerminalImage {
 
 /** A slave of an image whose master is closed. */
 export interface DeadSlave {
-  /** The number that it has, and the path that led to it. */
+  /** The number that it has, and the file that led to it. */
   readonly index: number;
-  readonly path: string;
+  readonly path: reg_file_entry;
   readonly file: file_entry;
 }
 
@@ -486,15 +487,15 @@ export function terminalsOf(
       index === undefined || master?.type !== TtyType.PTY ||
       master.id !== infoId(index, "master")
     ) return [];
-    const masterPath = files.get(file.tty!.regf_id!)!.reg!.name;
+    const ptmx = files.get(file.tty!.regf_id!)!.reg!;
     const slaveId = infoId(index, "slave");
     return [{
       index,
-      path: slavePath(masterPath, index),
+      path: slavePath(ptmx.name, index),
       master,
       slave: byId.get(slaveId),
       masterFile: file,
-      masterPath,
+      ptmx,
       toSlave: bytes.get(slaveId),
       toMaster: bytes.get(master.id),
       extension: byIndex.get(index),
@@ -508,7 +509,7 @@ export function terminalsOf(
       return info?.type === TtyType.UNKNOWN && info.id >= 4 * TERMINALS
         ? [{
           index: info.id / 2 - 2 * TERMINALS,
-          path: files.get(file.tty!.regf_id!)!.reg!.name,
+          path: files.get(file.tty!.regf_id!)!.reg!,
           file,
         }]
         : [];

@@ -94,7 +94,10 @@ export async function buildTree(
       images.files,
       report,
     );
-    using terminals = await Terminals.make(images.terminals);
+    using terminals = await Terminals.make(
+      images.terminals,
+      (file) => mounts === undefined ? file.name : mounts.wayTo(file),
+    );
     using memfds = await Memfds.make(
       images,
       new PageCounters(),

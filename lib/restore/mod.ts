@@ -93,7 +93,7 @@ export async function restore(
     ...segments.reasons,
     ...addresses,
     ...locks,
-    ...takenTerminals(images.terminals),
+    ...takenTerminals(images.terminals, wayTo),
     ...await ownObjectProblems(images),
   ];
   // Last, for others see it: only what is in them may still be wrong.

@@ -12,6 +12,7 @@ import {
   type TerminalImage,
 } from "../files/terminal.ts";
 import { dumpTerminal } from "../files/terminal.ts";
+import { NO_OWNER } from "../files/file_table.ts";
 import { TerminalQueues } from "../files/terminal_queues.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import type { ckpt_terminal_entry } from "../image/schema.gen.ts";
@@ -125,7 +126,7 @@ function imageOf(pty: Pty, want: Wanted): TerminalImage {
     slave: undefined,
     // Not looked at.
     masterFile: { type: 11, id: infoId(pty.index, "master") },
-    masterPath: "/dev/ptmx",
+    ptmx: { id: 0, flags: 0, pos: 0n, fown: NO_OWNER, name: "", build_id: [] },
     toSlave: want.toSlave,
     toMaster: want.toMaster,
     extension: want.extension,

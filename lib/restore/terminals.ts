@@ -17,7 +17,11 @@ import {
   termiosBytes,
 } from "../files/terminal.ts";
 import type { MadeFile } from "../ghost/make.ts";
-import type { termios_entry, winsize_entry } from "../image/schema.gen.ts";
+import type {
+  reg_file_entry,
+  termios_entry,
+  winsize_entry,
+} from "../image/schema.gen.ts";
 
 const F_SETFL = 4n;
 /** Flags of a master that open(2) does not get. */
@@ -25,13 +29,32 @@ const SETTABLE = O.APPEND | O.NONBLOCK;
 /** Flags that a slave can be opened with anew. */
 const OPENABLE = O.ACCMODE | O.APPEND | O.NONBLOCK;
 
+/**
+ * What leads ckpt to a file of the tree, which may have its own mounts;
+ * undefined: those are only planned.
+ */
+type WayTo = (file: reg_file_entry) => string | undefined;
+
 /** Numbers that somebody on this host has. */
-export function takenTerminals({ all }: TerminalImages): Reason[] {
-  return all.flatMap(({ path }) => exists(path) ? [takenBy(path)] : []);
+export function takenTerminals(
+  { all }: TerminalImages,
+  wayTo: WayTo,
+): Reason[] {
+  return all.flatMap((image) => {
+    const way = wayToSlave(image, wayTo);
+    return way !== undefined && exists(way) ? [takenBy(image.path, way)] : [];
+  });
 }
 
-function takenBy(path: string): Reason {
-  const holder = holderOfPath(path);
+function wayToSlave(
+  { path, ptmx }: TerminalImage,
+  wayTo: WayTo,
+): string | undefined {
+  return wayTo({ ...ptmx, name: path });
+}
+
+function takenBy(path: string, way: string): Reason {
+  const holder = holderOfPath(way);
   return {
     object: `the terminal ${path}`,
     why: holder === undefined
@@ -54,6 +77,8 @@ function exists(path: string): boolean {
 
 interface Made {
   readonly image: TerminalImage;
+  /** What leads ckpt to the slave. */
+  readonly way: string;
   readonly fd: number;
   /** A slave, so that the terminal does not hang up before all have theirs. */
   slave: number | undefined;
@@ -68,13 +93,21 @@ export class Terminals implements Disposable {
   private constructor() {}
 
   /** @throws CkptError naming the terminal */
-  static async make({ all, dead }: TerminalImages): Promise<Terminals> {
+  static async make(
+    { all, dead }: TerminalImages,
+    wayTo: WayTo,
+  ): Promise<Terminals> {
     const made = new Terminals();
     try {
-      const closed = Map.groupBy(dead, ({ path }) => path);
-      for (const [path, slaves] of closed) made.#makeDead(path, slaves);
-      const files = Map.groupBy(all, ({ masterPath }) => masterPath);
-      for (const [path, images] of files) await made.#make(path, images);
+      const closed = Map.groupBy(dead, ({ path }) => wayTo(path)!);
+      for (const [way, slaves] of closed) made.#makeDead(way, slaves);
+      const files = Map.groupBy(all, ({ ptmx }) => wayTo(ptmx)!);
+      for (const [ptmx, images] of files) {
+        await made.#make(
+          ptmx,
+          images.map((image) => ({ image, way: wayToSlave(image, wayTo)! })),
+        );
+      }
       return made;
     } catch (error) {
       made[Symbol.dispose]();
@@ -107,23 +140,26 @@ export class Terminals implements Disposable {
   }
 
   async #make(
-    path: string,
-    terminals: readonly TerminalImage[],
+    ptmx: string,
+    terminals: readonly Omit<Made, "fd" | "slave">[],
   ): Promise<void> {
-    const wanted = new Map(terminals.map((image) => [image.index, image]));
+    const wanted = new Map(terminals.map((one) => [one.image.index, one]));
     const highest = Math.max(...wanted.keys());
     const others: number[] = [];
     const made: Made[] = [];
     try {
       // The kernel gives the lowest number that is free.
       for (let last = -1; wanted.size > 0 && last < highest;) {
-        const fd = attempt(path, () => openMaster(path));
+        const fd = attempt(
+          terminals[0].image.ptmx.name,
+          () => openMaster(ptmx),
+        );
         last = numberOf(fd);
-        const image = wanted.get(last);
-        if (image === undefined) others.push(fd);
+        const one = wanted.get(last);
+        if (one === undefined) others.push(fd);
         else {
           wanted.delete(last);
-          made.push({ image, fd, slave: undefined });
+          made.push({ ...one, fd, slave: undefined });
         }
       }
     } finally {
@@ -134,7 +170,7 @@ export class Terminals implements Disposable {
       throw new CkptError(
         EXIT.failed,
         "making terminals",
-        [...wanted.values()].map(({ path }) => takenBy(path)),
+        [...wanted.values()].map(({ image, way }) => takenBy(image.path, way)),
       );
     }
     const filled = made.some(({ image }) => hasContents(image));
@@ -204,16 +240,16 @@ function prepare(
   made: Made,
   contents: typeof import("./terminal_contents.ts") | undefined,
 ): void {
-  const { image, fd } = made;
-  const { path, master, slave, masterFile, extension } = image;
+  const { image, way, fd } = made;
+  const { master, slave, masterFile, extension } = image;
   request(fd, IOCTL.TIOCSPTLCK, int(0));
   const fill = contents !== undefined && hasContents(image);
   if (slave !== undefined || fill) {
-    made.slave = open(path, O.RDWR | O.NOCTTY | O.NONBLOCK);
+    made.slave = open(way, O.RDWR | O.NOCTTY | O.NONBLOCK);
   }
   const { uid, gid } = slave ?? master;
-  if (uid !== undefined && gid !== undefined) own(path, uid, gid);
-  if (extension?.mode !== undefined) Deno.chmodSync(path, extension.mode);
+  if (uid !== undefined && gid !== undefined) own(way, uid, gid);
+  if (extension?.mode !== undefined) Deno.chmodSync(way, extension.mode);
   const { termios, winsize, packet_mode } = master;
   if (winsize !== undefined) {
     request(fd, IOCTL.TIOCSWINSZ, windowSize(winsize));
