@@ -241,7 +241,22 @@ export class MadeFiles implements Disposable {
       }
       return made;
     }
-    const [first, ...others] = Map.groupBy(rest, ({ path }) => path);
+    const byPath = [...Map.groupBy(rest, ({ path }) => path)];
+    try {
+      return this.#createNamed(ghost, byPath, true);
+    } catch (error) {
+      // Directories of two projects (quotas) do not share files.
+      if (!isOneOf(error, EXDEV)) throw error;
+      return this.#createNamed(ghost, byPath, false);
+    }
+  }
+
+  /** @param everyName whether it gets the others, too, while it has one */
+  #createNamed(
+    ghost: Ghost,
+    [first, ...others]: readonly [path: string, wanted: readonly Wanted[]][],
+    everyName: boolean,
+  ): number {
     const type = ghost.attributes.mode & S_IF.MT;
     return inOneMoment(this.#mounts, (moment) => {
       const name = moment.create(
@@ -250,10 +265,9 @@ export class MadeFiles implements Disposable {
         creationOf(ghost),
       );
       const finish = this.#open(moment, name, first[1], type);
-      // While it has one name, it can get another on that mount.
       const more = others.map(([path, group]) => {
         const directory = moment.directoryOf(path);
-        const other = directory.mountId === name.mountId
+        const other = everyName && directory.mountId === name.mountId
           ? moment.create(path, directory, linkTo(name.at))
           : name;
         return this.#open(moment, other, group, type);
