@@ -85,13 +85,17 @@ export function firstPagesId(processes: number): number {
   return pagesId(processes);
 }
 
+/** Processes after which others get their turn: copies that have ended. */
+const WRITTEN_AT_ONCE = 16;
+
+type ProcessAttributes = ReturnType<typeof dumpProcess>;
+
 export interface DescribedProcess {
   survey: Survey;
   /** The signal by which job control had stopped it; 0: it ran. */
   stopSignal: number;
   collected: Collected;
   files: DescribedFiles;
-  pages: StoredPages;
   objects: SharedObjects;
 }
 
@@ -129,11 +133,19 @@ export interface Described {
   writeNamespaces?: WriteNamespaces;
 }
 
-/** Writes everything but the inventory, which it returns. */
-export function writeImages(
+/**
+ * Writes everything but the inventory, which it returns.
+ *
+ * @param saved what was stored of each process's memory: needed last, so that
+ * all else is written while memory is copied
+ * @param giveWay lets those have their turn who copy it
+ */
+export async function writeImages(
   writer: ImageWriter,
   described: Described,
-): inventory_entry {
+  saved: Promise<readonly StoredPages[]>,
+  giveWay: () => Promise<void>,
+): Promise<inventory_entry> {
   const { survey, processes, files, shared } = described;
   const seccomp = new SeccompTable();
   const features = new Set<Feature>();
@@ -150,20 +162,18 @@ export function writeImages(
   );
   const tables = new Set<number>();
   const threads = new Map<number, readonly number[]>();
+  const attributes: ProcessAttributes[] = [];
   for (const [i, process] of processes.entries()) {
+    if (i > 0 && i % WRITTEN_AT_ONCE === 0) await giveWay();
     const { pid } = process.survey;
-    const { files_id } = writeProcess(
+    const { collected, objects: { files: files_id } } = process;
+    attributes.push(dumpProcess(collected.process, collected.readings));
+    writeProcess(
       writer,
       process,
-      pagesId(i),
+      attributes[i],
       seccomp,
-      features,
-      described.own,
       described.namespaces,
-      {
-        continue_unreported: continued.has(pid) || undefined,
-        parent_thread: parentThreads?.get(pid),
-      },
     );
     const { endedLeader } = process.survey;
     const tids = process.collected.threads.map(({ tid }) => tid);
@@ -241,6 +251,17 @@ export function writeImages(
       content.id,
       sharedMemoryImage(content),
     );
+  }
+  for (const [i, pages] of (await saved).entries()) {
+    const { pid } = processes[i].survey;
+    writeMemory(writer, processes[i], attributes[i], pages, pagesId(i));
+    const extension = {
+      ...attributes[i].extension,
+      continue_unreported: continued.has(pid) || undefined,
+      parent_thread: parentThreads?.get(pid),
+      inherited: describeInherited(pages),
+    };
+    writeExtension(writer, processes[i], extension, features, described.own);
   }
   return inventory([...features], described);
 }
@@ -375,21 +396,17 @@ function writeSockets(
   }
 }
 
-/** What one process has for itself. Returns the numbers of its objects. */
+/** What one process has for itself, but its memory. */
 function writeProcess(
   writer: ImageWriter,
   described: DescribedProcess,
-  pages_id: number,
+  { task: attributes }: ProcessAttributes,
   seccomp: SeccompTable,
-  features: Set<Feature>,
-  own: OwnScheduling,
   namespaces: NamespaceIds,
-  kinship: Pick<ckpt_task_entry, "continue_unreported" | "parent_thread">,
-): task_kobj_ids_entry {
-  const { survey, collected, files, pages, objects } = described;
-  const { pid, stat } = survey;
+): void {
+  const { survey, collected, files, objects } = described;
+  const { pid } = survey;
   const { threads } = collected;
-  const process = dumpProcess(collected.process, collected.readings);
   // Filters for all threads at once are those of the leader.
   const { endedLeader } = survey;
   const ended = endedLeader === undefined ? [] : [{
@@ -405,7 +422,7 @@ function writeProcess(
       filters,
     })),
   ]).slice(ended.length);
-  const task = describeProcess(described, process.task);
+  const task = describeProcess(described, attributes);
   threads.forEach((thread, i) => {
     const core = describeThread(
       thread,
@@ -417,16 +434,25 @@ function writeProcess(
   if (endedLeader !== undefined) {
     writer.write("core", pid, describeEndedLeader(endedLeader, task));
   }
-  const ids = {
+  writer.write("ids", pid, {
     vm_id: objects.vm,
     files_id: objects.files,
     fs_id: objects.fs,
     sighand_id: objects.sighand,
     ...namespaces,
     mnt_ns_id: survey.namespace?.number ?? namespaces.mnt_ns_id,
-  };
-  writer.write("ids", pid, ids);
+  });
   writer.write("fs", pid, files.fs);
+}
+
+function writeMemory(
+  writer: ImageWriter,
+  { survey, collected, files }: DescribedProcess,
+  { mm }: ProcessAttributes,
+  pages: StoredPages,
+  pages_id: number,
+): void {
+  const { pid, stat, vmas } = survey;
   writer.write(
     "mm",
     pid,
@@ -435,15 +461,12 @@ function writeProcess(
       collected.heapEnd,
       collected.auxv,
       files.exeId,
-      [...survey.vmas.vmas.map(({ entry }) => entry), ...guardAreas(pages)],
-      process.mm.dumpable ?? 1,
-      process.mm.thp_disabled ?? false,
+      [...vmas.vmas.map(({ entry }) => entry), ...guardAreas(pages)],
+      mm.dumpable ?? 1,
+      mm.thp_disabled ?? false,
     ),
   );
   writer.write("pagemap", pid, { pages_id, entries: pages.entries });
-  const extension = { ...process.extension, ...kinship };
-  writeExtension(writer, described, extension, features, own);
-  return ids;
 }
 
 const SIGCHLD = 17;
@@ -520,7 +543,7 @@ function guardAreas({ guards }: StoredPages): vma_entry[] {
 /** Writes what CRIU has no field for; adds what CRIU must not ignore. */
 function writeExtension(
   writer: ImageWriter,
-  { survey, collected, pages, stopSignal, objects }: DescribedProcess,
+  { survey, collected, stopSignal, objects }: DescribedProcess,
   process: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">,
   features: Set<Feature>,
   own: OwnScheduling,
@@ -559,7 +582,6 @@ function writeExtension(
   const extension: ckpt_task_entry = {
     ...process,
     lock_future: collected.lockFuture || undefined,
-    inherited: describeInherited(pages),
     exit_signal: exitSignal(survey.stat),
     shares_io_context: objects.ioContext || undefined,
     shares_semaphore_undo: objects.semaphoreUndo || undefined,

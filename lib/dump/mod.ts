@@ -270,64 +270,74 @@ async function dumpOnce(
         "image",
     );
   }
-  const saving = saveMemory(still, writer, report, counters);
-  const collected = await concludeMeanwhile(saving, still, report);
-  const pages = await saving;
-  if (options.leaveRunning) {
-    guards?.confirm();
-    still.flight[Symbol.dispose]();
-    frozen.thaw();
-  }
-  clock.lap("memory");
-  report.signal.throwIfAborted();
+  const saving = saveMemory(still, writer, report, counters)
+    .then((pages) => {
+      if (options.leaveRunning) {
+        guards?.confirm();
+        still.flight[Symbol.dispose]();
+        frozen.thaw();
+      }
+      clock.lap("memory");
+      report.signal.throwIfAborted();
+      return pages;
+    });
   report.log(3, `writing the images of ${countOf(still)}`);
-  const files = new FileTable(still.files, survey.seen.namespaces);
-  const sockets = {
-    unix: new TreeSockets(still.tables).neighbours(),
-    connections: still.connections,
-  };
-  const depended = dependedFiles(
-    survey.seen.processes,
-    still.files,
-    options.external,
-    survey.seen.namespaces,
-  );
-  const described = {
-    survey,
-    processes: survey.processes.map((seen, i) => ({
-      survey: seen,
-      stopSignal: frozen.processes[i].stopSignal,
-      collected: collected[i],
-      files: describeFiles(seen, files, still.memfds.numbers, sockets),
-      pages: pages[i],
-      objects: survey.seen.objects.get(seen.pid)!,
-    })),
-    flight: describeFlight(survey, files, still.memfds.numbers, sockets),
-    files,
-    shared: [...still.shared, ...still.memfds.contents],
-    memfds: still.memfds.entries,
-    pipes: still.pipes,
-    contents: still.contents,
-    sockets: still.flight.queues,
-    unread: still.unread,
-    connections: still.connections,
-    terminals: still.terminals,
-    runId: connections.runId,
-    tcpClose: options.tcpClose ?? false,
-    clocks: still.clocks,
-    own: readOwnScheduling(),
-    writeMounts: await loadMountWriter(survey.mounts),
-    namespaces: still.namespaces,
-    writeNamespaces: still.writeNamespaces,
-  };
-  const validation = await recordValidation(
-    files.entries,
-    new Set(files.remaps.map(({ orig_id }) => orig_id)),
-    depended,
-    options.fileValidation ?? DEFAULT_METHODS,
-    still.fileTimes,
-  );
-  const inventory = writeImages(writer, { ...described, validation });
+  const inventory = await untilSaved(saving, async () => {
+    const collected = concludeAll(still, report);
+    // The sooner it is seen that all is saved, the sooner they go on.
+    if (options.leaveRunning && !hasSnapshots) await saving;
+    const files = new FileTable(still.files, survey.seen.namespaces);
+    const sockets = {
+      unix: new TreeSockets(still.tables).neighbours(),
+      connections: still.connections,
+    };
+    const depended = dependedFiles(
+      survey.seen.processes,
+      still.files,
+      options.external,
+      survey.seen.namespaces,
+    );
+    const described = {
+      survey,
+      processes: survey.processes.map((seen, i) => ({
+        survey: seen,
+        stopSignal: frozen.processes[i].stopSignal,
+        collected: collected[i],
+        files: describeFiles(seen, files, still.memfds.numbers, sockets),
+        objects: survey.seen.objects.get(seen.pid)!,
+      })),
+      flight: describeFlight(survey, files, still.memfds.numbers, sockets),
+      files,
+      shared: [...still.shared, ...still.memfds.contents],
+      memfds: still.memfds.entries,
+      pipes: still.pipes,
+      contents: still.contents,
+      sockets: still.flight.queues,
+      unread: still.unread,
+      connections: still.connections,
+      terminals: still.terminals,
+      runId: connections.runId,
+      tcpClose: options.tcpClose ?? false,
+      clocks: still.clocks,
+      own: readOwnScheduling(),
+      writeMounts: await loadMountWriter(survey.mounts),
+      namespaces: still.namespaces,
+      writeNamespaces: still.writeNamespaces,
+    };
+    const validation = await recordValidation(
+      files.entries,
+      new Set(files.remaps.map(({ orig_id }) => orig_id)),
+      depended,
+      options.fileValidation ?? DEFAULT_METHODS,
+      still.fileTimes,
+    );
+    return await writeImages(
+      writer,
+      { ...described, validation },
+      saving,
+      () => report.letSignalsIn(),
+    );
+  });
   still.endCopies();
   guards?.describe(writer);
   const bytes = await writer.commit(
@@ -703,14 +713,17 @@ async function whileStopped(
   }
 }
 
-/** Reads the answers of all processes while their memory is being copied. */
-async function concludeMeanwhile(
+/**
+ * @param work what can be done while memory is saved; when it fails, nothing
+ * is being saved any more
+ */
+async function untilSaved<T>(
   saving: Promise<unknown>,
-  still: Still,
-  report: Report,
-): Promise<Collected[]> {
+  work: () => Promise<T>,
+): Promise<T> {
+  saving.catch(() => {}); // the work will know
   try {
-    return concludeAll(still, report);
+    return await work();
   } catch (error) {
     await Promise.allSettled([saving]);
     throw error;
