@@ -46,7 +46,7 @@ export function readConfiguration(
 ): string[] {
   const options: string[] = [];
   for (const path of useDefaults ? defaultPaths() : []) {
-    const text = isHidden(path) ? undefined : readText(path);
+    const text = readText(path, true);
     if (text !== undefined) options.push(...parseConfiguration(text, path));
   }
   if (chosen !== undefined) {
@@ -71,23 +71,16 @@ function defaultPaths(): string[] {
 }
 
 /**
- * Whether it is in a directory that may not be entered, such as the home of
- * another user that $HOME still names after su(1): then it is not meant.
+ * @param mayBeHidden in a directory that may not be entered, such as the home
+ * of another user that $HOME still names after su(1): then it is not meant
+ * @returns undefined when there is no such file
  */
-function isHidden(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return false;
-  } catch (error) {
-    return error instanceof Deno.errors.PermissionDenied;
-  }
-}
-
-/** @returns undefined when there is no such file */
-function readText(path: string): string | undefined {
+function readText(path: string, mayBeHidden = false): string | undefined {
+  let hidden = mayBeHidden;
   try {
     // A fifo would block for ever, and a device never end.
     const status = Deno.statSync(path);
+    hidden = false;
     if (!status.isFile) throw new Error("not a regular file");
     if (status.size > MAX_BYTES) {
       throw new Error(`more than ${MAX_BYTES} bytes`);
@@ -96,7 +89,8 @@ function readText(path: string): string | undefined {
   } catch (error) {
     if (
       error instanceof Deno.errors.NotFound ||
-      error instanceof Deno.errors.NotADirectory
+      error instanceof Deno.errors.NotADirectory ||
+      hidden && error instanceof Deno.errors.PermissionDenied
     ) return undefined;
     throw new CkptError(EXIT.usage, ACTION, [{
       object: path,

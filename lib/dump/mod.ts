@@ -10,7 +10,7 @@ import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
-import { hasCapability, readCgroup } from "../proc/read.ts";
+import { hasCapability, readCgroup, readRandomUuid } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import {
   type Description,
@@ -191,7 +191,7 @@ async function dumpOnce(
   using guards = await prepareGuards(options, running?.seen, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
   using links = new DumpLinks(options.imagesDirectory, options.linkPlace);
-  using connections = new DumpedConnections(crypto.randomUUID());
+  using connections = new DumpedConnections(readRandomUuid());
   if (
     options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
   ) connections.prepare();

@@ -216,11 +216,14 @@ export class ImageWriter implements Disposable {
     const queue = names.values();
     const worker = async () => {
       for (const name of queue) {
+        let fd: number | undefined;
         try {
-          using file = await Deno.open(`${this.#partial}/${name}`);
-          await file.sync();
+          fd = open(`${this.#partial}/${name}`, O.RDONLY);
+          await syscallBeside("fsync", BigInt(fd));
         } catch (error) {
           throw writeError(this.directory, name, error);
+        } finally {
+          if (fd !== undefined) close(fd);
         }
       }
     };

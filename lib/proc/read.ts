@@ -182,6 +182,11 @@ export function readSysvSegments(): SysvSegment[] {
   }
 }
 
+/** A new one with every call (random(4)); Deno's own takes longer to load. */
+export function readRandomUuid(): string {
+  return decodeText(readSmallFile("/proc/sys/kernel/random/uuid")).trimEnd();
+}
+
 /** Whether ckpt itself has the capability in its effective set. */
 export function hasCapability(name: CapabilityName): boolean {
   return maskHasCapability(readStatus(Deno.pid).capEff, name);

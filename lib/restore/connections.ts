@@ -26,6 +26,7 @@ import {
   withoutConnections,
 } from "../files/socket_images.ts";
 import { isConnection } from "../files/tcp_state.ts";
+import { readRandomUuid } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
@@ -121,7 +122,7 @@ export class RestoredConnections implements Disposable {
     }
     this.#interfaces = interfacesOf(connections);
     if (this.#left === undefined) {
-      this.#lock = NetworkLock.prepare(crypto.randomUUID());
+      this.#lock = NetworkLock.prepare(readRandomUuid());
       this.#lock.block(connections.map(addressOfConnection));
     }
     try {
