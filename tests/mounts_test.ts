@@ -73,6 +73,62 @@ const SHAPES: Record<string, string> = {
   `,
 };
 
+const OVERLAYS = `
+  mount -t tmpfs layers /mnt && cd /mnt
+  mkdir -p low1/dir low2/dir low3 up work up2 work2 empty merged relative renamed old only volatile data
+  echo one > low1/file; echo two > low2/dir/two; echo three > low3/three; echo old > old/name
+  mount -t overlay absolute -o lowerdir=/mnt/low1:/mnt/low2,upperdir=/mnt/up,workdir=/mnt/work merged
+  echo changed > merged/file; rm merged/dir/two; echo new > merged/new
+  mount -t overlay relative -o lowerdir=empty:low3,upperdir=up2,workdir=work2,redirect_dir=on,metacopy=on relative
+  mount -t overlay renamed -o lowerdir=old:low1 renamed
+  mv old moved
+  mount -t overlay only -o lowerdir=low2:/usr/share only
+  mkdir up3 work3
+  mount -t overlay volatile -o lowerdir=low1,upperdir=up3,workdir=work3,volatile volatile
+  mount --bind merged/dir data
+  cd /
+`;
+
+/** Which strings named the layers is all that is lost of an overlay. */
+function withoutLayers(mounts: string[][]): string[][] {
+  return mounts.map((lines) =>
+    lines.map((line) =>
+      line.replace(/(,?(lowerdir\+?|upperdir|workdir|datadir\+)=[^, ]*)+/, "")
+    )
+  );
+}
+
+/** What is below the overlays: names, contents, and which layer has them. */
+function contentOf(pid: number): string {
+  const { stdout, success } = new Deno.Command("bash", {
+    args: [
+      "-c",
+      `cd /proc/${pid}/root/mnt && find . -path "./work*/work" -prune -o -path ./only -prune -o -print | sort; ` +
+      "head -v -n 9 merged/file merged/new relative/three renamed/* volatile/file data/../file; ls only | head",
+    ],
+    stderr: "piped",
+  }).outputSync();
+  return `${success} ${new TextDecoder().decode(stdout)}`;
+}
+
+Deno.test("a program with overlays of directories of its own survives, whatever their options say", async () => {
+  await using scope = new Scope();
+  const program = await startIn(scope, OVERLAYS, "mem_files");
+  const mounts = withoutLayers(mountsOf(program.tree()));
+  const content = contentOf(program.pid);
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await restore(scope, program, scope.path(images));
+    assertEquals(withoutLayers(mountsOf(program.tree())), mounts);
+    assertEquals(contentOf(program.pid), content);
+  }
+  // What is written goes where it went before.
+  const root = `/proc/${program.pid}/root/mnt`;
+  Deno.writeTextFileSync(`${root}/merged/later`, "later");
+  assertEquals(Deno.readTextFileSync(`${root}/up/later`), "later");
+  assertEquals(await program.verify(), "ok");
+});
+
 for (const [shape, script] of Object.entries(SHAPES)) {
   Deno.test(`a program with ${shape} survives`, async () => {
     await using scope = new Scope();

@@ -104,6 +104,9 @@ export async function loadMountWriter(
         writer.write("ckpt-mounts", number, extensions);
       }
     }
+    if (mounts.mounts.some(({ origin }) => origin.kind === "overlay")) {
+      features.add("ckpt:overlay");
+    }
     if (mounts.mounts.some(({ peerPath }) => peerPath !== undefined)) {
       features.add("ckpt:host-peers");
     }

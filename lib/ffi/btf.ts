@@ -28,8 +28,11 @@ const EACH: Readonly<Record<number, number>> = {
 const MEMBER_BYTES = 12;
 const HAS_BITFIELDS = 0x8000_0000;
 
-/** Offsets in bits, by the paths of fields: "flow.stopped". */
+/** Offsets in bits, by the paths of fields: "flow.stopped"; of {@link END}. */
 export type FieldOffsets = ReadonlyMap<string, number>;
+
+/** A path for where a structure ends: how large it is. */
+export const END = ".";
 
 /** The kernel does not tell of a structure or a field. */
 export class UnknownField extends Error {
@@ -39,13 +42,16 @@ export class UnknownField extends Error {
 /**
  * @param btf /sys/kernel/btf/vmlinux
  * @param wanted paths of fields, by the names of structures
+ * @param module /sys/kernel/btf/MODULE, whose numbers of types and offsets of
+ * names go on where those of the kernel end
  * @throws UnknownField
  */
 export function fieldOffsets(
   btf: Uint8Array<ArrayBuffer>,
   wanted: Readonly<Record<string, readonly string[]>>,
+  module = new Uint8Array(0),
 ): Record<string, FieldOffsets> {
-  const types = new Types(btf);
+  const types = new Types(btf, module);
   return Object.fromEntries(
     Object.entries(types.named(Object.keys(wanted))).map(([name, places]) => [
       name,
@@ -57,29 +63,35 @@ export function fieldOffsets(
 class Types {
   readonly #view: DataView;
   /** Each name between zeros. */
-  readonly #names: string;
+  #names = "";
   /** Where each type is, by its number. */
   readonly #places: number[] = [0];
   readonly #structures: { name: number; at: number }[] = [];
 
-  constructor(btf: Uint8Array<ArrayBuffer>) {
-    const view = this.#view = new DataView(
-      btf.buffer,
-      btf.byteOffset,
-      btf.byteLength,
-    );
-    if (btf.length < HEADER_BYTES || view.getUint16(0, true) !== MAGIC) {
-      throw new UnknownField("the kernel's types are of an unknown format");
-    }
-    const word = (at: number) => view.getUint32(at, true);
+  constructor(btf: Uint8Array, module: Uint8Array) {
+    const bytes = new Uint8Array(btf.length + module.length);
+    bytes.set(btf);
+    bytes.set(module, btf.length);
+    this.#view = new DataView(bytes.buffer);
+    this.#add(bytes, 0);
+    if (module.length > 0) this.#add(bytes, btf.length);
+  }
+
+  #add(bytes: Uint8Array, start: number): void {
+    if (
+      bytes.length < start + HEADER_BYTES ||
+      this.#view.getUint16(start, true) !== MAGIC
+    ) throw new UnknownField("the kernel's types are of an unknown format");
+    const word = (at: number) => this.#view.getUint32(at, true);
     const [header, types, length, names, namesLength] = [4, 8, 12, 16, 20].map(
-      word,
+      (at) => word(start + at),
     );
-    this.#names = new TextDecoder("latin1").decode(
-      btf.subarray(header + names, header + names + namesLength),
+    const text = start + header + names;
+    this.#names += new TextDecoder("latin1").decode(
+      bytes.subarray(text, text + namesLength),
     );
-    const end = header + types + length;
-    for (let at = header + types; at < end;) {
+    const end = start + header + types + length;
+    for (let at = start + header + types; at < end;) {
       this.#places.push(at);
       const info = word(at + 4);
       const kind = info >>> 24 & 0x1f;
@@ -115,7 +127,9 @@ class Types {
     for (const at of places) {
       const offsets = new Map<string, number>();
       for (const path of paths) {
-        const offset = this.#find(at, path.split("."));
+        const offset = path === END
+          ? 8 * this.#view.getUint32(at + 8, true)
+          : this.#find(at, path.split("."));
         if (offset === undefined) missing = path;
         else offsets.set(path, offset);
       }

@@ -120,7 +120,6 @@ export const NR = {
   sched_setattr: 314,
   sched_getattr: 315,
   seccomp: 317,
-  bpf: 321,
   mq_open: 240,
   mq_unlink: 241,
   mq_timedsend: 242,
@@ -185,6 +184,7 @@ export const NR = {
   fanotify_init: 300,
   fanotify_mark: 301,
   renameat2: 316,
+  bpf: 321,
   sethostname: 170,
   setdomainname: 171,
 } as const;

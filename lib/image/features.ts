@@ -24,6 +24,7 @@ export const FEATURES = {
   "ckpt:watches": "watched files without a name, or whole file systems",
   "ckpt:lost-events": "that events of watched files were lost",
   "ckpt:host-peers": "mounts that are peers of mounts outside",
+  "ckpt:overlay": "overlays of directories that are part of the image",
   "ckpt:nested-mounts":
     "a mount namespace below processes in that of the outside",
   "ckpt:watched": "files in an epoll that its first process does not have",

@@ -24,6 +24,15 @@ export const TtyType = {
 /** One of {@link TtyType}, or a number that a newer writer knows. */
 export type TtyType = number;
 
+export const ckpt_layer_entry_roles = {
+  upper: 1,
+  work: 2,
+  lower: 3,
+  data: 4,
+} as const;
+/** One of {@link ckpt_layer_entry_roles}, or a number that a newer writer knows. */
+export type ckpt_layer_entry_roles = number;
+
 export const core_entry_march = {
   UNKNOWN: 0,
   X86_64: 1,
@@ -350,6 +359,12 @@ export interface ckpt_inherited_entry {
   ranges: ckpt_range_entry[];
 }
 
+export interface ckpt_layer_entry {
+  role: ckpt_layer_entry_roles;
+  mnt_id: number;
+  path: string;
+}
+
 export interface ckpt_line_entry {
   length: number;
   ended_by_eof?: boolean | undefined;
@@ -374,6 +389,7 @@ export interface ckpt_mount_entry {
   host_path?: string | undefined;
   peer_path?: string | undefined;
   master_path?: string | undefined;
+  layers: ckpt_layer_entry[];
 }
 
 export interface ckpt_packet_entry {
@@ -1621,6 +1637,7 @@ export interface Messages {
   ckpt_filesystem_mark_entry: ckpt_filesystem_mark_entry;
   ckpt_ghost_entry: ckpt_ghost_entry;
   ckpt_inherited_entry: ckpt_inherited_entry;
+  ckpt_layer_entry: ckpt_layer_entry;
   ckpt_line_entry: ckpt_line_entry;
   ckpt_membership_entry: ckpt_membership_entry;
   ckpt_message_entry: ckpt_message_entry;
@@ -1754,6 +1771,7 @@ export interface Messages {
 export const ENUMS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   SysctlType,
   TtyType,
+  ckpt_layer_entry_roles,
   core_entry_march,
   cpuinfo_x86_entry_vendor,
   fd_types,
@@ -1798,10 +1816,11 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
+  ckpt_layer_entry: "1!#ckpt_layer_entry_roles role,2!uint32 mnt_id,3!string path",
   ckpt_line_entry: "1!uint32 length,2?bool ended_by_eof",
   ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
-  ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path",
+  ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path,6*@ckpt_layer_entry layers",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",

@@ -20,6 +20,7 @@ const CLONE_NEWNS = 0x20000n;
 const FSCONFIG = {
   setFlag: 0n,
   setString: 1n,
+  setFd: 5n,
   create: 6n,
   reconfigure: 7n,
 } as const;
@@ -101,7 +102,16 @@ export function openAt(directory: number, path: string, flags: number): number {
 
 /** A place within a mount, never what is mounted over it. */
 export function openWithin(mount: number, path: string): number {
-  words[0] = BigInt(O.PATH | O.CLOEXEC | O.NOFOLLOW);
+  return openAs(mount, path, O.PATH | O.NOFOLLOW);
+}
+
+/** ... open for reading. */
+export function openDirectoryWithin(mount: number, path: string): number {
+  return openAs(mount, path || ".", O.RDONLY | O.DIRECTORY);
+}
+
+function openAs(mount: number, path: string, flags: number): number {
+  words[0] = BigInt(flags | O.CLOEXEC);
   words[1] = 0n;
   words[2] = RESOLVE;
   return Number(
@@ -157,6 +167,7 @@ export class FileSystemError extends SyscallError {
  * A mount of a new superblock, or of the one that the type has.
  *
  * @param options "size=1024k", "newinstance"
+ * @param directories options whose values are open for reading
  * @throws FileSystemError
  */
 export function createMount(
@@ -164,6 +175,7 @@ export function createMount(
   source: string,
   options: readonly string[],
   superFlags: number,
+  directories: readonly (readonly [key: string, fd: number])[] = [],
 ): number {
   const context = Number(syscall("fsopen", text(type), FSOPEN_CLOEXEC));
   try {
@@ -179,6 +191,7 @@ export function createMount(
     for (const [flag, name] of SUPER_FLAGS) {
       if ((superFlags & flag) !== 0) setFlag(context, name);
     }
+    for (const [key, fd] of directories) setDescriptor(context, key, fd);
     configure(context, FSCONFIG.create);
     return Number(syscall("fsmount", BigInt(context), FSMOUNT_CLOEXEC));
   } catch (error) {
@@ -195,6 +208,17 @@ function setString(context: number, key: string, value: string): void {
 
 function setFlag(context: number, key: string): void {
   configure(context, FSCONFIG.setFlag, text(key));
+}
+
+function setDescriptor(context: number, key: string, fd: number): void {
+  syscall(
+    "fsconfig",
+    BigInt(context),
+    FSCONFIG.setFd,
+    text(key),
+    0n,
+    BigInt(fd),
+  );
 }
 
 function configure(

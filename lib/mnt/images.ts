@@ -1,5 +1,6 @@
 /** Mounts as entries of mountpoints-N.img and ckpt-mounts-N.img, both ways. */
 import {
+  ckpt_layer_entry_roles,
   type ckpt_mount_entry,
   fstype,
   type mnt_entry,
@@ -7,6 +8,7 @@ import {
 import { AUTOMATIC_KEY, DEVICE_KEY } from "./external.ts";
 import { typeName, typeNumber } from "./file_system_types.ts";
 import { MS } from "./mount.ts";
+import type { LayerRole } from "./overlay_layers.ts";
 import type { PlannedMount } from "./plan_dump.ts";
 import type { ImageMount, NamespaceImage } from "./plan_restore.ts";
 
@@ -63,8 +65,15 @@ function describe({ mount, origin }: PlannedMount): mnt_entry {
 const NEW_INSTANCE = "newinstance";
 
 function describeFurther(
-  { mount, hostPath, peerPath, masterPath }: PlannedMount,
+  { mount, origin, hostPath, peerPath, masterPath }: PlannedMount,
 ): ckpt_mount_entry[] {
+  const layers = origin.kind !== "overlay"
+    ? []
+    : origin.layers.map(({ role, mount, path }) => ({
+      role: ckpt_layer_entry_roles[role],
+      mnt_id: mount,
+      path,
+    }));
   const entry = {
     mnt_id: mount.id,
     type: typeNumber(mount.type) === fstype.UNSUPPORTED
@@ -74,9 +83,8 @@ function describeFurther(
     peer_path: peerPath,
     master_path: masterPath,
   };
-  return Object.values(entry).filter((value) => value !== undefined).length > 1
-    ? [entry]
-    : [];
+  const says = Object.values(entry).filter((value) => value !== undefined);
+  return says.length > 1 || layers.length > 0 ? [{ ...entry, layers }] : [];
 }
 
 /** Flags that images of before sb_flags have for both. */
@@ -122,8 +130,19 @@ function readMount(
     hostPath: further?.host_path,
     peerPath: further?.peer_path,
     masterPath: further?.master_path,
+    layers: (further?.layers ?? []).map(({ role, mnt_id, path }) => ({
+      role: ROLES[role],
+      mount: mnt_id,
+      path,
+    })),
   };
 }
+
+const ROLES = Object.fromEntries(
+  Object.entries(ckpt_layer_entry_roles).map((
+    [name, number],
+  ) => [number, name]),
+) as Record<number, LayerRole>;
 
 /** At commas that are not escaped, as overlay writes them. */
 function splitOptions(text: string): string[] {

@@ -25,6 +25,7 @@ import {
   makeSuperblockReadOnly,
   mountIdOf,
   openAt,
+  openDirectoryWithin,
   openWithin,
   pivotInto,
   PROPAGATION,
@@ -33,6 +34,7 @@ import {
   setPropagation,
 } from "./calls.ts";
 import { describeOperation, type Operation, YARD } from "./operations.ts";
+import type { LayerRole } from "./overlay_layers.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 
 /** Fills a new superblock from the image, through a descriptor of its root. */
@@ -89,6 +91,31 @@ export class MadeNamespaces implements Disposable {
       close(root);
     }
     this.#made.clear();
+  }
+}
+
+/** Options of overlayfs that take a descriptor (Linux 6.13). */
+const LAYER_OPTIONS: Readonly<Record<LayerRole, string>> = {
+  upper: "upperdir",
+  work: "workdir",
+  lower: "lowerdir+",
+  data: "datadir+",
+};
+const NAMES_LAYER = /^(lowerdir\+?|upperdir|workdir|datadir\+)=/;
+
+/** Newer kernels tell it as one of several ways to sync. */
+const VOLATILE = ["volatile", "fsync=volatile"];
+
+/**
+ * An overlay that was mounted volatile leaves this directory, so that nobody
+ * takes it for complete; ours is as complete as it was.
+ */
+function forgetVolatile(work: number): void {
+  const path = `/proc/self/fd/${work}/work/incompat/volatile`;
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
@@ -157,6 +184,9 @@ class Builder implements Disposable {
         this.#mounts.set(mount, createMount(type, source, options, superFlags));
         break;
       }
+      case "overlay":
+        this.#mounts.set(operation.mount, this.#createOverlay(operation));
+        break;
       case "fill":
         throw new Error("superblocks are filled before the yard is entered");
       case "seal":
@@ -215,6 +245,36 @@ class Builder implements Disposable {
         this.#own.enter();
         this.#entered = undefined;
         break;
+    }
+  }
+
+  #createOverlay(
+    { source, options, superFlags, layers }: Extract<
+      Operation,
+      { kind: "overlay" }
+    >,
+  ): number {
+    const directories: [string, number][] = [];
+    try {
+      for (const { role, from, path } of layers) {
+        directories.push([
+          LAYER_OPTIONS[role],
+          openDirectoryWithin(this.#fd(from), path),
+        ]);
+      }
+      const work = layers.findIndex(({ role }) => role === "work");
+      if (options.some((option) => VOLATILE.includes(option))) {
+        forgetVolatile(directories[work][1]);
+      }
+      return createMount(
+        "overlay",
+        source,
+        options.filter((option) => !NAMES_LAYER.test(option)),
+        superFlags,
+        directories,
+      );
+    } finally {
+      for (const [, fd] of directories) close(fd);
     }
   }
 
@@ -303,6 +363,9 @@ function remedyFor(
   if (errno === ENOSYS) {
     return "ckpt makes mounts by fsopen(2), mount_setattr(2) and openat2(2): " +
       "Linux 5.15 or newer";
+  }
+  if (errno === EINVAL && operation.kind === "overlay") {
+    return "layers are given to overlayfs as descriptors: Linux 6.13 or newer";
   }
   if (errno === EINVAL && operation.kind.startsWith("join")) {
     return "peer groups are set by MOVE_MOUNT_SET_GROUP: Linux 5.15 or newer";

@@ -4,9 +4,18 @@
  * mount of get further numbers.
  */
 import { MS } from "./mount.ts";
+import type { LayerRole } from "./overlay_layers.ts";
 
 /** The number of the namespace in which mounts are kept to be cloned. */
 export const YARD = 0;
+
+/** A layer of an overlay, by the mount that it is cloned or made of. */
+export interface MadeLayer {
+  readonly role: LayerRole;
+  readonly from: number;
+  /** From the root of `from`. */
+  readonly path: string;
+}
 
 export type Operation =
   /** Mounts a new superblock, or the one of a namespace; nowhere yet. */
@@ -18,6 +27,16 @@ export type Operation =
     readonly options: readonly string[];
     /** MS_* of the superblock. */
     readonly superFlags: number;
+  }
+  /** Mounts an overlay of directories of other mounts; nowhere yet. */
+  | {
+    readonly kind: "overlay";
+    readonly mount: number;
+    readonly source: string;
+    /** Those that name layers are of no use any more. */
+    readonly options: readonly string[];
+    readonly superFlags: number;
+    readonly layers: readonly MadeLayer[];
   }
   /** Fills the new superblock with what the image has of it. */
   | {
@@ -89,6 +108,13 @@ export function describeOperation(operation: Operation): string {
       return `create ${mount}: ${type} ${source || "none"}${
         all === "" ? "" : ` (${all})`
       }`;
+    }
+    case "overlay": {
+      const { mount, layers } = operation;
+      const all = layers.map(({ role, from, path }) =>
+        `${role} ${from}, ${path || "its root"}`
+      ).join("; ");
+      return `create ${mount}: overlay of ${all}`;
     }
     case "fill":
       return `fill ${operation.mount} from the image`;

@@ -18,6 +18,7 @@ import {
   unknownMountOptions,
 } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
+import type { FoundLayers, Layer } from "./overlay_layers.ts";
 
 /** How a mount comes back. */
 export type Origin =
@@ -32,7 +33,9 @@ export type Origin =
   /** A part of one of those that come from the outside. */
   | { readonly kind: "part" }
   /** A new superblock, or a part of one. */
-  | { readonly kind: "fresh"; readonly type: FileSystemType };
+  | { readonly kind: "fresh"; readonly type: FileSystemType }
+  /** An overlay of directories that come back. */
+  | { readonly kind: "overlay"; readonly layers: readonly Layer[] };
 
 export interface PlannedMount {
   readonly mount: Mount;
@@ -71,16 +74,19 @@ export interface NamespaceMounts {
 /**
  * @param namespaces that of the root of the tree first
  * @param host ckpt's own mounts
+ * @param overlays what is known of those that the tree alone has, by device
  */
 export function planMounts(
   namespaces: readonly NamespaceMounts[],
   host: readonly MountInfo[],
   external: ExternalMounts,
+  overlays: ReadonlyMap<number, FoundLayers> = new Map(),
 ): MountsPlan {
   return new Planner(
     namespaces,
     host.map((info) => mountOf(info, 0)),
     external,
+    overlays,
   ).plan();
 }
 
@@ -103,6 +109,7 @@ class Planner {
     namespaces: readonly NamespaceMounts[],
     host: readonly Mount[],
     readonly external: ExternalMounts,
+    readonly overlays: ReadonlyMap<number, FoundLayers>,
   ) {
     this.#reasons.push(...external.reasons);
     this.#trees = namespaces.map(({ number, mounts }) =>
@@ -125,6 +132,7 @@ class Planner {
     for (const tree of this.#trees) this.#checkTree(tree);
     for (const tree of this.#trees) this.#chooseOutside(tree);
     for (const mount of this.#mounts) this.#chooseInside(mount);
+    for (const mount of this.#mounts) this.#checkHandles(mount);
     const mounts = this.#mounts.flatMap((mount): PlannedMount[] => {
       const origin = this.#origins.get(mount);
       return origin === undefined ? [] : [{
@@ -269,10 +277,18 @@ class Planner {
       this.#origins.set(mount, { kind: "device", name });
       return;
     }
-    if (type === undefined || !mount.root.startsWith("/")) {
+    const overlay = mount.type === "overlay"
+      ? this.overlays.get(mount.device)
+      : undefined;
+    if (overlay !== undefined && "why" in overlay) {
+      this.#needExternal(mount, overlay.why);
+    } else if (
+      type === undefined && overlay === undefined ||
+      !mount.root.startsWith("/")
+    ) {
       this.#needExternal(mount, "ckpt cannot mount this by itself");
     } else if (
-      type.fresh === "own" && mount.type !== "proc" &&
+      (type === undefined || type.fresh === "own") && mount.type !== "proc" &&
       this.#hostByDevice.has(mount.device)
     ) {
       this.#needExternal(
@@ -286,10 +302,32 @@ class Planner {
         "it shares its mounts with the outside (peer group " +
           `${this.#isPeerOfHost(mount) ? mount.shared : mount.master})`,
       );
-    } else {
+    } else if (overlay !== undefined) {
+      this.#origins.set(mount, { kind: "overlay", layers: overlay.layers });
+    } else if (type !== undefined) {
       if (type.hasContent) this.#checkContent(mount);
       this.#origins.set(mount, { kind: "fresh", type });
     }
+  }
+
+  /** An overlay that knows its lower files by handles wants those it had. */
+  #checkHandles(mount: Mount): void {
+    const origin = this.#origins.get(mount);
+    if (origin?.kind !== "overlay") return;
+    const option = mount.options.find((option) =>
+      option === "index=on" || option === "nfs_export=on"
+    );
+    const isNew = origin.layers.some((layer) => {
+      const below = this.#mounts.find(({ id }) => id === layer.mount);
+      return below !== undefined && this.#origins.get(below)?.kind === "fresh";
+    });
+    if (option === undefined || !isNew) return;
+    this.#refuse(
+      mount,
+      `with ${option} it knows files of its layers by handles, which are ` +
+        "other ones in a file system that is made anew",
+      "mount it without that option",
+    );
   }
 
   /** Whether ckpt gets at what is in a file system. */

@@ -17,7 +17,8 @@ import {
   relativePath,
 } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
-import { type Operation, YARD } from "./operations.ts";
+import { type MadeLayer, type Operation, YARD } from "./operations.ts";
+import type { Layer } from "./overlay_layers.ts";
 import { type SharingGroup, sharingGroups } from "./sharing.ts";
 
 /** A mount as an image tells of it. */
@@ -33,6 +34,8 @@ export interface ImageMount extends Mount {
   readonly hostPath?: string;
   readonly peerPath?: string;
   readonly masterPath?: string;
+  /** Of an overlay. */
+  readonly layers?: readonly Layer[];
 }
 
 export interface NamespaceImage {
@@ -245,7 +248,7 @@ class Planner {
   }
 
   #freshProvider(mount: ImageMount): Provider | undefined {
-    const { device, type, external } = mount;
+    const { device, type, external, layers = [] } = mount;
     const known = freshType(type);
     const isOwn = known === undefined || known.fresh === "own";
     // Each mount of those that there is one of has a source of its own.
@@ -265,7 +268,8 @@ class Planner {
     }
     if (
       !mount.root.startsWith("/") ||
-      known === undefined && external?.kind !== "device"
+      known === undefined && external?.kind !== "device" &&
+        layers.length === 0
     ) {
       this.#refuse(
         mount,
@@ -274,6 +278,8 @@ class Planner {
       );
       return undefined;
     }
+    const below = this.#layersOf(mount);
+    if (below === undefined) return undefined;
     const provider = this.#provideWith(
       mount,
       {
@@ -282,17 +288,61 @@ class Planner {
         rootHere: "/",
         place: undefined,
       },
-      (number) => this.#create(mount, number, source),
+      (number) => this.#create(mount, number, source, below),
       mount.root === "/" && !mount.deleted ? mount : undefined,
     );
     this.#fresh.set(key, provider);
     // To be filled it has to be there before the mounts, which come in order.
-    provider.kept = provider.make.length > 1;
+    provider.kept = provider.make.length > 1 || below.length > 0;
     return provider;
   }
 
-  #create(mount: ImageMount, number: number, source: string): Operation[] {
+  readonly #layered = new Set<ImageMount>();
+
+  /** What provides the layers comes first. Undefined: something does not come. */
+  #layersOf(mount: ImageMount): MadeLayer[] | undefined {
+    const { layers = [] } = mount;
+    if (this.#layered.has(mount)) {
+      this.#refuse(mount, "it is a layer of itself");
+      return undefined;
+    }
+    this.#layered.add(mount);
+    const made: MadeLayer[] = [];
+    for (const { role, mount: id, path } of layers) {
+      const below = this.#mounts.find((other) => other.id === id)!;
+      if (!this.#providerOf.has(below)) this.#provide(below);
+      const provider = this.#providerOf.get(below);
+      if (provider === undefined) {
+        this.#refuse(mount, `its ${role} layer is on ${describeMount(below)}`);
+        return undefined;
+      }
+      provider.kept = true;
+      made.push({
+        role,
+        from: provider.number,
+        path: relativePath(joinPath(below.root, path), provider.root),
+      });
+    }
+    return made;
+  }
+
+  #create(
+    mount: ImageMount,
+    number: number,
+    source: string,
+    layers: readonly MadeLayer[],
+  ): Operation[] {
     const { type, options, superFlags, device } = mount;
+    if (layers.length > 0) {
+      return [{
+        kind: "overlay",
+        mount: number,
+        source,
+        options,
+        superFlags,
+        layers,
+      }];
+    }
     const known = freshType(type);
     const fills = known?.hasContent === true && this.input.hasContent(device);
     const isReadOnly = (superFlags & MS.RDONLY) !== 0;

@@ -15,9 +15,10 @@ import { readMountInfo, readNamespace as nameOf } from "../proc/read.ts";
 import { cloneBare } from "./bare_superblock.ts";
 import { openAt } from "./calls.ts";
 import { parseExternalMounts } from "./external.ts";
-import type { Mount } from "./mount.ts";
+import { deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { type MountsPlan, planMounts } from "./plan_dump.ts";
+import { type FoundLayers, readLayers } from "./overlay_layers.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { readNamespace } from "./read_namespace.ts";
 
@@ -108,7 +109,12 @@ export class TreeNamespaces implements Disposable {
     host: readonly MountInfo[],
     external: readonly string[],
   ): MountsPlan {
-    const plan = planMounts(all, host, parseExternalMounts(external));
+    const plan = planMounts(
+      all,
+      host,
+      parseExternalMounts(external),
+      this.#overlaysOf(all, host),
+    );
     return {
       ...plan,
       // What is mounted over a directory is told by nothing else.
@@ -119,6 +125,45 @@ export class TreeNamespaces implements Disposable {
           : { ...planned, hostPath: undefined }
       ),
     };
+  }
+
+  /** By device; they do not change while they are mounted. */
+  readonly #overlays = new Map<number, FoundLayers>();
+
+  #overlaysOf(
+    all: readonly TreeNamespace[],
+    host: readonly MountInfo[],
+  ): ReadonlyMap<number, FoundLayers> {
+    const known = new Set(
+      host.map(({ major, minor }) => deviceNumber(major, minor)),
+    );
+    for (const namespace of all) {
+      for (const mount of namespace.mounts) {
+        const device = deviceNumber(mount.major, mount.minor);
+        if (
+          mount.type !== "overlay" || known.has(device) ||
+          this.#overlays.has(device)
+        ) continue;
+        this.#overlays.set(device, this.#layersOf(mount, namespace, all));
+      }
+    }
+    return this.#overlays;
+  }
+
+  #layersOf(
+    { mountId }: MountInfo,
+    { link, mounts }: TreeNamespace,
+    all: readonly TreeNamespace[],
+  ): FoundLayers {
+    const fd = this.#own.within(
+      this.#known.get(link)!.namespace,
+      () => cloneBare(mounts, mountId),
+    );
+    try {
+      return readLayers(fd, all);
+    } finally {
+      close(fd);
+    }
   }
 
   #see(link: string, tid: number): TreeNamespace {

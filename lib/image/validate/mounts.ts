@@ -144,6 +144,11 @@ function checkExtensions(
     if (!ids.delete(extension.mnt_id)) {
       wrong("mnt_id", `${extension.mnt_id} is there twice, or no mount`);
     }
+    extension.layers.forEach(({ path }, n) => {
+      if (path !== "" && !isPath(`/${path}`)) {
+        wrong(`layers[${n}].path`, `${JSON.stringify(path)} is no way`);
+      }
+    });
     for (const field of ["host_path", "peer_path", "master_path"] as const) {
       const path = extension[field];
       if (path !== undefined && !isPath(path)) {

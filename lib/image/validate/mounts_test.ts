@@ -58,7 +58,7 @@ Deno.test("a tree of mounts is one, whatever their order", () => {
       mount(12, 11, "/a/b", { shared_id: 7, master_id: 3 }),
       mount(11, 10, "/a"),
       ROOT,
-    ], [{ mnt_id: 12, host_path: "/x" }]),
+    ], [{ mnt_id: 12, host_path: "/x", layers: [] }]),
     [],
   );
 });
@@ -121,7 +121,7 @@ Deno.test("what no mount namespace can be is told", () => {
       `${words}: ${told}`,
     );
   }
-  assertEquals(wrong([ROOT], [{ mnt_id: 11, host_path: "x" }]), [
+  assertEquals(wrong([ROOT], [{ mnt_id: 11, host_path: "x", layers: [] }]), [
     "ckpt-mounts-20.img, entry 0, field mnt_id: 11 is there twice, or no mount",
     'ckpt-mounts-20.img, entry 0, field host_path: "x" is no path',
   ]);

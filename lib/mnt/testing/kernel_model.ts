@@ -113,11 +113,15 @@ export class KernelModel {
         });
         break;
       }
+      case "overlay":
+        for (const { from } of operation.layers) this.#get(from);
+        // As one of any type.
+        /* falls through */
       case "create":
         this.#add(operation.mount, {
           superblock: `new ${operation.mount}`,
           root: "/",
-          type: operation.type,
+          type: operation.kind === "overlay" ? "overlay" : operation.type,
           flags: 0,
           unbindable: false,
           shared: 0,
