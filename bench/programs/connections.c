@@ -1,18 +1,17 @@
 /*
  * A process with many established TCP connections on the loopback device, whose
- * other ends are in a process that is not part of its tree; and with pairs of
- * Unix sockets.
+ * other ends are in its child; and with pairs of Unix sockets.
  *
  * Usage: connections PAGE CONNECTIONS PAIRS
  *
  * PAGE         file of one page, mapped shared: what the benchmark reads and
  *              asks; the same words as those of load.c.
- * CONNECTIONS  of TCP: the other process has connected, this one accepted.
+ * CONNECTIONS  of TCP: the child has connected, this process accepted.
  * PAIRS        of Unix sockets: this process has both ends.
  *
  * In every tenth there is something that nobody has read. The process reads the
  * clock without a pause. Asked, it sends a word through each connection and
- * pair; the other one sends it back, until all its connections are closed.
+ * pair; the child sends it back, until all its connections are closed.
  */
 
 #define _GNU_SOURCE
@@ -25,7 +24,6 @@
 #include <sys/poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -83,16 +81,10 @@ static void echo(struct pollfd *ready, uint64_t count) {
   exit(0);
 }
 
-/* The other end of all connections, in a process that nobody waits for. */
+/* The other end of all connections. */
 static void connect_all(int listener, const struct sockaddr_in *address,
                         uint64_t count) {
-  pid_t child = MUST(fork());
-  if (child > 0) {
-    MUST(waitpid(child, NULL, 0));
-    return;
-  }
-  if (MUST(fork()) > 0) _exit(0);
-  MUST(setsid());
+  if (MUST(fork()) > 0) return;
   close(listener);
   struct pollfd *ends = calloc(count, sizeof *ends);
   for (uint64_t i = 0; i < count; i++) {

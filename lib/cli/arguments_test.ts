@@ -214,10 +214,10 @@ Deno.test("an option typed for the wrong command is refused although a file has 
 });
 
 Deno.test("all that is wrong is reported at once", () => {
-  const parsed = parseArguments(["dump", "--xyzzy", "--ext-unix-sk", "-t"]);
+  const parsed = parseArguments(["dump", "--xyzzy", "--network-lock=x", "-t"]);
   assertEquals(parsed.problems.map((p) => p.object), [
     "--xyzzy",
-    "--ext-unix-sk",
+    "--network-lock",
     "-t",
   ]);
 });

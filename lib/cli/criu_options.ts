@@ -30,7 +30,6 @@ const SECURITY_MODULES =
   "leave it out; start ckpt restore under the security profile that is wanted";
 
 export const CRIU_OPTIONS: readonly CriuOption[] = [
-  option("ext-unix-sk", "optional", CONNECTIONS, "x"),
   option("network-lock", "required", CONNECTIONS),
   option("veth-pair", "required", CONNECTIONS),
   option("empty-ns", "required", "leave it out; namespaces are restored whole"),

@@ -89,11 +89,11 @@ Deno.test("a command line without a command exits with 2", async () => {
 });
 
 Deno.test("all that is wrong is told at once, with exit code 2", async () => {
-  assertEquals(await run(["dump", "--ext-unix-sk", "--xyzzy", "0"]), {
+  assertEquals(await run(["dump", "--network-lock=x", "--xyzzy", "0"]), {
     code: 2,
     output: "",
     error:
-      `ckpt dump: reading the command line: --ext-unix-sk: ckpt does not have this CRIU option
+      `ckpt dump: reading the command line: --network-lock: ckpt does not have this CRIU option
   -> leave it out; ckpt check PID lists the sockets that cannot be saved
   --xyzzy: is not an option of ckpt
     -> leave it out; ckpt help lists the options
@@ -171,7 +171,7 @@ Deno.test("the log exists, with the error, when the command line is wrong beyond
   inDirectory(async (directory) => {
     const wrong = [
       ["dump", "--xyzzy"],
-      ["dump", "--ext-unix-sk", "1"],
+      ["dump", "--network-lock=x", "1"],
       ["dump", "1", "--pidfile", "p"],
       ["dump"],
       ["dump", "1", "--config", `${directory}/none`],

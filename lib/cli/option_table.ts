@@ -197,6 +197,13 @@ export const OPTIONS: readonly OptionEntry[] = [
     help: "leave out TCP connections that wait to be accepted",
   },
   {
+    name: "ext-unix-sk",
+    short: "x",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help: "connect Unix datagram sockets to those of the outside again by name",
+  },
+  {
     name: "timeout",
     argument: "required",
     placeholder: "SECONDS",

@@ -113,6 +113,7 @@ export function readOptions(
     ...flags.has("tcp-established") && { tcpEstablished: true },
     ...flags.has("tcp-close") && { tcpClose: true },
     ...flags.has("skip-in-flight") && { skipInFlight: true },
+    ...flags.has("ext-unix-sk") && { extUnixSk: true },
   };
   const common = {
     shellJob: flags.has("shell-job"),

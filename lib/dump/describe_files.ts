@@ -25,6 +25,7 @@ import type { TreeNamespace } from "../mnt/tree_namespaces.ts";
 import { describeObject } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
 import {
+  describePeerOutside,
   describeSocket,
   type SocketsOfTree,
   socketType,
@@ -236,6 +237,7 @@ function addDescription(
         nsf: dumpNamespace(id, link, flags, numberNamespaces(isEntered)),
       }));
     case "socket":
+      describePeerOutside(description, sockets, table);
       return table.add((id) => describeSocket(id, description, sockets));
     case "object":
       return table.add((id) => describeObject(id, description));

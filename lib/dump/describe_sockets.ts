@@ -19,6 +19,7 @@ import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import {
+  describeOutside,
   describeUnixSocket,
   hasLostPeer,
   isReset,
@@ -76,6 +77,27 @@ export function socketType({ socket }: Description): number {
 }
 
 const SCM_RIGHTS = 1;
+
+/** The outside socket that one is connected to; undefined: to none. */
+export function describePeerOutside(
+  { socket }: Description,
+  { unix }: SocketsOfTree,
+  table: FileTable,
+): void {
+  if (socket?.family !== "unix") return;
+  const { diag: { peer = 0 }, options } = socket;
+  const outside = peer === 0 ? undefined : unix.outside(peer);
+  if (outside === undefined || unix.of(peer) !== undefined) return;
+  table.once(
+    `outside ${peer}`,
+    () =>
+      table.add((id) => ({
+        type: fd_types.UNIXSK,
+        id,
+        usk: describeOutside(outside, id, options.opts),
+      })),
+  );
+}
 
 export interface DescribedSockets {
   readonly queues: Entry<"sk-queues">[];

@@ -288,7 +288,7 @@ async function dumpOnce(
     if (options.leaveRunning && !hasSnapshots) await saving;
     const files = new FileTable(still.files, survey.seen.namespaces);
     const sockets = {
-      unix: new TreeSockets(still.tables).neighbours(),
+      unix: new TreeSockets(still.tables, options).neighbours(),
       connections: still.connections,
     };
     const depended = dependedFiles(

@@ -56,6 +56,8 @@ export interface DumpOptions {
   tcpClose?: boolean;
   /** Leave out TCP connections that wait to be accepted. */
   skipInFlight?: boolean;
+  /** Connect Unix datagram sockets to those of the outside again by name. */
+  extUnixSk?: boolean;
 }
 
 export interface DumpResult {
@@ -114,6 +116,8 @@ export interface CheckOptions {
   tcpClose?: boolean;
   /** Leave out TCP connections that wait to be accepted. */
   skipInFlight?: boolean;
+  /** Connect Unix datagram sockets to those of the outside again by name. */
+  extUnixSk?: boolean;
   snapshot?: "btrfs" | { command: string };
 }
 

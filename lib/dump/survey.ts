@@ -124,6 +124,7 @@ export interface SurveyOptions extends
     | "tcpEstablished"
     | "tcpClose"
     | "skipInFlight"
+    | "extUnixSk"
   > {
   /** The root of the tree. */
   root: number;

@@ -122,6 +122,10 @@ export interface ConnectionOptions {
   readonly tcpClose?: boolean;
   /** Leave out those that wait to be accepted. */
   readonly skipInFlight?: boolean;
+  /** Connect Unix datagram sockets to those of the outside again by name. */
+  readonly extUnixSk?: boolean;
+  /** As given by --external. */
+  readonly external?: readonly string[];
 }
 
 /** Why a socket cannot be saved, and the option with which it could be. */

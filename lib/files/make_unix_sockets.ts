@@ -15,11 +15,20 @@ import {
 import { OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
 import type { TableProgram } from "./table_program.ts";
 import { SOCK } from "./unix_queue.ts";
-import { AF_UNIX, equalNames, isPath, pathOf } from "./unix_socket.ts";
+import {
+  AF_UNIX,
+  equalNames,
+  isPath,
+  nameText,
+  pathOf,
+} from "./unix_socket.ts";
 import { isListening, UnixTopology } from "./unix_topology.ts";
 
 /** A socket that is to be made, and where. */
-export interface WantedUnix extends Wanted, UnixSocketImage {}
+export interface WantedUnix extends Wanted, UnixSocketImage {
+  /** Name of a socket of the outside that it sends to. */
+  readonly outside?: Uint8Array | undefined;
+}
 
 /** The process that makes sockets. */
 export interface UnixSocketOwner {
@@ -131,7 +140,18 @@ class UnixMaker {
       if (partner !== undefined) this.#fill(one, partner.fd);
       else if (this.#isOpenToAll(one)) this.#fillByName(one);
     }
-    for (const one of this.#wanted) this.#settle(one);
+    for (const one of this.#wanted) {
+      if (one.outside !== undefined) this.#connectOutside(one, one.outside);
+      this.#settle(one);
+    }
+  }
+
+  #connectOutside(one: WantedUnix, name: Uint8Array): void {
+    this.#table.program.call(
+      "connect",
+      [one.fd, ...this.#addressOf(name)],
+      `connecting ${this.#name(one)} to ${nameText(name)} of the outside`,
+    );
   }
 
   #name(one: UnixSocketImage): string {

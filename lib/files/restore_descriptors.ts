@@ -53,8 +53,10 @@ import {
 import {
   filesInFlight,
   isFilledByCkpt,
+  isOutside,
   NO_SOCKETS,
   type SocketImages,
+  type UnixSocketImage,
 } from "./socket_images.ts";
 import { UnixTopology } from "./unix_topology.ts";
 import {
@@ -270,6 +272,14 @@ class TreePlan {
 
   exists(pid: number): boolean {
     return this.#pids.has(pid) || (this.images.exists?.(pid) ?? false);
+  }
+
+  /** The name of the socket of the outside that one sends to. */
+  outside({ entry: { peer } }: UnixSocketImage): Uint8Array | undefined {
+    if (peer === 0) return undefined;
+    return [...this.sockets.unix.values()].find(({ entry }) =>
+      entry.ino === peer && isOutside(entry)
+    )?.entry.name;
   }
 
   /** Files in flight to the sockets that were made together with one. */
@@ -580,7 +590,10 @@ class TablePlan {
     else if (usk !== undefined) {
       const finish = makeUnixSockets(
         table,
-        wanted.map((one) => ({ ...one, ...unix.get(one.id)! })),
+        wanted.map((one) => {
+          const image = unix.get(one.id)!;
+          return { ...one, ...image, outside: tree.outside(image) };
+        }),
         { pid: this.#pid, exists: (pid) => tree.exists(pid) },
       );
       if (finish !== undefined) this.#unfilled.set(id, finish);

@@ -142,7 +142,7 @@ export function unsupportedSockets(
 ): Reason[] {
   const reasons: Reason[] = [];
   for (const { entry } of unix.values()) {
-    if (entry.uflags !== 0) {
+    if (entry.uflags !== 0 && !isOutside(entry)) {
       reasons.push({
         object: `socket:[${entry.ino}]`,
         why: "it leads outside of the program, which is not supported yet",
@@ -164,6 +164,16 @@ export function unsupportedSockets(
   }
   return reasons;
 }
+
+/** One of the outside, that others are connected to by its name. */
+export function isOutside(
+  { uflags, name, type }: Pick<unix_sk_entry, "uflags" | "name" | "type">,
+): boolean {
+  return uflags === EXTERN && name.length > 0 && type === DGRAM;
+}
+
+const EXTERN = 1;
+const DGRAM = 2;
 
 /** Whether descriptors are in flight to it. */
 export function carriesFiles({ packets }: UnixSocketImage): boolean {

@@ -48,10 +48,12 @@ import {
   UnreadableQueue,
   withRightsAtEnd,
 } from "./unix_queue.ts";
+import { unixSocket } from "./sock_diag.ts";
 import {
   AF_UNIX,
   equalNames,
   hasQueue,
+  isPath,
   lookAtUnixSocket,
   nameText,
   type SeenUnixSocket,
@@ -283,6 +285,8 @@ export class TreeSockets {
     const holder = outside.holder({ link, status });
     if (socket.family === "unix") {
       const others = this.neighbours(outside, status);
+      const leadsOut = this.#problemOfOutsidePeer(socket, others);
+      if (leadsOut !== undefined) return leadsOut;
       const why = unixSocketProblem(socket, others);
       if (why !== undefined) return { why };
     } else {
@@ -320,6 +324,39 @@ export class TreeSockets {
     }
   }
 
+  /** The peer that is not part of the tree, if something can be done about it. */
+  #problemOfOutsidePeer(
+    { diag }: SeenUnixSocket,
+    others: UnixNeighbours,
+  ): SocketProblem | undefined {
+    const { peer = 0, type } = diag;
+    if (peer === 0 || others.of(peer) !== undefined) return undefined;
+    const why = `its peer is a socket of ${
+      others.holder(peer) ?? "a process outside of the program"
+    }`;
+    if (type === SOCK.DGRAM && isReachable(unixSocket(peer)?.name)) {
+      if (this.options.extUnixSk) return undefined;
+      const option = "--ext-unix-sk";
+      return {
+        why,
+        remedy: `give ${option}: at restore it is connected again by name`,
+        option,
+      };
+    }
+    const option = `--external unix[${diag.ino}]`;
+    if (this.#isExternal(diag.ino) || others.holder(peer) === undefined) return;
+    return {
+      why,
+      remedy: `give ${option}: its peer is gone then after the restore, ` +
+        `unless another is given: ckpt restore --inherit-fd fd[N]:socket:[${diag.ino}]`,
+      option,
+    };
+  }
+
+  #isExternal(ino: number): boolean {
+    return this.options.external?.includes(`unix[${ino}]`) ?? false;
+  }
+
   neighbours(
     outside?: OutsideHolders,
     status: Pick<FileStatus, "dev"> = { dev: 0n },
@@ -328,6 +365,13 @@ export class TreeSockets {
       of: (ino) => this.#unix.get(ino),
       all: () => this.#unix.values(),
       mayBeUnseen: this.hasUnseen,
+      outside: (ino) => {
+        const found = this.#unix.has(ino) ? undefined : unixSocket(ino);
+        return this.options.extUnixSk && isReachable(found?.name)
+          ? found
+          : undefined;
+      },
+      isExternal: (ino) => this.#isExternal(ino),
       holder: (ino) => {
         const holder = outside?.holder(identity(ino, status));
         return holder &&
@@ -336,6 +380,14 @@ export class TreeSockets {
     };
   }
 }
+
+/** Whether a name can be connected to from any directory. */
+function isReachable(name: Uint8Array | undefined): boolean {
+  return name !== undefined && name.length > 0 &&
+    (!isPath(name) || name[0] === SLASH);
+}
+
+const SLASH = 0x2f;
 
 /** What was queued in each, by its inode. */
 export type SocketQueues = ReadonlyMap<number, readonly QueuedPacket[]>;

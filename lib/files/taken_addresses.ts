@@ -11,7 +11,7 @@ import { netlinkProblems } from "./netlink_socket.ts";
 import { packetProblems } from "./packet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
 import { type UnixDiag, unixSockets } from "./sock_diag.ts";
-import type { SocketImages } from "./socket_images.ts";
+import { isOutside, type SocketImages } from "./socket_images.ts";
 import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
 import { UnixTopology } from "./unix_topology.ts";
 
@@ -27,7 +27,7 @@ export function takenAddresses(images: SocketImages): Reason[] {
 }
 
 function unixProblems({ unix }: SocketImages): Reason[] {
-  const sockets = [...unix.values()];
+  const sockets = [...unix.values()].filter(({ entry }) => !isOutside(entry));
   if (sockets.every(({ entry }) => entry.name.length === 0)) return [];
   const topology = new UnixTopology(sockets);
   const host = unixSockets();

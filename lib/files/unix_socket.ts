@@ -5,6 +5,7 @@
 import {
   close,
   type FileStatus,
+  O,
   readLink,
   stat,
   syscall,
@@ -15,6 +16,7 @@ import type {
   ckpt_credentials_entry,
   file_perms_entry,
   fown_entry,
+  sk_opts_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
 import { namesIn, splitPath } from "../ghost/calls.ts";
@@ -27,6 +29,7 @@ import {
   type SocketOptions,
   SOL_SOCKET,
 } from "./socket_options.ts";
+import { NO_OWNER } from "./file_table.ts";
 import { memoryInFlight, SOCK } from "./unix_queue.ts";
 
 export const AF_UNIX = 1;
@@ -206,6 +209,10 @@ export interface UnixNeighbours {
   readonly holder: (ino: number) => string | undefined;
   /** There may be others of the tree, in flight. */
   readonly mayBeUnseen: boolean;
+  /** One that is not of the tree, and that can be connected to by its name. */
+  readonly outside: (ino: number) => UnixDiag | undefined;
+  /** Its peer may be gone after the restore (--external). */
+  readonly isExternal: (ino: number) => boolean;
 }
 
 /** @returns why it cannot be saved, undefined when it can */
@@ -242,6 +249,8 @@ export function unixSocketProblem(
   }
   const peer = others.of(diag.peer);
   if (peer === undefined) {
+    if (others.isExternal(diag.ino)) return undefined;
+    if (others.outside(diag.peer) !== undefined) return file?.why;
     if (others.mayBeUnseen && others.holder(diag.peer) === undefined) return;
     return `its peer is a socket of ${outside(diag.peer)}`;
   }
@@ -332,6 +341,38 @@ export function hasLostPeer({ diag }: SeenUnixSocket): boolean {
   return diag.peer === 0 && diag.type === SOCK.DGRAM;
 }
 
+/** Whether the other end of a connection is not part of the tree. */
+export function hasOutsidePeer(
+  { peer = 0 }: UnixDiag,
+  others: UnixNeighbours,
+): boolean {
+  return peer !== 0 && others.of(peer) === undefined;
+}
+
+/** CRIU's mark of a socket that is not part of the tree. */
+const EXTERN = 1;
+
+/** The entry of a socket that one of the tree is connected to by its name. */
+export function describeOutside(
+  { ino, type, name }: UnixDiag,
+  id: number,
+  opts: sk_opts_entry,
+): unix_sk_entry {
+  return {
+    id,
+    ino,
+    type,
+    state: STATE.CLOSE,
+    flags: O.RDWR,
+    uflags: EXTERN,
+    backlog: 0,
+    peer: 0,
+    fown: NO_OWNER,
+    opts,
+    name,
+  };
+}
+
 /** The entry of files.img. */
 export function describeUnixSocket(
   socket: SeenUnixSocket,
@@ -342,6 +383,8 @@ export function describeUnixSocket(
 ): unix_sk_entry {
   const { diag, options, file } = socket;
   const listener = diag.peer === 0 ? waitsFor(diag, others) : undefined;
+  const isCut = hasOutsidePeer(diag, others) &&
+    others.outside(diag.peer ?? 0) === undefined;
   const isBound = file !== undefined &&
     (listener !== undefined || !isAccepted(diag, others));
   return {
@@ -355,11 +398,11 @@ export function describeUnixSocket(
     flags,
     uflags: 0,
     backlog: diag.backlog,
-    peer: listener?.diag.ino ?? diag.peer ?? 0,
+    peer: listener?.diag.ino ?? (isCut ? 0 : diag.peer ?? 0),
     fown,
     opts: options.opts,
     name: diag.name,
-    shutdown: diag.shutdown || undefined,
+    shutdown: isCut ? SHUT_BOTH : diag.shutdown || undefined,
     file_perms: isBound ? file.access : undefined,
     name_dir: file?.directory,
     deleted: isBound && file.deleted ? true : undefined,

@@ -133,6 +133,8 @@ function among(...sockets: SeenUnixSocket[]): UnixNeighbours {
     all: () => sockets,
     holder: (ino) => ino === 99 ? "task 5 (other)" : undefined,
     mayBeUnseen: false,
+    outside: () => undefined,
+    isExternal: (ino) => ino === 77,
   };
 }
 

@@ -99,6 +99,8 @@ function keysOf(
       const { pipe_id } = file.pipe!;
       return [`pipe:[${pipe_id}]`, `pipe[${pipe_id}]`];
     }
+    case fd_types.UNIXSK:
+      return [`socket:[${file.usk!.ino}]`, `socket[${file.usk!.ino}]`];
     case fd_types.TTY: {
       const info = terminals.find(({ id }) => id === file.tty!.tty_info_id);
       return [
