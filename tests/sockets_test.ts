@@ -1,7 +1,8 @@
 /** Sockets: Unix ones whose ends are all in the tree, TCP that listens, UDP. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { dump, restore, Scope } from "./harness.ts";
+import { dump, restore, Scope, until } from "./harness.ts";
+import { kill } from "./libc.ts";
 import { survives } from "./state.ts";
 
 survives("sk_unix_pairs", "pairs of Unix sockets");
@@ -95,4 +96,94 @@ Deno.test("a file that is no socket is not removed for one", async () => {
   assertEquals(answer.code, EXIT.refused, answer.stderr);
   assertMatch(answer.stderr, /a file that is no socket has this path now/);
   assertEquals(Deno.readTextFileSync(path), "precious");
+});
+
+/** Sends to a socket of the outside, and holds an end of a pair whose other end another process has. */
+const OUTWARDS = `
+import os, socket, sys, time
+work, outside, end = sys.argv[1], sys.argv[2], int(sys.argv[3])
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.connect(outside)
+pair = socket.socket(fileno=end)
+open(work + "/inode", "w").write("%d" % os.fstat(end).st_ino)
+os.rename(work + "/inode", work + "/ready")
+while not os.path.exists(work + "/go"):
+    time.sleep(0.01)
+log.send(b"after")
+open(work + "/heard.new", "wb").write(pair.recv(16))
+os.rename(work + "/heard.new", work + "/heard")
+time.sleep(60)
+`;
+
+Deno.test("a socket is connected to one of the outside again by its name, and another loses its peer, where that is asked for", async () => {
+  await using scope = new Scope();
+  const outside = `${scope.directory}/outside`;
+  const work = scope.path("work");
+  const listening = scope.path("listening");
+  // The outside: it hears what is sent, and has the other end of the pair.
+  const other = await scope.startCommand(listening, "/usr/bin/python3", [
+    "-c",
+    `
+import os, socket, subprocess, sys
+outside, work, listening, program = sys.argv[1:]
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind(outside)
+ours, theirs = socket.socketpair()
+os.set_inheritable(theirs.fileno(), True)
+child = subprocess.Popen(
+    ["/usr/bin/python3", "-c", program, work, outside, str(theirs.fileno())],
+    close_fds=False, stdin=subprocess.DEVNULL, start_new_session=True,
+    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    preexec_fn=lambda: (log.close(), ours.close()))
+theirs.close()
+open(listening + "/child", "w").write("%d" % child.pid)
+open(listening + "/ready", "w").write("%d" % os.getpid())
+child.wait()
+heard = log.recv(16)
+open(listening + "/said", "wb").write(heard)
+import time
+time.sleep(60)
+`,
+    ...[outside, work, listening, OUTWARDS],
+  ]);
+  await other.ready();
+  const pid = Number(Deno.readTextFileSync(`${listening}/child`));
+  const exists = (path: string) => {
+    try {
+      return Deno.readTextFileSync(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  };
+  const inode = await until(
+    "the program is ready",
+    () => exists(`${work}/ready`),
+  );
+  const images = scope.path("images");
+  const options = ["--ext-unix-sk", "--external", `unix[${inode}]`];
+  const refused = await scope.ckpt("dump", "-t", `${pid}`, "-D", images);
+  assertEquals(refused.code, EXIT.refused, refused.stderr);
+  const holder = `its peer is a socket of task ${other.pid} \\(python3\\)`;
+  assertMatch(refused.stderr, new RegExp(`${holder}[^]*--ext-unix-sk`));
+  assertMatch(refused.stderr, new RegExp(`${holder}[^]*unix\\[${inode}\\]`));
+  const dumped = await scope.ckpt(
+    ...["dump", "-t", `${pid}`, "-D", images, ...options],
+  );
+  assertEquals(dumped.code, 0, dumped.stderr);
+  const restored = await scope.ckpt("restore", "-d", "-D", images);
+  assertEquals(restored.code, 0, restored.stderr);
+  try {
+    Deno.writeTextFileSync(`${work}/go`, "");
+    assertEquals(
+      await until(
+        "it is heard",
+        () => exists(`${listening}/said`) || undefined,
+      ),
+      "after",
+    );
+    assertEquals(await until("the end", () => exists(`${work}/heard`)), "");
+  } finally {
+    kill(pid, 9);
+  }
 });
