@@ -309,7 +309,14 @@ class Planner {
     this.#layered.add(mount);
     const made: MadeLayer[] = [];
     for (const { role, mount: id, path } of layers) {
-      const below = this.#mounts.find((other) => other.id === id)!;
+      const below = this.#mounts.find((other) => other.id === id);
+      if (below === undefined) {
+        this.#refuse(
+          mount,
+          `its ${role} layer is on mount ${id}, which the image does not have`,
+        );
+        return undefined;
+      }
       if (!this.#providerOf.has(below)) this.#provide(below);
       const provider = this.#providerOf.get(below);
       if (provider === undefined) {

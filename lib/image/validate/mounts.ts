@@ -1,13 +1,15 @@
 /** Checks mount namespaces: mountpoints-N.img and ckpt-mounts-N.img. */
 
 import { imageName } from "../kinds.ts";
-import type { mnt_entry } from "../schema.gen.ts";
+import { ckpt_layer_entry_roles, type mnt_entry } from "../schema.gen.ts";
 import type { Findings } from "./findings.ts";
 import type { TreeTask } from "./tree.ts";
 
 const PATH_MAX = 4096;
 /** fs.mount-max of the kernel is 100,000 by default. */
 const MOST_MOUNTS = 1_000_000;
+
+const LAYER_ROLES: readonly number[] = Object.values(ckpt_layer_entry_roles);
 
 type Wrong = (entry: number | undefined, field: string, why: string) => void;
 
@@ -144,7 +146,10 @@ function checkExtensions(
     if (!ids.delete(extension.mnt_id)) {
       wrong("mnt_id", `${extension.mnt_id} is there twice, or no mount`);
     }
-    extension.layers.forEach(({ path }, n) => {
+    extension.layers.forEach(({ role, path }, n) => {
+      if (!LAYER_ROLES.includes(role)) {
+        wrong(`layers[${n}].role`, `${role} is no role of a layer`);
+      }
       if (path !== "" && !isPath(`/${path}`)) {
         wrong(`layers[${n}].path`, `${JSON.stringify(path)} is no way`);
       }

@@ -125,4 +125,9 @@ Deno.test("what no mount namespace can be is told", () => {
     "ckpt-mounts-20.img, entry 0, field mnt_id: 11 is there twice, or no mount",
     'ckpt-mounts-20.img, entry 0, field host_path: "x" is no path',
   ]);
+  const layers = [{ role: 9, mnt_id: 10, path: "../up" }];
+  assertEquals(wrong([ROOT], [{ mnt_id: 10, layers }]), [
+    "ckpt-mounts-20.img, entry 0, field layers[0].role: 9 is no role of a layer",
+    'ckpt-mounts-20.img, entry 0, field layers[0].path: "../up" is no way',
+  ]);
 });
