@@ -97,6 +97,7 @@ export class TerminalQueues implements Disposable {
     for (let i = 0; i < TRIES; i++) {
       const queues = this.#look(master, slave, takesLines);
       const now = queues && marksOf(queues);
+      if (queues !== undefined && hasArrived(queues)) return queues;
       const atRest = queues !== undefined &&
         (isAtRest(queues) || i > TRIES / 2);
       if (atRest && now === last) return queues;
@@ -113,9 +114,13 @@ export class TerminalQueues implements Disposable {
     takesLines: boolean,
   ): Queues | undefined {
     try {
+      // What has left a buffer is in a line discipline, and its echo on the way
+      // to the master: looked at in this order, nothing is overlooked.
+      const toSlave = this.#arriving(slave);
+      const toMaster = this.#arriving(master);
       return {
-        slave: this.#queue(slave, takesLines),
-        master: this.#queue(master, false),
+        slave: this.#queue(slave, toSlave, takesLines),
+        master: this.#queue(master, toMaster, false),
         packetStatus: this.#byte(slave, "ctrl.pktstatus"),
       };
     } catch (error) {
@@ -134,7 +139,11 @@ export class TerminalQueues implements Disposable {
     return this.#pointer(data, "tty_file_private", "tty");
   }
 
-  #queue(terminal: bigint, takesLines: boolean): Queue {
+  #queue(
+    terminal: bigint,
+    arriving: Uint8Array<ArrayBuffer>,
+    takesLines: boolean,
+  ): Queue {
     const fields = this.#fields.n_tty_data;
     const discipline = this.#pointer(terminal, "tty_struct", "disc_data");
     return {
@@ -143,18 +152,17 @@ export class TerminalQueues implements Disposable {
         fields,
         takesLines,
       ),
-      arriving: this.#arriving(
-        this.#pointer(terminal, "tty_struct", "port"),
-      ),
+      arriving,
       stopped: this.#byte(terminal, "flow.stopped") !== 0,
       stoppedByCall: this.#byte(terminal, "flow.tco_stopped") !== 0,
     };
   }
 
   /** The chain of buffers that come before the line discipline. */
-  #arriving(port: bigint): Uint8Array<ArrayBuffer> {
+  #arriving(terminal: bigint): Uint8Array<ArrayBuffer> {
     const at = (name: string) => this.#fields.tty_buffer.get(name)! / 8;
     const bytes: number[] = [];
+    const port = this.#pointer(terminal, "tty_struct", "port");
     let buffer = this.#pointer(port, "tty_port", "buf.head");
     for (let i = 0; buffer !== 0n && i < MOST_ARRIVING; i++) {
       const head = this.#memory.read(buffer, at("data"));
@@ -196,6 +204,11 @@ const TRIES = 200;
 /** The kernel lets no more than 64 KiB of buffers be there (tty_buffer.c). */
 const MOST_ARRIVING = 65536;
 
+function hasArrived({ slave, master }: Queues): boolean {
+  return slave.arriving.length === 0 && master.arriving.length === 0;
+}
+
+/** What has not arrived does not fit. */
 function isAtRest({ slave, master }: Queues): boolean {
   return [slave, master].every(({ arriving, input }) =>
     arriving.length === 0 || input.full
