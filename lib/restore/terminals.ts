@@ -116,9 +116,9 @@ export class Terminals implements Disposable {
   }
 
   /** All slaves of one; a terminal keeps its number as long as one is open. */
-  #makeDead(path: string, slaves: readonly DeadSlave[]): void {
-    const directory = path.slice(0, path.lastIndexOf("/"));
-    attempt(path, () => {
+  #makeDead(way: string, slaves: readonly DeadSlave[]): void {
+    const directory = way.slice(0, way.lastIndexOf("/"));
+    attempt(slaves[0].path.name, () => {
       const others: number[] = [];
       try {
         const last = () => numberOf(others[others.length - 1]);
