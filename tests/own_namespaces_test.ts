@@ -22,6 +22,7 @@ const ALL = [
   "--ipc",
   "--net",
   "--time",
+  "--cgroup",
   "--boottime",
   "100000",
   "--monotonic",

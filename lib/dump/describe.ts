@@ -5,6 +5,7 @@ import { describeSegments } from "./describe_segments.ts";
 import { sharedMemoryImage } from "./shared_memory.ts";
 import {
   type ckpt_area_entry,
+  type ckpt_cgroup_namespace_entry,
   type ckpt_ended_entry,
   type ckpt_file_entry,
   type ckpt_ghost_entry,
@@ -129,6 +130,8 @@ export interface Described {
   validation: readonly ckpt_file_entry[];
   /** Numbers of those that the tree is in. */
   namespaces: NamespaceIds;
+  /** Of the tree's own. */
+  cgroupNamespace?: ckpt_cgroup_namespace_entry | undefined;
   /** Writes the images of those that are the tree's own. */
   writeNamespaces?: WriteNamespaces;
 }
@@ -259,6 +262,7 @@ export async function writeImages(
       ...attributes[i].extension,
       continue_unreported: continued.has(pid) || undefined,
       parent_thread: parentThreads?.get(pid),
+      cgroup_namespace: i === 0 ? described.cgroupNamespace : undefined,
       inherited: describeInherited(pages),
     };
     writeExtension(writer, processes[i], extension, features, described.own);
@@ -595,6 +599,9 @@ function writeExtension(
     cgroups: collected.cgroups,
   };
   if (extension.ended_leader !== undefined) features.add("ckpt:ended-leader");
+  if (extension.cgroup_namespace !== undefined) {
+    features.add("ckpt:cgroup-namespace");
+  }
   const { threads: _, areas: __, cgroups, ...rest } = extension;
   if (
     threads.length > 0 || areas.length > 0 || cgroups.length > 0 ||

@@ -8,6 +8,7 @@ import type { LastingTracer } from "../ffi/lasting_tracer.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
+import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
 import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability, readCgroup, readRandomUuid } from "../proc/read.ts";
@@ -37,7 +38,7 @@ import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { enterTree } from "../ns/enter.ts";
 import { atTheEnd, ending, inside, isEntered } from "../ns/inside.ts";
-import { numberNamespaces } from "../ns/kinds.ts";
+import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
 import { FrozenTree } from "../task/frozen_tree.ts";
 import { awaitGroupStops } from "../task/group_stop.ts";
@@ -72,7 +73,9 @@ import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
 import { EarlyPages } from "./memory.ts";
 import { MemorySaving } from "./memory_saving.ts";
 import {
+  namespaceIds,
   namespaceProblems,
+  readCgroupNamespace,
   readNamespaces,
   type WriteNamespaces,
 } from "./namespaces.ts";
@@ -322,6 +325,7 @@ async function dumpOnce(
       own: readOwnScheduling(),
       writeMounts: await loadMountWriter(survey.mounts),
       namespaces: still.namespaces,
+      cgroupNamespace: still.cgroupNamespace,
       writeNamespaces: still.writeNamespaces,
     };
     const validation = await recordValidation(
@@ -516,7 +520,8 @@ class Still implements Disposable {
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };
-  readonly namespaces = numberNamespaces(isEntered);
+  namespaces: NamespaceIds = DUMPER_NAMESPACES;
+  cgroupNamespace: ckpt_cgroup_namespace_entry | undefined;
   writeNamespaces: WriteNamespaces | undefined;
   #ended = false;
 
@@ -687,6 +692,8 @@ async function whileStopped(
     }
     const namespaceReasons = namespaceProblems(seen);
     refuseFor(namespaceReasons, seen.tree.members[0].pid);
+    still.cgroupNamespace = readCgroupNamespace(seen.processes[0].tid);
+    still.namespaces = namespaceIds(still.cgroupNamespace);
     still.writeNamespaces = readNamespaces(still.namespaces);
     still.clocks = {
       monotonic: clockNow(CLOCK_MONOTONIC),
@@ -731,7 +738,9 @@ async function untilSaved<T>(
 }
 
 function concludeAll(still: Still, report: Report): Collected[] {
-  const ownCgroups = readCgroup(Deno.pid);
+  // From where its namespace begins all have to be moved.
+  const moved = (still.cgroupNamespace?.roots.length ?? 0) > 0;
+  const ownCgroups = moved ? [] : readCgroup(Deno.pid);
   // All answer side by side.
   for (const { asked } of still.processes) askSnapshot(asked);
   return still.processes.map(({ seen, asked }) => {

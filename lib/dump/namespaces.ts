@@ -2,14 +2,22 @@
  * The namespaces of a tree that are not those in which ckpt was called: ckpt is
  * inside of them (lib/ns/enter.ts), and reads what it finds there.
  */
-import { CkptError, type Reason } from "../error.ts";
+import { CkptError, EXIT, type Reason } from "../error.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
-import { inside, isEntered } from "../ns/inside.ts";
-import type { NamespaceIds } from "../ns/kinds.ts";
+import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
+import { cgroupRoots } from "../ns/cgroup.ts";
+import { expectedNamespace, inside, isEntered } from "../ns/inside.ts";
+import { type NamespaceIds, numberNamespaces } from "../ns/kinds.ts";
 import { dumpIpcLimits, ipcProblems } from "../ns/ipc.ts";
 import { dumpNetwork, networkProblems } from "../ns/network.ts";
 import { dumpUts } from "../ns/uts.ts";
-import { listProcesses, readStat } from "../proc/read.ts";
+import {
+  listProcesses,
+  readCgroup,
+  readNamespace,
+  readStat,
+} from "../proc/read.ts";
+import { dumpCgroups } from "../task/cgroups.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 
 export type WriteNamespaces = (writer: ImageWriter) => void;
@@ -46,6 +54,44 @@ function hasParentOutside(pid: number): boolean {
     if (error instanceof CkptError) return false; // it is gone
     throw error;
   }
+}
+
+/** Whether the tree is in a cgroup namespace of its own. */
+function hasCgroupNamespace(root: number): boolean {
+  const expected = expectedNamespace("cgroup");
+  return expected !== undefined && readNamespace(root, "cgroup") !== expected;
+}
+
+/**
+ * Where the cgroup namespace of the tree begins, as far as that is elsewhere
+ * than ckpt is.
+ *
+ * @param root a thread of the root
+ * @returns undefined where the tree has none of its own
+ * @throws CkptError refused, where the root has left it
+ */
+export function readCgroupNamespace(
+  root: number,
+): ckpt_cgroup_namespace_entry | undefined {
+  if (!hasCgroupNamespace(root)) return undefined;
+  const roots = cgroupRoots(root);
+  if (roots === undefined) {
+    throw new CkptError(EXIT.refused, `dumping task ${root}`, [{
+      object: `task ${root}`,
+      why: "it is in a cgroup that its cgroup namespace does not show",
+      remedy: "move it below the cgroup in which it made the namespace",
+    }]);
+  }
+  return { roots: dumpCgroups(roots, readCgroup(Deno.pid)) };
+}
+
+/** The numbers of the namespaces that all of the tree is in. */
+export function namespaceIds(
+  cgroup: ckpt_cgroup_namespace_entry | undefined,
+): NamespaceIds {
+  return numberNamespaces((kind) =>
+    isEntered(kind) || kind === "cgroup" && cgroup !== undefined
+  );
 }
 
 /** Reads them while the tree stands still. */

@@ -291,9 +291,9 @@ export function judge(
   if (status.x86ThreadFeatures?.includes("shstk")) {
     add("it uses a shadow stack, which is not supported yet");
   }
-  const namespaces = otherNamespaces(pid, copy).filter(({ name }) =>
-    name !== "mnt" || seen.namespace === undefined
-  );
+  const namespaces = otherNamespaces(pid, copy, options.root).filter((
+    { name },
+  ) => name !== "mnt" || seen.namespace === undefined);
   reasons.push(...namespaces.map(({ reason }) => reason), ...seen.reasons);
   reasons.push(...vmas.reasons, ...unknownMappedFiles(seen));
   const descriptors = planDescriptors(seen.tid, seen.descriptors, {
@@ -350,13 +350,17 @@ const NAMESPACES = [
 function otherNamespaces(
   pid: number,
   copy: number,
+  root: number,
 ): { name: string; reason: Reason }[] {
   const others: { name: string; reason: Reason }[] = [];
   for (const name of NAMESPACES) {
     const expected = expectedNamespace(name);
     if (expected === undefined) continue;
     const theirs = readNamespace(copy, name);
-    if (theirs !== expected) {
+    // All of a tree may be in one that is not ckpt's; see lib/ns/cgroup.ts.
+    const isTrees = name === "cgroup" &&
+      (pid === root || theirs === readNamespace(root, name));
+    if (theirs !== expected && !isTrees) {
       const reason = {
         object: `task ${pid}`,
         why: `its ${name} namespace ${theirs} is not the one of ` +

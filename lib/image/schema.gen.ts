@@ -301,6 +301,10 @@ export interface ckpt_cgroup_entry {
   path: string;
 }
 
+export interface ckpt_cgroup_namespace_entry {
+  roots: ckpt_cgroup_entry[];
+}
+
 export interface ckpt_credentials_entry {
   pid: number;
   uid: number;
@@ -493,6 +497,7 @@ export interface ckpt_task_entry {
   ended_leader?: ckpt_ended_leader_entry | undefined;
   continue_unreported?: boolean | undefined;
   parent_thread?: number | undefined;
+  cgroup_namespace?: ckpt_cgroup_namespace_entry | undefined;
 }
 
 export interface ckpt_terminal_entry {
@@ -1629,6 +1634,7 @@ export interface Messages {
   cgroup_prop_entry: cgroup_prop_entry;
   ckpt_area_entry: ckpt_area_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
+  ckpt_cgroup_namespace_entry: ckpt_cgroup_namespace_entry;
   ckpt_credentials_entry: ckpt_credentials_entry;
   ckpt_datagram_entry: ckpt_datagram_entry;
   ckpt_ended_entry: ckpt_ended_entry;
@@ -1808,6 +1814,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
+  ckpt_cgroup_namespace_entry: "1*@ckpt_cgroup_entry roots",
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_datagram_entry: "1!bytes content,2!bytes source",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
@@ -1831,7 +1838,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
-  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread",
+  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread,21?@ckpt_cgroup_namespace_entry cgroup_namespace",
   ckpt_terminal_entry: "1!uint32 index,2*@ckpt_line_entry lines,3?bool quotes_next,4?bytes typed,5?bytes echoes,6?uint32 packet_status,7?uint32 output_stopped,8?uint32 input_stopped,9?uint32 mode,10*uint32 without",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",

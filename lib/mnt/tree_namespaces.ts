@@ -19,6 +19,7 @@ import { deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { type MountsPlan, planMounts } from "./plan_dump.ts";
 import { type FoundLayers, readLayers } from "./overlay_layers.ts";
+import { expectedNamespace } from "../ns/inside.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { readNamespace } from "./read_namespace.ts";
 
@@ -64,7 +65,8 @@ interface Known {
 
 export class TreeNamespaces implements Disposable {
   readonly #own = new OwnNamespace();
-  readonly #ownLink = nameOf(Deno.pid, "mnt");
+  /** Or that of which ckpt has a copy (lib/ns/enter.ts). */
+  readonly #ownLink = expectedNamespace("mnt");
   readonly #known = new Map<string, Known>();
 
   /** @param processes of the tree, its root first */

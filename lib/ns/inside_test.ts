@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { parseTold } from "./inside.ts";
+import type { NamespaceKind } from "./kinds.ts";
 
 const IDS = "1 2 3 4 5 6 7 8";
 
@@ -10,8 +11,8 @@ Deno.test("a ckpt inside knows where it was called, and what it entered", () => 
     root: 1,
     rootOutside: 4711,
     started: undefined,
-    entered: new Set(["pid", "time"]),
-    outer: new Map([
+    entered: new Set<NamespaceKind>(["pid", "time"]),
+    outer: new Map<NamespaceKind, string>([
       ["cgroup", "cgroup:[1]"],
       ["ipc", "ipc:[2]"],
       ["mnt", "mnt:[3]"],

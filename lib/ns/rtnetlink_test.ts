@@ -16,7 +16,7 @@ Deno.test("the kernel's own answers are understood", () => {
   const links = route.dump(ROUTE_MESSAGE.getLink).map(decodeLink);
   const loopback = links.find(({ index }) => index === 1);
   assertEquals(loopback?.name, "lo");
-  assert(loopback.mtu >= 1280);
+  assert(loopback!.mtu >= 1280);
   const rules = route.dump(ROUTE_MESSAGE.getRule).map(decodeRule);
   assert(rules.some(({ isDefault }) => isDefault));
   for (const address of route.dump(ROUTE_MESSAGE.getAddress)) {

@@ -9,6 +9,7 @@ import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
 import { inside } from "../ns/inside.ts";
+import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
 import { PageCounters } from "../mm/page_copy.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
@@ -377,6 +378,7 @@ class TreeBuilder implements Disposable {
     const { steps } = this.plan.births;
     const begin = new Program();
     moveServices(begin, this.numbers, inside()?.started && Deno.pid);
+    this.#makeCgroupNamespace(begin);
     this.#enterMounts(begin, this.images.tree[0].pid);
     this.#run(this.#root, begin);
     await deliver(steps, {
@@ -681,6 +683,22 @@ class TreeBuilder implements Disposable {
   /** The rest of each leader: limits, credentials, filters. */
   restoreThreads(): void {
     this.#runAll(({ images }) => leaderProgram(images, this.plan.host));
+  }
+
+  /** It begins where its first process is when it makes it. */
+  #makeCgroupNamespace(begin: Program): void {
+    const [{ pid, extension }] = this.images.processes;
+    const { cgroup_namespace } = extension;
+    if (cgroup_namespace === undefined) return;
+    const mounts = readMountInfo(Deno.pid);
+    for (const problem of restoreCgroups(pid, cgroup_namespace.roots, mounts)) {
+      this.report.log(2, problem);
+    }
+    begin.call(
+      "unshare",
+      [NAMESPACE_FLAGS.cgroup],
+      "making the cgroup namespace",
+    );
   }
 
   joinCgroups(): void {

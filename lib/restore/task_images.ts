@@ -377,8 +377,13 @@ function refuseNamespaces(
   refuse: (object: string, why: string) => void,
 ): void {
   const own = set.inventory.root_ids;
+  const needs = set.inventory.plugins_entry?.plugins ?? [];
   for (const name of NAMESPACES) {
     if (ENTERED_KINDS.some((kind) => name === `${kind}_ns_id`)) continue;
+    // Without it nobody knows where the namespace begins.
+    if (name === "cgroup_ns_id" && needs.includes("ckpt:cgroup-namespace")) {
+      continue;
+    }
     if ((ids[name] ?? 0) !== (own?.[name] ?? 0)) {
       refuse(
         "the program",
