@@ -36,7 +36,11 @@ function shown(mounts: mnt_entry[] | undefined): string {
       [image],
       mounts === undefined ? [] : [
         ["mountpoints", NAMESPACE, mounts.toReversed()],
-        ["ckpt-mounts", NAMESPACE, [{ mnt_id: 10, host_path: "/c" }]],
+        ["ckpt-mounts", NAMESPACE, [{
+          mnt_id: 10,
+          host_path: "/c",
+          layers: [],
+        }]],
       ],
     );
     return showMounts(readImageSet(directory));
