@@ -28,6 +28,7 @@ import {
   restoreNamespaces,
 } from "./namespaces.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
+import { unsupportedNetwork } from "./network_images.ts";
 import { planTree } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
 import {
@@ -56,6 +57,10 @@ export async function restore(
   validateImageSet(set);
   const images = chooseConnections(readTreeImages(set), options);
   const own = new Set(ownKinds(set, images.processes[0]));
+  if (own.has("net")) {
+    const { net_ns_id } = images.processes[0].ids;
+    refuse(action, unsupportedNetwork(set, net_ns_id));
+  }
   if (!options.dryRun) {
     if (!own.has("pid") && own.size > 0 && inside() === undefined) {
       refuse(action, await takenIds(images));
