@@ -8,7 +8,10 @@ import type { LastingTracer } from "../ffi/lasting_tracer.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
-import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
+import type {
+  ckpt_cgroup_namespace_entry,
+  ckpt_sysctl_entry,
+} from "../image/schema.gen.ts";
 import { pagesName } from "../image/kinds.ts";
 import { PageCounters, type StoredPages } from "../mm/page_copy.ts";
 import { hasCapability, readCgroup, readRandomUuid } from "../proc/read.ts";
@@ -77,6 +80,7 @@ import {
   namespaceProblems,
   readCgroupNamespace,
   readNamespaces,
+  readValues,
   type WriteNamespaces,
 } from "./namespaces.ts";
 import type {
@@ -205,6 +209,7 @@ async function dumpOnce(
   const prepared = new Map(
     running?.seen.processes.map((seen) => [seen.pid, prepareQuestions(seen)]),
   );
+  const networkValues = readValues();
   const counters = new PageCounters();
   // A program that is to end anyway does not mind how long it stands still.
   if (options.leaveRunning) rehearse(report);
@@ -233,6 +238,7 @@ async function dumpOnce(
     report,
     guards,
     mounts,
+    networkValues,
   );
   const { hasSnapshots } = still;
   if (hasSnapshots) {
@@ -618,6 +624,7 @@ async function whileStopped(
   report: Report,
   guards: FileSystemGuards | undefined,
   mounts: LazyMounts,
+  networkValues: readonly ckpt_sysctl_entry[] | undefined,
 ): Promise<Still> {
   const { tree } = frozen;
   // What is to stay frozen does not mind how long it stands still either.
@@ -694,7 +701,7 @@ async function whileStopped(
     refuseFor(namespaceReasons, seen.tree.members[0].pid);
     still.cgroupNamespace = readCgroupNamespace(seen.processes[0].tid);
     still.namespaces = namespaceIds(still.cgroupNamespace);
-    still.writeNamespaces = readNamespaces(still.namespaces);
+    still.writeNamespaces = readNamespaces(still.namespaces, networkValues);
     still.clocks = {
       monotonic: clockNow(CLOCK_MONOTONIC),
       boottime: clockNow(CLOCK_BOOTTIME),

@@ -4,12 +4,19 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
-import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
+import type {
+  ckpt_cgroup_namespace_entry,
+  ckpt_sysctl_entry,
+} from "../image/schema.gen.ts";
 import { cgroupRoots } from "../ns/cgroup.ts";
 import { expectedNamespace, inside, isEntered } from "../ns/inside.ts";
 import { type NamespaceIds, numberNamespaces } from "../ns/kinds.ts";
 import { dumpIpcLimits, ipcProblems } from "../ns/ipc.ts";
-import { dumpNetwork, networkProblems } from "../ns/network.ts";
+import {
+  dumpNetwork,
+  networkProblems,
+  readNetworkValues,
+} from "../ns/network.ts";
 import { dumpUts } from "../ns/uts.ts";
 import {
   listProcesses,
@@ -94,12 +101,20 @@ export function namespaceIds(
   );
 }
 
+/** What takes long to read, and few ever change: before the tree is stopped. */
+export function readValues(): ckpt_sysctl_entry[] | undefined {
+  return isEntered("net") ? readNetworkValues() : undefined;
+}
+
 /** Reads them while the tree stands still. */
-export function readNamespaces(ids: NamespaceIds): WriteNamespaces | undefined {
+export function readNamespaces(
+  ids: NamespaceIds,
+  values: readonly ckpt_sysctl_entry[] | undefined,
+): WriteNamespaces | undefined {
   if (inside() === undefined) return undefined;
   const uts = isEntered("uts") ? dumpUts() : undefined;
   const ipc = isEntered("ipc") ? dumpIpcLimits() : undefined;
-  const net = isEntered("net") ? dumpNetwork() : undefined;
+  const net = isEntered("net") ? dumpNetwork(values ?? []) : undefined;
   return (writer) => {
     if (net !== undefined) {
       writer.write("netns", ids.net_ns_id, net.namespace);

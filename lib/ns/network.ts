@@ -146,10 +146,18 @@ function lines(path: string): string[] {
   }
 }
 
-/** Reads the namespace that ckpt is in. */
-export function dumpNetwork(): Network {
+/** All values of the namespace that ckpt is in; 600 files, 10 ms. */
+export function readNetworkValues(): ckpt_sysctl_entry[] {
+  return readAll(ROOT);
+}
+
+/**
+ * Reads the namespace that ckpt is in.
+ *
+ * @param sysctls of {@link readNetworkValues}
+ */
+export function dumpNetwork(sysctls: readonly ckpt_sysctl_entry[]): Network {
   using route = new NetlinkSocket(NETLINK_ROUTE);
-  const sysctls = readAll(ROOT);
   const values = new Map(sysctls.map(({ name, value }) => [name, value]));
   const links = route.dump(ROUTE_MESSAGE.getLink).map(decodeLink);
   return {
