@@ -214,7 +214,7 @@ static void fail_in_child(struct enter *enter, int step, int64_t error)
 	leave(127);
 }
 
-/* A process without a name of its own in the tree's mounts: see lib/ns/enter.ts. */
+/* A proc file system of the pid namespace, over that of ours; in a copy of our mount namespace, which nobody else sees. */
 static int64_t mount_proc(void)
 {
 	int64_t ret;
@@ -258,6 +258,7 @@ static void be_inside(struct enter *enter)
 	to = append_number(append(to, " "), p[ROOT_INSIDE]);
 	to = append_number(append(to, " "), enter->agent ? enter->agent : p[ROOT_OUTSIDE]);
 	to = append_number(append(to, " "), p[FLAGS]);
+	/* Our own namespaces; enter_main has put them before ckpt's arguments. */
 	append(append(to, " "), enter->argv[-1]);
 	call3(__NR_fcntl, enter->channel[1], F_SETFD, 0);
 	if (enter->lifeline[1] >= 0)
