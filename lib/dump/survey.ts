@@ -357,10 +357,11 @@ function otherNamespaces(
     const expected = expectedNamespace(name);
     if (expected === undefined) continue;
     const theirs = readNamespace(copy, name);
+    if (theirs === expected) continue;
     // All of a tree may be in one that is not ckpt's; see lib/ns/cgroup.ts.
-    const isTrees = name === "cgroup" &&
-      (pid === root || theirs === readNamespace(root, name));
-    if (theirs !== expected && !isTrees) {
+    const isTrees = name === "cgroup" && (pid === root ||
+      theirs === readNamespace(livingThread(readStat(root)) ?? root, name));
+    if (!isTrees) {
       const reason = {
         object: `task ${pid}`,
         why: `its ${name} namespace ${theirs} is not the one of ` +

@@ -12,6 +12,7 @@ import { openPidfd } from "../ffi/pidfd.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { readNamespace, readStat, readStatus } from "../proc/read.ts";
+import { livingThread } from "../task/process_tree.ts";
 import { type Inside, inside, ownNamespace, toldByOuter } from "./inside.ts";
 import { ENTERED_KINDS, NAMESPACE_FLAGS, type NamespaceKind } from "./kinds.ts";
 
@@ -57,9 +58,11 @@ export function enterTree(pid: number, action: string): Inside | undefined {
   failIfRefused(action);
   const known = inside();
   if (known !== undefined) return known;
+  // Nothing is told of a first thread that has ended.
+  const tid = livingThread(readStat(pid)) ?? pid;
   const different = ENTERED_KINDS.filter((kind) => {
     const own = ownNamespace(kind);
-    return own !== undefined && own !== readNamespace(pid, kind);
+    return own !== undefined && own !== readNamespace(tid, kind);
   });
   if (different.length === 0) return undefined;
   const rootInside = different.includes("pid")
