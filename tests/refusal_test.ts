@@ -125,7 +125,9 @@ Deno.test("a descriptor that a child holds is refused as the child's, and nobody
   assertMatch(
     message,
     new RegExp(
-      `descriptor \\d+ \\(socket:.*\\) of task ${childOf(program)}\\b`,
+      `descriptor \\d+ \\(anon_inode:\\[userfaultfd\\]\\) of task ${
+        childOf(program)
+      }\\b`,
     ),
   );
 });
