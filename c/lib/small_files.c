@@ -7,6 +7,9 @@
 #include <unistd.h>
 #include "ckpt.h"
 
+/* Files of /proc/sys are not read into more than KMALLOC_MAX_SIZE, 4 MiB (fs/proc/proc_sysctl.c). */
+#define MOST_AT_ONCE (1 << 20)
+
 /* Reads a whole file. Returns its length; -errno; -ENOBUFS when it has `room` bytes or more. */
 EXPORT int64_t ckpt_read_file(const char *path, uint8_t *out, uint64_t room)
 {
@@ -18,7 +21,9 @@ EXPORT int64_t ckpt_read_file(const char *path, uint8_t *out, uint64_t room)
 		return -errno;
 	/* Only a read of nothing is the end: a file of /proc comes in records. */
 	while (n && length < room) {
-		n = read(fd, out + length, room - length);
+		uint64_t count = room - length;
+
+		n = read(fd, out + length, count < MOST_AT_ONCE ? count : MOST_AT_ONCE);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {

@@ -6,7 +6,7 @@ import { SyscallError } from "./syscall.ts";
 Deno.test("files of any size come back as they were written", () => {
   const folder = Deno.makeTempDirSync();
   try {
-    for (const length of [0, 1, 65535, 65536, 65537, 3_000_000]) {
+    for (const length of [0, 1, 65535, 65536, 65537, 3_000_000, 5_000_000]) {
       const bytes = new Uint8Array(length).map((_, i) => i * 7 + (i >> 9));
       const path = `${folder}/${length}`;
       writeNewFile(path, bytes);
@@ -19,6 +19,17 @@ Deno.test("files of any size come back as they were written", () => {
     }
   } finally {
     Deno.removeSync(folder, { recursive: true });
+  }
+});
+
+Deno.test("values below /proc/sys can be read also after a large file", () => {
+  const path = Deno.makeTempFileSync();
+  try {
+    Deno.writeFileSync(path, new Uint8Array(5_000_000));
+    assertEquals(readSmallFile(path).length, 5_000_000);
+    assertEquals(readSmallFile("/proc/sys/kernel/random/uuid").length, 37);
+  } finally {
+    Deno.removeSync(path);
   }
 });
 
