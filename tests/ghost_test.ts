@@ -346,11 +346,7 @@ Deno.test("a restore that is killed leaves nothing of deleted files, and can be 
     kill(ckpt.pid, 9);
     await ckpt.status;
     for (const pid of program.tree()) kill(pid, 9);
-    // An agent that has ended comes to this process when its parent ends, too.
-    await until("its pid is free", async () => {
-      await scope.gone();
-      return kill(program.pid, 0) ? undefined : true;
-    });
+    await scope.gone();
     // What has begun to make names and take them away goes on to the end.
     await until(
       "no name is left",
