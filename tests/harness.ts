@@ -130,18 +130,31 @@ export async function run(
   };
 }
 
-/** Session of a process, undefined where there is none (any more). */
-function session(pid: number): string | undefined {
+/** Name and session of a process, undefined where there is none (any more). */
+function identity(pid: number): { name: string; session: string } | undefined {
   try {
     const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[3];
+    const end = stat.lastIndexOf(")");
+    return {
+      name: stat.slice(stat.indexOf("(") + 1, end),
+      session: stat.slice(end + 2).split(" ")[3],
+    };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
 }
 
-const OWN_SESSION = session(Deno.pid);
+const OWN_SESSION = identity(Deno.pid)?.session;
+
+/** As the kernel shortens the name of the agent's program. */
+const AGENT = "memfd:ckpt-agen";
+
+/** True for what the tests start with Deno, which waits for it: it has the session of the tests. An agent gets it, too. */
+function isCommand(pid: number): boolean {
+  const known = identity(pid);
+  return known?.session === OWN_SESSION && known?.name !== AGENT;
+}
 
 /** A place of its own for one test. Use with `await using`. */
 export class Scope implements AsyncDisposable {
@@ -325,10 +338,14 @@ export class Scope implements AsyncDisposable {
    * Commands that the test itself started, in its own session, are none.
    */
   strangers(): number[] {
-    return children().filter((pid) =>
-      !this.#known.includes(pid) && session(pid) !== OWN_SESSION &&
-      reap(pid) === "running"
-    );
+    for (;;) {
+      const pids = children().filter((pid) =>
+        !this.#known.includes(pid) && !isCommand(pid)
+      );
+      const running = pids.filter((pid) => reap(pid) === "running");
+      // The children of one that has just ended came to this process after its own were listed.
+      if (running.length === pids.length) return running;
+    }
   }
 
   /** Waits until nothing that this scope started is left; fails with the pids when something stays. */
