@@ -9,3 +9,17 @@ survives("fd_memfd", "memfds, open and mapped");
 survives("fd_kinds", "namespaces, devices, files of the kernel and names");
 survives("fd_contents", "maps of eBPF and message queues");
 survives("waits_epoll", "threads in epoll_wait");
+
+/** Huge pages of the host, which are given back at the end; where they cannot be had, the program says so. */
+const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";
+const reserved = Number(Deno.readTextFileSync(HUGE_PAGES));
+function reserve(pages: number): void {
+  try {
+    Deno.writeTextFileSync(HUGE_PAGES, `${pages}`);
+  } catch (error) {
+    console.log(`huge pages are as they are: ${error}`);
+  }
+}
+Deno.test.beforeAll(() => reserve(reserved + 16));
+Deno.test.afterAll(() => reserve(reserved));
+survives("fd_memfd_huge", "memfds of huge pages");

@@ -3,7 +3,7 @@
  *
  * What is left out, because it cannot or need not be the same after a restore:
  * - times and counters: start time, CPU times, page faults, context switches, I/O counts, `sched` statistics;
- * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE): pages of files are read again when they are touched;
+ * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE, HugetlbPages): pages of files are read again when they are touched;
  * - the queued signals of SigQ, which the kernel counts for the user as a whole (the limit is compared);
  * - FDSize: the kernel's table may be larger or smaller than it was;
  * - State: a thread that sleeps now may run the moment after; stopped, traced and dead ones are told apart;
@@ -33,7 +33,7 @@
 export type Observation = Map<string, string[]>;
 
 const VOLATILE_STATUS =
-  /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
+  /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|HugetlbPages|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
 
 /** Fields of /proc/PID/stat that are compared, numbered as in proc(5); 52 is how a dead or stopped one came to it. */
 const STAT_FIELDS = [

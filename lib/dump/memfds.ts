@@ -11,7 +11,7 @@ import {
 } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { SeenDescriptor } from "../files/descriptors.ts";
-import { dumpMemfdObject, isOrdinaryMemfd, memfdName } from "../files/memfd.ts";
+import { dumpMemfdObject, memfdName, memfdPageSize } from "../files/memfd.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
 import type { memfd_inode_entry } from "../image/schema.gen.ts";
@@ -62,7 +62,7 @@ export async function saveMemfds(
   const contents: SharedContent[] = [];
   for (const { inode, path } of memfdsOf(processes)) {
     if (numbers.has(inode)) continue;
-    const { name, status, seals } = look(path);
+    const { name, status, seals, pageSize } = look(path);
     // What is only mapped may be shared memory that CRIU has restored.
     if (name === SHARED_MEMORY && path.includes("/fd/")) {
       refuse(path, "the images know shared anonymous memory by this name");
@@ -72,7 +72,7 @@ export async function saveMemfds(
     while (used.has(id)) id = BigInt.asUintN(32, id + 1n);
     used.add(id);
     numbers.set(inode, Number(id));
-    entries.push(dumpMemfdObject(Number(id), name, status, seals));
+    entries.push(dumpMemfdObject(Number(id), name, status, seals, pageSize));
     if (status.size === 0n) continue;
     const pagesId = firstPagesId + contents.length;
     const image = writer.createRaw(pagesName(pagesId));
@@ -87,9 +87,8 @@ function memfdsOf(
   processes: readonly Process[],
 ): { inode: bigint; path: string }[] {
   return processes.flatMap(({ tid, descriptors, vmas }) => [
-    ...descriptors.filter(({ link, status, sameAs }) =>
-      sameAs === undefined && memfdName(link) !== undefined &&
-      isOrdinaryMemfd(status)
+    ...descriptors.filter(({ link, sameAs }) =>
+      sameAs === undefined && memfdName(link) !== undefined
     ).map(({ fd, status }) => ({
       inode: status.ino,
       path: `/proc/${tid}/fd/${fd}`,
@@ -107,16 +106,17 @@ function refuse(object: string, why: string): never {
 
 function look(
   path: string,
-): { name: string; status: FileStatus; seals: number } {
+): { name: string; status: FileStatus; seals: number; pageSize: number } {
   const name = memfdName(decodeText(readLink(path)));
   const fd = open(path, O.RDONLY);
   try {
     const status = stat(fd);
-    if (name === undefined || !isOrdinaryMemfd(status)) {
+    const pageSize = memfdPageSize(path, status);
+    if (name === undefined || pageSize === undefined) {
       return refuse(path, "it is called like a memfd, but is none");
     }
     const seals = Number(syscall("fcntl", BigInt(fd), F_GET_SEALS));
-    return { name, status, seals };
+    return { name, status, seals, pageSize };
   } finally {
     close(fd);
   }

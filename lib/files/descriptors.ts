@@ -42,7 +42,7 @@ import {
 import { deviceProblem, isDevice } from "./devices.ts";
 import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
 import { KINDS, refusalOfLink } from "./kinds.ts";
-import { isOrdinaryMemfd, memfdName } from "./memfd.ts";
+import { memfdName, memfdPageSize } from "./memfd.ts";
 import { namespaceProblem, namespaceType } from "./namespaces.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
 import { pendingBytes } from "./lost_events.ts";
@@ -539,9 +539,10 @@ function classify(
   }
   if (isKernelObject(link)) return classifyObject(pid, descriptor, tree);
   if (memfdName(link) !== undefined) {
-    return isOrdinaryMemfd(status)
+    const path = `/proc/${pid}/fd/${descriptor.fd}`;
+    return memfdPageSize(path, status) !== undefined
       ? { kind: "memfd" }
-      : { why: "a memfd of huge pages is not supported yet" };
+      : { why: "it is called like a memfd, but is none" };
   }
   if (namespaceType(link) !== undefined) {
     return namespaceProblem(link) ?? { kind: "namespace" };

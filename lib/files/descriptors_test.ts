@@ -177,11 +177,6 @@ libc.fanotify_mark(a, 1, ctypes.c_uint64(0x10000), -100, path.encode())`,
     /^it decides on what others may open or read/,
   ],
   [
-    "a memfd of huge pages",
-    `os.memfd_create("x", os.MFD_HUGETLB)`,
-    /^a memfd of huge pages is not/,
-  ],
-  [
     "a namespace that it is not in",
     `c = os.open("/proc/self/ns/uts", os.O_RDONLY); libc.unshare(0x04000000)
 b = os.open("/proc/self/ns/uts", os.O_RDONLY); libc.setns(c, 0); os.close(c)`,

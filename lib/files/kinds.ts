@@ -94,7 +94,7 @@ const RESTORED = {
     name: "a memfd",
     link: /^\/memfd:/,
     type: fd_types.MEMFD,
-    state: "content, name, seals, mode, owner",
+    state: "content, name, seals, mode, owner, size of pages",
   },
   pidfd: {
     name: "a pidfd",
@@ -147,6 +147,13 @@ const OF_OTHER_MODULES = {
 } as const satisfies Record<string, Kind>;
 
 const REFUSED = {
+  io_uring: {
+    name: "an io_uring",
+    link: anonymous("io_uring"),
+    state: "the kernel does not tell how it was set up, which files are " +
+      "registered with it, and what is under way",
+    remedy: "let the program close it; many can be told to do without",
+  },
   userfaultfd: {
     name: "a userfaultfd",
     link: anonymous("userfaultfd"),

@@ -39,6 +39,7 @@ Deno.test("links of the kernel lead to their kinds, and only to one", () => {
     "socket:[5]": "socket",
     "anon_inode:[userfaultfd]": "userfaultfd",
     "anon_inode:bpf-map": "bpf map",
+    "anon_inode:[io_uring]": "io_uring",
     "anon_inode:bpf-prog": "bpf program",
     "anon_inode:bpf_link": "bpf link",
     "anon_inode:btf": "btf",

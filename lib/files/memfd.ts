@@ -13,6 +13,7 @@ import {
   terminated,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
+import { fileSystemOf } from "../ghost/calls.ts";
 import type {
   fown_entry,
   memfd_file_entry,
@@ -46,10 +47,24 @@ export function memfdName(link: string): string | undefined {
 /** The kernel has all memfds in one file system, but those of huge pages. */
 let device: bigint | undefined;
 
-/** Whether a file that is called so is a memfd of ordinary pages. */
-export function isOrdinaryMemfd({ dev }: Pick<FileStatus, "dev">): boolean {
+/** HUGETLBFS_MAGIC of linux/magic.h */
+const HUGE_PAGES = 0x958458f6n;
+const PAGE_SIZE = 4096;
+
+/**
+ * Bytes of the pages of a file that is called like a memfd.
+ *
+ * @param path that leads to it
+ * @returns undefined: it is none
+ */
+export function memfdPageSize(
+  path: string,
+  { dev }: Pick<FileStatus, "dev">,
+): number | undefined {
   device ??= deviceOfMemfds();
-  return dev === device;
+  if (dev === device) return PAGE_SIZE;
+  const { type, blockSize } = fileSystemOf(path);
+  return type === HUGE_PAGES ? blockSize : undefined;
 }
 
 function deviceOfMemfds(): bigint {
@@ -77,12 +92,14 @@ export function dumpMemfd(
 /**
  * @param id its number, also that of the shared memory with its content
  * @param name as {@link memfdName} gives it
+ * @param pageSize as {@link memfdPageSize} gives it
  */
 export function dumpMemfdObject(
   id: number,
   name: string,
   { uid, gid, size, mode }: FileStatus,
   seals: number,
+  pageSize: number,
 ): memfd_inode_entry {
   return {
     name,
@@ -93,7 +110,26 @@ export function dumpMemfdObject(
     seals,
     inode_id: BigInt(id),
     mode,
+    hugetlb_flag: pageSize === PAGE_SIZE
+      ? undefined
+      : MFD_HUGETLB | Math.log2(pageSize) << HUGE_SHIFT,
   };
+}
+
+/** memfd_create(2): the size of pages as a power of two. */
+const MFD_HUGETLB = 0x4;
+const HUGE_SHIFT = 26;
+const HUGE_MASK = 0x3f;
+
+function hugePageSize(flag: number): number {
+  return 2 ** (flag >>> HUGE_SHIFT & HUGE_MASK);
+}
+
+/** What memfd_create(2) is to be told for it, beside the other flags. */
+export function hugePageFlags(
+  { hugetlb_flag: flag }: Pick<memfd_inode_entry, "hugetlb_flag">,
+): number {
+  return flag === undefined ? 0 : (flag | MFD_HUGETLB) >>> 0;
 }
 
 /** What cannot be made again of an object; undefined: nothing. */
@@ -101,7 +137,13 @@ export function memfdProblem(
   { name, size, seals, mode, hugetlb_flag }: memfd_inode_entry,
 ): string | undefined {
   if (hugetlb_flag !== undefined) {
-    return "a memfd of huge pages is not supported yet";
+    const pageSize = hugePageSize(hugetlb_flag);
+    if (pageSize <= PAGE_SIZE) {
+      return `0x${hugetlb_flag.toString(16)} is no size of huge pages`;
+    }
+    if (size % BigInt(pageSize) !== 0n) {
+      return `${size} bytes are no whole number of huge pages`;
+    }
   }
   if (encodeText(name).length > LONGEST_NAME) {
     return "its name is longer than that of a memfd can be";

@@ -5,8 +5,8 @@ import { seededRandom } from "../image/testing/random.ts";
 import {
   dumpMemfdObject,
   F_SEAL,
-  isOrdinaryMemfd,
   memfdName,
+  memfdPageSize,
   memfdProblem,
   sealSteps,
 } from "./memfd.ts";
@@ -24,7 +24,7 @@ Deno.test("the name of a memfd is in the link to it", () => {
 });
 
 Deno.test("a file with a path is no memfd", () => {
-  assertEquals(isOrdinaryMemfd(stat("/")), false);
+  assertEquals(memfdPageSize("/", stat("/")), undefined);
 });
 
 Deno.test("what a memfd cannot be is a problem", () => {
@@ -33,6 +33,7 @@ Deno.test("what a memfd cannot be is a problem", () => {
     "x",
     { ...stat("/"), mode: 0o100777, size: 4096n },
     F_SEAL.seal,
+    4096,
   );
   assertEquals(memfdProblem(entry), undefined);
   assertEquals(memfdProblem({ ...entry, mode: undefined }), undefined);
@@ -40,6 +41,8 @@ Deno.test("what a memfd cannot be is a problem", () => {
     const part of [
       { name: "é".repeat(125) },
       { hugetlb_flag: 0 },
+      // 2 MiB, which the size is no multiple of
+      { hugetlb_flag: 21 << 26 },
       { size: 2n ** 63n },
       { seals: 0x40 },
       { mode: 0o40777 },

@@ -206,6 +206,17 @@ export function fileSystemType(path: string): bigint {
   return statfs(path).getBigUint64(0, true);
 }
 
+/** statfs(2): f_type and f_bsize. */
+export function fileSystemOf(
+  path: string,
+): { type: bigint; blockSize: number } {
+  const answer = statfs(path);
+  return {
+    type: answer.getBigUint64(0, true),
+    blockSize: Number(answer.getBigUint64(8, true)),
+  };
+}
+
 const ST_RDONLY = 1n;
 
 /** Whether the mount that a path is on, or its file system, is read-only. */

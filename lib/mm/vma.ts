@@ -35,7 +35,7 @@ const ADVICE: Readonly<Record<string, number>> = {
 
 /** VmFlags of areas that cannot be saved. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
-  ht: "huge pages (hugetlbfs) are not supported yet",
+  ht: "huge pages (hugetlbfs) that are not a shared memfd are not supported",
   io: "memory of a device cannot be saved",
   pf: "memory of a device cannot be saved",
   ss: "a shadow stack is not supported yet",
@@ -153,7 +153,6 @@ function segmentKeyOf(
     : parseInt(key, 16);
 }
 
-/** Those of huge pages are refused by their flag. */
 function isMemfd({ path, major }: SmapsMapping): boolean {
   return major === 0 && path.startsWith("/memfd:") &&
     path.endsWith(" (deleted)");
@@ -164,6 +163,7 @@ function refuse(
 ): Omit<Reason, "object"> | undefined {
   if (isVvar(mapping)) return undefined;
   for (const flag of mapping.vmFlags) {
+    if (flag === "ht" && mapping.shared && isMemfd(mapping)) continue;
     const why = UNSUPPORTED[flag];
     if (why !== undefined) return { why };
   }

@@ -463,7 +463,7 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
   [
     "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /anon_hugepage (deleted)",
     "rd wr mr mw me de ht",
-    "huge pages (hugetlbfs) are not supported yet",
+    "huge pages (hugetlbfs) that are not a shared memfd are not supported",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:06 310                        /dev/dri/card0",
@@ -486,9 +486,9 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
     "it is registered with userfaultfd, which cannot be saved",
   ]),
   [
-    "7f5da0a00000-7f5da0c00000 rw-s 00000000 00:0e 2                          /memfd:a (deleted)",
-    "rd wr sh mr mw me ms de ht",
-    "huge pages (hugetlbfs) are not supported yet",
+    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:0e 2                          /memfd:a (deleted)",
+    "rd wr mr mw me ms de ht",
+    "huge pages (hugetlbfs) that are not a shared memfd are not supported",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:0f 9                          anon_inode:[perf_event]",

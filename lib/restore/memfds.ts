@@ -17,6 +17,7 @@ import {
 import { encodeText } from "../ffi/text.ts";
 import {
   F_SEAL,
+  hugePageFlags,
   memfdProblem,
   PERMISSIONS,
   sealSteps,
@@ -117,11 +118,12 @@ function attempt<T>(entry: memfd_inode_entry, act: () => T): T {
   }
 }
 
-function create({ name, seals, mode = EXECUTABLE }: memfd_inode_entry): number {
+function create(entry: memfd_inode_entry): number {
+  const { name, seals, mode = EXECUTABLE } = entry;
   const bytes = terminated(encodeText(name));
   const call = (flags: number) =>
     Number(syscall("memfd_create", addressOf(bytes), BigInt(flags)));
-  const flags = MFD.cloexec |
+  const flags = MFD.cloexec | hugePageFlags(entry) |
     (sealSteps(seals) === undefined ? 0 : MFD.allowSealing);
   const noexec = (seals & F_SEAL.exec) !== 0 && (mode & EXECUTABLE) === 0;
   try {
@@ -167,7 +169,8 @@ async function fillMemfd(
       0n,
       length,
       BigInt(PROT.read | PROT.write),
-      BigInt(MAP.shared | MAP.noreserve),
+      // Of huge pages there have to be as many as it has.
+      BigInt(hugePageFlags(entry) ? MAP.shared : MAP.shared | MAP.noreserve),
       BigInt(fd),
     ));
   try {

@@ -82,8 +82,6 @@ static void build(const char *kind) {
     hold(kind, fd);
     close((int)MUST(open(in_dir("guarded"), O_RDWR | O_CREAT, 0644)));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, path));
-  } else if (!strcmp(kind, "huge-memfd")) {
-    hold(kind, memfd_create("held", MFD_HUGETLB));
   } else if (!strcmp(kind, "io_uring")) {
     struct io_uring_params parameters;
     memset(&parameters, 0, sizeof(parameters));
