@@ -63,6 +63,10 @@ const SHAPES: Record<string, string> = {
     mount -o remount,ro /mnt/a
     mount -o remount,ro,bind /mnt
   `,
+  "a mount over the root": `
+    mount --bind /usr /
+    mount --bind /usr/share /srv
+  `,
   "a file of which only a bind is left": `
     mount -t tmpfs one /mnt
     mkdir /mnt/a; : > /mnt/point

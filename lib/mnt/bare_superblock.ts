@@ -12,31 +12,20 @@ import {
   setPropagation,
   unmount,
 } from "./calls.ts";
-import { MountTree } from "./mount_tree.ts";
+import type { MountTree } from "./mount_tree.ts";
 
 /**
  * In the namespace that has the mount. What covers it is unmounted in a copy of
  * that namespace, which is gone afterwards; there it can be cloned, too, when
  * it is unbindable.
  *
- * @param mounts of that namespace
+ * @param tree of that namespace, whose root is the one of the caller
  * @returns a descriptor of the clone, for the caller
  */
-export function cloneBare(
-  mounts: readonly MountInfo[],
-  mountId: number,
-): number {
-  const tree = new MountTree(
-    mounts.map(({ mountId: id, parentId: parent, mountPoint: point }) => ({
-      id,
-      parent,
-      point,
-    })),
-  );
-  const wanted = tree.byId.get(mountId)!;
+export function cloneBare(tree: MountTree<NumberedMount>, id: number): number {
+  const wanted = tree.byId.get(id)!;
   const covers = tree.coversOf(wanted);
-  const { unbindable } = mounts.find((mount) => mount.mountId === mountId)!;
-  if (unbindable || covers.length > 0) {
+  if (wanted.unbindable || covers.length > 0) {
     copyNamespace();
     const root = openAt(AT_FDCWD, "/", O.PATH);
     setPropagation(root, PROPAGATION.private, true);
@@ -49,4 +38,18 @@ export function cloneBare(
   } finally {
     close(at);
   }
+}
+
+/** What has to be known of the mounts of a namespace. */
+export interface NumberedMount {
+  readonly id: number;
+  readonly parent: number;
+  readonly point: string;
+  readonly unbindable: boolean;
+}
+
+export function numberedMount(
+  { mountId, parentId, mountPoint, unbindable }: MountInfo,
+): NumberedMount {
+  return { id: mountId, parent: parentId, point: mountPoint, unbindable };
 }

@@ -12,8 +12,12 @@ import {
 } from "../ffi/syscall.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo, readNamespace as nameOf } from "../proc/read.ts";
-import { cloneBare } from "./bare_superblock.ts";
-import { openAt } from "./calls.ts";
+import {
+  cloneBare,
+  type NumberedMount,
+  numberedMount,
+} from "./bare_superblock.ts";
+import { changeRoot, openAt } from "./calls.ts";
 import { parseExternalMounts } from "./external.ts";
 import { deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
@@ -30,6 +34,7 @@ export interface TreeNamespace {
   /** "mnt:[4026531840]" */
   readonly link: string;
   readonly mounts: readonly MountInfo[];
+  readonly tree: MountTree<NumberedMount>;
   /** What ckpt puts before a path of it to get there. */
   readonly prefix: string;
   /** The id of the mount that a path leads to. */
@@ -46,7 +51,7 @@ export interface SeenNamespaces {
   withMount(mountId: number): TreeNamespace | undefined;
   /** Whether ckpt's own namespace has a mount. */
   isOfHost(mountId: number): boolean;
-  /** What becomes of all mounts. */
+  /** What becomes of all mounts; `external` is the same at every call. */
   plan(external: readonly string[]): MountsPlan;
   /** A clone of a mount, bare: see {@link cloneBare}. */
   cloneBare(mount: Mount): number;
@@ -88,21 +93,18 @@ export class TreeNamespaces implements Disposable {
     const all = [...seen.values()];
     const host = readMountInfo(Deno.pid);
     const hostIds = new Set(host.map(({ mountId }) => mountId));
+    let plan: MountsPlan | undefined;
     return {
       all,
       of: (pid) => seen.get(links.get(pid)?.link ?? ""),
       withMount: (mountId) => byMount.get(mountId),
       isOfHost: (mountId) => hostIds.has(mountId),
-      plan: (external) => this.#plan(all, host, external),
-      cloneBare: ({ id, namespace }) => {
-        const { link, mounts } = all.find(({ number }) =>
-          number === namespace
-        )!;
-        return this.#own.within(
-          this.#known.get(link)!.namespace,
-          () => cloneBare(mounts, id),
-        );
-      },
+      plan: (external) => plan ??= this.#plan(all, host, external),
+      cloneBare: ({ id, namespace }) =>
+        this.#cloneBare(
+          all.find(({ number }) => number === namespace)!,
+          id,
+        ),
     };
   }
 
@@ -154,13 +156,10 @@ export class TreeNamespaces implements Disposable {
 
   #layersOf(
     { mountId }: MountInfo,
-    { link, mounts }: TreeNamespace,
+    namespace: TreeNamespace,
     all: readonly TreeNamespace[],
   ): FoundLayers {
-    const fd = this.#own.within(
-      this.#known.get(link)!.namespace,
-      () => cloneBare(mounts, mountId),
-    );
+    const fd = this.#cloneBare(namespace, mountId);
     try {
       return readLayers(fd, all);
     } finally {
@@ -168,20 +167,23 @@ export class TreeNamespaces implements Disposable {
     }
   }
 
+  #cloneBare({ link, tree }: TreeNamespace, id: number): number {
+    const { namespace, root } = this.#known.get(link)!;
+    return this.#own.within(namespace, () => {
+      changeRoot(root);
+      return cloneBare(tree, id);
+    });
+  }
+
   #see(link: string, tid: number): TreeNamespace {
     const { number, namespace, root } = this.#open(link, tid);
     const mounts = readNamespace(this.#own, { namespace, root });
-    const tree = new MountTree(
-      mounts.map(({ mountId: id, parentId: parent, mountPoint: point }) => ({
-        id,
-        parent,
-        point,
-      })),
-    );
+    const tree = new MountTree(mounts.map(numberedMount));
     return {
       number,
       link,
       mounts,
+      tree,
       prefix: `/proc/self/fd/${root}`,
       mountAt: (path) => tree.lookup(path)?.id,
     };

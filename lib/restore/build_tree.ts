@@ -425,7 +425,11 @@ class TreeBuilder implements Disposable {
     this.#namespaces.set(pid, wanted);
     if (wanted === has) return;
     const made = mounts.namespaces.get(wanted);
-    enterMounts(program, this.numbers.of(made?.namespace ?? mounts.own));
+    enterMounts(
+      program,
+      this.numbers.of(made?.namespace ?? mounts.own),
+      this.numbers.of(made?.root ?? mounts.outside),
+    );
   }
 
   #memoryOf(pid: number): Program | undefined {

@@ -26,11 +26,17 @@ export function hasOwnMounts(
 
 const CLONE_NEWNS = 0x20000;
 
-/** Lets an agent go to another mount namespace, and to its root. */
-export function enterMounts(program: Program, namespace: number): void {
-  program.call(
-    "setns",
-    [namespace, CLONE_NEWNS],
-    "entering the mount namespace",
-  );
+/**
+ * Lets an agent go to another mount namespace, and to its root: setns(2) goes
+ * to what is mounted over that.
+ */
+export function enterMounts(
+  program: Program,
+  namespace: number,
+  root: number,
+): void {
+  const purpose = "entering the mount namespace";
+  program.call("setns", [namespace, CLONE_NEWNS], purpose);
+  program.call("fchdir", [root], purpose);
+  program.call("chroot", [program.text(".")], purpose);
 }
