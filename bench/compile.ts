@@ -14,17 +14,18 @@ function modified(path: string): number {
 
 /**
  * @param name of a source in `bench/programs`, without `.c`
+ * @param options of gcc
  * @returns absolute path of the executable
  * @throws Error with what the compiler said
  */
-export function compile(name: string): string {
+export function compile(name: string, ...options: string[]): string {
   const source = `${SOURCES}${name}.c`;
   const target = `${COMPILED}${name}`;
   if (modified(target) > modified(source)) return target;
   Deno.mkdirSync(COMPILED, { recursive: true });
   const { success, stderr } = new Deno.Command("gcc", {
     args: ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-      .concat(["-o", `${target}.new`, source]),
+      .concat(options, ["-o", `${target}.new`, source]),
   }).outputSync();
   if (!success) {
     throw new Error(`gcc ${source}:\n${new TextDecoder().decode(stderr)}`);

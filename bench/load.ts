@@ -5,10 +5,18 @@ import type { Host } from "./host.ts";
 /** What is started, and who answers in it. */
 export interface Subject {
   /** Its source in `programs`, and its arguments but the first, which is the page. */
-  program: "load" | "family" | "ghosts" | "descriptors" | "connections";
+  program:
+    | "load"
+    | "family"
+    | "ghosts"
+    | "descriptors"
+    | "connections"
+    | "mounts";
   args: number[];
   /** Whether its second argument is a directory for its files, on the file system of the images. */
   makesFiles?: boolean;
+  /** Whether the directory of its page is its root. */
+  isRoot?: boolean;
   /** For the dump; ckpt and CRIU take the same. */
   options?: string[];
   /** For the dump, of CRIU only. */

@@ -79,7 +79,23 @@ function connections(ofTcp: number, pairs: number): Subject {
   };
 }
 
-const PROGRAMS: { title: string; subject: Subject }[] = [
+/** Mounts in a namespace of its own; how many file systems share mounts with a bind of them. */
+function mounts(count: number, groups: number): Subject {
+  return {
+    program: "mounts",
+    args: [count, groups],
+    threads: 1,
+    answers: 1,
+    isRoot: true,
+  };
+}
+
+const PROGRAMS: {
+  title: string;
+  subject: Subject;
+  /** As many as these are enough. */
+  repetitions?: number;
+}[] = [
   { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
   { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
   { title: "10MiB, 10000 mappings", subject: load(10, 1, 10000) },
@@ -96,6 +112,10 @@ const PROGRAMS: { title: string; subject: Subject }[] = [
   { title: "200 TCP connections", subject: connections(200, 0) },
   { title: "1000 TCP connections", subject: connections(1000, 0) },
   { title: "1000 Unix pairs", subject: connections(0, 1000) },
+  { title: "10 mounts", subject: mounts(10, 5) },
+  { title: "200 mounts", subject: mounts(200, 100) },
+  { title: "2000 mounts", subject: mounts(2000, 100), repetitions: 1 },
+  { title: "5000 mounts", subject: mounts(5000, 100), repetitions: 1 },
 ];
 const START_UP_REPETITIONS = 21;
 /** Always in memory: files of the benchmark that the programs map or write. */
@@ -157,8 +177,9 @@ async function block(
   bench: Bench,
   all: Tool[],
   program: typeof PROGRAMS[number],
-  repetitions: number,
+  most: number,
 ): Promise<Block> {
+  const repetitions = Math.min(most, program.repetitions ?? most);
   const samples: Sample[][] = all.map(() => []);
   const failures = new Map<Tool, string>();
   // The first one warms file caches and is not counted.
@@ -258,6 +279,7 @@ const bench: Bench = {
     ghosts: compile("ghosts"),
     descriptors: compile("descriptors"),
     connections: compile("connections"),
+    mounts: compile("mounts", "-static"),
   },
   scratch,
   images,

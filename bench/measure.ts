@@ -155,7 +155,10 @@ export async function measure(
       bench,
       tool,
       `${second}/restore.log`,
-      restore(second, subject.restoreOptions),
+      restore(second, [
+        ...subject.restoreOptions ?? [],
+        ...subject.isRoot ? ["--root", bench.scratch] : [],
+      ]),
     );
     lives = true;
     const memoryAfter = load.memory();

@@ -218,7 +218,10 @@ int main(int argc, char **argv) {
     while (getline(&line, &room, stdin) > 0) handle(line);
   }
   end_all();
-  for (int i = 1; i < argc; i++)
+  for (int i = 1; i < argc; i++) {
+    /* mounts.c mounts it on itself */
+    while (umount2(argv[i], MNT_DETACH) == 0) {}
     nftw(argv[i], remove_one, 16, FTW_DEPTH | FTW_PHYS);
+  }
   return 0;
 }
