@@ -21,7 +21,8 @@ function modified(path: string): number {
 export function compile(name: string, ...options: string[]): string {
   const source = `${SOURCES}${name}.c`;
   const target = `${COMPILED}${name}`;
-  if (modified(target) > modified(source)) return target;
+  const newest = Math.max(modified(source), modified(`${SOURCES}page.h`));
+  if (modified(target) > newest) return target;
   Deno.mkdirSync(COMPILED, { recursive: true });
   const { success, stderr } = new Deno.Command("gcc", {
     args: ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]

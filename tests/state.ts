@@ -96,3 +96,41 @@ export function survives(
     assertEquals(await started.verify(), "ok");
   });
 }
+
+/**
+ * Defines a test of a program that builds random state from a seed: it survives a dump (odd seeds) or is left running
+ * first (even ones), and a restore, with the same picture, and verifies itself.
+ *
+ * @param program its name in tests/programs; it gets the seed and `size`
+ * @param size how much state, `unit` of it
+ */
+export function survivesAtRandom(
+  program: string,
+  seed: number,
+  size: number,
+  unit: string,
+): void {
+  Deno.test(`${program}: seed ${seed}, ${size} ${unit} survive a dump and a restore`, async () => {
+    await using scope = new Scope();
+    const started = await scope.start(program, `${seed}`, `${size}`);
+    const before = started.observe();
+    assertUnchanged(before, started.observe(), "at rest");
+    const files = new Files(scope.directory);
+    const images = scope.path("images");
+    if (seed % 2 === 0) {
+      assertSuccess(
+        await scope.ckpt("dump", "-R", "-t", `${started.pid}`, "-D", images),
+        "dump",
+      );
+      assertUnchanged(before, started.observe(), "after the dump");
+      assertEquals(await started.verify(), "ok");
+      started.forget();
+      files.putBack();
+    } else {
+      await dump(scope, started, images);
+    }
+    await restore(scope, started, images);
+    assertUnchanged(before, started.observe(), "after the restore");
+    assertEquals(await started.verify(), "ok");
+  });
+}

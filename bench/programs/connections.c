@@ -5,7 +5,7 @@
  * Usage: connections PAGE CONNECTIONS PAIRS
  *
  * PAGE         file of one page, mapped shared: what the benchmark reads and
- *              asks; the same words as those of load.c.
+ *              asks (page.h).
  * CONNECTIONS  of TCP: the child has connected, this process accepted.
  * PAIRS        of Unix sockets: this process has both ends.
  *
@@ -15,48 +15,11 @@
  */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SIZE 4096
-#define PAUSE 100000
-
-struct page {
-  volatile uint64_t ready;
-  volatile uint64_t loops;    /* readings of the clock */
-  volatile uint64_t gap;      /* ns between two readings, the largest */
-  volatile uint64_t paused;   /* ns, sum of all gaps longer than PAUSE */
-  volatile uint64_t pauses;   /* how many they were */
-  volatile uint64_t now;      /* CLOCK_MONOTONIC, the latest reading */
-  volatile uint64_t question; /* the benchmark counts it up: check all */
-  volatile uint64_t answer;   /* the question that was answered last */
-  volatile uint64_t wrong;    /* connections that are not as they should be */
-  volatile uint64_t threads;  /* processes that answered right */
-};
-
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static long must(long value, const char *what) {
-  if (value < 0) {
-    perror(what);
-    exit(1);
-  }
-  return value;
-}
-#define MUST(call) must((long)(call), #call)
+#include "page.h"
 
 /* Reads a word, which comes within a while. */
 static int hear(int fd, uint64_t *word) {
@@ -94,8 +57,32 @@ static void connect_all(int listener, const struct sockaddr_in *address,
   echo(ends, count);
 }
 
-static void say(const int *own, const int *theirs, uint64_t i, uint64_t word) {
+static uint64_t count;
+static int *own, *theirs;
+
+static void say(uint64_t i, uint64_t word) {
   MUST(write(theirs[i] < 0 ? own[i] : theirs[i], &word, sizeof word));
+}
+
+/* What comes is not read until the program is asked. */
+static void leave_unread(void) {
+  for (uint64_t i = 0; i < count; i += 10) say(i, i);
+  for (uint64_t i = 0; i < count; i += 10) {
+    struct pollfd ready = {own[i], POLLIN, 0};
+    page->wrong += poll(&ready, 1, 10000) != 1;
+  }
+}
+
+static void check(uint64_t number) {
+  uint64_t wrong = 0, word;
+  for (uint64_t i = 0; i < count; i += 10)
+    wrong += !hear(own[i], &word) || word != i;
+  for (uint64_t i = 0; i < count; i++) say(i, i ^ number << 32);
+  for (uint64_t i = 0; i < count; i++)
+    wrong += !hear(own[i], &word) || word != (i ^ number << 32);
+  page->wrong = wrong;
+  leave_unread();
+  page->threads = 1;
 }
 
 int main(int argc, char **argv) {
@@ -103,16 +90,12 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: connections PAGE CONNECTIONS PAIRS\n");
     return 2;
   }
-  int file = MUST(open(argv[1], O_RDWR));
-  struct page *page = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (page == MAP_FAILED) MUST(-1);
-  close(file);
-  uint64_t connections = strtoull(argv[2], NULL, 10), count = connections + strtoull(argv[3], NULL, 10);
-  struct rlimit limit;
-  MUST(getrlimit(RLIMIT_NOFILE, &limit));
-  limit.rlim_cur = limit.rlim_max;
-  MUST(setrlimit(RLIMIT_NOFILE, &limit));
-  int *own = calloc(count, sizeof *own), *theirs = calloc(count, sizeof *theirs);
+  open_page(argv[1]);
+  uint64_t connections = strtoull(argv[2], NULL, 10);
+  count = connections + strtoull(argv[3], NULL, 10);
+  raise_file_limit();
+  own = calloc(count, sizeof *own);
+  theirs = calloc(count, sizeof *theirs);
   int listener = MUST(socket(AF_INET, SOCK_STREAM, 0)), on = 1;
   MUST(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
   struct sockaddr_in address = {AF_INET, 0, {htonl(INADDR_LOOPBACK)}, {0}};
@@ -127,44 +110,6 @@ int main(int argc, char **argv) {
     else MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     own[i] = pair[0], theirs[i] = pair[1];
   }
-  /* what comes is not read until the program is asked */
-  for (uint64_t i = 0; i < count; i += 10) say(own, theirs, i, i);
-  for (uint64_t i = 0; i < count; i += 10) {
-    struct pollfd ready = {own[i], POLLIN, 0};
-    if (poll(&ready, 1, 10000) != 1) return 1;
-  }
-
-  uint64_t last = now();
-  page->ready = 1;
-  for (;;) {
-    uint64_t t = now(), gap = t - last;
-    last = t;
-    if (gap > page->gap) page->gap = gap;
-    if (gap > PAUSE) {
-      page->paused += gap;
-      page->pauses++;
-    }
-    page->loops++;
-    page->now = t;
-    uint64_t number = page->question;
-    if (number != page->answer) {
-      uint64_t wrong = 0, word;
-      for (uint64_t i = 0; i < count; i += 10) {
-        wrong += !hear(own[i], &word) || word != i;
-      }
-      for (uint64_t i = 0; i < count; i++) say(own, theirs, i, i ^ number << 32);
-      for (uint64_t i = 0; i < count; i++) {
-        wrong += !hear(own[i], &word) || word != (i ^ number << 32);
-      }
-      for (uint64_t i = 0; i < count; i += 10) say(own, theirs, i, i);
-      for (uint64_t i = 0; i < count; i += 10) {
-        struct pollfd ready = {own[i], POLLIN, 0};
-        wrong += poll(&ready, 1, 10000) != 1;
-      }
-      page->threads = 1;
-      page->wrong = wrong;
-      page->answer = number;
-      last = now();
-    }
-  }
+  leave_unread();
+  run(NULL, check);
 }

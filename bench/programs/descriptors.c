@@ -5,7 +5,7 @@
  * Usage: descriptors PAGE DIRECTORY CHILDREN INHERITED OWN
  *
  * PAGE        file of one page, mapped shared: what the benchmark reads and
- *             asks; the same words as those of load.c.
+ *             asks (page.h).
  * DIRECTORY   where its files are.
  * CHILDREN    forked processes that sleep until they are asked.
  * INHERITED   sets of descriptors made before the children were forked: all
@@ -20,41 +20,19 @@
  */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SIZE 4096
-#define PAUSE 100000
+#include "page.h"
+
 #define NAMES 100
 #define MEMBERS 20
-
-struct page {
-  volatile uint64_t ready;
-  volatile uint64_t loops;    /* readings of the clock */
-  volatile uint64_t gap;      /* ns between two readings, the largest */
-  volatile uint64_t paused;   /* ns, sum of all gaps longer than PAUSE */
-  volatile uint64_t pauses;   /* how many they were */
-  volatile uint64_t now;      /* CLOCK_MONOTONIC, the latest reading */
-  volatile uint64_t question; /* the benchmark counts it up: check all */
-  volatile uint64_t answer;   /* the question that was answered last */
-  volatile uint64_t wrong;    /* sets that are not as they should be */
-  volatile uint64_t threads;  /* processes that answered right */
-};
 
 /* What a set is made of; `all` has the numbers in this order. */
 union set {
@@ -65,31 +43,16 @@ union set {
   };
 };
 
-static struct page *page;
 static const char *directory;
-/* What each child answers: anonymous shared memory of all. */
-static volatile uint64_t *answers;
-
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static long must(long value, const char *what) {
-  if (value < 0) {
-    perror(what);
-    exit(1);
-  }
-  return value;
-}
-#define MUST(call) must((long)(call), #call)
+static struct children children;
+static uint64_t inherited, own;
+static union set *all, *sets;
 
 static void fill(char *text, uint64_t number) {
   for (int i = 0; i < SIZE; i++) text[i] = (char)(number * 31 + i * 7);
 }
 
-static union set make(uint64_t number) {
+static union set make_set(uint64_t number) {
   union set s;
   char text[SIZE], name[4096];
   fill(text, number);
@@ -167,23 +130,25 @@ static uint64_t wrong(const union set *sets, uint64_t count, uint64_t first) {
 }
 
 static union set *make_all(uint64_t count, uint64_t first) {
-  union set *sets = calloc(count + 1, sizeof *sets);
-  for (uint64_t i = 0; i < count; i++) sets[i] = make(first + i);
-  return sets;
+  union set *made = calloc(count + 1, sizeof *made);
+  for (uint64_t i = 0; i < count; i++) made[i] = make_set(first + i);
+  return made;
 }
 
 /* Answers are counted up; a child that finds anything wrong does not answer. */
-static void child(uint64_t number, uint64_t own, uint64_t first) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
-  union set *sets = make_all(own, first);
-  answers[number] = 1;
+static void child(uint64_t number, uint64_t first) {
+  sets = make_all(own, first);
+  children.answers[number] = 1;
   for (;;) {
-    int sig;
-    sigwait(&set, &sig);
-    if (!wrong(sets, own, first)) answers[number]++;
+    await_question();
+    if (!wrong(sets, own, first)) children.answers[number]++;
   }
+}
+
+static void check(uint64_t question) {
+  (void)question;
+  page->threads = ask(&children) + 1;
+  page->wrong = wrong(all, inherited, 0) + wrong(sets, own, inherited);
 }
 
 int main(int argc, char **argv) {
@@ -191,61 +156,18 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: descriptors PAGE DIRECTORY CHILDREN INHERITED OWN\n");
     return 2;
   }
-  int file = MUST(open(argv[1], O_RDWR));
-  page = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (page == MAP_FAILED) MUST(-1);
-  close(file);
+  open_page(argv[1]);
   directory = argv[2];
-  uint64_t children = strtoull(argv[3], NULL, 10);
-  uint64_t inherited = strtoull(argv[4], NULL, 10);
-  uint64_t own = strtoull(argv[5], NULL, 10);
-  struct rlimit limit;
-  MUST(getrlimit(RLIMIT_NOFILE, &limit));
-  limit.rlim_cur = limit.rlim_max;
-  MUST(setrlimit(RLIMIT_NOFILE, &limit));
-  answers = mmap(NULL, (children + 1) * 8, PROT_READ | PROT_WRITE,
-                 MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-  pid_t *pids = calloc(children + 1, sizeof *pids);
-
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
-  sigprocmask(SIG_BLOCK, &set, NULL);
-  union set *all = make_all(inherited, 0);
-  for (uint64_t i = 0; i < children; i++) {
-    pids[i] = MUST(fork());
-    if (pids[i] == 0) child(i, own, inherited + (i + 1) * own);
-    while (!answers[i]) usleep(100);
+  inherited = strtoull(argv[4], NULL, 10);
+  own = strtoull(argv[5], NULL, 10);
+  raise_file_limit();
+  children = expect_children(strtoull(argv[3], NULL, 10));
+  all = make_all(inherited, 0);
+  for (uint64_t i = 0; i < children.count; i++) {
+    children.pids[i] = MUST(fork());
+    if (children.pids[i] == 0) child(i, inherited + (i + 1) * own);
+    while (!children.answers[i]) usleep(100);
   }
-  union set *sets = make_all(own, inherited);
-
-  uint64_t last = now();
-  page->ready = 1;
-  for (;;) {
-    uint64_t t = now(), gap = t - last;
-    last = t;
-    if (gap > page->gap) page->gap = gap;
-    if (gap > PAUSE) {
-      page->paused += gap;
-      page->pauses++;
-    }
-    page->loops++;
-    page->now = t;
-    uint64_t number = page->question;
-    if (number != page->answer) {
-      uint64_t right = 1, until = now() + 10000000000ull;
-      for (uint64_t i = 0; i < children; i++) {
-        answers[i] = 1;
-        if (kill(pids[i], SIGUSR1)) continue;
-      }
-      for (uint64_t i = 0; i < children; i++) {
-        while (answers[i] != 2 && now() < until) usleep(100);
-        right += answers[i] == 2;
-      }
-      page->threads = right;
-      page->wrong = wrong(all, inherited, 0) + wrong(sets, own, inherited);
-      page->answer = number;
-      last = now();
-    }
-  }
+  sets = make_all(own, inherited);
+  run(NULL, check);
 }

@@ -5,7 +5,7 @@
  * Usage: ghosts PAGE DIRECTORY FILES KIB STRIDE_KIB
  *
  * PAGE        file of one page, mapped shared: what the benchmark reads and
- *             asks; the same words as those of load.c.
+ *             asks (page.h).
  * DIRECTORY   where the files are made, and deleted at once.
  * FILES       how many stay open.
  * KIB         size of each.
@@ -14,48 +14,16 @@
  */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SIZE 4096
-#define PAUSE 100000
+#include "page.h"
+
 #define PIECE 65536
 
-struct page {
-  volatile uint64_t ready;
-  volatile uint64_t loops;    /* readings of the clock */
-  volatile uint64_t gap;      /* ns between two readings, the largest */
-  volatile uint64_t paused;   /* ns, sum of all gaps longer than PAUSE */
-  volatile uint64_t pauses;   /* how many they were */
-  volatile uint64_t now;      /* CLOCK_MONOTONIC, the latest reading */
-  volatile uint64_t question; /* the benchmark counts it up: check all */
-  volatile uint64_t answer;   /* the question that was answered last */
-  volatile uint64_t wrong;    /* files that are not as they should be */
-  volatile uint64_t threads;  /* always 1 */
-};
-
-static struct page *page;
 static int *files;
 static uint64_t file_count, size, stride, piece;
-
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static void die(const char *what) {
-  perror(what);
-  exit(1);
-}
+static uint64_t words[PIECE / 8], found[PIECE / 8];
 
 static void fill(uint64_t *words, uint64_t bytes, uint64_t file, uint64_t at) {
   for (uint64_t i = 0; i < bytes / sizeof *words; i++)
@@ -67,21 +35,21 @@ static uint64_t bytes_at(uint64_t at) {
   return size - at < piece ? size - at : piece;
 }
 
-static int make(const char *directory, uint64_t number, uint64_t *words) {
+static int make(const char *directory, uint64_t number) {
   char name[4096];
   snprintf(name, sizeof name, "%s/file-%lu", directory, number);
-  int fd = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-  if (fd < 0) die(name);
-  if (unlink(name) || ftruncate(fd, size)) die(name);
+  int fd = must(open(name, O_RDWR | O_CREAT | O_EXCL, 0600), name);
+  must(unlink(name), name);
+  must(ftruncate(fd, size), name);
   for (uint64_t at = 0; at < size; at += stride) {
     fill(words, bytes_at(at), number, at);
     if (pwrite(fd, words, bytes_at(at), at) != (ssize_t)bytes_at(at))
-      die("pwrite");
+      must(-1, name);
   }
   return fd;
 }
 
-static int is_right(uint64_t number, uint64_t *words, uint64_t *found) {
+static int is_right(uint64_t number) {
   struct stat status;
   if (fstat(files[number], &status) || status.st_nlink != 0 ||
       (uint64_t)status.st_size != size)
@@ -96,55 +64,29 @@ static int is_right(uint64_t number, uint64_t *words, uint64_t *found) {
   return 1;
 }
 
+static void check(uint64_t question) {
+  uint64_t wrong = 0;
+  (void)question;
+  for (uint64_t i = 0; i < file_count; i++) wrong += !is_right(i);
+  page->wrong = wrong;
+  page->threads = 1;
+}
+
 int main(int argc, char **argv) {
   if (argc != 6) {
     fprintf(stderr, "usage: ghosts PAGE DIRECTORY FILES KIB STRIDE_KIB\n");
     return 2;
   }
-  int file = open(argv[1], O_RDWR);
-  if (file < 0) die(argv[1]);
-  page = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (page == MAP_FAILED) die(argv[1]);
-  close(file);
-
+  open_page(argv[1]);
   file_count = strtoull(argv[3], NULL, 10);
   size = strtoull(argv[4], NULL, 10) << 10;
   stride = strtoull(argv[5], NULL, 10) << 10;
   piece = PIECE;
   if (stride == 0) stride = piece;
   if (file_count == 0 || size == 0 || stride < piece) return 2;
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit)) die("getrlimit");
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit)) die("setrlimit");
-
-  static uint64_t words[PIECE / 8], found[PIECE / 8];
-  files = malloc(file_count * sizeof *files);
-  if (!files) die("malloc");
-  for (uint64_t i = 0; i < file_count; i++) files[i] = make(argv[2], i, words);
+  raise_file_limit();
+  files = calloc(file_count, sizeof *files);
+  for (uint64_t i = 0; i < file_count; i++) files[i] = make(argv[2], i);
   sync();
-
-  uint64_t last = now();
-  page->ready = 1;
-  for (;;) {
-    uint64_t t = now(), gap = t - last;
-    last = t;
-    if (gap > page->gap) page->gap = gap;
-    if (gap > PAUSE) {
-      page->paused += gap;
-      page->pauses++;
-    }
-    page->loops++;
-    page->now = t;
-    uint64_t number = page->question;
-    if (number != page->answer) {
-      uint64_t wrong = 0;
-      for (uint64_t i = 0; i < file_count; i++)
-        wrong += !is_right(i, words, found);
-      page->wrong = wrong;
-      page->threads = 1;
-      page->answer = number;
-      last = now();
-    }
-  }
+  run(NULL, check);
 }

@@ -5,7 +5,7 @@
  * Usage: load PAGE MIB THREADS MAPPINGS
  *
  * PAGE      file of one page, mapped shared: what the benchmark reads and
- *           asks (struct page; bench/load.ts knows the order of the words).
+ *           asks (page.h).
  * MIB       private memory that is filled, and written to all the time.
  * THREADS   threads in all; all but the first wait for a question.
  * MAPPINGS  further mappings of one page, with content; neighbours differ in
@@ -17,37 +17,16 @@
  */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SIZE 4096
+#include "page.h"
+
 #define WORDS (SIZE / sizeof(uint64_t))
-/* A gap longer than this counts as time in which the program did not run. */
-#define PAUSE 100000
 #define WRITE_EVERY 20000
 
-struct page {
-  volatile uint64_t ready;
-  volatile uint64_t loops;    /* readings of the clock */
-  volatile uint64_t gap;      /* ns between two readings, the largest */
-  volatile uint64_t paused;   /* ns, sum of all gaps longer than PAUSE */
-  volatile uint64_t pauses;   /* how many they were */
-  volatile uint64_t now;      /* CLOCK_MONOTONIC, the latest reading */
-  volatile uint64_t question; /* the benchmark counts it up: check all */
-  volatile uint64_t answer;   /* the question that was answered last */
-  volatile uint64_t wrong;    /* words that are not as they should be */
-  volatile uint64_t threads;  /* threads that answered, the first included */
-};
-
-static struct page *page;
 static uint64_t *memory, pages;
 static uint64_t **mappings, mapping_count;
+static uint64_t next_write, writes;
 static uint64_t thread_count;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,26 +35,8 @@ static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
 static uint64_t question, answers, wrong_threads;
 static __thread uint64_t own_number, own_questions;
 
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
 static uint64_t word(uint64_t index) {
   return index * 0x9E3779B97F4A7C15ull + 1;
-}
-
-static void die(const char *what) {
-  perror(what);
-  exit(1);
-}
-
-static void *map(uint64_t size) {
-  void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) die("mmap");
-  return p;
 }
 
 /* Each thread checks what only it has: its stack, and its thread storage. */
@@ -107,16 +68,16 @@ static void check_threads(void) {
 }
 
 /* Write number w went to page w % pages, so what the page must hold is known. */
-static uint64_t last_write(uint64_t index, uint64_t writes) {
+static uint64_t last_write(uint64_t index) {
   if (writes <= index) return 0;
   return (writes - 1 - index) / pages * pages + index + 1;
 }
 
-static uint64_t check_memory(uint64_t writes) {
+static uint64_t check_memory(void) {
   uint64_t wrong = 0;
   for (uint64_t p = 0; p < pages; p++) {
     uint64_t *at = memory + p * WORDS;
-    wrong += at[0] != last_write(p, writes);
+    wrong += at[0] != last_write(p);
     for (uint64_t i = 1; i < WORDS; i++) wrong += at[i] != word(p * WORDS + i);
   }
   for (uint64_t m = 0; m < mapping_count; m++)
@@ -125,64 +86,48 @@ static uint64_t check_memory(uint64_t writes) {
   return wrong;
 }
 
+static void write_next(uint64_t t) {
+  if (t < next_write) return;
+  memory[writes % pages * WORDS] = writes + 1;
+  writes++;
+  next_write = t + WRITE_EVERY;
+}
+
+static void check(uint64_t number) {
+  (void)number;
+  check_threads();
+  page->wrong = check_memory();
+}
+
 int main(int argc, char **argv) {
   if (argc != 5) {
     fprintf(stderr, "usage: load PAGE MIB THREADS MAPPINGS\n");
     return 2;
   }
-  int file = open(argv[1], O_RDWR);
-  if (file < 0) die(argv[1]);
-  page = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (page == MAP_FAILED) die(argv[1]);
-  close(file);
-
+  open_page(argv[1]);
   pages = (strtoull(argv[2], NULL, 10) << 20) / SIZE;
   thread_count = strtoull(argv[3], NULL, 10);
   mapping_count = strtoull(argv[4], NULL, 10);
   if (pages == 0 || thread_count == 0) return 2;
 
-  memory = map(pages * SIZE);
+  memory = map(pages * SIZE, MAP_PRIVATE);
   for (uint64_t p = 0; p < pages; p++)
     for (uint64_t i = 1; i < WORDS; i++)
       memory[p * WORDS + i] = word(p * WORDS + i);
-  mappings = map(mapping_count * sizeof *mappings + SIZE);
+  mappings = map(mapping_count * sizeof *mappings + SIZE, MAP_PRIVATE);
   for (uint64_t m = 0; m < mapping_count; m++) {
-    mappings[m] = map(SIZE);
+    mappings[m] = map(SIZE, MAP_PRIVATE);
     for (uint64_t i = 0; i < WORDS; i++) mappings[m][i] = word(m + i);
-    if (m % 2 && mprotect(mappings[m], SIZE, PROT_READ)) die("mprotect");
+    if (m % 2) MUST(mprotect(mappings[m], SIZE, PROT_READ));
   }
   pthread_attr_t small;
   pthread_attr_init(&small);
   pthread_attr_setstacksize(&small, 65536);
   for (uint64_t i = 1; i < thread_count; i++) {
     pthread_t thread;
-    if (pthread_create(&thread, &small, wait_for_questions, (void *)i))
-      die("pthread_create");
+    MUST(-pthread_create(&thread, &small, wait_for_questions, (void *)i));
   }
 
-  uint64_t last = now(), next_write = last, writes = 0;
-  page->ready = 1;
-  for (;;) {
-    uint64_t t = now(), gap = t - last;
-    last = t;
-    if (gap > page->gap) page->gap = gap;
-    if (gap > PAUSE) {
-      page->paused += gap;
-      page->pauses++;
-    }
-    page->loops++;
-    page->now = t;
-    if (t >= next_write) {
-      memory[writes % pages * WORDS] = writes + 1;
-      writes++;
-      next_write = t + WRITE_EVERY;
-    }
-    uint64_t number = page->question;
-    if (number != page->answer) {
-      check_threads();
-      page->wrong = check_memory(writes);
-      page->answer = number;
-      last = now();
-    }
-  }
+  next_write = now();
+  run(write_next, check);
 }
