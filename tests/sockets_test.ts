@@ -14,6 +14,9 @@ survives(
 );
 survives("sk_link", "netlink and packet sockets");
 survives("sk_inet", "TCP and UDP sockets without a connection");
+survives("sk_corked", "datagrams that are not complete yet", {
+  options: ["--tcp-established"],
+});
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 
 Deno.test("a Unix socket whose peer is not in the tree is refused, and the peer's process named", async () => {

@@ -395,6 +395,9 @@ function writeSockets(
   if (extensions.some(({ memberships }) => memberships.length > 0)) {
     features.add("ckpt:multicast");
   }
+  if (extensions.some(({ corked }) => corked !== undefined)) {
+    features.add("ckpt:corked");
+  }
   for (const [ino, { stream }] of described.connections) {
     writer.write("tcp-stream", ino, stream);
   }

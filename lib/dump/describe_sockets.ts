@@ -133,6 +133,7 @@ export function describeSockets(
       extension.memberships = [...memberships];
       extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
       extension.unread = unread?.bytes.get(ino);
+      extension.corked = unread?.corked.get(ino);
     }
     if (socket.family === "packet") extension.interface = socket.interface;
     if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {

@@ -647,7 +647,7 @@ async function whileStopped(
       descriptors.some(({ socket }) => hasUnread(socket));
     if (still.tables.some(isUnread)) {
       const { readUnread } = await import("../files/datagrams.ts");
-      still.unread = readUnread(still.tables);
+      still.unread = await readUnread(still.tables);
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);

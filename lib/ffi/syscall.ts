@@ -112,6 +112,7 @@ export const NR = {
   set_robust_list: 273,
   splice: 275,
   tee: 276,
+  vmsplice: 278,
   dup3: 292,
   pipe2: 293,
   prlimit64: 302,

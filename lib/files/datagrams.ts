@@ -1,10 +1,12 @@
 /**
  * Datagrams of UDP that nobody has read yet, and bytes that a TCP connection
  * has left behind that has ended: read without taking them out, and put back as
- * packets that ckpt sends from here to here.
+ * packets that ckpt sends from here to here. And datagrams that are not complete
+ * yet: looked up in the kernel, and begun again.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { ENOBUFS, ETIMEDOUT } from "../ffi/errno.ts";
+import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { pause } from "../ffi/pause.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import {
@@ -15,6 +17,7 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import type {
+  ckpt_corked_entry,
   ckpt_datagram_entry,
   inet_sk_entry,
 } from "../image/schema.gen.ts";
@@ -40,7 +43,7 @@ import {
   socketMemory,
   SOL_SOCKET,
 } from "./socket_options.ts";
-import { hasUnread, type SocketHolder } from "./sockets.ts";
+import { hasUnread, mayBeCorked, type SocketHolder } from "./sockets.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
 import { queuedBytes, readUnixQueue, SOCK } from "./unix_queue.ts";
 import { STATE } from "./unix_socket.ts";
@@ -50,14 +53,22 @@ export interface UnreadInet {
   readonly datagrams: ReadonlyMap<number, readonly ckpt_datagram_entry[]>;
   /** Of connections that have ended. */
   readonly bytes: ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
+  readonly corked: ReadonlyMap<number, ckpt_corked_entry>;
 }
 
-/** Reads them. The tree has to stand still. */
-export function readUnread(processes: readonly SocketHolder[]): UnreadInet {
+/**
+ * Reads them. The tree has to stand still.
+ *
+ * @throws CkptError
+ */
+export async function readUnread(
+  processes: readonly SocketHolder[],
+): Promise<UnreadInet> {
   const datagrams = new Map<number, readonly ckpt_datagram_entry[]>();
   const bytes = new Map<number, Uint8Array<ArrayBuffer>>();
+  const corked = new Map<number, ckpt_corked_entry>();
   for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, socket } of descriptors) {
+    for (const { fd, link, socket } of descriptors) {
       if (!hasUnread(socket)) continue;
       const pidfd = openPidfd(tid);
       const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
@@ -66,13 +77,49 @@ export function readUnread(processes: readonly SocketHolder[]): UnreadInet {
         if (socket.hasEnded) {
           const left = readBytes(own);
           if (left.length > 0) bytes.set(socket.ino, left);
-        } else datagrams.set(socket.ino, readDatagrams(own));
+        } else if (socket.hasUnread) {
+          datagrams.set(socket.ino, readDatagrams(own));
+        }
+        if (mayBeCorked(socket)) {
+          const object = `descriptor ${fd} (${link}) of task ${tid}`;
+          const begun = await readCorked(own, object);
+          if (begun !== undefined) corked.set(socket.ino, begun);
+        }
       } finally {
         close(own);
       }
     }
   }
-  return { datagrams, bytes };
+  return { datagrams, bytes, corked };
+}
+
+async function readCorked(
+  fd: number,
+  object: string,
+): Promise<ckpt_corked_entry | undefined> {
+  const { KernelSockets } = await import("./kernel_sockets.ts");
+  const kernel = KernelSockets.open();
+  let why = kernel;
+  if (typeof kernel !== "string") {
+    try {
+      const corked = kernel.corkedDatagram(fd);
+      return corked && {
+        content: corked.content,
+        destination: encodeAddress(corked.family, corked.to),
+      };
+    } catch (error) {
+      if (!(error instanceof NoSuchMemory)) throw error;
+      why = error.message;
+    } finally {
+      kernel[Symbol.dispose]();
+    }
+  }
+  throw new CkptError(EXIT.refused, "reading what is in sockets", [{
+    object,
+    why: "it may hold a datagram that is not complete yet (UDP_CORK, " +
+      `MSG_MORE), and the kernel's memory cannot be read: ${why}`,
+    remedy: "dump again when the program has sent it",
+  }]);
 }
 
 function readDatagrams(fd: number): ckpt_datagram_entry[] {
@@ -146,7 +193,11 @@ export function fillUnread(
   close(pidfd);
   try {
     if (image.extension.unread !== undefined) putBytes(fd, image);
-    return putDatagrams(fd, image);
+    const lost = putDatagrams(fd, image);
+    if (image.extension.corked !== undefined) {
+      beginDatagram(fd, image.extension.corked);
+    }
+    return lost;
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     throw new CkptError(EXIT.failed, "putting back what nobody had read", [{
@@ -156,6 +207,26 @@ export function fillUnread(
   } finally {
     close(fd);
   }
+}
+
+const MSG_MORE = 0x8000n;
+
+function beginDatagram(
+  fd: number,
+  { content, destination }: ckpt_corked_entry,
+): void {
+  // An empty array has no address.
+  const bytes = content.length === 0 ? new Uint8Array(1) : content.slice();
+  const to = destination.slice();
+  syscall(
+    "sendto",
+    BigInt(fd),
+    addressOf(bytes),
+    BigInt(content.length),
+    MSG_MORE,
+    addressOf(to),
+    BigInt(to.length),
+  );
 }
 
 /** @returns how many did not come through */

@@ -105,7 +105,10 @@ export interface SeenInetSocket {
   readonly hasError: boolean;
   /** Bytes or datagrams wait to be read. */
   readonly hasUnread: boolean;
-  /** Memory of a datagram that is not complete yet (UDP_CORK, MSG_MORE). */
+  /**
+   * Memory of what was sent and is still here: packets that a device has not
+   * taken yet, or a datagram that is not complete yet (UDP_CORK, MSG_MORE).
+   */
   readonly corked: number;
   /** Multicast groups that it has joined. */
   readonly memberships: readonly ckpt_membership_entry[];
@@ -349,10 +352,10 @@ export function inetSocketProblem(
     ? tcpProblem(socket, options)
     : undefined;
   if (problem !== undefined) return problem;
-  if (socket.corked > 0) {
+  if (socket.corked > 0 && socket.kind.type !== SOCK.DGRAM) {
     return {
-      why: "it holds a datagram that is not complete yet (UDP_CORK, " +
-        "MSG_MORE), which is not supported",
+      why: "it holds a packet that is not complete yet (MSG_MORE), which is " +
+        "not supported of raw sockets",
       remedy: "dump again when the program has sent it",
     };
   }

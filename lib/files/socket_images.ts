@@ -54,9 +54,9 @@ export function isFilledByCkpt(
 }
 
 export function hasBeenLeftUnread(
-  { datagrams, unread }: ckpt_socket_entry,
+  { datagrams, unread, corked }: ckpt_socket_entry,
 ): boolean {
-  return datagrams.length > 0 || unread !== undefined;
+  return datagrams.length > 0 || (unread ?? corked) !== undefined;
 }
 
 /** By the ids of files. */

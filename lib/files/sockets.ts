@@ -38,6 +38,7 @@ import {
   AF_NETLINK,
   AF_PACKET,
   IPPROTO_UDP,
+  IPPROTO_UDPLITE,
   readKind,
 } from "./socket_options.ts";
 import {
@@ -220,12 +221,19 @@ export function hasFlight(
 export function hasUnread(
   socket: SeenSocket | undefined,
 ): socket is SeenInetSocket {
-  return socket?.family === "inet" && socket.hasUnread &&
-    (socket.hasEnded || isUdp(socket));
+  return socket?.family === "inet" && (socket.hasUnread &&
+      (socket.hasEnded || isUdp(socket)) || mayBeCorked(socket));
 }
 
 function isUdp({ kind }: SeenInetSocket): boolean {
   return kind.protocol === IPPROTO_UDP && kind.type === SOCK.DGRAM;
+}
+
+/** Whether it may hold a datagram that is not complete yet. */
+export function mayBeCorked({ kind, corked }: SeenInetSocket): boolean {
+  const { protocol, type } = kind;
+  return corked > 0 && type === SOCK.DGRAM &&
+    (protocol === IPPROTO_UDP || protocol === IPPROTO_UDPLITE);
 }
 
 /** What cannot be put back: packets that raw sockets and the like have got. */

@@ -3,10 +3,9 @@
  * the kernel's memory, for to read it by read(2) would take it out, and what is
  * not a complete line yet nobody can read at all.
  */
-import { type FieldOffsets, fieldOffsets, UnknownField } from "../ffi/btf.ts";
-import { KernelMemory, NoSuchMemory } from "../ffi/kernel_memory.ts";
+import { NoSuchMemory } from "../ffi/kernel_memory.ts";
+import { KernelStructures } from "../ffi/kernel_structures.ts";
 import { pause } from "../ffi/pause.ts";
-import { SyscallError } from "../ffi/syscall.ts";
 import {
   type HeldInput,
   N_TTY_FIELDS,
@@ -32,12 +31,7 @@ export interface Queues {
   readonly packetStatus: number;
 }
 
-const TYPES = "/sys/kernel/btf/vmlinux";
-
 const WANTED = {
-  task_struct: ["files"],
-  files_struct: ["fdt"],
-  fdtable: ["fd"],
   file: ["private_data"],
   tty_file_private: ["tty"],
   tty_struct: [
@@ -58,29 +52,16 @@ const ICANON = 2;
 const EXTPROC = 0o200000;
 
 export class TerminalQueues implements Disposable {
-  readonly #memory: KernelMemory;
-  readonly #fields: Record<string, FieldOffsets>;
+  readonly #kernel: KernelStructures;
 
-  private constructor(
-    fields: Record<string, FieldOffsets>,
-    memory: KernelMemory,
-  ) {
-    this.#fields = fields;
-    this.#memory = memory;
+  private constructor(kernel: KernelStructures) {
+    this.#kernel = kernel;
   }
 
   /** @returns why it cannot be done here, where that is so */
   static open(): TerminalQueues | string {
-    try {
-      const fields = fieldOffsets(Deno.readFileSync(TYPES), WANTED);
-      return new TerminalQueues(fields, KernelMemory.open());
-    } catch (error) {
-      if (error instanceof SyscallError || error instanceof UnknownField) {
-        return error.message;
-      }
-      if (error instanceof Deno.errors.NotFound) return `there is no ${TYPES}`;
-      throw error;
-    }
+    const kernel = KernelStructures.open(WANTED);
+    return typeof kernel === "string" ? kernel : new TerminalQueues(kernel);
   }
 
   /**
@@ -130,12 +111,7 @@ export class TerminalQueues implements Disposable {
   }
 
   #terminalOf(fd: number): bigint {
-    const task = this.#memory.ownTask();
-    const files = this.#pointer(task, "task_struct", "files");
-    const table = this.#pointer(files, "files_struct", "fdt");
-    const list = this.#pointer(table, "fdtable", "fd");
-    const file = this.#memory.pointer(list + BigInt(fd * 8));
-    const data = this.#pointer(file, "file", "private_data");
+    const data = this.#pointer(this.#kernel.file(fd), "file", "private_data");
     return this.#pointer(data, "tty_file_private", "tty");
   }
 
@@ -144,11 +120,11 @@ export class TerminalQueues implements Disposable {
     arriving: Uint8Array<ArrayBuffer>,
     takesLines: boolean,
   ): Queue {
-    const fields = this.#fields.n_tty_data;
+    const fields = this.#kernel.fieldsOf("n_tty_data");
     const discipline = this.#pointer(terminal, "tty_struct", "disc_data");
     return {
       input: readHeldInput(
-        this.#memory.read(discipline, nTtyBytes(fields)),
+        this.#kernel.memory.read(discipline, nTtyBytes(fields)),
         fields,
         takesLines,
       ),
@@ -160,27 +136,23 @@ export class TerminalQueues implements Disposable {
 
   /** The chain of buffers that come before the line discipline. */
   #arriving(terminal: bigint): Uint8Array<ArrayBuffer> {
-    const at = (name: string) => this.#fields.tty_buffer.get(name)! / 8;
+    const at = (name: string) => this.#kernel.offset("tty_buffer", name);
     const bytes: number[] = [];
     const port = this.#pointer(terminal, "tty_struct", "port");
     let buffer = this.#pointer(port, "tty_port", "buf.head");
     for (let i = 0; buffer !== 0n && i < MOST_ARRIVING; i++) {
-      const head = this.#memory.read(buffer, at("data"));
+      const head = this.#kernel.memory.read(buffer, at("data"));
       const view = new DataView(head.buffer);
       const read = view.getUint32(at("read"), true);
       const commit = view.getUint32(at("commit"), true);
       if (commit - read > MOST_ARRIVING) throw new NoSuchMemory(buffer);
       if (commit > read) {
         const start = buffer + BigInt(at("data") + read);
-        bytes.push(...this.#memory.read(start, commit - read));
+        bytes.push(...this.#kernel.memory.read(start, commit - read));
       }
       buffer = view.getBigUint64(at("next"), true);
     }
     return Uint8Array.from(bytes);
-  }
-
-  #at(structure: keyof typeof WANTED, field: string): bigint {
-    return BigInt(this.#fields[structure].get(field)! / 8);
   }
 
   #pointer(
@@ -188,15 +160,15 @@ export class TerminalQueues implements Disposable {
     structure: keyof typeof WANTED,
     field: string,
   ): bigint {
-    return this.#memory.pointer(address + this.#at(structure, field));
+    return this.#kernel.pointer(address, structure, field);
   }
 
   #byte(terminal: bigint, field: string): number {
-    return this.#memory.read(terminal + this.#at("tty_struct", field), 1)[0];
+    return this.#kernel.number(terminal, "tty_struct", field, 1);
   }
 
   [Symbol.dispose](): void {
-    this.#memory[Symbol.dispose]();
+    this.#kernel[Symbol.dispose]();
   }
 }
 

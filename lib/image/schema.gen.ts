@@ -305,6 +305,11 @@ export interface ckpt_cgroup_namespace_entry {
   roots: ckpt_cgroup_entry[];
 }
 
+export interface ckpt_corked_entry {
+  content: Uint8Array;
+  destination: Uint8Array;
+}
+
 export interface ckpt_credentials_entry {
   pid: number;
   uid: number;
@@ -459,6 +464,7 @@ export interface ckpt_socket_entry {
   unread?: Uint8Array | undefined;
   interface?: string | undefined;
   type?: number | undefined;
+  corked?: ckpt_corked_entry | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -1635,6 +1641,7 @@ export interface Messages {
   ckpt_area_entry: ckpt_area_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
   ckpt_cgroup_namespace_entry: ckpt_cgroup_namespace_entry;
+  ckpt_corked_entry: ckpt_corked_entry;
   ckpt_credentials_entry: ckpt_credentials_entry;
   ckpt_datagram_entry: ckpt_datagram_entry;
   ckpt_ended_entry: ckpt_ended_entry;
@@ -1815,6 +1822,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
   ckpt_cgroup_namespace_entry: "1*@ckpt_cgroup_entry roots",
+  ckpt_corked_entry: "1!bytes content,2!bytes destination",
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_datagram_entry: "1!bytes content,2!bytes source",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
@@ -1834,7 +1842,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",

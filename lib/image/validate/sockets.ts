@@ -245,7 +245,7 @@ function checkExtensions(
 }
 
 function checkExtension(
-  { id, options, pending, other_names, datagrams, memberships }:
+  { id, options, pending, other_names, datagrams, memberships, corked }:
     ckpt_socket_entry,
   sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
@@ -267,6 +267,10 @@ function checkExtension(
     if (source.length !== 14 && source.length !== 26) {
       wrong("datagrams.source", `has ${source.length} bytes`);
     }
+  }
+  const toward = corked?.destination.length ?? 16;
+  if (toward !== 16 && toward !== 28) {
+    wrong("corked.destination", `has ${toward} bytes`);
   }
   for (const { family, group, interface: name, sources } of memberships) {
     const length = 4 * (ADDRESS_WORDS.get(family) ?? 0);

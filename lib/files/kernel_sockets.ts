@@ -1,0 +1,180 @@
+/**
+ * What sockets hold that no call shows without taking it out, or none at all:
+ * looked up in the kernel's memory, while nobody uses them.
+ */
+import { NoSuchMemory } from "../ffi/kernel_memory.ts";
+import { KernelPages, PAGE_FIELDS } from "../ffi/kernel_pages.ts";
+import { KernelStructures } from "../ffi/kernel_structures.ts";
+import type { InetAddress } from "./inet_socket.ts";
+
+const WANTED = {
+  ...PAGE_FIELDS,
+  socket: ["sk"],
+  sock: ["sk_write_queue"],
+  sk_buff: ["next", "len", "data_len", "head", "data", "end"].concat(
+    "transport_header",
+  ),
+  skb_shared_info: ["nr_frags", "frag_list", "frags"],
+  udp_sock: ["pending", "len"],
+  inet_sock: [
+    "cork.fl.u.ip4.daddr",
+    "cork.fl.u.ip4.uli.ports.dport",
+    "cork.fl.u.ip6.daddr",
+    "cork.fl.u.ip6.uli.ports.dport",
+    "cork.fl.u.ip6.__fl_common.flowic_oif",
+  ],
+} as const;
+
+/** A datagram that is not complete yet (UDP_CORK, MSG_MORE). */
+export interface CorkedDatagram {
+  readonly content: Uint8Array<ArrayBuffer>;
+  /** Where it goes to: an address of the family. */
+  readonly family: number;
+  readonly to: InetAddress;
+}
+
+const AF_INET = 2;
+const UDP_HEADER = 8;
+/** skb_frag_t: struct page or netmem, length, offset. */
+const FRAGMENT = 16;
+const MOST_FRAGMENTS = 64;
+/** More buffers than a queue of a socket ever has. */
+const MOST_BUFFERS = 1 << 20;
+
+export class KernelSockets implements Disposable {
+  readonly #kernel: KernelStructures;
+  readonly #pages: KernelPages;
+
+  private constructor(kernel: KernelStructures) {
+    this.#kernel = kernel;
+    this.#pages = new KernelPages(kernel);
+  }
+
+  /** @returns why it cannot be done here, where that is so */
+  static open(): KernelSockets | string {
+    const kernel = KernelStructures.open(WANTED);
+    if (typeof kernel === "string") return kernel;
+    try {
+      return new KernelSockets(kernel);
+    } catch (error) {
+      kernel[Symbol.dispose]();
+      if (error instanceof NoSuchMemory) return error.message;
+      throw error;
+    }
+  }
+
+  /**
+   * @param fd of ckpt's own, of a socket of UDP
+   * @returns undefined: there is none
+   * @throws NoSuchMemory
+   */
+  corkedDatagram(fd: number): CorkedDatagram | undefined {
+    const kernel = this.#kernel;
+    const socket = this.#socketOf(fd);
+    const family = kernel.number(socket, "udp_sock", "pending", 4);
+    if (family === 0) return undefined;
+    const parts = this.#buffers(kernel.at(socket, "sock", "sk_write_queue"))
+      .map((buffer) => this.#content(buffer, this.#headerOf(buffer)));
+    const length = kernel.number(socket, "udp_sock", "len", 2);
+    const content = joined(parts).slice(UDP_HEADER);
+    // Of this datagram the kernel knows the length, too.
+    if (content.length + UDP_HEADER !== length) throw new NoSuchMemory(socket);
+    return { content, family, to: this.#destination(socket, family) };
+  }
+
+  #socketOf(fd: number): bigint {
+    const file = this.#kernel.file(fd);
+    const socket = this.#kernel.pointer(file, "file", "private_data");
+    return this.#kernel.pointer(socket, "socket", "sk");
+  }
+
+  #destination(socket: bigint, family: number): InetAddress {
+    const isIpv4 = family === AF_INET;
+    const flow = `cork.fl.u.ip${isIpv4 ? 4 : 6}`;
+    const { memory } = this.#kernel;
+    const at = (field: string) =>
+      this.#kernel.at(socket, "inet_sock", `${flow}.${field}`);
+    const address = memory.read(at("daddr"), isIpv4 ? 4 : 16);
+    const port = new DataView(memory.read(at("uli.ports.dport"), 2).buffer);
+    const words = [...new Uint32Array(address.buffer)];
+    // Only these belong to one interface (fe80::/10).
+    const isLinkLocal = !isIpv4 && (words[0] & 0xc0ff) === 0x80fe;
+    const device = isLinkLocal
+      ? memory.read(at("__fl_common.flowic_oif"), 4)
+      : new Uint8Array(4);
+    return {
+      port: port.getUint16(0),
+      words,
+      scope: new DataView(device.buffer).getInt32(0, true),
+    };
+  }
+
+  /** The addresses of the buffers in a queue. */
+  #buffers(queue: bigint): bigint[] {
+    const found: bigint[] = [];
+    const next = (address: bigint) =>
+      this.#kernel.pointer(address, "sk_buff", "next");
+    for (let at = next(queue); at !== queue; at = next(at)) {
+      found.push(at);
+      if (found.length > MOST_BUFFERS) throw new NoSuchMemory(queue);
+    }
+    return found;
+  }
+
+  /** Bytes of headers of IP, which are not written yet. */
+  #headerOf(buffer: bigint): number {
+    const kernel = this.#kernel;
+    const before = kernel.pointer(buffer, "sk_buff", "data") -
+      kernel.pointer(buffer, "sk_buff", "head");
+    return kernel.number(buffer, "sk_buff", "transport_header", 2) -
+      Number(before);
+  }
+
+  /** @param skip bytes at its beginning that are not of interest */
+  #content(buffer: bigint, skip: number): Uint8Array<ArrayBuffer> {
+    const kernel = this.#kernel;
+    const number = (field: string) =>
+      kernel.number(buffer, "sk_buff", field, 4);
+    const [length, inFragments] = [number("len"), number("data_len")];
+    const data = kernel.pointer(buffer, "sk_buff", "data");
+    const shared = kernel.pointer(buffer, "sk_buff", "head") +
+      BigInt(number("end"));
+    const linear = length - inFragments - skip;
+    if (
+      linear < 0 ||
+      kernel.pointer(shared, "skb_shared_info", "frag_list") !== 0n
+    ) throw new NoSuchMemory(buffer);
+    const parts = linear === 0
+      ? []
+      : [kernel.memory.read(data + BigInt(skip), linear)];
+    const count = kernel.number(shared, "skb_shared_info", "nr_frags", 1);
+    if (count > MOST_FRAGMENTS) throw new NoSuchMemory(shared);
+    const list = kernel.at(shared, "skb_shared_info", "frags");
+    for (let i = 0; i < count; i++) {
+      const fragment = new DataView(
+        kernel.memory.read(list + BigInt(i * FRAGMENT), FRAGMENT).buffer,
+      );
+      const page = this.#pages.address(fragment.getBigUint64(0, true));
+      const offset = BigInt(fragment.getUint32(12, true));
+      const size = fragment.getUint32(8, true);
+      parts.push(kernel.memory.read(page + offset, size));
+    }
+    return joined(parts);
+  }
+
+  [Symbol.dispose](): void {
+    this.#kernel[Symbol.dispose]();
+  }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(
+    parts.reduce((sum, { length }) => sum + length, 0),
+  );
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,102 @@
+/*
+ * Datagrams of UDP and UDP-Lite that are not complete yet (UDP_CORK, MSG_MORE), also larger than a packet, connected or
+ * not; and TCP under TCP_CORK, the peer of which has read nothing. The last bytes are sent when it goes on.
+ */
+#include "check.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#define CASES 7
+static union address {
+  struct sockaddr any;
+  struct sockaddr_in four;
+  struct sockaddr_in6 six;
+} to[CASES];
+static socklen_t length[CASES];
+static int receiver[CASES], sender[CASES];
+static char sent[60000], got[sizeof(sent) + 1];
+static const struct {
+  const char *name;
+  int family, protocol;
+  bool connects, option;
+  int parts[3]; /* bytes of each call; the last when it goes on */
+} cases[CASES] = {
+    {"one call", AF_INET, IPPROTO_UDP, false, false, {5, 0, 7}},
+    {"the option", AF_INET, IPPROTO_UDP, false, true, {5, 3000, 7}},
+    {"connected", AF_INET, IPPROTO_UDP, true, false, {1, 40000, 9000}},
+    {"IPv6", AF_INET6, IPPROTO_UDP, false, false, {100, 40000, 1}},
+    {"IPv6 by the option", AF_INET6, IPPROTO_UDP, true, true, {1, 1, 1}},
+    {"UDP-Lite", AF_INET, IPPROTO_UDPLITE, false, false, {10, 20, 30}},
+    {"no bytes", AF_INET, IPPROTO_UDP, false, false, {0, 0, 3}},
+};
+
+static int bound(int family, int protocol, union address *address, socklen_t *size) {
+  int fd = (int)MUST(socket(family, SOCK_DGRAM, protocol));
+  memset(address, 0, sizeof(*address));
+  address->any.sa_family = (sa_family_t)family;
+  if (family == AF_INET) address->four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  else address->six.sin6_addr = in6addr_loopback;
+  *size = family == AF_INET ? sizeof(address->four) : sizeof(address->six);
+  MUST(bind(fd, &address->any, *size));
+  MUST(getsockname(fd, &address->any, size));
+  return fd;
+}
+static void send_part(int i, int at, int part, int flags) {
+  struct sockaddr *address = cases[i].connects ? NULL : &to[i].any;
+  MUST(sendto(sender[i], sent + at, (size_t)part, flags, address, address ? length[i] : 0));
+}
+static int get(int fd, int level, int name) {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  MUST(getsockopt(fd, level, name, &value, &size));
+  return value;
+}
+
+int main(int argc, char **argv) {
+  check_start(argc, argv);
+  const int one = 1, zero = 0;
+  for (size_t i = 0; i < sizeof(sent); i++) sent[i] = (char)(i * 7 + i / 251);
+  for (int i = 0; i < CASES; i++) {
+    receiver[i] = bound(cases[i].family, cases[i].protocol, &to[i], &length[i]);
+    sender[i] = (int)MUST(socket(cases[i].family, SOCK_DGRAM, cases[i].protocol));
+    if (cases[i].connects) MUST(connect(sender[i], &to[i].any, length[i]));
+    if (cases[i].option) MUST(setsockopt(sender[i], cases[i].protocol, UDP_CORK, &one, sizeof(one)));
+    int flags = cases[i].option ? 0 : MSG_MORE;
+    send_part(i, 0, cases[i].parts[0], flags);
+    if (cases[i].parts[1]) send_part(i, cases[i].parts[0], cases[i].parts[1], flags);
+  }
+  union address address;
+  socklen_t size = sizeof(address.four);
+  int listener = (int)MUST(socket(AF_INET, SOCK_STREAM, 0)), client = (int)MUST(socket(AF_INET, SOCK_STREAM, 0));
+  address.four = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  MUST(bind(listener, &address.any, size)), MUST(listen(listener, 1)), MUST(getsockname(listener, &address.any, &size));
+  MUST(connect(client, &address.any, size));
+  int server = (int)MUST(accept(listener, NULL, NULL));
+  MUST(setsockopt(client, IPPROTO_TCP, TCP_CORK, &one, sizeof(one)));
+  MUST(send(client, sent, 1000, 0));
+
+  check_ready();
+
+  for (int i = 0; i < CASES; i++) {
+    const int *parts = cases[i].parts;
+    int already = parts[0] + parts[1], all = already + parts[2];
+    CHECK_EQ("%s: nothing has come", -1, recv(receiver[i], got, sizeof(got), MSG_DONTWAIT), cases[i].name);
+    if (cases[i].option) CHECK_EQ("%s: UDP_CORK", 1, get(sender[i], cases[i].protocol, UDP_CORK), cases[i].name);
+    send_part(i, already, parts[2], 0);
+    if (cases[i].option) MUST(setsockopt(sender[i], cases[i].protocol, UDP_CORK, &zero, sizeof(zero)));
+    struct pollfd ready = {.fd = receiver[i], .events = POLLIN};
+    poll(&ready, 1, 2000);
+    CHECK_EQ("%s: length", all, recv(receiver[i], got, sizeof(got), MSG_DONTWAIT), cases[i].name);
+    CHECK_BYTES("%s: content", sent, got, (size_t)all, cases[i].name);
+  }
+  CHECK_EQ("TCP_CORK", 1, get(client, IPPROTO_TCP, TCP_CORK));
+  MUST(send(client, sent + 1000, 500, 0));
+  MUST(setsockopt(client, IPPROTO_TCP, TCP_CORK, &zero, sizeof(zero)));
+  CHECK_EQ("bytes of TCP", 1500, recv(server, got, 1500, MSG_WAITALL));
+  CHECK_BYTES("content of TCP", sent, got, 1500);
+  return check_finish();
+}
