@@ -31,6 +31,7 @@ import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import type { SocketQueues } from "../files/sockets.ts";
+import type { WaitingConnections } from "../files/waiting_connections.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isEntered } from "../ns/inside.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
@@ -113,6 +114,7 @@ export interface Described {
   contents: ObjectContents | undefined;
   sockets: SocketQueues;
   unread: UnreadInet | undefined;
+  waiting: WaitingConnections | undefined;
   connections: ReadConnections;
   /** Undefined: the tree has none of its own. */
   terminals: ReadTerminals | undefined;
@@ -384,6 +386,7 @@ function writeSockets(
     described.files,
     described.flight.ids,
     described.unread,
+    described.waiting,
   );
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
@@ -394,6 +397,9 @@ function writeSockets(
   }
   if (extensions.some(({ memberships }) => memberships.length > 0)) {
     features.add("ckpt:multicast");
+  }
+  if (extensions.some(({ waiting }) => waiting.length > 0)) {
+    features.add("ckpt:waiting");
   }
   if (extensions.some(({ corked }) => corked !== undefined)) {
     features.add("ckpt:corked");

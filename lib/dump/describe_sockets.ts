@@ -18,6 +18,7 @@ import { describeNetlinkSocket } from "../files/netlink_socket.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   describeOutside,
   describeUnixSocket,
@@ -109,6 +110,7 @@ export interface DescribedSockets {
  * @param files the table in which they have their entries
  * @param flight ids of the files that came with packets
  * @param unread what is queued in sockets of IP
+ * @param waiting connections that have sent something, or are closed
  */
 export function describeSockets(
   descriptions: Iterable<Description>,
@@ -116,6 +118,7 @@ export function describeSockets(
   files: FileTable,
   flight: ReadonlyMap<number, number> = new Map(),
   unread?: UnreadInet,
+  waiting: WaitingConnections = new Map(),
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -154,7 +157,8 @@ export function describeSockets(
         });
       }
       extension.peer = socket.peer;
-      extension.pending = [...diag.pending];
+      extension.pending = diag.pending.filter((ino) => ino !== 0);
+      extension.waiting = [...waiting.get(diag.ino) ?? []];
       extension.reset = isReset(socket) || undefined;
       extension.lost_peer = hasLostPeer(socket) || undefined;
       // What was accepted has the file of what listens.

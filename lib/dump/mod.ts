@@ -25,12 +25,14 @@ import {
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
 import {
+  anyWaiting,
   hasUnread,
   lostPackets,
   TreeSockets,
   unreadMessages,
 } from "../files/sockets.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   hasConnections,
   type ReadConnections,
@@ -323,6 +325,7 @@ async function dumpOnce(
       contents: still.contents,
       sockets: still.flight.queues,
       unread: still.unread,
+      waiting: still.waiting,
       connections: still.connections,
       terminals: still.terminals,
       runId: connections.runId,
@@ -522,6 +525,7 @@ class Still implements Disposable {
   contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
   unread: UnreadInet | undefined;
+  waiting: WaitingConnections | undefined;
   terminals: ReadTerminals | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -648,6 +652,10 @@ async function whileStopped(
     if (still.tables.some(isUnread)) {
       const { readUnread } = await import("../files/datagrams.ts");
       still.unread = await readUnread(still.tables);
+    }
+    if (anyWaiting(still.tables)) {
+      const { readWaiting } = await import("../files/waiting_connections.ts");
+      still.waiting = readWaiting(still.tables);
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);

@@ -10,10 +10,13 @@ import type { InetAddress } from "./inet_socket.ts";
 const WANTED = {
   ...PAGE_FIELDS,
   socket: ["sk"],
-  sock: ["sk_write_queue"],
-  sk_buff: ["next", "len", "data_len", "head", "data", "end"].concat(
-    "transport_header",
-  ),
+  sock: ["sk_write_queue", "sk_receive_queue", "sk_peer_cred"],
+  cred: ["euid", "egid"],
+  sk_buff: [
+    ...["next", "len", "data_len", "head", "data", "end"],
+    ...["transport_header", "sk", "cb"],
+  ],
+  unix_skb_parms: ["fp"],
   skb_shared_info: ["nr_frags", "frag_list", "frags"],
   udp_sock: ["pending", "len"],
   inet_sock: [
@@ -31,6 +34,17 @@ export interface CorkedDatagram {
   /** Where it goes to: an address of the family. */
   readonly family: number;
   readonly to: InetAddress;
+}
+
+/** A Unix connection that waits to be accepted. */
+export interface WaitingConnection {
+  /** What its maker has sent, packet by packet. */
+  readonly sent: readonly Uint8Array<ArrayBuffer>[];
+  /** Ids of its maker (SO_PEERCRED). */
+  readonly uid: number;
+  readonly gid: number;
+  /** Descriptors are among it (SCM_RIGHTS). */
+  readonly hasRights: boolean;
 }
 
 const AF_INET = 2;
@@ -80,6 +94,31 @@ export class KernelSockets implements Disposable {
     // Of this datagram the kernel knows the length, too.
     if (content.length + UDP_HEADER !== length) throw new NoSuchMemory(socket);
     return { content, family, to: this.#destination(socket, family) };
+  }
+
+  /**
+   * @param fd of ckpt's own, of a Unix socket that listens
+   * @returns the one that is accepted next first
+   * @throws NoSuchMemory
+   */
+  waitingConnections(fd: number): WaitingConnection[] {
+    const kernel = this.#kernel;
+    const queueOf = (socket: bigint) =>
+      this.#buffers(kernel.at(socket, "sock", "sk_receive_queue"));
+    return queueOf(this.#socketOf(fd)).map((buffer) => {
+      const end = kernel.pointer(buffer, "sk_buff", "sk");
+      const maker = kernel.pointer(end, "sock", "sk_peer_cred");
+      const packets = queueOf(end);
+      return {
+        sent: packets.map((packet) => this.#content(packet, 0)),
+        uid: kernel.number(maker, "cred", "euid", 4),
+        gid: kernel.number(maker, "cred", "egid", 4),
+        hasRights: packets.some((packet) => {
+          const control = kernel.at(packet, "sk_buff", "cb");
+          return kernel.pointer(control, "unix_skb_parms", "fp") !== 0n;
+        }),
+      };
+    });
   }
 
   #socketOf(fd: number): bigint {

@@ -232,6 +232,8 @@ class UnixMaker {
     this.#bind(one.fd, one);
     if (isListening(one)) {
       const pending = topology.pending(one);
+      const { waiting } = extension;
+      const count = Math.max(pending.length, waiting.length);
       const listen = (backlog: number) =>
         this.#as(extension.peer, () =>
           program.call(
@@ -239,16 +241,19 @@ class UnixMaker {
             [fd, backlog],
             `listening at ${this.#name(one)}`,
           ));
-      listen(Math.max(entry.backlog, pending.length));
+      listen(Math.max(entry.backlog, count));
       for (const server of accepted) {
         if (topology.listener(server) !== one) continue;
         this.#connectAndAccept(server, fd);
       }
-      for (const client of pending) {
-        const { uid = 0, gid = 0 } = client.extension;
-        this.#connect(client.fd, one, { pid: 0, uid, gid });
+      if (waiting.length > 0) this.#await(one, pending);
+      else {
+        for (const client of pending) {
+          const { uid = 0, gid = 0 } = client.extension;
+          this.#connect(client.fd, one, { pid: 0, uid, gid });
+        }
       }
-      if (pending.length > entry.backlog) listen(entry.backlog);
+      if (count > entry.backlog) listen(entry.backlog);
     } else {
       for (const sender of this.#wanted) {
         if (topology.peer(sender) !== one) continue;
@@ -257,6 +262,31 @@ class UnixMaker {
       }
     }
     this.#settleFile(one);
+  }
+
+  /** Connections that wait to be accepted and have sent something, or ended. */
+  #await(listener: WantedUnix, clients: readonly WantedUnix[]): void {
+    const table = this.#table;
+    const { type } = listener.entry;
+    for (const { ino, uid, gid, sent } of listener.extension.waiting) {
+      const client = clients.find(({ entry }) => entry.ino === ino);
+      const fd = client?.fd ?? table.scratch[0];
+      if (client === undefined) {
+        const name = `what waits for ${this.#name(listener)}`;
+        this.#socket(type, fd, O.CLOEXEC, name);
+      }
+      this.#connect(fd, listener, { pid: 0, uid, gid });
+      for (const bytes of sent) {
+        const packet = {
+          bytes,
+          sender: undefined,
+          name: undefined,
+          rights: [],
+        };
+        this.#send(fd, packet, listener);
+      }
+      if (client === undefined) table.close(fd);
+    }
   }
 
   /** Takes packets from any socket, not only from its peer. */

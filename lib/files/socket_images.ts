@@ -83,6 +83,7 @@ export function noExtension(id: number): ckpt_socket_entry {
     other_names: [],
     datagrams: [],
     memberships: [],
+    waiting: [],
   };
 }
 

@@ -58,6 +58,7 @@ import {
   lookAtUnixSocket,
   nameText,
   type SeenUnixSocket,
+  STATE,
   type UnixNeighbours,
   unixSocketProblem,
 } from "./unix_socket.ts";
@@ -234,6 +235,23 @@ export function mayBeCorked({ kind, corked }: SeenInetSocket): boolean {
   const { protocol, type } = kind;
   return corked > 0 && type === SOCK.DGRAM &&
     (protocol === IPPROTO_UDP || protocol === IPPROTO_UDPLITE);
+}
+
+/** Whether connections wait at it that only the kernel's memory tells all of. */
+export function holdsWaiting(
+  { diag: { state, pending } }: SeenUnixSocket,
+  others: UnixNeighbours,
+): boolean {
+  return state === STATE.LISTEN &&
+    pending.some((ino) => ino === 0 || (others.of(ino)?.unread ?? 0) > 0);
+}
+
+/** Whether waiting_connections.ts has something to read. */
+export function anyWaiting(processes: readonly SocketHolder[]): boolean {
+  const others = new TreeSockets(processes).neighbours();
+  return [...socketsOf(processes)].some(({ socket }) =>
+    socket.family === "unix" && holdsWaiting(socket, others)
+  );
 }
 
 /** What cannot be put back: packets that raw sockets and the like have got. */

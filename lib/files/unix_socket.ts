@@ -233,12 +233,7 @@ export function unixSocketProblem(
     return file?.why;
   }
   if (diag.peer === 0) {
-    if (waitsFor(diag, others) !== undefined) {
-      return socket.unread > 0
-        ? "it waits to be accepted and has sent bytes already, which is not " +
-          "supported yet"
-        : file?.why;
-    }
+    if (waitsFor(diag, others) !== undefined) return file?.why;
     if (
       type !== SOCK.DGRAM && diag.shutdown !== SHUT_BOTH && !others.mayBeUnseen
     ) {
@@ -288,7 +283,7 @@ export function equalNames(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 function pendingProblem(
-  { pending, waiting }: UnixDiag,
+  { pending }: UnixDiag,
   others: UnixNeighbours,
   outside: (ino: number) => string,
 ): string | undefined {
@@ -298,10 +293,7 @@ function pendingProblem(
       return `a connection of ${outside(ino)} waits to be accepted`;
     }
   }
-  return waiting !== pending.filter((ino) => ino !== 0).length
-    ? "a connection waits to be accepted that its maker has closed already, " +
-      "which is not supported yet"
-    : undefined;
+  return undefined;
 }
 
 /** The socket by which a connection waits to be accepted. */

@@ -151,7 +151,7 @@ Deno.test("what cannot be saved is told with its reason", () => {
     [
       seen({ peer: 0 }, { unread: 5 }),
       [seen({ ino: 2, pending: [1] })],
-      /has sent bytes already/,
+      undefined,
     ],
     [
       seen({ state: STATE.LISTEN, pending: [99], waiting: 1 }),
@@ -161,7 +161,7 @@ Deno.test("what cannot be saved is told with its reason", () => {
     [
       seen({ state: STATE.LISTEN, pending: [0], waiting: 1 }),
       [],
-      /that its maker has closed/,
+      undefined,
     ],
     [
       seen({ type: SOCK.DGRAM, peer: 2 }),

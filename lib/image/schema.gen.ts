@@ -465,6 +465,7 @@ export interface ckpt_socket_entry {
   interface?: string | undefined;
   type?: number | undefined;
   corked?: ckpt_corked_entry | undefined;
+  waiting: ckpt_waiting_entry[];
 }
 
 export interface ckpt_socket_option {
@@ -540,6 +541,13 @@ export interface ckpt_thread_entry {
   utilization_min?: number | undefined;
   utilization_max?: number | undefined;
   time_slice_ns?: bigint | undefined;
+}
+
+export interface ckpt_waiting_entry {
+  ino: number;
+  uid: number;
+  gid: number;
+  sent: Uint8Array[];
 }
 
 export interface ckpt_watched_entry {
@@ -1668,6 +1676,7 @@ export interface Messages {
   ckpt_task_entry: ckpt_task_entry;
   ckpt_terminal_entry: ckpt_terminal_entry;
   ckpt_thread_entry: ckpt_thread_entry;
+  ckpt_waiting_entry: ckpt_waiting_entry;
   ckpt_watched_entry: ckpt_watched_entry;
   ckpt_watches_entry: ckpt_watches_entry;
   ckpt_xattr_entry: ckpt_xattr_entry;
@@ -1842,13 +1851,14 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
   ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread,21?@ckpt_cgroup_namespace_entry cgroup_namespace",
   ckpt_terminal_entry: "1!uint32 index,2*@ckpt_line_entry lines,3?bool quotes_next,4?bytes typed,5?bytes echoes,6?uint32 packet_status,7?uint32 output_stopped,8?uint32 input_stopped,9?uint32 mode,10*uint32 without",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
+  ckpt_waiting_entry: "1!uint32 ino,2!uint32 uid,3!uint32 gid,4*bytes sent",
   ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",
   ckpt_watches_entry: "1!uint32 id,2*@ckpt_target_entry targets,3*@ckpt_filesystem_mark_entry filesystems,4?uint32 lost_events",
   ckpt_xattr_entry: "1!string name,2!bytes value",

@@ -245,8 +245,16 @@ function checkExtensions(
 }
 
 function checkExtension(
-  { id, options, pending, other_names, datagrams, memberships, corked }:
-    ckpt_socket_entry,
+  {
+    id,
+    options,
+    pending,
+    other_names,
+    datagrams,
+    memberships,
+    corked,
+    waiting,
+  }: ckpt_socket_entry,
   sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
   wrong: Wrong,
@@ -284,5 +292,10 @@ function checkExtension(
   }
   for (const ino of pending) {
     if (!unix.has(ino)) wrong("pending", `${ino} is no Unix socket`);
+  }
+  for (const { ino } of waiting) {
+    if (ino !== 0 && !unix.has(ino)) {
+      wrong("waiting", `${ino} is no Unix socket`);
+    }
   }
 }

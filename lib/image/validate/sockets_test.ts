@@ -75,6 +75,7 @@ function parts(): Parts {
       other_names: [],
       datagrams: [],
       memberships: [],
+      waiting: [],
     }],
   };
 }
