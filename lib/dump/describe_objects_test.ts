@@ -26,6 +26,7 @@ function description(
       gid: 0,
       rdev: 0n,
       size: 0n,
+      allocated: 0n,
     },
     mountId: 0,
     unconnected: false,

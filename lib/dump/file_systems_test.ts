@@ -11,6 +11,7 @@ const STATUS: FileStatus = {
   gid: 0,
   rdev: 0n,
   size: 1n,
+  allocated: 0n,
 };
 
 function fileSystem(change: Partial<FileSystem>): FileSystem {

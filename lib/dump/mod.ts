@@ -244,6 +244,7 @@ async function dumpOnce(
   );
   const { hasSnapshots } = still;
   if (hasSnapshots) {
+    await still.files.copied;
     guards?.confirm();
     still.flight[Symbol.dispose]();
     frozen.thaw();
@@ -282,7 +283,8 @@ async function dumpOnce(
     );
   }
   const saving = saveMemory(still, writer, report, counters)
-    .then((pages) => {
+    .then(async (pages) => {
+      await still.files.copied;
       if (options.leaveRunning) {
         guards?.confirm();
         still.flight[Symbol.dispose]();
@@ -665,7 +667,7 @@ async function whileStopped(
       using late = await prepareTerminals(seen.processes);
       still.terminals = late?.read(seen.processes);
     }
-    still.files = await saveLostFiles(
+    still.files = saveLostFiles(
       seen.files,
       options,
       writer,

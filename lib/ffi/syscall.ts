@@ -408,7 +408,12 @@ export interface FileStatus {
   gid: number;
   rdev: bigint;
   size: bigint;
+  /** Bytes it takes on its file system. */
+  allocated: bigint;
 }
+
+/** Unit of st_blocks. */
+const BLOCK = 512n;
 
 /** struct stat of x86-64 (asm/stat.h). */
 const answer = new KernelAnswer(144);
@@ -440,6 +445,7 @@ export function decodeStatus(view: DataView, at = 0): FileStatus {
     gid: view.getUint32(at + 32, true),
     rdev: view.getBigUint64(at + 40, true),
     size: view.getBigUint64(at + 48, true),
+    allocated: view.getBigUint64(at + 64, true) * BLOCK,
   };
 }
 

@@ -294,6 +294,7 @@ const NO_STATUS: FileStatus = {
   gid: 0,
   rdev: 0n,
   size: 0n,
+  allocated: 0n,
 };
 
 /** The kernel refuses the status of such a file (pid_getattr in fs/proc/base.c). */
@@ -659,6 +660,7 @@ export function fileUse(
     holder: `descriptor ${fd}`,
     task: pid,
     writes: (info.flags & O.ACCMODE) !== O.RDONLY,
+    mountId: info.mntId,
   };
 }
 

@@ -35,7 +35,15 @@ function device(major: number, minor: number): bigint {
 }
 
 function status(rdev: bigint) {
-  const none = { dev: 7n, ino: 0n, nlink: 1n, uid: 0, gid: 0, size: 0n };
+  const none = {
+    dev: 7n,
+    ino: 0n,
+    nlink: 1n,
+    uid: 0,
+    gid: 0,
+    size: 0n,
+    allocated: 0n,
+  };
   return { ...none, mode: CHAR_DEVICE, rdev };
 }
 

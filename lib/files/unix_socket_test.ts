@@ -22,6 +22,7 @@ const STATUS: FileStatus = {
   gid: 34,
   rdev: 0n,
   size: 0n,
+  allocated: 0n,
 };
 
 Deno.test("the file of a socket is found by the name it was bound to, or why not", () => {

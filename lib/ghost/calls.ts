@@ -44,7 +44,7 @@ export interface ExtendedStatus {
 
 /** NFS asks its server anew; of other file systems nothing changes. */
 const AT_STATX_FORCE_SYNC = 0x2000n;
-const STATX_BASIC_STATS = 0x7ffn;
+export const STATX_BASIC_STATS = 0x7ff;
 const STATX_BTIME = 0x800n;
 const STATX_MNT_ID = 0x1000n;
 /** STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND. */
@@ -53,7 +53,7 @@ const NANOSECONDS = 1_000_000_000n;
 const BLOCK = 512n;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
-const STATX_BYTES = 256;
+export const STATX_BYTES = 256;
 const INODE_AT = 32;
 const MOUNT_ID_AT = 144;
 
@@ -65,14 +65,14 @@ export function statx(path: string, followLinks = true): ExtendedStatus {
     BigInt(AT_FDCWD),
     terminated(encodeText(path)),
     AT_STATX_FORCE_SYNC | (followLinks ? 0n : BigInt(AT_SYMLINK_NOFOLLOW)),
-    STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID,
+    BigInt(STATX_BASIC_STATS) | STATX_BTIME | STATX_MNT_ID,
     addressOf(buffer),
   );
   return decodeStatx(new DataView(buffer.buffer), 0);
 }
 
 /** struct statx (linux/stat.h), at `start`. */
-function decodeStatx(view: DataView, start: number): ExtendedStatus {
+export function decodeStatx(view: DataView, start: number): ExtendedStatus {
   const time = (at: number) => ({
     seconds: view.getBigInt64(start + at, true),
     nanoseconds: view.getUint32(start + at + 8, true),
@@ -108,7 +108,7 @@ export class AskedFiles {
     this.#statx = calls.add("statx", [
       ...this.path,
       Number(AT_STATX_FORCE_SYNC) | (followLinks ? 0 : AT_SYMLINK_NOFOLLOW),
-      Number(STATX_BASIC_STATS | STATX_MNT_ID),
+      STATX_BASIC_STATS | Number(STATX_MNT_ID),
       { slots: this.#statuses },
     ]);
   }

@@ -30,6 +30,7 @@ function lost(
       gid: 0,
       rdev: 0n,
       size: 1n << 40n,
+      allocated: 0n,
     },
     allocated: 4096n,
     fileSystem: EXT4,

@@ -44,6 +44,8 @@ export interface FileUse {
   readonly writes: boolean;
   /** What leads ckpt to the root that the link starts at; not its own. */
   readonly prefix?: string;
+  /** The mount by which it was opened, where that is known. */
+  readonly mountId?: number;
 }
 
 /** One that needs care, and how to get at it. */
@@ -65,6 +67,17 @@ interface Lost {
   known: LostFileInUse | undefined;
 }
 
+/**
+ * File systems of this host alone, on which a file whose link count is 0 has no
+ * name anywhere: ext2 to ext4, xfs, btrfs, tmpfs.
+ */
+const COUNTS_NAMES: ReadonlySet<bigint> = new Set([
+  0xef53n,
+  0x58465342n,
+  BTRFS,
+  0x1021994n,
+]);
+
 export class FilesInUse {
   #noted: FileUse[] = [];
   readonly #atLink = new Map<string, FileStatus | undefined>();
@@ -73,6 +86,9 @@ export class FilesInUse {
   readonly #names = new Map<string, string>();
   readonly #elsewhere: FileUse[] = [];
   #mounts: ReadonlySet<bigint> | undefined;
+  /** statfs.f_type of mounts. */
+  readonly #fileSystems = new Map<number, bigint>();
+  readonly #nearest = new NearestDirectories();
 
   /** Notes a file that is in use. */
   look(use: FileUse): void {
@@ -84,12 +100,13 @@ export class FilesInUse {
     const noted = this.#noted;
     if (noted.length === 0) return;
     this.#noted = [];
-    const links = [...new Set(noted.map(wayTo))]
+    const named = noted.filter((use) => !this.#noteNameless(use));
+    const links = [...new Set(named.map(wayTo))]
       .filter((link) => !this.#atLink.has(link));
     for (const [i, found] of statusesAt(links).entries()) {
       this.#atLink.set(links[i], found);
     }
-    for (const use of noted) this.#sortOut(use);
+    for (const use of named) this.#sortOut(use);
     this.#examineAll(
       [...this.#lost.values()].filter(({ known }) => known === undefined),
     );
@@ -147,11 +164,49 @@ export class FilesInUse {
     )?.use;
   }
 
+  /** Notes a file of which the look at it told all there is to know. */
+  #noteNameless(use: FileUse): boolean {
+    const { link, status, prefix, at, holder, task, writes, mountId } = use;
+    if (
+      prefix !== undefined || mountId === undefined || status.nlink !== 0n ||
+      (status.mode & S_IF.MT) !== S_IF.REG || !link.endsWith(DELETED_MARK)
+    ) return false;
+    let fileSystem = this.#fileSystems.get(mountId);
+    if (fileSystem === undefined) {
+      fileSystem = fileSystemType(at);
+      this.#fileSystems.set(mountId, fileSystem);
+    }
+    if (!COUNTS_NAMES.has(fileSystem)) return false;
+    const path = withoutMark(link);
+    const above = this.#nearest.of(path);
+    const mount = BigInt(mountId);
+    // A file that is mounted itself is found by the place where it is.
+    if (above.mountId !== mount) return false;
+    const key = fileKey(use);
+    const before = this.#lost.get(key);
+    if (before?.known !== undefined && (before.writes || !writes)) return true;
+    const written = writes || (before?.writes ?? false);
+    const known = {
+      link,
+      status,
+      at,
+      holder,
+      task,
+      allocated: status.allocated,
+      fileSystem,
+      mount: this.#reach(path, mount, above),
+      otherName: undefined,
+      mayHaveNoName: false,
+      written,
+    };
+    this.#lost.set(key, { use, writes: written, known });
+    return true;
+  }
+
   #examineAll(all: readonly Lost[]): void {
     if (all.length === 0) return;
     const paths = all.map(({ use }) => withoutMark(use.link));
     const there = statusesAt(paths);
-    const nearest = new NearestDirectories();
     for (
       const [i, known] of extendedStatuses(all.map(({ use }) => use.at))
         .entries()
@@ -159,7 +214,7 @@ export class FilesInUse {
       const lost = all[i];
       const { status: { allocated, mountId, nlink }, fileSystem } = known ??
         ask(lost.use);
-      const above = nearest.of(paths[i]);
+      const above = this.#nearest.of(paths[i]);
       const isGone = fileSystem === BTRFS &&
         isOfDeletedSubvolume(lost.use.at, lost.use.status, above.path);
       // What was known of it may be older than what other clients did to it.

@@ -75,6 +75,9 @@ export class MadeFiles implements Disposable {
   readonly #fds: number[] = [];
   readonly #late: { fd: number; action: string; attributes: Attributes }[] = [];
   readonly #mounts = new WritableMounts();
+  /** Copies content of large files, one after the other. */
+  #filling: Promise<void> = Promise.resolve();
+  readonly #unfilled: { fd: number; path: string; ghost: Ghost }[] = [];
 
   private constructor() {}
 
@@ -151,6 +154,7 @@ export class MadeFiles implements Disposable {
 
   [Symbol.dispose](): void {
     this.#mounts[Symbol.dispose]();
+    this.#unfilled.length = 0;
     for (const fd of this.#fds.splice(0)) close(fd);
     this.byFile.clear();
   }
@@ -199,16 +203,43 @@ export class MadeFiles implements Disposable {
     }
     const fd = attempt(path, () => this.#create(ghost, wanted));
     if ((ghost.attributes.mode & S_IF.MT) === S_IF.REG) {
-      await attemptAsync(
-        path,
-        () =>
-          fillGhost(fd, ghost, ghosts.set.path(imageName("ghost-file", id)), {
-            name: path,
-            report,
-          }),
-      );
+      attempt(path, () => shapeGhost(fd, ghost));
+      if (ghost.image.chunks.length > 0) {
+        this.#fillLater(
+          { fd, path, ghost },
+          ghosts.set.path(imageName("ghost-file", id)),
+          report,
+        );
+        // No process may have a program that is open for writing.
+        if ((ghost.attributes.mode & EXECUTABLE) !== 0) await this.filled();
+        return;
+      }
     }
     this.#setAttributes(fd, path, ghost);
+  }
+
+  #fillLater(
+    file: { fd: number; path: string; ghost: Ghost },
+    image: string,
+    report: Report,
+  ): void {
+    this.#unfilled.push(file);
+    this.#filling = this.#filling.then(async () => {
+      if (this.#unfilled.includes(file)) await fillGhost(file, image, report);
+    });
+    // Who waits for it is told.
+    this.#filling.catch(() => {});
+  }
+
+  /**
+   * Waits until large files have their content, which is copied beside what
+   * else is to be done. Until then they may be mapped, but by no program.
+   */
+  async filled(): Promise<void> {
+    await this.#filling;
+    for (const { fd, path, ghost } of this.#unfilled.splice(0)) {
+      this.#setAttributes(fd, path, ghost);
+    }
   }
 
   #setAttributes(fd: number, path: string, { attributes }: Ghost): void {
@@ -460,14 +491,11 @@ function linkTo(from: string): Creation {
   });
 }
 
+const EXECUTABLE = 0o111;
 const FALLOC_FL_KEEP_SIZE = 1n;
 
-async function fillGhost(
-  fd: number,
-  ghost: Ghost,
-  imagePath: string,
-  { name, report }: { name: string; report: Report },
-): Promise<void> {
+/** Gives it its size, flags that come first, and the space it had. */
+function shapeGhost(fd: number, ghost: Ghost): void {
   const { image: { entry, chunks }, extension, attributes } = ghost;
   const file = open(`/proc/self/fd/${fd}`, O.RDWR);
   try {
@@ -491,42 +519,35 @@ async function fillGhost(
         if (!isOneOf(error, EOPNOTSUPP)) throw error;
       }
     }
-    if (chunks.length === 0) return;
-    const source = open(encodeText(imagePath), O.RDONLY);
-    try {
-      await copyRanges(
-        source,
-        file,
-        chunks.map(({ offset: to, length, position: from }) => ({
-          from,
-          to,
-          length,
-        })),
-        `making ${name} (bytes)`,
-        report,
-      );
-    } finally {
-      close(source);
-    }
   } finally {
     close(file);
+  }
+}
+
+async function fillGhost(
+  { fd, path, ghost }: { fd: number; path: string; ghost: Ghost },
+  imagePath: string,
+  report: Report,
+): Promise<void> {
+  const ranges = ghost.image.chunks.map((
+    { offset: to, length, position: from },
+  ) => ({ from, to, length }));
+  const fds: number[] = [];
+  try {
+    fds.push(open(encodeText(imagePath), O.RDONLY));
+    fds.push(open(`/proc/self/fd/${fd}`, O.RDWR));
+    const step = `making ${path} (bytes)`;
+    await copyRanges(fds[0], fds[1], ranges, step, report);
+  } catch (error) {
+    throw failure(path, error);
+  } finally {
+    for (const fd of fds) close(fd);
   }
 }
 
 function attempt<T>(path: string, call: () => T): T {
   try {
     return call();
-  } catch (error) {
-    throw failure(path, error);
-  }
-}
-
-async function attemptAsync<T>(
-  path: string,
-  call: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await call();
   } catch (error) {
     throw failure(path, error);
   }

@@ -91,7 +91,8 @@ async function save(
   for (const use of uses) files.look(use);
   using writer = ImageWriter.open(place.images, { replace: true });
   using links = new DumpLinks(place.images);
-  const saved = await saveLostFiles(files, {}, writer, links, SILENT);
+  const saved = saveLostFiles(files, {}, writer, links, SILENT);
+  await saved.copied;
   const table = new FileTable(saved);
   const ids = uses.map(({ link, status }, i) =>
     table.addNamed({
@@ -124,11 +125,13 @@ async function save(
   };
 }
 
-function make(
+async function make(
   { set, files }: { set: ImageSet; files: ReadonlyMap<number, file_entry> },
 ): Promise<MadeFiles> {
   const remaps = readRemaps(set, files);
-  return MadeFiles.make(set, remaps, files, SILENT);
+  const made = await MadeFiles.make(set, remaps, files, SILENT);
+  await made.filled();
+  return made;
 }
 
 function bytesOf(fd: number): Uint8Array {

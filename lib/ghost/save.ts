@@ -81,6 +81,11 @@ export class SavedFiles {
   readonly places = new Map<string, Place>();
   /** What CRIU's images have no field for, by the number of the ghost. */
   readonly ghosts: ckpt_ghost_entry[] = [];
+  /**
+   * Fulfilled when the contents of large files are copied, which happens beside
+   * what else is to be done. They must not change until then.
+   */
+  copied: Promise<void> = Promise.resolve();
 
   placeOf(used: UsedPath): Place {
     return this.places.get(fileKey(used)) ?? { path: used.link };
@@ -92,13 +97,13 @@ export class SavedFiles {
  * @throws CkptError when a file cannot be saved after all, naming it; those
  * that {@link decideFate} refuses are left out
  */
-export async function saveLostFiles(
+export function saveLostFiles(
   files: FilesInUse,
   options: FateOptions,
   writer: ImageWriter,
   links: DumpLinks,
   report: Report,
-): Promise<SavedFiles> {
+): SavedFiles {
   const saved = new SavedFiles();
   const ghosts = new Map<string, number>();
   const unsaved: NumberedFile[] = [];
@@ -138,8 +143,15 @@ export async function saveLostFiles(
     }
     saved.places.set(fileKey(file), { path: fate.path, remap: { ghost: id } });
   }
+  const copies: Copy[] = [];
   for (const { id, file } of saveSmallGhosts(unsaved, writer, saved.ghosts)) {
-    await saveGhost(id, file, writer, saved, report);
+    const copy = saveGhost(id, file, writer, saved);
+    if (copy !== undefined) copies.push(copy);
+  }
+  if (copies.length > 0) {
+    saved.copied = copyAll(copies, report);
+    // Who waits for it is told.
+    saved.copied.catch(() => {});
   }
   for (const { id, file: { at, status } } of unsaved) {
     if ((status.mode & S_IF.MT) !== S_IF.DIR) continue;
@@ -224,13 +236,45 @@ function remedyFor(error: SyscallError): string | undefined {
 /** From here on sharing blocks is worth an aligned place. */
 const WORTH_ALIGNING = 65536;
 
-async function saveGhost(
+/** Content that is still to be copied. */
+interface Copy {
+  readonly file: LostFileInUse;
+  readonly image: string;
+  readonly ranges: readonly Range[];
+}
+
+async function copyAll(copies: readonly Copy[], report: Report): Promise<void> {
+  for (const { file, image, ranges } of copies) {
+    const fds: number[] = [];
+    try {
+      fds.push(open(encodeText(file.at), O.RDONLY | O.NOATIME));
+      fds.push(open(encodeText(image), O.WRONLY));
+      const step = `saving ${file.link} (bytes)`;
+      await copyRanges(fds[0], fds[1], ranges, step, report);
+    } catch (error) {
+      throw notSaved(file, error);
+    } finally {
+      for (const fd of fds) close(fd);
+    }
+  }
+}
+
+function notSaved(file: LostFileInUse, error: unknown): unknown {
+  if (!(error instanceof SyscallError)) return error;
+  return new CkptError(EXIT.failed, "saving deleted files", [{
+    object: describe(file),
+    why: error.message,
+    remedy: remedyForDenied(error),
+  }], { cause: error });
+}
+
+/** @returns what of it is still to be copied */
+function saveGhost(
   id: number,
   file: LostFileInUse,
   writer: ImageWriter,
   saved: SavedFiles,
-  report: Report,
-): Promise<void> {
+): Copy | undefined {
   const { at, status } = file;
   const times = statx(at);
   const type = status.mode & S_IF.MT;
@@ -256,20 +300,11 @@ async function saveGhost(
       symlnk_target: type === S_IF.LNK ? targetOf(at) : undefined,
     };
     const path = writer.createRaw(imageName("ghost-file", id));
+    const shared = mayShareBlocks(fileSystemType(path), file.fileSystem);
+    const head = encodeImage("ghost-file", entry);
     const image = open(encodeText(path), O.WRONLY);
     try {
-      const shared = mayShareBlocks(fileSystemType(path), file.fileSystem);
-      const head = encodeImage("ghost-file", entry);
       pwrite(image, Uint8Array.from(head), 0n);
-      if (segments.length > 0) {
-        await copyRanges(
-          content!,
-          image,
-          imageRanges(head.length, segments, chunks, shared),
-          `saving ${file.link} (bytes)`,
-          report,
-        );
-      }
     } finally {
       close(image);
     }
@@ -285,13 +320,11 @@ async function saveGhost(
         end: BigInt(offset + length),
       })),
     });
+    if (segments.length === 0) return undefined;
+    const ranges = imageRanges(head.length, segments, chunks, shared);
+    return { file, image: path, ranges };
   } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    throw new CkptError(EXIT.failed, "saving deleted files", [{
-      object: describe(file),
-      why: error.message,
-      remedy: remedyForDenied(error),
-    }], { cause: error });
+    throw notSaved(file, error);
   } finally {
     if (content !== undefined) close(content);
   }

@@ -2,16 +2,21 @@
  * Saves small regular files without a name, thousands of them at once: most are
  * plain, and an image of their own for each costs more than their content.
  */
-import { Calls, Slots, Texts } from "../ffi/calls.ts";
+import { Calls, Slots } from "../ffi/calls.ts";
 import { describeErrno, EOPNOTSUPP } from "../ffi/errno.ts";
-import { close, O, open, S_IF } from "../ffi/syscall.ts";
+import { AT_FDCWD, close, O, open, S_IF } from "../ffi/syscall.ts";
 import { CkptError, EXIT } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { imageName } from "../image/kinds.ts";
 import type { ckpt_ghost_entry } from "../image/schema.gen.ts";
 import { FS_IOC_GETFLAGS, savedInodeFlags } from "./attributes.ts";
-import { AskedFiles } from "./calls.ts";
+import {
+  decodeStatx,
+  type ExtendedStatus,
+  STATX_BASIC_STATS,
+  STATX_BYTES,
+} from "./calls.ts";
 import { mayHaveUnwritten, SEEK_DATA, SEEK_HOLE } from "./content.ts";
 import type { LostFileInUse } from "./files_in_use.ts";
 import {
@@ -53,9 +58,12 @@ export function saveSmallGhosts(
   if (small.length === 0) return others;
   const images = open(writer.unfinished, O.PATH | O.DIRECTORY);
   try {
+    const room = Math.min(small.length, AT_ONCE);
+    const looked = new LookedAt(room);
+    const written = new WrittenImages(room, images);
     for (let first = 0; first < small.length; first += AT_ONCE) {
       const some = small.slice(first, first + AT_ONCE);
-      others.push(...saveSome(some, images, writer, extensions));
+      others.push(...saveSome(some, looked, written, writer, extensions));
     }
   } finally {
     close(images);
@@ -65,92 +73,81 @@ export function saveSmallGhosts(
 
 function saveSome(
   some: readonly NumberedFile[],
-  images: number,
+  looked: LookedAt,
+  written: WrittenImages,
   writer: ImageWriter,
   extensions: ckpt_ghost_entry[],
 ): NumberedFile[] {
-  const seen = new SeenFiles(some.map(({ file }) => file));
-  const plain: number[] = [];
+  looked.look(some);
   const others: NumberedFile[] = [];
+  const names: string[] = [];
   for (const [i, one] of some.entries()) {
-    if (seen.isPlain(i, Number(one.file.status.size))) plain.push(i);
-    else others.push(one);
-  }
-  const names = plain.map((i) => imageName("ghost-file", some[i].id));
-  const texts = new Texts(names);
-  const pieces = new Slots(16, plain.length);
-  for (const [n, i] of plain.entries()) {
-    const { id, file: { status } } = some[i];
-    const times = seen.times(i);
+    const { id, file: { status } } = one;
+    const size = Number(status.size);
+    if (!looked.isPlain(i, size)) {
+      others.push(one);
+      continue;
+    }
+    const times = looked.status(i);
     const head = encodeImage("ghost-file", ghostEntry(status, times));
-    const { address, length } = seen.putBefore(i, head, Number(status.size));
-    pieces.view.setBigUint64(16 * n, BigInt(address), true);
-    pieces.view.setBigUint64(16 * n + 8, BigInt(length), true);
-    writer.adoptRaw(names[n], length);
+    const { address, length } = looked.putBefore(i, head, size);
+    const name = imageName("ghost-file", id);
+    written.put(names.length, name, address, length);
+    names.push(name);
+    writer.adoptRaw(name, length);
     addExtension(extensions, {
       ghost_id: id,
       xattrs: [],
       allocated: [],
-      inode_flags: seen.inodeFlags(i) || undefined,
+      inode_flags: looked.inodeFlags(i) || undefined,
       ...belowMicroseconds(times),
     });
   }
-  const calls = new Calls();
-  const made = calls.add("openat", [
-    images,
-    { loaded: texts.pointers },
-    O.WRONLY | O.CREAT | O.EXCL | O.CLOEXEC,
-    0o600,
-  ]);
-  const written = calls.add("pwrite64", [
-    { result: made },
-    { loaded: pieces },
-    { loaded: pieces, offset: 8 },
-    0,
-  ]);
-  calls.add("close", [{ result: made }]);
-  calls.run(plain.length);
-  for (const [n, name] of names.entries()) {
-    const length = pieces.view.getBigUint64(16 * n + 8, true);
-    const result = calls.result(n, written);
-    if (BigInt(result) === length) continue;
-    const failed = [made, written].map((call) => calls.result(n, call))
-      .find((result) => result < 0);
-    throw new CkptError(EXIT.failed, "saving deleted files", [{
-      object: name,
-      why: failed === undefined
-        ? "the file system took only a part of it"
-        : describeErrno(failed),
-      remedy: "make room, or name a directory on another file system",
-    }]);
-  }
+  written.write(names);
   return others;
 }
 
+/** A number of the tree's links in /proc is never longer. */
+const PATH_BYTES = 64;
+const AT_EMPTY_PATH = 0x1000;
+
 /** What there is to know of some small files, and their contents. */
-class SeenFiles {
-  readonly #files: AskedFiles;
+class LookedAt {
+  readonly #paths: Slots;
   readonly #contents: Slots;
   readonly #flags: Slots;
+  readonly #statuses: Slots;
+  readonly #noPath = new Slots(8, 1);
   readonly #calls = new Calls();
+  readonly #statx: number;
   readonly #read: number;
   readonly #data: number;
   readonly #hole: number;
   readonly #attributes: number;
   readonly #getFlags: number;
 
-  constructor(files: readonly LostFileInUse[]) {
-    const count = files.length;
+  /** @param count of the files that are looked at at once, at most */
+  constructor(count: number) {
+    this.#paths = new Slots(PATH_BYTES, count);
     this.#contents = new Slots(HEAD_ROOM + SMALLEST_WITH_CHUNKS, count);
     this.#flags = new Slots(8, count);
+    this.#statuses = new Slots(STATX_BYTES, count);
     const calls = this.#calls;
-    this.#files = new AskedFiles(calls, files.map(({ at }) => at));
     const opened = calls.add("openat", [
-      ...this.#files.path,
+      AT_FDCWD,
+      { slots: this.#paths },
       O.RDONLY | O.NOATIME | O.NONBLOCK | O.CLOEXEC,
       0,
     ]);
     const fd = { result: opened };
+    // Of the file that is open: by its path it would take twice as long.
+    this.#statx = calls.add("statx", [
+      fd,
+      this.#noPath.address,
+      AT_EMPTY_PATH,
+      STATX_BASIC_STATS,
+      { slots: this.#statuses },
+    ]);
     this.#read = calls.add("pread64", [
       fd,
       { slots: this.#contents, offset: HEAD_ROOM },
@@ -166,23 +163,29 @@ class SeenFiles {
       { slots: this.#flags },
     ]);
     calls.add("close", [fd]);
-    calls.run(count);
   }
 
-  /** Whether its content in one piece and what `times` and so on say is all. */
+  look(some: readonly NumberedFile[]): void {
+    for (const [i, { file: { at } }] of some.entries()) {
+      this.#paths.setText(i, at);
+    }
+    this.#calls.run(some.length);
+  }
+
+  /** Whether its content in one piece and what `status` and so on say is all. */
   isPlain(i: number, size: number): boolean {
     const result = (call: number) => this.#calls.result(i, call);
     const attributes = result(this.#attributes);
     const data = [{ offset: 0, length: size }];
-    return this.#files.isKnown(i) && result(this.#read) === size &&
+    return result(this.#statx) === 0 && result(this.#read) === size &&
       (size === 0 ||
         result(this.#data) === 0 && result(this.#hole) === size) &&
       (attributes === 0 || attributes === -EOPNOTSUPP) &&
-      !mayHaveUnwritten(data, this.#files.status(i).allocated);
+      !mayHaveUnwritten(data, this.status(i).allocated);
   }
 
-  times(i: number) {
-    return this.#files.status(i);
+  status(i: number): ExtendedStatus {
+    return decodeStatx(this.#statuses.view, i * STATX_BYTES);
   }
 
   inodeFlags(i: number): number {
@@ -204,5 +207,63 @@ class SeenFiles {
       address: address + i * step + start,
       length: head.length + size,
     };
+  }
+}
+
+const NAME_BYTES = 64;
+
+/** Makes some images at once. */
+class WrittenImages {
+  readonly #names: Slots;
+  /** Address and length of each. */
+  readonly #pieces: Slots;
+  readonly #calls = new Calls();
+  readonly #made: number;
+  readonly #written: number;
+
+  /** @param directory a descriptor of it */
+  constructor(count: number, directory: number) {
+    this.#names = new Slots(NAME_BYTES, count);
+    this.#pieces = new Slots(16, count);
+    const calls = this.#calls;
+    this.#made = calls.add("openat", [
+      directory,
+      { slots: this.#names },
+      O.WRONLY | O.CREAT | O.EXCL | O.CLOEXEC,
+      0o600,
+    ]);
+    const fd = { result: this.#made };
+    this.#written = calls.add("pwrite64", [
+      fd,
+      { loaded: this.#pieces },
+      { loaded: this.#pieces, offset: 8 },
+      0,
+    ]);
+    calls.add("close", [fd]);
+  }
+
+  put(i: number, name: string, address: number, length: number): void {
+    this.#names.setText(i, name);
+    this.#pieces.view.setBigUint64(16 * i, BigInt(address), true);
+    this.#pieces.view.setBigUint64(16 * i + 8, BigInt(length), true);
+  }
+
+  /** @throws CkptError naming the image that cannot be written */
+  write(names: readonly string[]): void {
+    this.#calls.run(names.length);
+    for (const [i, name] of names.entries()) {
+      const length = Number(this.#pieces.view.getBigUint64(16 * i + 8, true));
+      const results = [this.#made, this.#written]
+        .map((call) => this.#calls.result(i, call));
+      if (results[1] === length) continue;
+      const failed = results.find((result) => result < 0);
+      throw new CkptError(EXIT.failed, "saving deleted files", [{
+        object: name,
+        why: failed === undefined
+          ? "the file system took only a part of it"
+          : describeErrno(failed),
+        remedy: "make room, or name a directory on another file system",
+      }]);
+    }
   }
 }

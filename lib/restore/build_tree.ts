@@ -153,6 +153,7 @@ export async function buildTree(
     );
     report.log(3, `started the agent as task ${rootImages.pid}`);
     await builder.beBorn(terminals.bySession);
+    await made.filled();
     memfds.seal();
     builder.shareTerminals();
     const filler = await connections.filler(report);
