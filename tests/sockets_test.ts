@@ -14,6 +14,7 @@ survives(
 );
 survives("sk_link", "netlink and packet sockets");
 survives("sk_inet", "TCP and UDP sockets without a connection");
+survives("sk_ports", "sockets that share a port");
 survives("sk_waiting", "what was sent before a connection is accepted");
 survives("sk_corked", "datagrams that are not complete yet", {
   options: ["--tcp-established"],

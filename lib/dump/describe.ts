@@ -31,6 +31,7 @@ import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
 import type { SocketQueues } from "../files/sockets.ts";
+import type { FoundSharedPorts } from "../files/shared_ports.ts";
 import type { WaitingConnections } from "../files/waiting_connections.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isEntered } from "../ns/inside.ts";
@@ -115,6 +116,7 @@ export interface Described {
   sockets: SocketQueues;
   unread: UnreadInet | undefined;
   waiting: WaitingConnections | undefined;
+  sharedPorts: FoundSharedPorts | undefined;
   connections: ReadConnections;
   /** Undefined: the tree has none of its own. */
   terminals: ReadTerminals | undefined;
@@ -387,6 +389,7 @@ function writeSockets(
     described.flight.ids,
     described.unread,
     described.waiting,
+    described.sharedPorts?.ports,
   );
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
@@ -397,6 +400,9 @@ function writeSockets(
   }
   if (extensions.some(({ memberships }) => memberships.length > 0)) {
     features.add("ckpt:multicast");
+  }
+  if (extensions.some(({ shared_port }) => shared_port?.program)) {
+    features.add("ckpt:shared-ports");
   }
   if (extensions.some(({ waiting }) => waiting.length > 0)) {
     features.add("ckpt:waiting");

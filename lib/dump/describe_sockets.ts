@@ -18,6 +18,7 @@ import { describeNetlinkSocket } from "../files/netlink_socket.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { SharedPorts } from "../files/shared_ports.ts";
 import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   describeOutside,
@@ -111,6 +112,7 @@ export interface DescribedSockets {
  * @param flight ids of the files that came with packets
  * @param unread what is queued in sockets of IP
  * @param waiting connections that have sent something, or are closed
+ * @param sharedPorts the order of sockets of one port
  */
 export function describeSockets(
   descriptions: Iterable<Description>,
@@ -119,6 +121,7 @@ export function describeSockets(
   flight: ReadonlyMap<number, number> = new Map(),
   unread?: UnreadInet,
   waiting: WaitingConnections = new Map(),
+  sharedPorts: SharedPorts = new Map(),
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -137,6 +140,7 @@ export function describeSockets(
       extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
       extension.unread = unread?.bytes.get(ino);
       extension.corked = unread?.corked.get(ino);
+      extension.shared_port = sharedPorts.get(ino);
     }
     if (socket.family === "packet") extension.interface = socket.interface;
     if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {

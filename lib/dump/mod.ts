@@ -28,10 +28,13 @@ import {
   anyWaiting,
   hasUnread,
   lostPackets,
+  mayBeCorked,
+  mayShareItsPort,
   TreeSockets,
   unreadMessages,
 } from "../files/sockets.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { FoundSharedPorts } from "../files/shared_ports.ts";
 import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   hasConnections,
@@ -204,6 +207,7 @@ async function dumpOnce(
   if (
     options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
   ) connections.prepare();
+  await prepareKernelSockets(running?.seen.processes ?? []);
   using terminals = await prepareTerminals(running?.seen.processes ?? []);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
@@ -275,6 +279,14 @@ async function dumpOnce(
     }
   }
   warnOfUnreadEvents(survey, report);
+  const { unseen } = still.sharedPorts ?? {};
+  if (unseen !== undefined) {
+    report.log(
+      2,
+      "the program shares ports (SO_REUSEPORT): their order, and a program " +
+        `that chooses among them (SO_ATTACH_REUSEPORT_CBPF), are lost: ${unseen}`,
+    );
+  }
   for (const socket of lostPackets(still.tables)) {
     report.log(
       2,
@@ -328,6 +340,7 @@ async function dumpOnce(
       sockets: still.flight.queues,
       unread: still.unread,
       waiting: still.waiting,
+      sharedPorts: still.sharedPorts,
       connections: still.connections,
       terminals: still.terminals,
       runId: connections.runId,
@@ -480,6 +493,25 @@ async function prepareGuards(
   return await FileSystemGuards.prepare(options, running, report);
 }
 
+function sharesPorts({ descriptors }: Pick<SeenTable, "descriptors">): boolean {
+  return descriptors.some(({ socket }) => mayShareItsPort(socket));
+}
+
+/** Takes its time while the program runs, not when it stands still. */
+async function prepareKernelSockets(
+  processes: readonly Sighting[],
+): Promise<void> {
+  const isCorked = ({ descriptors }: Sighting) =>
+    descriptors.some(({ socket }) =>
+      socket?.family === "inet" && mayBeCorked(socket)
+    );
+  const areNeeded = processes.some(sharesPorts) || processes.some(isCorked) ||
+    anyWaiting(processes);
+  if (!areNeeded) return;
+  const { kernelSockets } = await import("../files/kernel_sockets.ts");
+  kernelSockets();
+}
+
 /** Undefined: the tree has no master of a pseudo terminal. */
 async function prepareTerminals(
   processes: readonly Sighting[],
@@ -528,6 +560,7 @@ class Still implements Disposable {
   connections: ReadConnections = new Map();
   unread: UnreadInet | undefined;
   waiting: WaitingConnections | undefined;
+  sharedPorts: FoundSharedPorts | undefined;
   terminals: ReadTerminals | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -654,6 +687,10 @@ async function whileStopped(
     if (still.tables.some(isUnread)) {
       const { readUnread } = await import("../files/datagrams.ts");
       still.unread = await readUnread(still.tables);
+    }
+    if (still.tables.some(sharesPorts)) {
+      const { readSharedPorts } = await import("../files/shared_ports.ts");
+      still.sharedPorts = readSharedPorts(still.tables);
     }
     if (anyWaiting(still.tables)) {
       const { readWaiting } = await import("../files/waiting_connections.ts");

@@ -97,8 +97,8 @@ async function readCorked(
   fd: number,
   object: string,
 ): Promise<ckpt_corked_entry | undefined> {
-  const { KernelSockets } = await import("./kernel_sockets.ts");
-  const kernel = KernelSockets.open();
+  const { kernelSockets } = await import("./kernel_sockets.ts");
+  const kernel = kernelSockets();
   let why = kernel;
   if (typeof kernel !== "string") {
     try {
@@ -110,8 +110,6 @@ async function readCorked(
     } catch (error) {
       if (!(error instanceof NoSuchMemory)) throw error;
       why = error.message;
-    } finally {
-      kernel[Symbol.dispose]();
     }
   }
   throw new CkptError(EXIT.refused, "reading what is in sockets", [{

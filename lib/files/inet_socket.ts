@@ -683,14 +683,8 @@ export function makeInetSocket(
   if (isPing(entry)) asPingGroup(program, make);
   else make();
   table.move(table.take(), fd, cloexec);
-  const setFlags = () =>
-    program.call(
-      "fcntl",
-      [fd, F_SETFL, flags & SETTABLE],
-      `setting the flags of ${what}`,
-    );
   // The rest is done by ckpt (make_connections.ts).
-  if (stream !== undefined) return void setFlags();
+  if (stream !== undefined) return settle(program, fd, flags, what);
   const { uid = 0, gid = 0 } = extension;
   // Before bind(2): only sockets of one user share a port.
   if (uid !== 0 || gid !== 0) {
@@ -714,8 +708,34 @@ export function makeInetSocket(
     program.call("shutdown", [fd, SHUT_RDWR], `closing ${what}`, {
       mayFail: true,
     });
-    return void setFlags();
+    return settle(program, fd, flags, what);
   }
+  // When those that it shares its port with are there, too (shared_ports.ts).
+  if (extension.shared_port !== undefined) return;
+  placeInetSocket(options, { entry, extension }, interfaces);
+}
+
+function settle(
+  program: Program,
+  fd: number,
+  flags: number,
+  what: string,
+): void {
+  program.call(
+    "fcntl",
+    [fd, F_SETFL, flags & SETTABLE],
+    `setting the flags of ${what}`,
+  );
+}
+
+/** bind(2), listen(2), connect(2), shutdown(2): what makes others see it. */
+export function placeInetSocket(
+  options: OptionSetter,
+  { entry, extension }: InetSocketImage,
+  interfaces: ReadonlyMap<string, number>,
+): void {
+  const { program, fd, what } = options;
+  const { family, type, opts, flags } = entry;
   const scope = interfaces.get(entry.ifname ?? "") ?? 0;
   if (isBound(entry)) {
     const address = encodeAddress(family, bindAddress(entry, scope));
@@ -731,7 +751,9 @@ export function makeInetSocket(
   }
   options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
   // Bytes that were left behind are put back by ckpt (datagrams.ts).
-  if (extension.unread !== undefined) return void setFlags();
+  if (extension.unread !== undefined) {
+    return settle(program, fd, flags, what);
+  }
   if (entry.state === STATE.LISTEN) {
     program.call("listen", [fd, entry.backlog], `listening at ${what}`);
   } else if (
@@ -767,5 +789,5 @@ export function makeInetSocket(
       { mayFail: true },
     );
   }
-  setFlags();
+  settle(program, fd, flags, what);
 }

@@ -10,7 +10,13 @@ import type { InetAddress } from "./inet_socket.ts";
 const WANTED = {
   ...PAGE_FIELDS,
   socket: ["sk"],
-  sock: ["sk_write_queue", "sk_receive_queue", "sk_peer_cred"],
+  sock: [
+    ...["sk_write_queue", "sk_receive_queue", "sk_peer_cred"],
+    "sk_reuseport_cb",
+  ],
+  sock_reuseport: ["num_socks", "prog", "socks"],
+  bpf_prog: ["orig_prog"],
+  sock_fprog_kern: ["len", "filter"],
   cred: ["euid", "egid"],
   sk_buff: [
     ...["next", "len", "data_len", "head", "data", "end"],
@@ -47,7 +53,25 @@ export interface WaitingConnection {
   readonly hasRights: boolean;
 }
 
+/** The place of a socket among those that share its port (SO_REUSEPORT). */
+export interface SharedPort {
+  /** The same for all of a group. */
+  readonly group: bigint;
+  readonly index: number;
+  /** How many sockets have the port. */
+  readonly count: number;
+  /**
+   * Which of them gets a packet is decided by these instructions (struct
+   * sock_filter); "eBPF": by others, which the kernel does not keep.
+   */
+  readonly program: Uint8Array<ArrayBuffer> | "eBPF" | undefined;
+}
+
 const AF_INET = 2;
+/** struct sock_filter */
+const INSTRUCTION = 8;
+const MOST_INSTRUCTIONS = 4096;
+const MOST_SOCKETS = 65536;
 const UDP_HEADER = 8;
 /** skb_frag_t: struct page or netmem, length, offset. */
 const FRAGMENT = 16;
@@ -55,7 +79,18 @@ const MOST_FRAGMENTS = 64;
 /** More buffers than a queue of a socket ever has. */
 const MOST_BUFFERS = 1 << 20;
 
-export class KernelSockets implements Disposable {
+let opened: KernelSockets | string | undefined;
+
+/**
+ * Opened once, which takes a tenth of a second.
+ *
+ * @returns why it cannot be done here, where that is so
+ */
+export function kernelSockets(): KernelSockets | string {
+  return opened ??= KernelSockets.open();
+}
+
+export class KernelSockets {
   readonly #kernel: KernelStructures;
   readonly #pages: KernelPages;
 
@@ -64,7 +99,6 @@ export class KernelSockets implements Disposable {
     this.#pages = new KernelPages(kernel);
   }
 
-  /** @returns why it cannot be done here, where that is so */
   static open(): KernelSockets | string {
     const kernel = KernelStructures.open(WANTED);
     if (typeof kernel === "string") return kernel;
@@ -119,6 +153,39 @@ export class KernelSockets implements Disposable {
         }),
       };
     });
+  }
+
+  /**
+   * @param fd of ckpt's own, of a socket of IP
+   * @returns undefined: it is in no group
+   * @throws NoSuchMemory
+   */
+  sharedPort(fd: number): SharedPort | undefined {
+    const kernel = this.#kernel;
+    const socket = this.#socketOf(fd);
+    const group = kernel.pointer(socket, "sock", "sk_reuseport_cb");
+    if (group === 0n) return undefined;
+    const count = kernel.number(group, "sock_reuseport", "num_socks", 2);
+    if (count > MOST_SOCKETS) throw new NoSuchMemory(group);
+    const list = kernel.memory.read(
+      kernel.at(group, "sock_reuseport", "socks"),
+      8 * count,
+    );
+    const index = new BigUint64Array(list.buffer).indexOf(socket);
+    if (index === -1) return undefined;
+    const program = kernel.pointer(group, "sock_reuseport", "prog");
+    return { group, index, count, program: this.#instructions(program) };
+  }
+
+  #instructions(program: bigint): SharedPort["program"] {
+    if (program === 0n) return undefined;
+    const kernel = this.#kernel;
+    const original = kernel.pointer(program, "bpf_prog", "orig_prog");
+    if (original === 0n) return "eBPF";
+    const count = kernel.number(original, "sock_fprog_kern", "len", 2);
+    if (count > MOST_INSTRUCTIONS) throw new NoSuchMemory(original);
+    const filter = kernel.pointer(original, "sock_fprog_kern", "filter");
+    return kernel.memory.read(filter, count * INSTRUCTION);
   }
 
   #socketOf(fd: number): bigint {
@@ -199,10 +266,6 @@ export class KernelSockets implements Disposable {
       parts.push(kernel.memory.read(page + offset, size));
     }
     return joined(parts);
-  }
-
-  [Symbol.dispose](): void {
-    this.#kernel[Symbol.dispose]();
   }
 }
 

@@ -50,7 +50,8 @@ export interface PacketSocketImage {
 export function isFilledByCkpt(
   { stream, extension }: InetSocketImage,
 ): boolean {
-  return stream !== undefined || hasBeenLeftUnread(extension);
+  return stream !== undefined || hasBeenLeftUnread(extension) ||
+    extension.shared_port !== undefined;
 }
 
 export function hasBeenLeftUnread(

@@ -58,6 +58,7 @@ export const SO = {
   PROTOCOL: 38,
   DOMAIN: 39,
   PEEK_OFF: 42,
+  ATTACH_REUSEPORT_CBPF: 51,
   MEMINFO: 55,
   BUF_LOCK: 72,
 } as const;
@@ -651,12 +652,21 @@ export class OptionSetter {
       view.setUint8(at + 3, Number(word >> 32n & 0xffn));
       view.setUint32(at + 4, Number(word & 0xffffffffn), true);
     });
+    this.attach(SO.ATTACH_FILTER, code);
+  }
+
+  /** @param code struct sock_filter, one after the other */
+  attach(
+    name: typeof SO.ATTACH_FILTER | typeof SO.ATTACH_REUSEPORT_CBPF,
+    code: Uint8Array,
+  ): void {
     const { program } = this;
     // struct sock_fprog: length, then the address.
-    const value = program.words([filter.length, program.bytes(code)]);
+    const length = code.length / INSTRUCTION;
+    const value = program.words([length, program.bytes(code)]);
     program.call(
       "setsockopt",
-      [this.fd, SOL_SOCKET, SO.ATTACH_FILTER, value, 16],
+      [this.fd, SOL_SOCKET, name, value, 16],
       `attaching the filter of ${this.what}`,
     );
   }

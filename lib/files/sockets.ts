@@ -230,6 +230,15 @@ function isUdp({ kind }: SeenInetSocket): boolean {
   return kind.protocol === IPPROTO_UDP && kind.type === SOCK.DGRAM;
 }
 
+/** Whether others may have its port, too, so that there is an order of them. */
+export function mayShareItsPort(
+  socket: SeenSocket | undefined,
+): socket is SeenInetSocket {
+  return socket?.family === "inet" && socket.local.port !== 0 &&
+    socket.options.opts.so_reuseport === true &&
+    (socket.kind.type === SOCK.DGRAM || socket.state === STATE.LISTEN);
+}
+
 /** Whether it may hold a datagram that is not complete yet. */
 export function mayBeCorked({ kind, corked }: SeenInetSocket): boolean {
   const { protocol, type } = kind;

@@ -8,7 +8,11 @@ import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import { close, syscall } from "../ffi/syscall.ts";
 import type { ckpt_waiting_entry } from "../image/schema.gen.ts";
-import { KernelSockets, type WaitingConnection } from "./kernel_sockets.ts";
+import {
+  type KernelSockets,
+  kernelSockets,
+  type WaitingConnection,
+} from "./kernel_sockets.ts";
 import { holdsWaiting, type SocketHolder, TreeSockets } from "./sockets.ts";
 import type { SeenUnixSocket } from "./unix_socket.ts";
 
@@ -26,25 +30,21 @@ export type WaitingConnections = ReadonlyMap<
 export function readWaiting(
   processes: readonly SocketHolder[],
 ): WaitingConnections {
-  const kernel = KernelSockets.open();
-  try {
-    const others = new TreeSockets(processes).neighbours();
-    const found = new Map<number, readonly ckpt_waiting_entry[]>();
-    for (const { pid, tid = pid, descriptors } of processes) {
-      for (const { fd, link, socket } of descriptors) {
-        if (socket?.family !== "unix" || !holdsWaiting(socket, others)) {
-          continue;
-        }
-        if (found.has(socket.diag.ino)) continue;
-        const object = `descriptor ${fd} (${link}) of task ${tid}`;
-        if (typeof kernel === "string") throw refusal(object, kernel);
-        found.set(socket.diag.ino, read(kernel, tid, fd, socket, object));
+  const kernel = kernelSockets();
+  const others = new TreeSockets(processes).neighbours();
+  const found = new Map<number, readonly ckpt_waiting_entry[]>();
+  for (const { pid, tid = pid, descriptors } of processes) {
+    for (const { fd, link, socket } of descriptors) {
+      if (socket?.family !== "unix" || !holdsWaiting(socket, others)) {
+        continue;
       }
+      if (found.has(socket.diag.ino)) continue;
+      const object = `descriptor ${fd} (${link}) of task ${tid}`;
+      if (typeof kernel === "string") throw refusal(object, kernel);
+      found.set(socket.diag.ino, read(kernel, tid, fd, socket, object));
     }
-    return found;
-  } finally {
-    if (typeof kernel !== "string") kernel[Symbol.dispose]();
   }
+  return found;
 }
 
 function read(

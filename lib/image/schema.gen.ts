@@ -442,6 +442,12 @@ export interface ckpt_segment_entry {
   attached_outside?: boolean | undefined;
 }
 
+export interface ckpt_shared_port_entry {
+  group: number;
+  index: number;
+  program?: Uint8Array | undefined;
+}
+
 export interface ckpt_snapshot_entry {
   subvolume: string;
   snapshot: string;
@@ -466,6 +472,7 @@ export interface ckpt_socket_entry {
   type?: number | undefined;
   corked?: ckpt_corked_entry | undefined;
   waiting: ckpt_waiting_entry[];
+  shared_port?: ckpt_shared_port_entry | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -1668,6 +1675,7 @@ export interface Messages {
   ckpt_queue_entry: ckpt_queue_entry;
   ckpt_range_entry: ckpt_range_entry;
   ckpt_segment_entry: ckpt_segment_entry;
+  ckpt_shared_port_entry: ckpt_shared_port_entry;
   ckpt_snapshot_entry: ckpt_snapshot_entry;
   ckpt_socket_entry: ckpt_socket_entry;
   ckpt_socket_option: ckpt_socket_option;
@@ -1850,8 +1858,9 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
+  ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",

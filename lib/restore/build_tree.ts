@@ -157,7 +157,7 @@ export async function buildTree(
     memfds.seal();
     builder.shareTerminals();
     const filler = await connections.filler(report);
-    builder.openDescriptors((pid, made) => connections.make(pid, made, filler));
+    builder.openDescriptors((made) => connections.makeAll(made, filler));
     terminals.settle();
     using watchers = Watchers.take(plan.watches, images.processes);
     made.settle();
@@ -581,17 +581,22 @@ class TreeBuilder implements Disposable {
   /** Every open file once, then all that share it take it from there. */
   openDescriptors(
     connect: (
-      pid: number,
-      sockets: DescriptorPrograms["connections"],
+      made: readonly {
+        readonly pid: number;
+        readonly sockets: DescriptorPrograms["connections"];
+      }[],
     ) => void,
   ): void {
     this.#makeThreadsOfFiles();
     const ended = this.#standInForEnded();
     const endThreads = this.#standInForEndedThreads();
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
-    for (const [pid, { connections }] of this.#descriptors) {
-      connect(pid, connections);
-    }
+    connect(
+      [...this.#descriptors].map(([pid, { connections }]) => ({
+        pid,
+        sockets: connections,
+      })),
+    );
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.fetch);
     this.#end(ended);
     endThreads();

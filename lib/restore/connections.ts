@@ -27,6 +27,7 @@ import {
 } from "../files/socket_images.ts";
 import { isConnection } from "../files/tcp_state.ts";
 import { readRandomUuid } from "../proc/read.ts";
+import type { UnplacedSocket } from "../files/shared_ports.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
@@ -78,12 +79,19 @@ export function chooseConnections(
   return images;
 }
 
-/** @param fd the number of a socket in a process */
-export type SocketFiller = (
-  pid: number,
-  fd: number,
-  image: InetSocketImage,
-) => void;
+/** What is done to sockets that are no connections when they are made. */
+export interface SocketFiller {
+  /** Gives those that share a port their addresses. */
+  place(sockets: readonly UnplacedSocket[]): void;
+  /** @param fd the number of a socket in a process */
+  fill(pid: number, fd: number, image: InetSocketImage): void;
+}
+
+/** The sockets that a process has made. */
+export interface SocketsOfProcess {
+  readonly pid: number;
+  readonly sockets: readonly MadeSocket[];
+}
 
 /** CRIU's number for its rules of iptables. */
 const IPTABLES = 0;
@@ -92,6 +100,8 @@ export class RestoredConnections implements Disposable {
   readonly #images: ReadonlyMap<number, ConnectionImage>;
   readonly #interfaces: ReadonlyMap<string, number>;
   readonly #unread: ReadonlyMap<number, InetSocketImage>;
+  /** Those that share a port. */
+  readonly #unplaced: ReadonlyMap<number, InetSocketImage>;
   readonly #made = new MadeConnections();
   #lock: NetworkLock | undefined;
   /** The table that a dump has left; undefined: there is none. */
@@ -108,6 +118,11 @@ export class RestoredConnections implements Disposable {
     this.#images = new Map(connections.map((one) => [one.entry.id, one]));
     this.#unread = new Map(
       [...inet].filter(([, { extension }]) => hasBeenLeftUnread(extension)),
+    );
+    this.#unplaced = new Map(
+      [...inet].filter(([, { extension }]) =>
+        extension.shared_port !== undefined
+      ),
     );
     const had = [...inet.values()].some(({ entry }) => isConnection(entry));
     this.areBlockedByIptables = had && network_lock_method === IPTABLES;
@@ -142,13 +157,24 @@ export class RestoredConnections implements Disposable {
     return new RestoredConnections(images);
   }
 
-  /**
-   * @param pid of the process that has made the sockets
-   * @param filler of those that are no connections; undefined: there are none
-   */
-  make(
-    pid: number,
-    sockets: readonly MadeSocket[],
+  /** @param filler of those that are no connections; undefined: there are none */
+  makeAll(
+    made: readonly SocketsOfProcess[],
+    filler: SocketFiller | undefined,
+  ): void {
+    filler?.place(
+      made.flatMap(({ pid, sockets }) =>
+        sockets.flatMap(({ id, fd }) => {
+          const image = this.#unplaced.get(id);
+          return image === undefined ? [] : [{ pid, fd, image }];
+        })
+      ),
+    );
+    for (const one of made) this.#make(one, filler);
+  }
+
+  #make(
+    { pid, sockets }: SocketsOfProcess,
     filler: SocketFiller | undefined,
   ): void {
     const isConnected = ({ id }: MadeSocket) => this.#images.has(id);
@@ -160,15 +186,19 @@ export class RestoredConnections implements Disposable {
     );
     for (const { id, fd } of sockets) {
       const image = this.#unread.get(id);
-      if (image !== undefined) filler?.(pid, fd, image);
+      if (image !== undefined) filler?.fill(pid, fd, image);
     }
   }
 
   /** What fills sockets with what nobody has read. */
   async filler(report: Report): Promise<SocketFiller | undefined> {
-    if (this.#unread.size === 0) return undefined;
+    if (this.#unread.size === 0 && this.#unplaced.size === 0) return undefined;
+    const { placeSharedPorts } = await import("../files/shared_ports.ts");
     const { fillUnread } = await import("../files/datagrams.ts");
-    return (pid, fd, image) => {
+    const interfaces = interfacesOf(this.#unplaced.values());
+    const place = (sockets: readonly UnplacedSocket[]) =>
+      placeSharedPorts(sockets, interfaces);
+    const fill: SocketFiller["fill"] = (pid, fd, image) => {
       const lost = fillUnread(pid, fd, image);
       if (lost === 0) return;
       report.log(
@@ -177,6 +207,7 @@ export class RestoredConnections implements Disposable {
           "read are lost: the kernel does not let them through",
       );
     };
+    return { place, fill };
   }
 
   /** When nothing but this can fail any more: all of them, at one moment. */

@@ -254,6 +254,7 @@ function checkExtension(
     memberships,
     corked,
     waiting,
+    shared_port,
   }: ckpt_socket_entry,
   sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
@@ -292,6 +293,9 @@ function checkExtension(
   }
   for (const ino of pending) {
     if (!unix.has(ino)) wrong("pending", `${ino} is no Unix socket`);
+  }
+  if ((shared_port?.program?.length ?? 0) % 8 !== 0) {
+    wrong("shared_port.program", "is no whole number of instructions");
   }
   for (const { ino } of waiting) {
     if (ino !== 0 && !unix.has(ino)) {
