@@ -7,6 +7,7 @@ import { survives } from "./state.ts";
 
 survives("sk_unix_pairs", "pairs of Unix sockets");
 survives("sk_unix_bound", "Unix sockets with names");
+survives("sk_unix_gone", "Unix sockets whose names are gone or taken");
 survives("sk_rights", "descriptors in flight");
 survives(
   "sk_ip",
@@ -20,6 +21,28 @@ survives("sk_corked", "datagrams that are not complete yet", {
   options: ["--tcp-established"],
 });
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
+
+for (const parent of ["/dev/shm", "/var/tmp"]) {
+  Deno.test(`nothing is touched where Unix sockets were whose names are gone or taken, in ${parent}`, async () => {
+    await using scope = new Scope();
+    const place = Deno.makeTempDirSync({ dir: parent, prefix: "ckpt-gone-" });
+    try {
+      const program = await scope.start("sk_unix_gone", place);
+      const look = () =>
+        ["", "/file", "/directory"].map((name) => {
+          const { ino, ctime, mode } = Deno.statSync(`${place}/gone${name}`);
+          return { ino, ctime, mode };
+        });
+      const before = look();
+      await dump(scope, program, scope.path("images"));
+      await restore(scope, program, scope.path("images"));
+      assertEquals(look(), before);
+      assertEquals(await program.verify(), "ok");
+    } finally {
+      Deno.removeSync(place, { recursive: true });
+    }
+  });
+}
 
 Deno.test("a Unix socket whose peer is not in the tree is refused, and the peer's process named", async () => {
   await using scope = new Scope();

@@ -35,6 +35,8 @@ export interface UnixSocketOwner {
   readonly pid: number;
   /** Whether a process exists, so that a packet may be called its. */
   readonly exists: (pid: number) => boolean;
+  /** See {@link canBindAside}. */
+  readonly bindsAside: boolean;
 }
 
 /**
@@ -73,6 +75,10 @@ const ROOM = 1 << 29;
 const PR_SET_SECUREBITS = 28;
 const SECBIT_NO_SETUID_FIXUP = 4;
 const KEEP_ID = -1;
+const FSOPEN_CLOEXEC = 1;
+const FSMOUNT_CLOEXEC = 1;
+const FSCONFIG_CMD_CREATE = 6;
+const OPEN_TO_ALL = 0o777;
 
 class UnixMaker {
   readonly #table: TableProgram;
@@ -226,6 +232,55 @@ class UnixMaker {
 
   /** Binds one, and makes all connections that come by its name. */
   #serve(one: WantedUnix, accepted: readonly WantedUnix[]): void {
+    if (this.#owner.bindsAside && losesPath(one)) {
+      this.#aside(one, () => this.#serveHere(one, accepted));
+    } else this.#serveHere(one, accepted);
+  }
+
+  /**
+   * Where nothing but the directories of a path exists: a file system in memory
+   * that is mounted nowhere, and is the root meanwhile. So a path that is soon
+   * to be gone is the one it was, whatever is there now.
+   */
+  #aside({ entry: { name, name_dir } }: WantedUnix, act: () => void): void {
+    const table = this.#table;
+    const { program } = table;
+    const path = pathOf(name);
+    const purpose = `making a place for ${path}`;
+    program.call(
+      "openat",
+      [AT_FDCWD, program.text("/"), O.PATH | O.DIRECTORY | O.CLOEXEC, 0],
+      "opening the root directory",
+    );
+    const root = table.take();
+    program.call("fsopen", [program.text("tmpfs"), FSOPEN_CLOEXEC], purpose);
+    const system = table.take();
+    program.call(
+      "fsconfig",
+      [system, FSCONFIG_CMD_CREATE, 0, 0, 0],
+      purpose,
+    );
+    program.call("fsmount", [system, FSMOUNT_CLOEXEC, 0], purpose);
+    const mount = table.take();
+    const goTo = (directory: number) => {
+      program.call("fchdir", [directory], purpose);
+      program.call("chroot", [program.text(".")], purpose);
+    };
+    goTo(mount);
+    const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
+    for (let i = whole.indexOf("/", 1); i > 0; i = whole.indexOf("/", i + 1)) {
+      const directory = program.text(encodeText(whole.slice(0, i)));
+      // It may have two slashes, or dots.
+      program.call("mkdirat", [AT_FDCWD, directory, OPEN_TO_ALL], purpose, {
+        mayFail: true,
+      });
+    }
+    act();
+    goTo(root);
+    for (const fd of [mount, system, root]) table.close(fd);
+  }
+
+  #serveHere(one: WantedUnix, accepted: readonly WantedUnix[]): void {
     const topology = this.#topology;
     const { program } = this.#table;
     const { entry, fd, extension } = one;
@@ -320,6 +375,12 @@ class UnixMaker {
 
   /** One that was accepted by a socket that is gone. */
   #acceptAlone(server: WantedUnix): void {
+    if (this.#owner.bindsAside && isPath(server.entry.name)) {
+      this.#aside(server, () => this.#acceptHere(server));
+    } else this.#acceptHere(server);
+  }
+
+  #acceptHere(server: WantedUnix): void {
     const table = this.#table;
     const { program } = table;
     const [listener] = table.scratch;
@@ -604,6 +665,24 @@ class UnixMaker {
       `setting the flags of ${name}`,
     );
   }
+}
+
+/** Whether nothing of the path of a bound one is left afterwards. */
+export function losesPath({ entry, extension }: UnixSocketImage): boolean {
+  return isPath(entry.name) && entry.deleted === true &&
+    extension.other_names.length === 0;
+}
+
+/**
+ * Whether each process of a tree has its root directory for itself: only then
+ * it may have another one for a moment, and what becomes of a path that is soon
+ * to be gone is nobody's business.
+ */
+export function canBindAside(
+  processes: readonly { readonly ids: { readonly fs_id?: number } }[],
+): boolean {
+  const directories = processes.flatMap(({ ids: { fs_id } }) => fs_id ?? []);
+  return new Set(directories).size === directories.length;
 }
 
 const SLASH = 0x2f;

@@ -116,6 +116,8 @@ export interface FileImages extends PipeImages {
   readonly locks?: readonly file_lock_entry[];
   /** Whether a process exists that is not of the tree. */
   readonly exists?: (pid: number) => boolean;
+  /** See make_unix_sockets.ts. */
+  readonly bindsAside?: boolean;
   /** Processes that alone can open a file, by its id: /dev/tty. */
   readonly openers?: ReadonlyMap<number, number>;
 }
@@ -594,7 +596,11 @@ class TablePlan {
           const image = unix.get(one.id)!;
           return { ...one, ...image, outside: tree.outside(image) };
         }),
-        { pid: this.#pid, exists: (pid) => tree.exists(pid) },
+        {
+          pid: this.#pid,
+          exists: (pid) => tree.exists(pid),
+          bindsAside: tree.images.bindsAside ?? false,
+        },
       );
       if (finish !== undefined) this.#unfilled.set(id, finish);
     } else if (nlsk !== undefined) {

@@ -13,20 +13,28 @@ import { holderOf } from "./outside_holders.ts";
 import { type UnixDiag, unixSockets } from "./sock_diag.ts";
 import { isOutside, type SocketImages } from "./socket_images.ts";
 import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
+import { losesPath } from "./make_unix_sockets.ts";
 import { UnixTopology } from "./unix_topology.ts";
 
-/** What this host has at the names and ports of sockets. */
-export function takenAddresses(images: SocketImages): Reason[] {
+/**
+ * What this host has at the names and ports of sockets.
+ *
+ * @param bindsAside whether paths that are gone may be taken
+ */
+export function takenAddresses(
+  images: SocketImages,
+  bindsAside: boolean,
+): Reason[] {
   const { inet, netlink, packet } = images;
   return [
-    ...unixProblems(images),
+    ...unixProblems(images, bindsAside),
     ...inetProblems(inet.values()),
     ...netlinkProblems(netlink.values()),
     ...packetProblems(packet.values()),
   ];
 }
 
-function unixProblems({ unix }: SocketImages): Reason[] {
+function unixProblems({ unix }: SocketImages, bindsAside: boolean): Reason[] {
   const sockets = [...unix.values()].filter(({ entry }) => !isOutside(entry));
   if (sockets.every(({ entry }) => entry.name.length === 0)) return [];
   const topology = new UnixTopology(sockets);
@@ -36,7 +44,8 @@ function unixProblems({ unix }: SocketImages): Reason[] {
     const isAccepted = topology.isAccepted(socket);
     if (
       name.length === 0 ||
-      isAccepted && topology.listener(socket) !== undefined
+      isAccepted && topology.listener(socket) !== undefined ||
+      bindsAside && isPath(name) && (isAccepted || losesPath(socket))
     ) return [];
     const path = absolute(pathOf(name), name_dir);
     const whys = isPath(name)

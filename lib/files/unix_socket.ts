@@ -163,8 +163,9 @@ export function boundFile(
     ? link.slice(0, -DELETED.length)
     : link;
   const relative = !name.startsWith("/");
-  const directory = relative && where.endsWith(`/${name}`)
-    ? where.slice(0, -name.length - 1) || "/"
+  const below = `/${name.replace(/^(\.\/+)+/, "")}`;
+  const directory = relative && where.endsWith(below)
+    ? where.slice(0, -below.length) || "/"
     : undefined;
   const path = relative ? where : name;
   const same = status.nlink > 0n && isIt(path);

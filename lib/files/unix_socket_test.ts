@@ -46,6 +46,10 @@ Deno.test("the file of a socket is found by the name it was bound to, or why not
     { ...none, directory: "/a" },
   );
   assertEquals(
+    boundFile("././/b", "/a/b", STATUS, there("/a/b"), names()),
+    { ...none, directory: "/a" },
+  );
+  assertEquals(
     boundFile("b", "/b", STATUS, there("/b"), names()),
     { ...none, directory: "/" },
   );

@@ -28,6 +28,7 @@ import {
 } from "./agent_layout.ts";
 import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
+import { canBindAside } from "../files/make_unix_sockets.ts";
 import { MadeFiles } from "../ghost/make.ts";
 import {
   type DescriptorPrograms,
@@ -224,6 +225,7 @@ function descriptorPrograms(
       sockets: images.sockets,
       locks: images.locks,
       exists: taskExists,
+      bindsAside: canBindAside(images.processes),
       openers: images.terminals.own,
     },
     new Map(

@@ -4,6 +4,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
+import { canBindAside } from "../files/make_unix_sockets.ts";
 import { locksOfPaths } from "./locks_of_paths.ts";
 import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
@@ -82,7 +83,9 @@ export async function restore(
   // When those that were dumped are gone, and with them what they held.
   using connections = RestoredConnections.prepare(images);
   const addresses = [
-    ...known("net") ? takenAddresses(images.sockets) : [],
+    ...known("net")
+      ? takenAddresses(images.sockets, canBindAside(images.processes))
+      : [],
     ...connections.problems,
   ];
   const wayTo = (entry: reg_file_entry) =>

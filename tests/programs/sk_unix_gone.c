@@ -1,0 +1,121 @@
+/*
+ * Unix sockets whose paths are gone for good: their directory was removed, or something else has the name now. They were
+ * in a directory of their own in argv[2], or in the work directory.
+ */
+#include "check.h"
+#include <dirent.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+static char place[4200];
+
+static struct sockaddr_un in_place(const char *name) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", place, name);
+  if (n >= (int)sizeof(address.sun_path)) check_die("the path is too long");
+  return address;
+}
+static int bound(int type, struct sockaddr_un address) {
+  int fd = (int)MUST(socket(AF_UNIX, type, 0));
+  MUST(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+  if (type != SOCK_DGRAM) MUST(listen(fd, 4));
+  return fd;
+}
+static int connected(int type, struct sockaddr_un address) {
+  int fd = (int)MUST(socket(AF_UNIX, type, 0));
+  MUST(connect(fd, (struct sockaddr *)&address, sizeof(address)));
+  return fd;
+}
+static void put(int fd, const char *text) {
+  if (send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text)) check_die("send: %s", strerror(errno));
+}
+static void expect(const char *name, int fd, const char *text) {
+  char got[256] = {0};
+  struct pollfd ready = {.fd = fd, .events = POLLIN};
+  CHECK_EQ("%s: poll", 1, poll(&ready, 1, 5000), name);
+  CHECK_EQ("%s: length", (long)strlen(text), (long)recv(fd, got, sizeof(got) - 1, MSG_DONTWAIT), name);
+  CHECK_STRING(name, text, got);
+}
+static void expect_name(const char *name, struct sockaddr_un address, int fd,
+                        int (*get)(int, struct sockaddr *, socklen_t *)) {
+  struct sockaddr_un found = {0};
+  socklen_t length = sizeof(found);
+  CHECK_EQ("%s: its name", 0, get(fd, (struct sockaddr *)&found, &length), name);
+  CHECK_STRING(name, address.sun_path, found.sun_path);
+}
+static int entries(const char *path) {
+  int count = 0;
+  DIR *directory = opendir(path);
+  if (!directory) check_die("opendir: %s", strerror(errno));
+  while (readdir(directory)) count++;
+  closedir(directory);
+  return count;
+}
+
+int main(int argc, char **argv) {
+  check_start(argc, argv);
+  snprintf(place, sizeof(place), "%s/gone", argc > 2 ? argv[2] : check_dir);
+  MUST(mkdir(place, 0755));
+  char path[4300];
+  /* a listener in a directory that is gone: one connection accepted, one waiting */
+  snprintf(path, sizeof(path), "%s/a", place), MUST(mkdir(path, 0700));
+  snprintf(path, sizeof(path), "%s/a/b", place), MUST(mkdir(path, 0700));
+  struct sockaddr_un deep = in_place("a/b/listener");
+  int listener = bound(SOCK_STREAM, deep);
+  int client = connected(SOCK_STREAM, deep);
+  int server = (int)MUST(accept(listener, NULL, NULL));
+  put(client, "to the server");
+  int waiting = connected(SOCK_STREAM, deep);
+  /* a relative one there */
+  MUST(chdir(path));
+  struct sockaddr_un relative = {.sun_family = AF_UNIX, .sun_path = "./relative"};
+  int near = bound(SOCK_DGRAM, relative);
+  int to_near = connected(SOCK_DGRAM, relative);
+  put(to_near, "to the relative one");
+  MUST(unlink("relative"));
+  MUST(chdir("/"));
+  /* a connection whose listener is closed */
+  struct sockaddr_un passing = in_place("a/b/passing");
+  int closed = bound(SOCK_SEQPACKET, passing);
+  int left = connected(SOCK_SEQPACKET, passing), right = (int)MUST(accept(closed, NULL, NULL));
+  MUST(close(closed));
+  MUST(unlink(passing.sun_path)), MUST(unlink(deep.sun_path));
+  MUST(rmdir(path));
+  snprintf(path, sizeof(path), "%s/a", place), MUST(rmdir(path));
+  /* names that a file and a directory have now */
+  struct sockaddr_un file = in_place("file"), directory = in_place("directory");
+  int log = bound(SOCK_DGRAM, file), to_log = connected(SOCK_DGRAM, file);
+  put(to_log, "to what was a socket");
+  MUST(unlink(file.sun_path));
+  int taker = (int)MUST(open(file.sun_path, O_WRONLY | O_CREAT | O_EXCL, 0640));
+  if (write(taker, "mine", 4) != 4) check_die("write");
+  MUST(close(taker));
+  int other = bound(SOCK_STREAM, directory);
+  MUST(unlink(directory.sun_path)), MUST(mkdir(directory.sun_path, 0750));
+  check_ready();
+  char now[8] = "";
+  int again = (int)MUST(open(file.sun_path, O_RDONLY));
+  CHECK_EQ("what has the name", 4, read(again, now, sizeof(now)));
+  CHECK_STRING("what has the name", "mine", now);
+  CHECK_EQ("names there", 4, entries(place));
+  expect_name("the listener", deep, listener, getsockname);
+  expect_name("the client's peer", deep, client, getpeername);
+  expect_name("the accepted one", deep, server, getsockname);
+  expect_name("the relative one", relative, near, getsockname);
+  expect_name("what was accepted before", passing, right, getsockname);
+  expect_name("its peer", passing, left, getpeername);
+  expect_name("the log", file, log, getsockname);
+  expect_name("the other", directory, other, getsockname);
+  expect("client to server", server, "to the server");
+  put(server, "to the client"), expect("server to client", client, "to the client");
+  int accepted = (int)MUST(accept(listener, NULL, NULL));
+  put(waiting, "late"), expect("one that waited", accepted, "late");
+  expect("datagram", near, "to the relative one");
+  put(to_near, "again"), expect("datagram", near, "again");
+  put(left, "left"), expect("left to right", right, "left");
+  expect("log", log, "to what was a socket");
+  put(to_log, "more"), expect("log", log, "more");
+  return check_finish();
+}
