@@ -74,6 +74,8 @@ import {
 
 const SIGSTOP = 19;
 const RLIMIT_NOFILE = 7;
+/** How long signals wait while processes are born; to let them in takes 0.2 ms. */
+const DEAF_MS = 20;
 
 /** @returns the pid of the root, which runs with all its descendants */
 export async function buildTree(
@@ -296,9 +298,17 @@ class TreeBuilder implements Disposable {
     }
   }
 
+  #heard = performance.now();
+
   async letSignalsIn(): Promise<void> {
     await this.report.letSignalsIn();
     this.report.signal.throwIfAborted();
+    this.#heard = performance.now();
+  }
+
+  /** The same, when they have waited for long. */
+  async #letWaitingSignalsIn(): Promise<void> {
+    if (performance.now() - this.#heard > DEAF_MS) await this.letSignalsIn();
   }
 
   /** Where an agent has its stacks and programs; helpers have the first. */
@@ -403,7 +413,7 @@ class TreeBuilder implements Disposable {
       },
       enter: (program, pid, forkedBy) =>
         this.#enterMounts(program, pid, forkedBy),
-      letSignalsIn: () => this.letSignalsIn(),
+      letSignalsIn: () => this.#letWaitingSignalsIn(),
     });
     this.#members = this.images.processes.map((images) => ({
       images,
