@@ -21,6 +21,7 @@ import type { AuxvEntry } from "../proc/auxv.ts";
 import type { CgroupMembership } from "../proc/cgroup.ts";
 import { type Mapping, PROT } from "../proc/maps.ts";
 import type { Limit } from "../proc/limits.ts";
+import type { Stat } from "../proc/stat.ts";
 import {
   readAuxv,
   readCgroup,
@@ -30,8 +31,8 @@ import {
   readPersonality,
   readSmaps,
   readStat,
-  readStatus,
   readTimerslackNs,
+  readVmLocked,
 } from "../proc/read.ts";
 import type {
   ckpt_cgroup_entry,
@@ -118,7 +119,7 @@ const MCL_ONFAULT = 4;
 export interface Questions {
   /** What only the process itself knows. */
   readonly program: Program;
-  /** What a copy of it made by fork(2) knows, too. */
+  /** What a copy of it made by fork(2) knows, too; may be the same program. */
   readonly inherited: Program;
   /** Whom they are for: the timers of the process, and its children. */
   readonly subject: string;
@@ -132,10 +133,28 @@ export interface Questions {
   readonly continuedChildren: (outcome: Outcome) => number[];
 }
 
-export function prepareQuestions(seen: Sighting): Questions {
+/** For processes without timers, by their subjects: most have no children either. */
+const usual = new Map<string, Questions>();
+
+/**
+ * @param willBeCopied what a copy can be asked is apart from the rest: else all
+ * is one program
+ */
+export function prepareQuestions(
+  seen: Sighting,
+  willBeCopied: boolean,
+): Questions {
+  const { timers } = seen;
+  const key = `${willBeCopied} ${subjectOf(seen)}`;
+  const questions = usual.get(key) ?? makeQuestions(seen, willBeCopied);
+  if (timers.length === 0) usual.set(key, questions);
+  return questions;
+}
+
+function makeQuestions(seen: Sighting, willBeCopied: boolean): Questions {
   const { timers, children } = seen;
   const program = new Program();
-  const inherited = new Program();
+  const inherited = willBeCopied ? new Program() : program;
   return {
     program,
     inherited,
@@ -198,7 +217,7 @@ export function interview(
   deadSnapshots: readonly number[] = [],
 ): Interview {
   const { pid } = seen;
-  const stopped = readStoppedThreads(tids, memory);
+  const stopped = readStoppedThreads(tids, memory, seen.status);
   if (!suspendsSeccomp) refuse(pid, filtersInTheWay(stopped));
   if (tracerPid() === Deno.pid && stopped.some(needsLastingTracer)) {
     throw new NeedsLastingTracer(EXIT.failed, `dumping task ${pid}`, [{
@@ -210,7 +229,7 @@ export function interview(
   const [leader, ...others] = stopped;
   const questions = prepared?.subject === subjectOf(seen)
     ? prepared
-    : prepareQuestions(seen);
+    : prepareQuestions(seen, wantSnapshot);
   const threadly = threadQuestions();
   const stride = (threadly.scratchLength + 15) & ~15;
   const scratchAt = (questions.program.size + 63) & ~63;
@@ -220,9 +239,9 @@ export function interview(
     seen.timers.length * ROOM_TO_COUNT_EXPIRY + 4096,
   );
   const pending = readPendingSignals(leader.tid, true, leader.status.shdPnd);
-  const threads = stopped.map((thread) => ({
+  const threads = stopped.map((thread, i) => ({
     ...thread,
-    ...readThread(thread),
+    ...readThread(thread, i === 0 ? seen.stat : readStat(thread.tid)),
   }));
   const cave = findCave(memory, caveCandidates(seen.mappings));
 
@@ -247,9 +266,11 @@ export function interview(
   return {
     questions,
     outcome,
-    inherited: snapshot === undefined
-      ? remote.run(questions.inherited)
-      : undefined,
+    inherited: snapshot !== undefined
+      ? undefined
+      : questions.inherited === questions.program
+      ? outcome
+      : remote.run(questions.inherited),
     threads,
     answers: results.map((result, i) => ({
       results: result,
@@ -382,8 +403,8 @@ export function conclude(
 /** What /proc and ptrace tell of a thread. */
 function readThread(
   { tid, status }: StoppedThread,
+  { flags, nice }: Stat,
 ): Pick<CollectedThread, "readings" | "nice" | "filters"> {
-  const { flags, nice } = readStat(tid);
   return {
     readings: {
       tid,
@@ -457,8 +478,7 @@ export function caveCandidates(
  */
 function lockOfNewAreas(area: bigint, { tid, status }: Sighting): number {
   // The sum of locked memory has grown by it; only then look closer.
-  const { vmLocked } = readStatus(tid);
-  if (vmLocked === status.vmLocked) return 0;
+  if (readVmLocked(tid) === status.vmLocked) return 0;
   const flags = readSmaps(tid).find(({ start }) => start === Number(area))
     ?.vmFlags;
   if (!flags?.has("lo")) return 0;

@@ -213,7 +213,10 @@ async function dumpOnce(
   report.signal.throwIfAborted();
 
   const prepared = new Map(
-    running?.seen.processes.map((seen) => [seen.pid, prepareQuestions(seen)]),
+    running?.seen.processes.map((seen) => [
+      seen.pid,
+      prepareQuestions(seen, options.leaveRunning),
+    ]),
   );
   const networkValues = readValues();
   const counters = new PageCounters();

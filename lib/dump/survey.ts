@@ -27,12 +27,8 @@ import { DescriptionIndex } from "../files/description_index.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
 import { DELETED_MARK } from "../proc/maps.ts";
-import {
-  describeMapping,
-  planVmas,
-  type Vma,
-  type VmaPlan,
-} from "../mm/vma.ts";
+import { describeMapping, type Vma, type VmaPlan } from "../mm/vma.ts";
+import { type Areas, readAreas, readMappings } from "../mm/known_areas.ts";
 import { decodeText } from "../ffi/text.ts";
 import { tracerPid } from "../ffi/tracer_pid.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
@@ -40,7 +36,6 @@ import {
   listThreads,
   readMapsText,
   readNamespace,
-  readSmaps,
   readStat,
   readStatus,
   readThreadStat,
@@ -63,7 +58,7 @@ export interface UsedFile {
 }
 
 /** What was seen of a process at one moment; nothing is judged yet. */
-export interface Sighting {
+export interface Sighting extends Areas {
   readonly pid: number;
   readonly threads: readonly number[];
   /** The thread that was asked: the leader, unless that has ended. */
@@ -74,10 +69,6 @@ export interface Sighting {
   readonly children: readonly number[];
   /** What is left of the leader where only that has ended. */
   readonly endedLeader: EndedLeader | undefined;
-  /** /proc/PID/maps as it was read. */
-  readonly maps: string;
-  readonly mappings: readonly SmapsMapping[];
-  readonly vmas: VmaPlan;
   readonly descriptors: readonly SeenDescriptor[];
   readonly exe: UsedFile;
   readonly cwd: UsedFile;
@@ -161,38 +152,41 @@ export function refuseImpossible(pid: number, action: string): void {
   }
 }
 
+/** What is known already of a process that is looked at. */
+interface Known {
+  /**
+   * An earlier look, whose areas are taken where they are still the same: the
+   * flags of areas are only in smaps, for which the kernel walks all pages
+   * (150 ms for a GiB). To be confirmed by {@link confirmAreas}.
+   */
+  readonly before?: Sighting | undefined;
+  /** The same for all processes of a tree. */
+  readonly index?: DescriptionIndex;
+  /** A thread of it that has not ended, the leader where that has not. */
+  readonly tid?: number;
+  /** Of the leader, read a moment ago. */
+  readonly stat?: Stat;
+  /** Those of the tree that have not ended. */
+  readonly children?: readonly number[];
+}
+
 /**
  * Reads everything that /proc tells. Short, because the process may stand
  * still for it.
- *
- * @param before an earlier look, whose areas are taken where they are still the
- * same: the flags of areas are only in smaps, for which the kernel walks all
- * pages (150 ms for a GiB). To be confirmed by {@link confirmAreas}.
- * @param index the same for all processes of a tree
- * @param tid a thread of it that has not ended, the leader where that has not
- * @param children those of the tree that have not ended
  */
-export function lookAtProcess(
-  pid: number,
-  before?: Sighting,
-  index: DescriptionIndex = new DescriptionIndex(),
-  tid = pid,
-  children: readonly number[] = [],
-): Sighting {
+export function lookAtProcess(pid: number, known: Known = {}): Sighting {
+  const { index = new DescriptionIndex(), tid = pid, children = [] } = known;
   const endedLeader = tid === pid
     ? undefined
     : { stat: readThreadStat(pid, pid), status: readStatus(pid) };
   const stat = {
-    ...readStat(tid),
+    ...tid === pid && known.stat || readStat(tid),
     // What only the leader has.
     ...endedLeader && { pid, exitSignal: endedLeader.stat.exitSignal },
   };
   const status = readStatus(tid);
-  const maps = readMapsText(tid);
-  const same = before !== undefined &&
-    status.vmLocked === before.status.vmLocked && maps === before.maps;
-  const mappings = same ? before.mappings : readSmaps(tid);
-  const vmas = same ? before.vmas : planVmas(pid, mappings);
+  const { smaps, mappings, vmas } = sameAreas(known.before, tid, status) ??
+    readAreas(pid, tid);
   const threads = listThreads(pid);
   return {
     pid,
@@ -201,7 +195,7 @@ export function lookAtProcess(
     status,
     endedLeader,
     children,
-    maps,
+    smaps,
     mappings,
     vmas,
     descriptors: lookAtDescriptors(tid, index),
@@ -215,6 +209,18 @@ export function lookAtProcess(
   };
 }
 
+/** What an earlier look says of the areas, where they did not change since. */
+function sameAreas(
+  before: Sighting | undefined,
+  tid: number,
+  { vmLocked }: Status,
+): Areas | undefined {
+  return before !== undefined && vmLocked === before.status.vmLocked &&
+      readMapsText(tid) === before.smaps.replaceAll(/^VmFlags:.*\n/gm, "")
+    ? before
+    : undefined;
+}
+
 /** VmFlags that a copy made by fork has not, or not for the same reason. */
 const FLAGS_NOT_COPIED: ReadonlySet<string> = new Set(["lo", "lf", "sd"]);
 
@@ -226,7 +232,8 @@ const FLAGS_NOT_COPIED: ReadonlySet<string> = new Set(["lo", "lf", "sd"]);
  * @throws CkptError naming the area
  */
 export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
-  const copied = readSmaps(copy);
+  const copied = readMappings(copy);
+  if (confirmed.get(copied) === mappings) return;
   const plain = (flags: ReadonlySet<string>) =>
     [...flags].filter((flag) => !FLAGS_NOT_COPIED.has(flag)).join(" ");
   let at = 0;
@@ -250,7 +257,14 @@ export function confirmAreas({ pid, mappings }: Sighting, copy: number): void {
       remedy: "dump again",
     }]);
   }
+  confirmed.set(copied, mappings);
 }
+
+/** Areas of copies, with those that they confirm. */
+const confirmed = new WeakMap<
+  readonly SmapsMapping[],
+  readonly SmapsMapping[]
+>();
 
 /** Two looks at a program do not fit together; the next two may. */
 export class ChangedMeanwhile extends CkptError {}

@@ -167,14 +167,14 @@ export function lookAtTree(
   const index = new DescriptionIndex();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
   const namespaces = mounts?.look(living);
-  const processes = living.map(({ pid, tid }) => {
-    const seen = lookAtProcess(
-      pid,
-      earlier.get(pid),
+  const processes = living.map(({ pid, tid, stat }) => {
+    const seen = lookAtProcess(pid, {
+      before: earlier.get(pid),
       index,
       tid,
-      children.get(pid)?.map((child) => child.pid),
-    );
+      stat,
+      children: children.get(pid)?.map((child) => child.pid) ?? [],
+    });
     const namespace = namespaces?.of(pid);
     return namespace === undefined ? seen : { ...seen, namespace };
   });

@@ -39,21 +39,27 @@ export interface StoppedThread {
   readonly criticalSection?: bigint;
 }
 
-/** Reads all threads; the leader comes first. */
+/**
+ * Reads all threads; the leader comes first.
+ *
+ * @param leader its status, read since it stands still
+ */
 export function readStoppedThreads(
   tids: Int32Array<ArrayBuffer>,
   memory: TaskMemory,
+  leader = readStatus(tids[0]),
 ): StoppedThread[] {
-  const states = readThreads(tids);
-  return states.map((state) => readStoppedThread(state, memory));
+  return readThreads(tids).map((state, i) =>
+    readStoppedThread(state, i === 0 ? leader : readStatus(state.tid), memory)
+  );
 }
 
 function readStoppedThread(
   state: ThreadState,
+  status: Status,
   memory: TaskMemory,
 ): StoppedThread {
   const { tid } = state;
-  const status = readStatus(tid);
   const registers = state.registers.slice();
   const section = leaveCriticalSection(state, registers, memory);
   // Whether the handler of a pending signal restarts calls decides about the

@@ -32,8 +32,8 @@ Deno.test("the agent starts with the wanted pid, and nothing of ckpt", () => {
       Number(name)
     );
     assertEquals(fds.sort((a, b) => a - b), [0, kept]);
-    const { sigIgn, sigCgt, ppid } = readStatus(pid);
-    assertEquals([sigIgn, sigCgt, ppid], [0n, 0n, Deno.pid]);
+    const { sigIgn, sigCgt } = readStatus(pid);
+    assertEquals([sigIgn, sigCgt, readStat(pid).ppid], [0n, 0n, Deno.pid]);
     const limits = Deno.readTextFileSync(`/proc/${pid}/limits`);
     assert(/^Max open files +77 +99 /m.test(limits), limits);
     assertEquals(Deno.readFileSync(`/proc/${pid}/environ`).length, 0);

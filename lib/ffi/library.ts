@@ -30,6 +30,7 @@ const base = {
 
 const files = {
   ckpt_read_file: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+  ckpt_read_smaps: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
   ckpt_list_numbers: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;
 

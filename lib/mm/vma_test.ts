@@ -586,10 +586,6 @@ Deno.test("of random mappings, each is planned with its range and protection or 
         inode: BigInt(below(3)),
         path: paths[below(paths.length)],
         deletedMark: false,
-        rss: 0,
-        swap: 0,
-        kernelPageSize: 4096,
-        protectionKey: undefined,
         vmFlags: new Set(
           codes.split(" ").filter((code) =>
             random() < 0.05 && !(shared && code === "dp")

@@ -13,7 +13,11 @@
 import { CkptError, EXIT } from "../error.ts";
 import { type AuxvEntry, parseAuxv } from "./auxv.ts";
 import { EACCES, EINVAL, ENOENT, EPERM, ESRCH } from "../ffi/errno.ts";
-import { listNumbers, readSmallFile } from "../ffi/small_files.ts";
+import {
+  listNumbers,
+  readSmallFile,
+  readSmapsFile,
+} from "../ffi/small_files.ts";
 import { readLink, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import { type CapabilityName, maskHasCapability } from "./capability.ts";
@@ -32,7 +36,7 @@ import {
 } from "./single_value.ts";
 import { parseSmaps, type SmapsMapping } from "./smaps.ts";
 import { parseStat, type Stat } from "./stat.ts";
-import { parseStatus, type Status } from "./status.ts";
+import { parseStatus, parseVmLocked, type Status } from "./status.ts";
 import { type CurrentSyscall, parseSyscall, parseWchan } from "./syscall.ts";
 import { parseSysvSegments, type SysvSegment } from "./sysvipc.ts";
 import { parseTimers, type PosixTimer } from "./timers.ts";
@@ -46,12 +50,29 @@ export function readMapsText(pid: number): string {
   return decodeText(readBytes(pid, pathOf(pid, "maps")));
 }
 
+/**
+ * What decides something in smaps: the line that begins each record, as in
+ * maps, and the VmFlags.
+ */
+export function readSmapsText(pid: number): string {
+  const path = pathOf(pid, "smaps");
+  try {
+    return decodeText(readSmapsFile(path));
+  } catch (error) {
+    throw readFailure(error, pid, path);
+  }
+}
+
 export function readSmaps(pid: number): SmapsMapping[] {
-  return readWith(pid, "smaps", parseSmaps);
+  return parseSmaps(readSmapsText(pid), pathOf(pid, "smaps"));
 }
 
 export function readStatus(pid: number): Status {
   return readWith(pid, "status", parseStatus);
+}
+
+export function readVmLocked(pid: number): number | undefined {
+  return readWith(pid, "status", parseVmLocked);
 }
 
 export function readStat(pid: number): Stat {

@@ -7,8 +7,9 @@
  * without memory has 0 everywhere.
  */
 import { malformed, type Place } from "./malformed.ts";
-import { decimal, decimalBigint, signedDecimal } from "./numbers.ts";
+import { decimal, signedDecimal } from "./numbers.ts";
 
+/** What decides something, or is saved. */
 export interface Stat {
   readonly pid: number;
   /** Not escaped: may hold spaces, parentheses and newlines. */
@@ -19,54 +20,20 @@ export interface Stat {
   readonly session: number;
   /** Device number of the controlling terminal, 0 for none. */
   readonly ttyNr: number;
-  /** -1 when there is no controlling terminal. */
-  readonly tpgid: number;
   /** PF_* bits of the kernel's include/linux/sched.h. */
   readonly flags: number;
-  readonly minflt: number;
-  readonly cminflt: number;
-  readonly majflt: number;
-  readonly cmajflt: number;
-  /** Times in ticks of 1/sysconf(_SC_CLK_TCK) s. */
-  readonly utime: number;
-  readonly stime: number;
-  readonly cutime: number;
-  readonly cstime: number;
-  readonly priority: number;
   readonly nice: number;
-  readonly numThreads: number;
-  readonly itrealvalue: number;
-  /** Ticks since boot, in the time namespace of the reader. */
-  readonly starttime: number;
-  /** Bytes. */
-  readonly vsize: number;
   /** Pages; inaccurate (see the manual page). */
   readonly rss: number;
-  /** Soft RLIMIT_RSS; 2^64-1 when unlimited. */
-  readonly rsslim: bigint;
   readonly startCode: number;
   readonly endCode: number;
   readonly startStack: number;
-  readonly kstkesp: number;
   readonly kstkeip: number;
-  /** Only the low 31 bits of the masks: use status instead. */
-  readonly signal: number;
-  readonly blocked: number;
-  readonly sigignore: number;
-  readonly sigcatch: number;
-  /** 1 when the task waits in the kernel, else 0. */
-  readonly wchan: bigint;
-  readonly nswap: number;
-  readonly cnswap: number;
   /** The signal for the parent when the task ends; -1 in threads. */
   readonly exitSignal: number;
-  readonly processor: number;
   readonly rtPriority: number;
   /** SCHED_*. */
   readonly policy: number;
-  readonly delayacctBlkioTicks: number;
-  readonly guestTime: number;
-  readonly cguestTime: number;
   readonly startData: number;
   readonly endData: number;
   readonly startBrk: number;
@@ -114,43 +81,16 @@ export function parseStat(text: string, source = "stat"): Stat {
     pgrp: signed(5),
     session: signed(6),
     ttyNr: signed(7),
-    tpgid: signed(8),
     flags: unsigned(9),
-    minflt: unsigned(10),
-    cminflt: unsigned(11),
-    majflt: unsigned(12),
-    cmajflt: unsigned(13),
-    utime: unsigned(14),
-    stime: unsigned(15),
-    cutime: signed(16),
-    cstime: signed(17),
-    priority: signed(18),
     nice: signed(19),
-    numThreads: unsigned(20),
-    itrealvalue: unsigned(21),
-    starttime: unsigned(22),
-    vsize: unsigned(23),
     rss: signed(24),
-    rsslim: decimalBigint(fields[25 - 3], place),
     startCode: unsigned(26),
     endCode: unsigned(27),
     startStack: unsigned(28),
-    kstkesp: unsigned(29),
     kstkeip: unsigned(30),
-    signal: unsigned(31),
-    blocked: unsigned(32),
-    sigignore: unsigned(33),
-    sigcatch: unsigned(34),
-    wchan: decimalBigint(fields[35 - 3], place),
-    nswap: unsigned(36),
-    cnswap: unsigned(37),
     exitSignal: signed(38),
-    processor: signed(39),
     rtPriority: unsigned(40),
     policy: unsigned(41),
-    delayacctBlkioTicks: unsigned(42),
-    guestTime: unsigned(43),
-    cguestTime: signed(44),
     startData: unsigned(45),
     endData: unsigned(46),
     startBrk: unsigned(47),

@@ -5,9 +5,8 @@
  * undefined means that there was no such line.
  */
 import { unescapeTaskName } from "./escape.ts";
-import { lines } from "./lines.ts";
 import { malformed, type Place } from "./malformed.ts";
-import { decimal, decimalBigint, hexBigint, octal } from "./numbers.ts";
+import { decimal, hexBigint, octal } from "./numbers.ts";
 
 /** Real, effective, saved and file-system id. */
 export type FourIds = readonly [
@@ -17,49 +16,28 @@ export type FourIds = readonly [
   fs: number,
 ];
 
+/** What decides something; of the other lines only the form is looked at. */
 export interface Status {
   readonly name: string;
   /** Absent in zombies and kernels before 4.7. */
   readonly umask: number | undefined;
-  /** One letter: R, S, D, T, t, Z, X, I, P. */
-  readonly state: string;
   readonly tgid: number;
-  /** Absent in kernels without NUMA balancing. */
-  readonly ngid: number | undefined;
-  /** The id of this very task: the thread id. */
-  readonly pid: number;
-  readonly ppid: number;
   /** 0 when nothing traces the task. */
   readonly tracerPid: number;
   readonly uid: FourIds;
   readonly gid: FourIds;
-  readonly fdSize: number;
   /** Supplementary groups, in the kernel's order (ascending). */
   readonly groups: readonly number[];
   /**
    * The ids from the pid namespace of the reader's /proc inwards; the last is
    * the id the task itself sees. Absent in kernels without pid namespaces.
    */
-  readonly nsTgid: readonly number[] | undefined;
   readonly nsPid: readonly number[] | undefined;
-  readonly nsPgid: readonly number[] | undefined;
-  readonly nsSid: readonly number[] | undefined;
-  /** Kernel thread; since 6.8. */
-  readonly kthread: boolean | undefined;
-  /** Bytes; absent when the task has no memory: zombies, kernel threads. */
-  readonly vmSize: number | undefined;
-  readonly vmRss: number | undefined;
-  readonly vmSwap: number | undefined;
-  /** Bytes locked by mlock(2) and the like. */
+  /**
+   * Bytes locked by mlock(2) and the like; absent when the task has no memory:
+   * zombies, kernel threads.
+   */
   readonly vmLocked: number | undefined;
-  /** A core dump is being written. */
-  readonly coreDumping: boolean | undefined;
-  /** False after PR_SET_THP_DISABLE; since 5.0. */
-  readonly thpEnabled: boolean | undefined;
-  readonly threads: number;
-  /** Queued signals of the real user, and the limit of that. */
-  readonly sigQueued: bigint;
-  readonly sigQueueLimit: bigint;
   /** Signal masks: bit n is signal n + 1. */
   readonly sigPnd: bigint;
   readonly shdPnd: bigint;
@@ -81,38 +59,82 @@ export interface Status {
   readonly seccompFilters: number | undefined;
   /** As the kernel words it: "thread vulnerable", "globally mitigated". */
   readonly speculationStoreBypass: string | undefined;
-  readonly speculationIndirectBranch: string | undefined;
-  /** "0-3,8" */
-  readonly cpusAllowedList: string | undefined;
-  readonly memsAllowedList: string | undefined;
   /** Such as "shstk", "wrss"; since 6.6, on processors that can. */
   readonly x86ThreadFeatures: readonly string[] | undefined;
-  readonly x86ThreadFeaturesLocked: readonly string[] | undefined;
 }
+
+/** {@link Status.vmLocked} alone. */
+export function parseVmLocked(
+  text: string,
+  source = "status",
+): number | undefined {
+  const found = /^VmLck:\s*(.*)$/m.exec(text);
+  return found === null
+    ? undefined
+    : kilobytes({ source, line: 1, text: found[1] });
+}
+
+/** Every process and thread has some 60 lines, most of which decide nothing. */
+const READ: ReadonlySet<string> = new Set([
+  "Name",
+  "Umask",
+  "Tgid",
+  "TracerPid",
+  "Uid",
+  "Gid",
+  "Groups",
+  "NSpid",
+  "VmLck",
+  "SigPnd",
+  "ShdPnd",
+  "SigBlk",
+  "SigIgn",
+  "SigCgt",
+  "CapInh",
+  "CapPrm",
+  "CapEff",
+  "CapBnd",
+  "CapAmb",
+  "NoNewPrivs",
+  "Seccomp",
+  "Seccomp_filters",
+  "Speculation_Store_Bypass",
+  "x86_Thread_features",
+]);
 
 /** Parses the whole of status. */
 export function parseStatus(text: string, source = "status"): Status {
   const fields = new Map<string, Place>();
-  let last = 0;
-  for (const place of lines(text, source)) {
-    last = place.line;
-    const colon = place.text.indexOf(":");
-    if (colon <= 0) throw malformed(place, "expected a name and a colon");
-    const name = place.text.slice(0, colon);
-    // "Name:" ends with a tab that is no part of the name; the name itself
-    // may end in white space.
-    const value = place.text.slice(colon + 1);
-    fields.set(name, {
-      source,
-      line: place.line,
-      text: name === "Name" ? value.replace(/^\t/, "") : value.trim(),
-    });
+  let line = 0;
+  for (let from = 0; from < text.length;) {
+    let to = text.indexOf("\n", from);
+    if (to < 0) to = text.length;
+    line++;
+    const colon = text.indexOf(":", from);
+    if (colon <= from || colon > to) {
+      throw malformed(
+        { source, line, text: text.slice(from, to) },
+        "expected a name and a colon",
+      );
+    }
+    const name = text.slice(from, colon);
+    if (READ.has(name)) {
+      // "Name:" ends with a tab that is no part of the name; the name itself
+      // may end in white space.
+      const value = text.slice(colon + 1, to);
+      fields.set(name, {
+        source,
+        line,
+        text: name === "Name" ? value.replace(/^\t/, "") : value.trim(),
+      });
+    }
+    from = to + 1;
   }
 
   const required = (name: string): Place => {
     const place = fields.get(name);
     if (place === undefined) {
-      throw malformed({ source, line: last, text: "" }, `there is no ${name}`);
+      throw malformed({ source, line, text: "" }, `there is no ${name}`);
     }
     return place;
   };
@@ -124,37 +146,16 @@ export function parseStatus(text: string, source = "status"): Status {
     return place === undefined ? undefined : parse(place);
   };
 
-  const queue = required("SigQ");
-  const slash = queue.text.indexOf("/");
-  if (slash < 0) throw malformed(queue, "expected SigQ as QUEUED/LIMIT");
-
   return {
     name: unescapeTaskName(required("Name").text),
     umask: optional("Umask", (place) => octal(place.text, place)),
-    state: stateLetter(required("State")),
     tgid: count(required("Tgid")),
-    ngid: optional("Ngid", count),
-    pid: count(required("Pid")),
-    ppid: count(required("PPid")),
     tracerPid: count(required("TracerPid")),
     uid: fourIds(required("Uid")),
     gid: fourIds(required("Gid")),
-    fdSize: count(required("FDSize")),
     groups: counts(required("Groups")),
-    nsTgid: optional("NStgid", counts),
     nsPid: optional("NSpid", counts),
-    nsPgid: optional("NSpgid", counts),
-    nsSid: optional("NSsid", counts),
-    kthread: optional("Kthread", zeroOrOne),
-    vmSize: optional("VmSize", kilobytes),
-    vmRss: optional("VmRSS", kilobytes),
-    vmSwap: optional("VmSwap", kilobytes),
     vmLocked: optional("VmLck", kilobytes),
-    coreDumping: optional("CoreDumping", zeroOrOne),
-    thpEnabled: optional("THP_enabled", zeroOrOne),
-    threads: count(required("Threads")),
-    sigQueued: decimalBigint(queue.text.slice(0, slash), queue),
-    sigQueueLimit: decimalBigint(queue.text.slice(slash + 1), queue),
     sigPnd: mask(required("SigPnd")),
     shdPnd: mask(required("ShdPnd")),
     sigBlk: mask(required("SigBlk")),
@@ -169,11 +170,7 @@ export function parseStatus(text: string, source = "status"): Status {
     seccomp: optional("Seccomp", count),
     seccompFilters: optional("Seccomp_filters", count),
     speculationStoreBypass: optional("Speculation_Store_Bypass", asText),
-    speculationIndirectBranch: optional("SpeculationIndirectBranch", asText),
-    cpusAllowedList: optional("Cpus_allowed_list", asText),
-    memsAllowedList: optional("Mems_allowed_list", asText),
     x86ThreadFeatures: optional("x86_Thread_features", words),
-    x86ThreadFeaturesLocked: optional("x86_Thread_features_locked", words),
   };
 }
 
@@ -210,13 +207,6 @@ function fourIds(place: Place): FourIds {
     throw malformed(place, "expected four ids");
   }
   return [real, effective, saved, fs];
-}
-
-function stateLetter(place: Place): string {
-  if (!/^[A-Za-z] \(/.test(place.text)) {
-    throw malformed(place, "expected a state such as S (sleeping)");
-  }
-  return place.text[0];
 }
 
 function kilobytes(place: Place): number {
