@@ -111,6 +111,9 @@ export function renderSummary(summary: ImageSummary): string {
   if (summary.needs.length > 0) {
     lines.push(`needs ${summary.needs.join(", ")}`);
   }
+  const own = Object.entries(summary.namespaces)
+    .map(([kind, count]) => count === 1 ? kind : `${kind} (${count})`);
+  if (own.length > 0) lines.push(`namespaces of its own: ${own.join(", ")}`);
   const rows = [
     COLUMNS.map(({ title }) => title),
     ...inFamilies(summary.tasks).map(({ task, depth }) =>

@@ -31,6 +31,7 @@ const SUMMARY: ImageSummary = {
   created: "2026-01-02T03:04:05.000Z",
   run_id: undefined,
   needs: ["something"],
+  namespaces: { mnt: 2, pid: 1 },
   tasks: [TASK],
   open_files: 3,
   image_bytes: 20480,
@@ -57,6 +58,7 @@ Deno.test("a summary for people has a line for every process, indented as childr
     `/images: an image made by ckpt 0.1.0, 2026-01-02T03:04:05.000Z
 20.0 KiB, 8.0 KiB of it pages; 3 open files
 needs something
+namespaces of its own: mnt (2), pid
 
  PID  PPID  PGID   SID  STATE               THREADS  FDS  AREAS   MAPPED   STORED  NAME         PROGRAM
 4242     0  4242  4242  alive                    12    3     70  5.0 MiB  8.0 KiB  evil\\x1b[2J  /usr/bin/python3.11

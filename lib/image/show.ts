@@ -47,6 +47,8 @@ export interface ImageSummary {
   run_id: string | undefined;
   /** What the image needs beyond CRIU's format, or CRIU's plugins. */
   needs: string[];
+  /** How many namespaces of each kind the tree had that were not the dumper's. */
+  namespaces: { [kind in NamespaceKind]?: number };
   tasks: TaskSummary[];
   open_files: number;
   /** All files of the image together. */
@@ -73,6 +75,7 @@ export function summarize(set: ImageSet): ImageSummary {
     created: manifest?.created ?? mtime?.toISOString() ?? "",
     run_id: inventory.dump_criu_run_id,
     needs: inventory.plugins_entry?.plugins ?? [],
+    namespaces: namespacesOf(set),
     tasks: set.require("pstree", undefined).map((entry) => {
       const { pid, ppid, pgid, sid, threads } = entry;
       const state = taskState(set, pid);
@@ -93,6 +96,35 @@ export function summarize(set: ImageSet): ImageSummary {
     image_bytes,
     page_bytes,
   };
+}
+
+/** By their names in /proc/PID/ns, as fields of the images begin. */
+const NAMESPACE_KINDS = [
+  "user",
+  "mnt",
+  "pid",
+  "net",
+  "ipc",
+  "uts",
+  "time",
+  "cgroup",
+] as const;
+
+type NamespaceKind = typeof NAMESPACE_KINDS[number];
+
+function namespacesOf(set: ImageSet): ImageSummary["namespaces"] {
+  const { root_ids } = set.inventory;
+  const ids = set.require("pstree", undefined)
+    .flatMap(({ pid }) => set.read("ids", pid) ?? []);
+  const counts: ImageSummary["namespaces"] = {};
+  for (const kind of NAMESPACE_KINDS) {
+    const field = `${kind}_ns_id` as const;
+    const own = new Set(ids.map((one) => one[field] ?? 0));
+    // 0: the one of the dumper, in older images.
+    for (const id of [0, root_ids?.[field] ?? 0]) own.delete(id);
+    if (own.size > 0) counts[kind] = own.size;
+  }
+  return counts;
 }
 
 function taskState(set: ImageSet, pid: number): TaskSummary["state"] {

@@ -28,6 +28,7 @@ Deno.test("the summary says who is in the image and how much memory", () =>
     assertObjectMatch(summarize(set), {
       ckpt_version: "0.0.0",
       needs: ["ckpt:tsc"],
+      namespaces: {},
       open_files: 4,
       page_bytes: 5 * 4096,
       tasks: [{
@@ -45,6 +46,23 @@ Deno.test("the summary says who is in the image and how much memory", () =>
       }],
     });
   }));
+
+Deno.test("the summary counts the namespaces that the dumper was not in", () => {
+  const image = minimalImage();
+  const child = minimalChild(11, { ppid: 4242, pgid: 4242, sid: 4242 });
+  Object.assign(image.ids, { pid_ns_id: 9, mnt_ns_id: 10 });
+  Object.assign(child.ids, { pid_ns_id: 9, mnt_ns_id: 11, net_ns_id: 0 });
+  const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
+  try {
+    writeTree(directory, [image, child]);
+    assertEquals(summarize(readImageSet(directory)).namespaces, {
+      mnt: 2,
+      pid: 1,
+    });
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
 
 Deno.test("the summary tells how processes ended, and what stopped them", () => {
   const child = (pid: number) =>
