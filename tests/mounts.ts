@@ -99,9 +99,12 @@ export async function startIn(
   return program;
 }
 
-/** Numbers of mounts, namespaces, and of files and devices that live in memory: new ones, compared by mountsOf. */
+/**
+ * Numbers of mounts, namespaces, and of files and devices that live in memory:
+ * new ones, compared by mountsOf. And a name that another file has by now.
+ */
 const NUMBERS =
-  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/dev\/zero$/;
+  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/(dev\/zero|mnt\/\S*)$|after: .*\.ckpt-ghost\.1 \(deleted\)$/;
 
 /** The whole way, twice: mounts and everything else are as before. */
 export async function survives(

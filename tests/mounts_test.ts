@@ -147,6 +147,9 @@ for (
     "tree_sessions",
     "directories",
     "mounts_nested",
+    "mounts_covered",
+    "ghost_regular",
+    "ghost_special",
   ]
 ) {
   Deno.test(`${name} survives in a mount namespace`, async () => {

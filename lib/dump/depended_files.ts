@@ -6,11 +6,11 @@ import { type FileStatus, O, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { hasPath } from "../files/descriptors.ts";
 import { fileSystemType } from "../ghost/calls.ts";
 import { isOfTheKernel } from "../ghost/fate.ts";
-import { fileKey, type UsedPath } from "../ghost/files_in_use.ts";
+import { fileKey, throughWay, type UsedPath } from "../ghost/files_in_use.ts";
 import type { SavedFiles } from "../ghost/save.ts";
 import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import { PROT } from "../proc/maps.ts";
-import { mappedFileKey, type Sighting } from "./survey.ts";
+import { mappedFileKey, type Sighting, type UsedFile } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 
 export interface DependedFile {
@@ -65,7 +65,11 @@ export function dependedFiles(
   namespaces?: SeenNamespaces,
 ): DependedFile[] {
   const files = new Map<string, DependedFile>();
-  const add = (used: UsedPath, use: Use, flags = 0, prefix = "") => {
+  const add = (
+    used: UsedPath & { at: string; mountId?: number },
+    use: Use,
+    flags = 0,
+  ) => {
     const { path, remap } = saved.placeOf(used);
     if (remap !== undefined && "ghost" in remap) return;
     const name = remap?.link ?? path;
@@ -75,7 +79,12 @@ export function dependedFiles(
     const known = files.get(name);
     files.set(name, {
       path: name,
-      at: prefix + name,
+      at: throughWay(
+        used.mountId === undefined
+          ? undefined
+          : namespaces?.wayIn(used.mountId, used.link, used.at),
+        name,
+      ),
       status: used.status,
       executed: use === "executed" || known?.executed === true,
       content: regular && !logs || known?.content === true,
@@ -84,11 +93,15 @@ export function dependedFiles(
   };
   for (const process of processes) {
     const { exe, cwd, root, mappedFiles, vmas } = process;
-    const own = process.namespace?.prefix;
-    for (const { path, status } of [cwd, root]) {
-      add({ link: path, status }, "read", 0, own);
-    }
-    add({ link: exe.path, status: exe.status }, "executed", 0, own);
+    const { tid } = process;
+    const usedAs = ({ path: link, ...used }: UsedFile, name: string) => ({
+      ...used,
+      link,
+      at: `/proc/${tid}/${name}`,
+    });
+    add(usedAs(cwd, "cwd"), "read");
+    add(usedAs(root, "root"), "read");
+    add(usedAs(exe, "exe"), "executed");
     const executed = new Set(
       vmas.vmas.filter(({ entry }) => (entry.prot & PROT.exec) !== 0)
         .map(mappedFileKey),
@@ -97,12 +110,17 @@ export function dependedFiles(
       vmas.vmas.filter(({ entry }) => entry.fdflags === O.RDWR)
         .map(mappedFileKey),
     );
-    for (const { vma, status } of mappedFiles) {
+    for (const { vma, status, mountId } of mappedFiles) {
       if (status === undefined) continue;
       const key = mappedFileKey(vma);
-      const used = { link: vma.path!, status };
-      add(used, executed.has(key) ? "executed" : "read", 0, own);
-      if (written.has(key)) add(used, "written", 0, own);
+      const used = {
+        link: vma.path!,
+        status,
+        mountId,
+        at: `/proc/${tid}/map_files/${vma.link}`,
+      };
+      add(used, executed.has(key) ? "executed" : "read");
+      if (written.has(key)) add(used, "written");
     }
     for (const seen of process.descriptors) {
       const { link, status, info, sameAs } = seen;
@@ -112,8 +130,9 @@ export function dependedFiles(
       ) continue;
       const reads = (info.flags & O.ACCMODE) === O.RDONLY ||
         (info.flags & O.PATH) !== 0;
-      const prefix = namespaces?.withMount(info.mntId)?.prefix;
-      add({ link, status }, reads ? "read" : "written", info.flags, prefix);
+      const at = `/proc/${tid}/fd/${seen.fd}`;
+      const used = { link, status, at, mountId: info.mntId };
+      add(used, reads ? "read" : "written", info.flags);
     }
   }
   return [...files.values()];

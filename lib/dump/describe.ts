@@ -240,7 +240,7 @@ export async function writeImages(
     writer.write("ckpt-segments", undefined, extensions);
     if (!isEntered("ipc")) features.add("ckpt:sysv-shm");
   }
-  described.writeMounts?.(writer, features);
+  described.writeMounts?.(writer, features, files.entries);
   const { namespaces } = survey.seen;
   if (namespaces?.all.length && survey.processes[0].namespace === undefined) {
     features.add("ckpt:nested-mounts");

@@ -21,7 +21,6 @@ import {
   TtyType,
 } from "../image/schema.gen.ts";
 import type { Vma } from "../mm/vma.ts";
-import type { TreeNamespace } from "../mnt/tree_namespaces.ts";
 import { describeObject } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
 import {
@@ -64,8 +63,10 @@ export function describeFiles(
     survey.mappedFiles.map(({ vma, status }) => [mappedFileKey(vma), status!]),
   );
   const statusOf = (vma: Vma) => statuses.get(mappedFileKey(vma))!;
-  const { namespace } = survey;
-  const exeId = addUsed(table, survey.exe, namespace);
+  const mountIds = new Map(
+    survey.mappedFiles.map(({ vma, mountId }) => [mappedFileKey(vma), mountId]),
+  );
+  const exeId = addUsed(table, survey.exe);
   for (const vma of survey.vmas.vmas) {
     if (vma.memfd) vma.entry.shmid = BigInt(addMapped(table, vma, memfds));
     else if (vma.path !== undefined) {
@@ -74,7 +75,7 @@ export function describeFiles(
           vma.path,
           vma.entry.fdflags ?? 0,
           statusOf(vma),
-          namespace?.mountAt(vma.path),
+          mountIds.get(mappedFileKey(vma)),
         ),
       );
     }
@@ -94,8 +95,8 @@ export function describeFiles(
     terminals,
     exeId,
     fs: {
-      cwd_id: addUsed(table, survey.cwd, namespace),
-      root_id: addUsed(table, survey.root, namespace),
+      cwd_id: addUsed(table, survey.cwd),
+      root_id: addUsed(table, survey.root),
       umask: survey.status.umask,
     },
   };
@@ -147,10 +148,9 @@ function addMapped(
 
 function addUsed(
   table: FileTable,
-  { path, status }: UsedFile,
-  namespace: TreeNamespace | undefined,
+  { path, status, mountId }: UsedFile,
 ): number {
-  return table.addReached(path, 0, status, namespace?.mountAt(path));
+  return table.addReached(path, 0, status, mountId);
 }
 
 function describeDescriptor(

@@ -41,12 +41,5 @@ export function lostFileReasons(
     reasons.push({ object: describe(lost), why, remedy });
     if (option !== undefined) neededOptions.push(option);
   }
-  for (const { holder, link, task } of files.lostElsewhere) {
-    reasons.push({
-      object: `${holder} (${link}) of task ${task}`,
-      why: "its path does not lead to it, which is not supported in a mount " +
-        "namespace of the program's own yet",
-    });
-  }
   return { reasons, neededOptions };
 }

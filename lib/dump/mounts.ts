@@ -3,6 +3,8 @@ import type { Reason } from "../error.ts";
 import { close } from "../ffi/syscall.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
+import type { file_entry } from "../image/schema.gen.ts";
+import type { MountTree } from "../mnt/mount_tree.ts";
 import type { MountsPlan } from "../mnt/plan_dump.ts";
 import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
 import type { DumpOptions } from "./options.ts";
@@ -92,7 +94,8 @@ export async function loadMountWriter(
 ): Promise<MountWriter | undefined> {
   if (mounts === undefined || mounts.mounts.length === 0) return undefined;
   const { describeMounts } = await import("../mnt/images.ts");
-  return (writer, features) => {
+  const { MountTree } = await import("../mnt/mount_tree.ts");
+  return (writer, features, files) => {
     const namespaces = Map.groupBy(
       mounts.mounts,
       ({ mount: { namespace } }) => namespace,
@@ -110,11 +113,29 @@ export async function loadMountWriter(
     if (mounts.mounts.some(({ peerPath }) => peerPath !== undefined)) {
       features.add("ckpt:host-peers");
     }
+    const trees = [...namespaces.values()].map((planned) =>
+      new MountTree(planned.map(({ mount }) => mount))
+    );
+    if (files.some((file) => isCovered(file, trees))) {
+      features.add("ckpt:covered-files");
+    }
   };
 }
 
-/** Writes the images of all mounts. */
+/** Writes the images of all mounts; `files` are the entries of files.img. */
 export type MountWriter = (
   writer: ImageWriter,
   features: Set<Feature>,
+  files: readonly file_entry[],
 ) => void;
+
+/** Of such a file CRIU would open what is over it. */
+function isCovered(
+  { reg }: file_entry,
+  trees: readonly MountTree[],
+): boolean {
+  const id = reg?.mnt_id;
+  if (id === undefined) return false;
+  const tree = trees.find(({ byId }) => byId.has(id));
+  return tree !== undefined && tree.lookup(reg!.name)?.id !== id;
+}

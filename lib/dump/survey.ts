@@ -25,6 +25,7 @@ import {
 } from "../files/descriptors.ts";
 import { DescriptionIndex } from "../files/description_index.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
+import { statx } from "../ghost/calls.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
 import { DELETED_MARK } from "../proc/maps.ts";
 import { describeMapping, type Vma, type VmaPlan } from "../mm/vma.ts";
@@ -55,6 +56,8 @@ import type { DumpOptions } from "./options.ts";
 export interface UsedFile {
   path: string;
   status: FileStatus;
+  /** Of its mount; only where the process has a mount namespace of its own. */
+  mountId?: number;
 }
 
 /** What was seen of a process at one moment; nothing is judged yet. */
@@ -92,6 +95,33 @@ export interface MappedFile {
   readonly vma: Vma;
   /** As /proc/PID/map_files leads to it; undefined when that was refused. */
   readonly status: FileStatus | undefined;
+  /** As of {@link UsedFile}. */
+  readonly mountId?: number;
+}
+
+/** What is to be known of a process in a mount namespace of its own. */
+export function inNamespace(
+  seen: Sighting,
+  namespace: TreeNamespace,
+): Sighting {
+  const { tid, mappedFiles } = seen;
+  const at = (name: string) => Number(statx(`/proc/${tid}/${name}`).mountId);
+  const used = (name: "exe" | "cwd" | "root") => ({
+    ...seen[name],
+    mountId: at(name),
+  });
+  return {
+    ...seen,
+    namespace,
+    exe: used("exe"),
+    cwd: used("cwd"),
+    root: used("root"),
+    mappedFiles: mappedFiles.map((file) =>
+      file.status === undefined
+        ? file
+        : { ...file, mountId: at(`map_files/${file.vma.link}`) }
+    ),
+  };
 }
 
 export interface Survey extends Omit<Sighting, "descriptors"> {
@@ -483,10 +513,15 @@ function unknownMappedFiles({ pid, mappedFiles }: Sighting): Reason[] {
 /** What a process uses but for descriptors: program, directories, mappings. */
 function filesWithoutDescriptor(
   { pid, tid, exe, cwd, root, mappedFiles }: Sighting,
-): FileUse[] {
-  const used = (what: string, name: string, { path, status }: UsedFile) => ({
+): (FileUse & { mountId?: number })[] {
+  const used = (
+    what: string,
+    name: string,
+    { path, status, mountId }: UsedFile,
+  ) => ({
     link: path,
     status,
+    mountId,
     at: `/proc/${tid}/${name}`,
     holder: what,
     task: pid,
@@ -496,10 +531,11 @@ function filesWithoutDescriptor(
     used("the program file", "exe", exe),
     used("the working directory", "cwd", cwd),
     used("the root directory", "root", root),
-    ...mappedFiles.flatMap(({ vma, status }) =>
+    ...mappedFiles.flatMap(({ vma, status, mountId }) =>
       status === undefined ? [] : [{
         link: vma.path!,
         status,
+        mountId,
         at: `/proc/${tid}/map_files/${vma.link}`,
         holder: nameOfMapping(vma),
         task: pid,
@@ -521,24 +557,23 @@ export function noteFiles(
   external: readonly string[],
   namespaces?: SeenNamespaces,
 ): void {
-  const own = seen.namespace?.prefix;
-  noteDescriptors(seen, files, external, namespaces, own);
-  for (const use of filesWithoutDescriptor(seen)) {
-    files.look(own === undefined ? use : { ...use, prefix: own });
+  noteDescriptors(seen, files, external, namespaces);
+  for (const { mountId, ...use } of filesWithoutDescriptor(seen)) {
+    files.look({
+      ...use,
+      way: mountId === undefined
+        ? undefined
+        : namespaces?.wayIn(mountId, use.link, use.at),
+    });
   }
 }
 
-/**
- * Notes the files behind descriptors, see {@link noteFiles}.
- *
- * @param own what leads to the root of the namespace that the process has
- */
+/** Notes the files behind descriptors, see {@link noteFiles}. */
 export function noteDescriptors(
   { pid, tid = pid, descriptors }: SeenTable,
   files: FilesInUse,
   external: readonly string[],
   namespaces?: SeenNamespaces,
-  own?: string,
 ): void {
   for (const descriptor of descriptors) {
     const { sameAs, info, status } = descriptor;
@@ -547,12 +582,10 @@ export function noteDescriptors(
       external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;
     const use = { ...fileUse(tid, descriptor), task: pid };
-    if (namespaces === undefined || namespaces.isOfHost(info.mntId)) {
-      files.look(use);
-    } else {
-      const namespace = namespaces.withMount(info.mntId);
-      files.look({ ...use, prefix: namespace?.prefix ?? own });
-    }
+    files.look({
+      ...use,
+      way: namespaces?.wayIn(info.mntId, use.link, use.at),
+    });
   }
 }
 

@@ -66,6 +66,7 @@ import { birthProblems } from "./births.ts";
 import { frozenByOthers } from "./frozen_cgroup.ts";
 import { lostFileReasons } from "./lost_files.ts";
 import {
+  inNamespace,
   judge,
   lookAtProcess,
   noteDescriptors,
@@ -176,7 +177,7 @@ export function lookAtTree(
       children: children.get(pid)?.map((child) => child.pid) ?? [],
     });
     const namespace = namespaces?.of(pid);
-    return namespace === undefined ? seen : { ...seen, namespace };
+    return namespace === undefined ? seen : inNamespace(seen, namespace);
   });
   const flight = standsStill
     ? Flight.read(processes, index)

@@ -34,6 +34,8 @@ export interface LostFile {
   readonly mayHaveNoName: boolean;
   /** Whether someone in the tree can write to it. */
   readonly written: boolean;
+  /** Whether it is in a mount namespace that ckpt is not in. */
+  readonly isInside?: boolean;
 }
 
 export interface FateOptions {
@@ -133,6 +135,12 @@ export function decideFate(
   }
   const path = withoutMark(file.link);
   if (namesLeft(file) <= 0n) return ghost(file, path, ghostLimit);
+  if (file.isInside) {
+    return refused(
+      "its path leads to it no more, but another name does, which ckpt could " +
+        "not find in its directory; links are not made in other mount namespaces",
+    );
+  }
   if (linkRemap) return { kind: "link", path };
   // A file that overlayfs had from a lower layer keeps the link count it has
   // there; nobody who can only read it would see that it is another one.

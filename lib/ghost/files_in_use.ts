@@ -4,7 +4,7 @@
  */
 import { DELETED_MARK } from "../proc/maps.ts";
 import { readMountInfo } from "../proc/read.ts";
-import { type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
+import { type FileStatus, S_IF, stat, SyscallError } from "../ffi/syscall.ts";
 import {
   type ExtendedStatus,
   extendedStatuses,
@@ -42,10 +42,25 @@ export interface FileUse {
   /** The process. */
   readonly task: number;
   readonly writes: boolean;
-  /** What leads ckpt to the root that the link starts at; not its own. */
-  readonly prefix?: string;
   /** The mount by which it was opened, where that is known. */
   readonly mountId?: number;
+  /** Where it is in a mount namespace that is not ckpt's own. */
+  readonly way?: WayIn;
+}
+
+/** How ckpt gets at paths of another mount namespace. */
+export interface WayIn {
+  /** Leads to a root ... */
+  readonly prefix: string;
+  /** ... which is this directory of the namespace ("" for the topmost). */
+  readonly start: string;
+  /** Whether that is a copy of a mount, without what is mounted in it. */
+  readonly isBare: boolean;
+}
+
+/** @param path in the namespace */
+export function throughWay(way: WayIn | undefined, path: string): string {
+  return way === undefined ? path : way.prefix + path.slice(way.start.length);
 }
 
 /** One that needs care, and how to get at it. */
@@ -84,7 +99,6 @@ export class FilesInUse {
   readonly #lost = new Map<string, Lost>();
   /** Paths that lead to their files, by these. */
   readonly #names = new Map<string, string>();
-  readonly #elsewhere: FileUse[] = [];
   #mounts: ReadonlySet<bigint> | undefined;
   /** statfs.f_type of mounts. */
   readonly #fileSystems = new Map<number, bigint>();
@@ -106,6 +120,13 @@ export class FilesInUse {
     for (const [i, found] of statusesAt(links).entries()) {
       this.#atLink.set(links[i], found);
     }
+    for (const use of named) {
+      // The root of a mount itself, by a link of /proc.
+      const { link, way } = use;
+      if (way?.isBare && withoutMark(link) === (way.start || "/")) {
+        this.#atLink.set(wayTo(use), stat(way.prefix));
+      }
+    }
     for (const use of named) this.#sortOut(use);
     this.#examineAll(
       [...this.#lost.values()].filter(({ known }) => known === undefined),
@@ -118,25 +139,15 @@ export class FilesInUse {
     return [...this.#lost.values()].map(({ known }) => known!);
   }
 
-  /** Those in other mount namespaces that their paths do not lead to. */
-  get lostElsewhere(): readonly FileUse[] {
-    this.settle();
-    return this.#elsewhere;
-  }
-
   #sortOut(use: FileUse): void {
-    const { link, status, prefix } = use;
+    const { link, status, way } = use;
     const found = this.#atLink.get(wayTo(use));
     if (
       found !== undefined && isSameFile(found, status) &&
       !(isSillyName(link) && fileSystemType(use.at) === NFS)
     ) {
       // A path from another root is no name here.
-      if (prefix === undefined) this.#names.set(inodeKey(status), link);
-      return;
-    }
-    if (prefix !== undefined) {
-      this.#elsewhere.push(use);
+      if (way === undefined) this.#names.set(inodeKey(status), link);
       return;
     }
     const key = fileKey(use);
@@ -166,9 +177,9 @@ export class FilesInUse {
 
   /** Notes a file of which the look at it told all there is to know. */
   #noteNameless(use: FileUse): boolean {
-    const { link, status, prefix, at, holder, task, writes, mountId } = use;
+    const { link, status, way, at, holder, task, writes, mountId } = use;
     if (
-      prefix !== undefined || mountId === undefined || status.nlink !== 0n ||
+      way !== undefined || mountId === undefined || status.nlink !== 0n ||
       (status.mode & S_IF.MT) !== S_IF.REG || !link.endsWith(DELETED_MARK)
     ) return false;
     let fileSystem = this.#fileSystems.get(mountId);
@@ -194,7 +205,7 @@ export class FilesInUse {
       task,
       allocated: status.allocated,
       fileSystem,
-      mount: this.#reach(path, mount, above),
+      mount: this.#reach(path, mount, above, way),
       otherName: undefined,
       mayHaveNoName: false,
       written,
@@ -205,7 +216,9 @@ export class FilesInUse {
 
   #examineAll(all: readonly Lost[]): void {
     if (all.length === 0) return;
-    const paths = all.map(({ use }) => withoutMark(use.link));
+    const paths = all.map(({ use }) =>
+      throughWay(use.way, withoutMark(use.link))
+    );
     const there = statusesAt(paths);
     for (
       const [i, known] of extendedStatuses(all.map(({ use }) => use.at))
@@ -222,8 +235,10 @@ export class FilesInUse {
         ...lost.use,
         status: { ...lost.use.status, nlink: isGone ? 0n : nlink },
       };
-      const { link, status, at, holder, task } = use;
-      const mount = this.#reach(paths[i], mountId, above);
+      const { link, status, at, holder, task, way } = use;
+      const mount = way?.isBare
+        ? "reached"
+        : this.#reach(paths[i], mountId, above, way);
       lost.known = {
         link,
         status,
@@ -244,6 +259,7 @@ export class FilesInUse {
         mayHaveNoName: fileSystem === OVERLAY && nlink > 0n &&
           !isOfUpperLayer(at),
         written: lost.writes,
+        isInside: way !== undefined,
       };
     }
   }
@@ -253,7 +269,11 @@ export class FilesInUse {
     path: string,
     mountId: bigint,
     above: NearestDirectory,
+    way: WayIn | undefined,
   ): LostFile["mount"] {
+    if (way !== undefined) {
+      return above.mountId === mountId ? "reached" : "covered";
+    }
     this.#mounts ??= new Set(
       readMountInfo(Deno.pid).map(({ mountId }) => BigInt(mountId)),
     );
@@ -269,12 +289,19 @@ export class FilesInUse {
    * @param mountId where its path can be reached on its mount
    */
   #otherName(
-    { status, at }: FileUse,
+    { status, at, way, link }: FileUse,
     fileSystem: bigint,
     path: string,
     there: FileStatus | undefined,
     mountId: bigint | undefined,
   ): string | undefined {
+    if (way !== undefined) {
+      return there !== undefined && isSameFile(there, status)
+        ? withoutMark(link)
+        : mountId === undefined && !way.isBare
+        ? undefined
+        : nameInDirectory(path, status, withoutMark(link));
+    }
     const own = this.#names.get(inodeKey(status));
     if (
       own !== undefined &&
@@ -313,8 +340,31 @@ export class FilesInUse {
   }
 }
 
-function wayTo({ prefix, link }: FileUse): string {
-  return prefix === undefined ? link : prefix + link;
+function wayTo({ way, link }: FileUse): string {
+  return throughWay(way, link);
+}
+
+/**
+ * Another name of a file in the directory where it was.
+ *
+ * @param path by which ckpt gets there
+ * @param told the same as it is told
+ */
+function nameInDirectory(
+  path: string,
+  status: FileStatus,
+  told: string,
+): string | undefined {
+  if (status.nlink === 0n || (status.mode & S_IF.MT) === S_IF.DIR) {
+    return undefined;
+  }
+  const { directory } = splitPath(path);
+  if ((statusAt(directory)?.size ?? 0n) > LARGEST_DIRECTORY) return undefined;
+  const found = namesIn(directory).find(({ name }) => {
+    const one = statusAt(`${directory}/${name}`);
+    return one !== undefined && isSameFile(one, status) && !isLinkName(name);
+  });
+  return found && `${told.slice(0, told.lastIndexOf("/") + 1)}${found.name}`;
 }
 
 function isOnMount(path: string, mountId: bigint): boolean {

@@ -18,7 +18,11 @@ import {
 import { encodeText } from "../ffi/text.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import { imageName } from "../image/kinds.ts";
-import { fd_types, type file_entry } from "../image/schema.gen.ts";
+import {
+  fd_types,
+  type file_entry,
+  type reg_file_entry,
+} from "../image/schema.gen.ts";
 import type { Report } from "../report.ts";
 import {
   type Attributes,
@@ -83,6 +87,7 @@ export class MadeFiles implements Disposable {
 
   /**
    * @param remaps by the ids of the files
+   * @param wayTo how ckpt gets at a file, or to where it was
    * @throws CkptError naming the file that cannot be made; nothing is left then
    */
   static async make(
@@ -90,20 +95,23 @@ export class MadeFiles implements Disposable {
     remaps: ReadonlyMap<number, Remap>,
     files: ReadonlyMap<number, file_entry>,
     report: Report,
+    wayTo: (entry: reg_file_entry) => string = nameOf,
   ): Promise<MadeFiles> {
     const made = new MadeFiles();
     try {
       const groups = Map.groupBy(
         remaps,
         ([, remap]) =>
-          remap.kind === "ghost" ? `ghost ${remap.id}` : `link ${remap.path}`,
+          remap.kind === "ghost"
+            ? `ghost ${remap.id}`
+            : `link ${remap.link.id}`,
       );
       const ghosts = new Ghosts(set);
       const all = [...groups.values()].map((group) => {
         const [[, remap]] = group;
         const wanted = group.map(([id]) => {
-          const { name, flags } = files.get(id)!.reg!;
-          return { id, path: name, flags };
+          const reg = files.get(id)!.reg!;
+          return { id, path: wayTo(reg), flags: reg.flags };
         });
         return { remap, wanted };
       });
@@ -111,8 +119,9 @@ export class MadeFiles implements Disposable {
       const left = new Map<number, readonly Wanted[]>();
       for (const { remap, wanted } of all) {
         if (made.byFile.has(wanted[0].id)) continue;
-        if (remap.kind === "link") made.#openLinked(remap.path, wanted);
-        else left.set(remap.id, wanted);
+        if (remap.kind === "link") {
+          made.#openLinked(wayTo(remap.link), wanted);
+        } else left.set(remap.id, wanted);
       }
       const inside = ghostsInside(set, left);
       const nested = new Set([...inside.values()].flat());
@@ -124,7 +133,7 @@ export class MadeFiles implements Disposable {
       made.#mounts[Symbol.dispose]();
       const missing = [...remaps.keys()].find((id) => !made.byFile.has(id));
       if (missing !== undefined) throw inNoDirectory(set, missing);
-      made.#openFixed(remaps, files);
+      made.#openFixed(remaps, files, wayTo);
       return made;
     } catch (error) {
       made[Symbol.dispose]();
@@ -136,10 +145,11 @@ export class MadeFiles implements Disposable {
   #openFixed(
     remaps: ReadonlyMap<number, Remap>,
     files: ReadonlyMap<number, file_entry>,
+    wayTo: (entry: reg_file_entry) => string,
   ): void {
     const living = [...files.values()].flatMap(({ id, type, reg }) =>
       type === fd_types.REG && !remaps.has(id)
-        ? [{ id, path: reg!.name, flags: reg!.flags & ~ACTING_FLAGS }]
+        ? [{ id, path: wayTo(reg!), flags: reg!.flags & ~ACTING_FLAGS }]
         : []
     );
     for (const file of fixedAmong(living)) {
@@ -553,6 +563,13 @@ function attempt<T>(path: string, call: () => T): T {
   }
 }
 
+/** How ckpt gets at a file of the image; undefined: it is not there yet. */
+type WayTo = (entry: reg_file_entry) => string | undefined;
+
+function nameOf({ name }: reg_file_entry): string {
+  return name;
+}
+
 const MOUNT_FOR_WRITING =
   "mount its file system for writing while ckpt restores";
 
@@ -569,15 +586,19 @@ function failure(path: string, error: unknown): unknown {
 export function unmakeable(
   remaps: ReadonlyMap<number, Remap>,
   files: ReadonlyMap<number, file_entry>,
+  wayTo: WayTo = nameOf,
 ): Reason[] {
-  const paths = new Set(
-    [...remaps].flatMap(([id, { kind }]) =>
-      kind === "ghost" ? [files.get(id)!.reg!.name] : []
-    ),
+  const names = new Map(
+    [...remaps].flatMap(([id, { kind }]) => {
+      const reg = files.get(id)!.reg!;
+      const path = kind === "ghost" ? wayTo(reg) : undefined;
+      return path === undefined ? [] : [[path, reg.name] as const];
+    }),
   );
+  const paths = [...names.keys()];
   using mounts = new WritableMounts();
   const readOnly = new Map(
-    [...new Set([...paths].map((path) => splitPath(path).directory))].map(
+    [...new Set(paths.map((path) => splitPath(path).directory))].map(
       (directory) => {
         const nearest = nearestDirectory(`${directory}/x`);
         const isWritable = !isReadOnly(nearest) || mounts.canWrite(nearest);
@@ -585,10 +606,10 @@ export function unmakeable(
       },
     ),
   );
-  return [...paths].filter((path) => readOnly.get(splitPath(path).directory))
+  return paths.filter((path) => readOnly.get(splitPath(path).directory))
     .map(
       (path) => ({
-        object: `file ${path}`,
+        object: `file ${names.get(path)}`,
         why: "it was deleted while in use, so ckpt has to make it again, but " +
           "its file system is mounted read-only",
         remedy: MOUNT_FOR_WRITING,
@@ -600,15 +621,20 @@ export function unmakeable(
  * Links that a dump has made and that are not there any more, or are other
  * files.
  */
-export function missingLinks(remaps: ReadonlyMap<number, Remap>): Reason[] {
-  const paths = new Set(
-    [...remaps.values()].flatMap((remap) =>
-      remap.kind === "link" ? [remap.path] : []
-    ),
+export function missingLinks(
+  remaps: ReadonlyMap<number, Remap>,
+  wayTo: WayTo = nameOf,
+): Reason[] {
+  const names = new Map(
+    [...remaps.values()].flatMap((remap) => {
+      if (remap.kind !== "link") return [];
+      const path = wayTo(remap.link);
+      return path === undefined ? [] : [[path, remap.link.name] as const];
+    }),
   );
-  return [...paths].filter((path) => statusAt(path) === undefined).map(
-    (path) => ({
-      object: `file ${path}`,
+  return [...names].filter(([path]) => statusAt(path) === undefined).map(
+    ([, name]) => ({
+      object: `file ${name}`,
       why: "this link, which the dump has made, is gone",
       remedy: "put it back; ckpt clean removes it, and then the image cannot " +
         "be restored any more",

@@ -6,6 +6,7 @@ import { imageName } from "../image/kinds.ts";
 import {
   type ckpt_ghost_entry,
   type file_entry,
+  type reg_file_entry,
   remap_type,
 } from "../image/schema.gen.ts";
 import type { Attributes } from "./attributes.ts";
@@ -13,7 +14,7 @@ import type { Attributes } from "./attributes.ts";
 /** What is opened in the stead of a file's path. */
 export type Remap =
   | { readonly kind: "ghost"; readonly id: number }
-  | { readonly kind: "link"; readonly path: string };
+  | { readonly kind: "link"; readonly link: reg_file_entry };
 
 export interface Ghost {
   readonly image: GhostImage;
@@ -63,8 +64,7 @@ export function readRemaps(
     ) {
       remaps.set(orig_id, { kind: "ghost", id: (remap_id & ~GHOST_BIT) >>> 0 });
     } else {
-      const path = files.get(remap_id)!.reg!.name;
-      remaps.set(orig_id, { kind: "link", path });
+      remaps.set(orig_id, { kind: "link", link: files.get(remap_id)!.reg! });
     }
   }
   return remaps;

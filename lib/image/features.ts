@@ -29,6 +29,7 @@ export const FEATURES = {
   "ckpt:lost-events": "that events of watched files were lost",
   "ckpt:host-peers": "mounts that are peers of mounts outside",
   "ckpt:overlay": "overlays of directories that are part of the image",
+  "ckpt:covered-files": "files that something is mounted over",
   "ckpt:nested-mounts":
     "a mount namespace below processes in that of the outside",
   "ckpt:watched": "files in an epoll that its first process does not have",

@@ -100,6 +100,12 @@ export function openAt(directory: number, path: string, flags: number): number {
   );
 }
 
+/** Another descriptor for the same. */
+export function duplicate(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030n;
+  return Number(syscall("fcntl", BigInt(fd), F_DUPFD_CLOEXEC, 0n));
+}
+
 /** A place within a mount, never what is mounted over it. */
 export function openWithin(mount: number, path: string): number {
   return openAs(mount, path, O.PATH | O.NOFOLLOW);

@@ -4,7 +4,7 @@
  * has, which go with their last descriptor.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { EINVAL, ENOSYS, EXDEV } from "../ffi/errno.ts";
+import { EINVAL, ENOENT, ENOSYS, ENOTDIR, EXDEV } from "../ffi/errno.ts";
 import {
   AT_FDCWD,
   close,
@@ -19,6 +19,7 @@ import {
   clonePath,
   copyNamespace,
   createMount,
+  duplicate,
   enterNamespace,
   makeDirectory,
   makeEmptyFile,
@@ -33,6 +34,8 @@ import {
   setGroup,
   setPropagation,
 } from "./calls.ts";
+import { isOneOf } from "../ghost/attributes.ts";
+import { relativePath } from "./mount.ts";
 import { describeOperation, type Operation, YARD } from "./operations.ts";
 import type { LayerRole } from "./overlay_layers.ts";
 import { OwnNamespace } from "./own_namespace.ts";
@@ -50,9 +53,18 @@ export interface MadeNamespace {
   readonly root: number;
 }
 
+/** What the operation "open" has opened, as an O_PATH descriptor. */
+export interface OpenedPlace {
+  readonly fd: number;
+  /** What is not there of the path. */
+  readonly missing: string;
+}
+
 /** Mount namespaces of ckpt's making, each with a tree of mounts. */
 export class MadeNamespaces implements Disposable {
   readonly #made = new Map<number, MadeNamespace>();
+  /** By the ids of files. */
+  readonly opened = new Map<number, OpenedPlace>();
 
   /**
    * @param numbers of the namespaces to be made
@@ -67,7 +79,7 @@ export class MadeNamespaces implements Disposable {
   ): Promise<MadeNamespaces> {
     const made = new MadeNamespaces();
     try {
-      using builder = new Builder(numbers, describe, made.#made);
+      using builder = new Builder(numbers, describe, made.#made, made.opened);
       // What comes before the yard may wait for files; all else may not.
       let done = 0;
       for (; operations[done]?.kind !== "enter"; done++) {
@@ -91,6 +103,8 @@ export class MadeNamespaces implements Disposable {
       close(root);
     }
     this.#made.clear();
+    for (const { fd } of this.opened.values()) close(fd);
+    this.opened.clear();
   }
 }
 
@@ -134,6 +148,7 @@ class Builder implements Disposable {
     readonly numbers: readonly number[],
     readonly describe: (mount: number) => string,
     readonly made: Map<number, MadeNamespace>,
+    readonly opened: Map<number, OpenedPlace>,
   ) {}
 
   /** What is done in ckpt's own namespace. */
@@ -208,6 +223,9 @@ class Builder implements Disposable {
           clonePart(this.#fd(operation.from), operation.path),
         );
         break;
+      case "open":
+        this.#open(operation);
+        break;
       case "attributes":
         setAttributes(this.#fd(operation.mount), operation.flags);
         break;
@@ -245,6 +263,22 @@ class Builder implements Disposable {
         this.#own.enter();
         this.#entered = undefined;
         break;
+    }
+  }
+
+  #open({ file, mount, path }: Extract<Operation, { kind: "open" }>): void {
+    const root = this.#fd(mount);
+    for (let there = path;; there = there.slice(0, there.lastIndexOf("/"))) {
+      try {
+        const fd = there === "" ? duplicate(root) : openWithin(root, there);
+        const missing = relativePath(`/${path}`, `/${there}`);
+        this.opened.set(file, { fd, missing });
+        return;
+      } catch (error) {
+        if (!isOneOf(error, ENOENT, ENOTDIR) || !there.includes("/")) {
+          throw error;
+        }
+      }
     }
   }
 

@@ -44,6 +44,7 @@ async function make(
     mounts: new Map(),
     devices: new Map(),
     automatic: true,
+    files: [],
     hasContent: () => true,
     place(path) {
       const mount = tree.lookup(path)!;

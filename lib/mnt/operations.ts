@@ -66,6 +66,18 @@ export type Operation =
     /** MS_* */
     readonly flags: number;
   }
+  /**
+   * Opens a file or directory of a mount, while nothing is mounted in it: no
+   * path will lead there.
+   */
+  | {
+    readonly kind: "open";
+    /** Of files.img: what it is opened for. */
+    readonly file: number;
+    readonly mount: number;
+    /** From the root of `mount`; the nearest directory that is there is opened. */
+    readonly path: string;
+  }
   /** Goes to another of the namespaces that are made. */
   | { readonly kind: "enter"; readonly namespace: number }
   /** Mounts it where it belongs, in the namespace that was entered. */
@@ -126,6 +138,10 @@ export function describeOperation(operation: Operation): string {
       return `keep ${operation.mount}`;
     case "bind":
       return `bind ${operation.mount} from ${operation.from}, ${operation.path}`;
+    case "open": {
+      const { file, mount, path } = operation;
+      return `open file ${file} on ${mount}, ${path || "its root"}`;
+    }
     case "attributes":
       return `flags of ${operation.mount}: ${
         flagNames(operation.flags).join(",") || "none"

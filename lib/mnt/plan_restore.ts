@@ -68,8 +68,19 @@ export interface RestoreMountsInput {
   readonly host: readonly Mount[];
   /** Undefined: there is nothing. */
   place(path: string): HostPlace | undefined;
+  /** Files of the tree, so far as they are on mounts of the image. */
+  readonly files: readonly PlacedFile[];
   /** Whether the image holds what was in a superblock, by its device. */
   hasContent(device: number): boolean;
+}
+
+/** A file of files.img. */
+export interface PlacedFile {
+  readonly id: number;
+  readonly name: string;
+  readonly mount: number;
+  /** It has no name any more: its directory is needed. */
+  readonly isNameless: boolean;
 }
 
 export interface RestoreMountsPlan {
@@ -135,6 +146,7 @@ class Planner {
       if (!this.#providerOf.has(mount)) this.#provide(mount);
     }
     if (this.#reasons.length === 0) this.#share();
+    for (const file of this.input.files) this.#open(file);
     if (this.#reasons.length > 0) {
       return { operations: [], reasons: this.#reasons };
     }
@@ -374,6 +386,29 @@ class Planner {
     ];
   }
 
+  readonly #openings: Operation[] = [];
+
+  /** What no path will lead to is opened before anything can be over it. */
+  #open({ id, name, mount: number, isNameless }: PlacedFile): void {
+    const tree = this.#trees.find(({ byId }) => byId.has(number));
+    const mount = tree?.byId.get(number);
+    if (tree === undefined || mount === undefined) return;
+    if (tree.lookup(name) === mount) return;
+    if (!isWithin(name, mount.point)) {
+      this.#refuse(mount, `file ${name} is said to be on it, and is not below`);
+      return;
+    }
+    const path = relativePath(name, mount.point);
+    this.#openings.push({
+      kind: "open",
+      file: id,
+      mount: number,
+      path: isNameless
+        ? path.slice(0, Math.max(0, path.lastIndexOf("/")))
+        : path,
+    });
+  }
+
   /** Where a mount will be in its superblock. */
   #rootHere(mount: ImageMount): string {
     const { root, rootHere } = this.#providerOf.get(mount)!;
@@ -606,6 +641,7 @@ class Planner {
         mount: number,
       })),
       ...this.#mounts.flatMap((mount) => this.#mountOperations(mount)),
+      ...this.#openings,
       ...this.#helpers.flatMap((bind): Operation[] => [
         bind,
         { kind: "attributes", mount: bind.mount, flags: 0 },

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { seededRandom } from "../image/testing/random.ts";
 import { isWithin, joinPath, type Mount, MS, relativePath } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
@@ -26,6 +26,7 @@ function input(
     mounts: new Map(),
     devices: new Map(),
     automatic: false,
+    files: [],
     hasContent: () => true,
     place(path) {
       const mount = tree.lookup(path);
@@ -225,6 +226,48 @@ Deno.test("what is covered is mounted before what covers it", () => {
     "attach 11 to 10, a",
     "attach 13 to 10, on its root",
   ]);
+});
+
+Deno.test("files that no path will lead to are opened before they are covered", () => {
+  const file = (
+    id: number,
+    name: string,
+    mount: number,
+    isNameless = false,
+  ) => ({ id, name, mount, isNameless });
+  const mounts = [
+    mount({ id: 10, parent: 5, point: "/" }),
+    mount({ id: 11, parent: 10, point: "/a", device: 41 }),
+    mount({ id: 12, parent: 11, point: "/a/b", device: 42 }),
+    mount({ id: 13, parent: 12, point: "/a/b", device: 43 }),
+  ];
+  const { operations } = planRestoreOfMounts(
+    input([{ number: 1, mounts }], [], {
+      files: [
+        file(1, "/a/x", 11),
+        file(2, "/a/b/y", 11),
+        file(3, "/a/b/y", 13),
+        file(4, "/a/b/c/z", 12, true),
+        file(5, "/a/b", 12),
+        file(6, "/a/b", 11),
+      ],
+    }),
+  );
+  const lines = operations.map(describeOperation);
+  assertEquals(lines.filter((line) => line.startsWith("open")), [
+    "open file 2 on 11, b/y",
+    "open file 4 on 12, c",
+    "open file 5 on 12, its root",
+    "open file 6 on 11, b",
+  ]);
+  const last = lines.findLastIndex((line) => line.startsWith("open"));
+  assert(last < lines.findIndex((line) => line.startsWith("attach")));
+  assertEquals(
+    planRestoreOfMounts(input([{ number: 1, mounts }], [], {
+      files: [file(1, "/elsewhere", 13)],
+    })).reasons.map(({ why }) => why),
+    ["file /elsewhere is said to be on it, and is not below"],
+  );
 });
 
 Deno.test("all that is missing is told at once", () => {

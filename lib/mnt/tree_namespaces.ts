@@ -7,9 +7,12 @@ import {
   close,
   O,
   open,
+  S_IF,
   stat,
   SyscallError,
 } from "../ffi/syscall.ts";
+import { withoutMark } from "../ghost/fate.ts";
+import type { WayIn } from "../ghost/files_in_use.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo, readNamespace as nameOf } from "../proc/read.ts";
 import {
@@ -37,8 +40,6 @@ export interface TreeNamespace {
   readonly tree: MountTree<NumberedMount>;
   /** What ckpt puts before a path of it to get there. */
   readonly prefix: string;
-  /** The id of the mount that a path leads to. */
-  mountAt(path: string): number | undefined;
 }
 
 /** The namespaces of one look at a tree. */
@@ -49,8 +50,13 @@ export interface SeenNamespaces {
   of(pid: number): TreeNamespace | undefined;
   /** The one that has a mount; undefined: ckpt's own, or nobody's. */
   withMount(mountId: number): TreeNamespace | undefined;
-  /** Whether ckpt's own namespace has a mount. */
-  isOfHost(mountId: number): boolean;
+  /**
+   * How ckpt gets at a file on a mount; undefined: as ever.
+   *
+   * @param link what the kernel tells as its path
+   * @param at a link of /proc that leads to it
+   */
+  wayIn(mountId: number, link: string, at: string): WayIn | undefined;
   /** What becomes of all mounts; `external` is the same at every call. */
   plan(external: readonly string[]): MountsPlan;
   /** A clone of a mount, bare: see {@link cloneBare}. */
@@ -98,7 +104,12 @@ export class TreeNamespaces implements Disposable {
       all,
       of: (pid) => seen.get(links.get(pid)?.link ?? ""),
       withMount: (mountId) => byMount.get(mountId),
-      isOfHost: (mountId) => hostIds.has(mountId),
+      wayIn: (mountId, link) => {
+        const namespace = byMount.get(mountId);
+        return namespace === undefined || hostIds.has(mountId)
+          ? undefined
+          : this.#wayIn(namespace, mountId, withoutMark(link));
+      },
       plan: (external) => plan ??= this.#plan(all, host, external),
       cloneBare: ({ id, namespace }) =>
         this.#cloneBare(
@@ -167,6 +178,31 @@ export class TreeNamespaces implements Disposable {
     }
   }
 
+  /** Copies of mounts that paths do not lead to, as descriptors. */
+  readonly #bare = new Map<number, number>();
+
+  /** What is over a mount or a part of it is in nobody's way in a copy. */
+  #wayIn(namespace: TreeNamespace, mountId: number, path: string): WayIn {
+    const { tree, prefix } = namespace;
+    if (tree.lookup(path)?.id === mountId) {
+      return { prefix, start: "", isBare: false };
+    }
+    let bare = this.#bare.get(mountId);
+    if (bare === undefined) {
+      bare = this.#cloneBare(namespace, mountId);
+      this.#bare.set(mountId, bare);
+    }
+    const { point } = tree.byId.get(mountId)!;
+    return {
+      // A file that is mounted is the link itself.
+      prefix: (stat(bare).mode & S_IF.MT) === S_IF.DIR
+        ? `/proc/self/fd/${bare}/.`
+        : `/proc/self/fd/${bare}`,
+      start: point === "/" ? "" : point,
+      isBare: true,
+    };
+  }
+
   #cloneBare({ link, tree }: TreeNamespace, id: number): number {
     const { namespace, root } = this.#known.get(link)!;
     return this.#own.within(namespace, () => {
@@ -184,8 +220,7 @@ export class TreeNamespaces implements Disposable {
       link,
       mounts,
       tree,
-      prefix: `/proc/self/fd/${root}`,
-      mountAt: (path) => tree.lookup(path)?.id,
+      prefix: `/proc/self/fd/${root}/.`,
     };
   }
 
@@ -223,6 +258,7 @@ export class TreeNamespaces implements Disposable {
       close(namespace);
       close(root);
     }
+    for (const fd of this.#bare.values()) close(fd);
     this.#own[Symbol.dispose]();
   }
 }

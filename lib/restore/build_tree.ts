@@ -97,6 +97,7 @@ export async function buildTree(
       images.remaps,
       images.files,
       report,
+      mounts && ((file) => mounts.wayTo(file)!),
     );
     using terminals = await Terminals.make(
       images.terminals,

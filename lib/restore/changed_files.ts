@@ -47,7 +47,10 @@ export async function changedFiles(
   wayTo: (entry: reg_file_entry) => string | undefined = ({ name }) => name,
 ): Promise<Reason[]> {
   const { set, files, remaps } = images;
-  const reasons = [...missingLinks(remaps), ...unmakeable(remaps, files)];
+  const reasons = [
+    ...missingLinks(remaps, wayTo),
+    ...unmakeable(remaps, files, wayTo),
+  ];
   const gone = new Set(reasons.map(({ object }) => object));
   const extensions = new Map(
     (set.read("ckpt-files", undefined) ?? []).map((extension) =>

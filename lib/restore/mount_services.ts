@@ -16,6 +16,14 @@ export interface MountServices {
   >;
 }
 
+/** How a file is reached that its path does not lead an agent to. */
+export interface FileRoot {
+  /** Descriptor of ckpt's. */
+  readonly fd: number;
+  /** "", or the way from there: "/a/b". */
+  readonly rest: string;
+}
+
 /** Whether any process was in another mount namespace than the dumper. */
 export function hasOwnMounts(
   { set, processes }: Pick<TreeImages, "set" | "processes">,

@@ -28,7 +28,7 @@ import {
   type RestoreMountsPlan,
 } from "../mnt/plan_restore.ts";
 import { readMountInfo } from "../proc/read.ts";
-import type { MountServices } from "./mount_services.ts";
+import type { FileRoot, MountServices } from "./mount_services.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
 
@@ -37,6 +37,7 @@ export class TreeMounts implements Disposable {
   readonly #namespaces: readonly NamespaceImage[];
   readonly #mounts: ReadonlyMap<number, ImageMount>;
   readonly #set: ImageSet;
+  readonly #remaps: TreeImages["remaps"];
   readonly #own: readonly number[];
   #made: MadeNamespaces | undefined;
   #proc = -1;
@@ -45,10 +46,14 @@ export class TreeMounts implements Disposable {
 
   /** @param images of a tree that has mount namespaces of its own */
   constructor(
-    { set, processes }: Pick<TreeImages, "set" | "processes">,
+    { set, processes, files, remaps }: Pick<
+      TreeImages,
+      "set" | "processes" | "files" | "remaps"
+    >,
     { root, external }: Pick<RestoreOptions, "root" | "external">,
   ) {
     this.#set = set;
+    this.#remaps = remaps;
     this.#own = processes.map(({ ids }) => ids.mnt_ns_id ?? 0);
     const numbers = new Set(this.#own);
     numbers.delete(set.inventory.root_ids?.mnt_ns_id ?? 0);
@@ -75,6 +80,14 @@ export class TreeMounts implements Disposable {
       automatic: given.automatic !== undefined,
       host,
       place: (path) => placeOf(path, host),
+      files: [...files].flatMap(([id, { reg }]) =>
+        reg?.mnt_id === undefined || reg.ext ? [] : [{
+          id,
+          name: reg.name,
+          mount: reg.mnt_id,
+          isNameless: remaps.has(id),
+        }]
+      ),
       hasContent: (device) =>
         this.#of(device).some((mount) => isThere(set.path(contentName(mount)))),
     });
@@ -156,23 +169,48 @@ export class TreeMounts implements Disposable {
     const number = this.namespaceOf(entry);
     if (number === undefined) return entry.name;
     if (this.#made === undefined) return undefined;
-    return `/proc/self/fd/${this.#made.get(number).root}${entry.name}`;
+    const { fd, rest } = this.#rootOf(entry, number);
+    return `/proc/self/fd/${fd}${rest}`;
+  }
+
+  #rootOf(
+    { id, name }: Pick<reg_file_entry, "id" | "name">,
+    namespace: number,
+  ): FileRoot {
+    const made = this.#made!;
+    const opened = made.opened.get(id);
+    if (opened === undefined) {
+      return { fd: made.get(namespace).root, rest: `/.${name}` };
+    }
+    const { fd, missing } = opened;
+    const directory = missing === "" ? "" : `/${missing}`;
+    return {
+      fd,
+      rest: this.#remaps.has(id)
+        ? `/.${directory}${name.slice(name.lastIndexOf("/"))}`
+        : directory,
+    };
   }
 
   /**
-   * Descriptors of the roots from which files are opened, by the ids of these.
-   * None where all processes, and so all of their paths, are in one namespace.
+   * From where files are opened, by the ids of these. None where all processes,
+   * and so all of their paths, are in one namespace.
    */
-  rootsOf(files: Iterable<file_entry>): ReadonlyMap<number, number> {
-    const roots = new Map<number, number>();
+  rootsOf(files: Iterable<file_entry>): ReadonlyMap<number, FileRoot> {
+    const roots = new Map<number, FileRoot>();
     const [only, ...others] = new Set(this.#own);
     for (const { reg } of files) {
-      if (reg === undefined || reg.ext) continue;
+      if (reg === undefined || reg.ext || this.#remaps.has(reg.id)) continue;
       const number = this.namespaceOf(reg);
-      if (others.length === 0 && number === only) continue;
+      if (
+        others.length === 0 && number === only &&
+        !this.#made!.opened.has(reg.id)
+      ) continue;
       roots.set(
         reg.id,
-        number === undefined ? this.#outside : this.#made!.get(number).root,
+        number === undefined
+          ? { fd: this.#outside, rest: reg.name }
+          : this.#rootOf(reg, number),
       );
     }
     return roots;

@@ -48,7 +48,7 @@ import {
   restoreThreadName,
   restoreTidAddress,
 } from "../task/thread_attributes.ts";
-import type { MountServices } from "./mount_services.ts";
+import type { FileRoot, MountServices } from "./mount_services.ts";
 import type { Host } from "./plan.ts";
 import {
   regularFile,
@@ -76,7 +76,7 @@ export interface Services {
   /** Where the tree has mount namespaces of its own. */
   mounts?: MountServices;
   /** Roots, as descriptors, of files of other namespaces than their users'. */
-  roots?: ReadonlyMap<number, number>;
+  roots?: ReadonlyMap<number, FileRoot>;
 }
 
 /** Where the agents have them: above all numbers that any process uses. */
@@ -112,6 +112,7 @@ export class ServiceNumbers {
           ...[...mounts.namespaces.values()].flatMap((
             { namespace, root },
           ) => [namespace, root]),
+          ...[...roots?.values() ?? []].map(({ fd }) => fd),
         ],
       ]),
     ];
@@ -126,9 +127,9 @@ export class ServiceNumbers {
       ),
     );
     this.rootedPaths = new Map(
-      [...roots ?? []].map(([id, root]) => [
+      [...roots ?? []].map(([id, { fd, rest }]) => [
         id,
-        `/proc/self/fd/${this.of(root)}${files.get(id)!.reg!.name}`,
+        `/proc/self/fd/${this.of(fd)}${rest}`,
       ]),
     );
     this.madePaths = new Map([

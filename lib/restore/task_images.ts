@@ -182,15 +182,6 @@ export function readTreeImages(set: ImageSet): TreeImages {
   const locks = set.read("filelocks", undefined) ?? [];
   reasons.push(...unsupportedLocks(locks));
   const remaps = readRemaps(set, files);
-  for (const id of remaps.keys()) {
-    const reg = files.get(id)?.reg;
-    if (reg?.mnt_id === undefined || reg.mnt_id < 0) continue;
-    refuse(
-      `file ${reg.name}`,
-      "its path does not lead to it, which is not supported in a mount " +
-        "namespace of the program's own yet",
-    );
-  }
   const common = {
     set,
     files,
