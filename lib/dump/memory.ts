@@ -106,6 +106,8 @@ export interface SavedParent {
  * @param source the process, stopped, or a snapshot of it
  * @param signal ends it early; its reason is thrown then
  * @param parent its parent in the tree, which it may share pages with
+ * @param toBeEntered it will be asked before all is copied, see
+ * {@link copyTaskPages}; nothing was read early then
  */
 export async function savePages(
   source: number,
@@ -115,6 +117,7 @@ export async function savePages(
   counters: PageCounters,
   signal: AbortSignal,
   parent?: SavedParent,
+  toBeEntered = false,
 ): Promise<StoredPages> {
   const all: StoredPages = { entries: [], guards: [], inherited: [] };
   let offset = 0n;
@@ -132,7 +135,16 @@ export async function savePages(
   };
   const copy = async (vmas: readonly Vma[]) =>
     add(
-      await copyTaskPages(source, vmas, out, offset, counters, stored, signal),
+      await copyTaskPages(
+        source,
+        vmas,
+        out,
+        offset,
+        counters,
+        stored,
+        signal,
+        toBeEntered,
+      ),
     );
   try {
     let run: Vma[] = [];

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { close, O, open } from "../ffi/syscall.ts";
+import { TaskMemory } from "../ffi/task_memory.ts";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { PAGE_SIZE } from "../image/pagemap.ts";
 import { readSmaps } from "../proc/read.ts";
@@ -186,3 +187,75 @@ Deno.test("a parent that is gone ends the copy, and its reason is told", () =>
       close(image);
     }
   }));
+
+/** 32 MiB, and two executable pages. */
+const WITH_CODE = `
+SIZE = 32 << 20
+m = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for i in range(0, SIZE, 4096):
+    m[i] = 1
+code = mmap.mmap(-1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 7)
+code[0] = code[4096] = 2
+ready([ctypes.addressof(ctypes.c_char.from_buffer(a)) for a in (m, code)])
+`;
+
+/** @returns what was saved of the code */
+async function copyWithCode(
+  counters: PageCounters,
+  meanwhile: (pid: number, code: bigint) => void,
+): Promise<Uint8Array> {
+  await using program = await ChildProgram.start(WITH_CODE);
+  const [data, code] = (program.answer as number[]).map(BigInt);
+  const path = Deno.makeTempFileSync();
+  const fd = open(path, O.WRONLY);
+  try {
+    const copying = copyTaskPages(
+      program.pid,
+      [areaAt(program.pid, data), areaAt(program.pid, code)],
+      fd,
+      0n,
+      counters,
+      undefined,
+      undefined,
+      true,
+    );
+    meanwhile(program.pid, code);
+    const { entries } = await copying;
+    return contentAt(entries, path, code);
+  } finally {
+    close(fd);
+    Deno.removeSync(path);
+  }
+}
+
+/** The two pages at an address. */
+function contentAt(
+  entries: StoredPages["entries"],
+  path: string,
+  start: bigint,
+): Uint8Array {
+  const range = storedPages(entries).find((range) =>
+    range.start <= start && start < range.end
+  )!;
+  const at = Number(range.offset + start - range.start);
+  return Deno.readFileSync(path).subarray(at, at + 2 * PAGE_SIZE);
+}
+
+Deno.test("what is at the end of executable memory is saved as it was, whoever enters it meanwhile", async () => {
+  const saved = await copyWithCode(new PageCounters(), (pid, code) => {
+    using memory = TaskMemory.open(pid);
+    memory.write(code + BigInt(PAGE_SIZE), Uint8Array.of(3));
+  });
+  assertEquals([saved[0], saved[PAGE_SIZE]], [2, 2]);
+});
+
+Deno.test("a copy ends early when it is cancelled", async () => {
+  const counters = new PageCounters();
+  counters.cancel();
+  try {
+    await copyWithCode(counters, () => {});
+    assert(false, "it was copied");
+  } catch (error) {
+    assert(String(error).includes("ECANCELED"), String(error));
+  }
+});
