@@ -6,6 +6,7 @@ survives("fd_timerfd", "timerfds");
 survives("fd_signalfd", "signalfds");
 survives("fd_epoll", "epoll instances and what they watch");
 survives("fd_memfd", "memfds, open and mapped");
+survives("tuns", "network devices that they serve");
 survives("fd_kinds", "namespaces, devices, files of the kernel and names");
 survives("fd_contents", "maps of eBPF and message queues");
 survives("waits_epoll", "threads in epoll_wait");
@@ -22,4 +23,12 @@ function reserve(pages: number): void {
 }
 Deno.test.beforeAll(() => reserve(reserved + 16));
 Deno.test.afterAll(() => reserve(reserved));
+
+/** A network device that is there without a program. */
+function tuntap(change: "add" | "del"): void {
+  const args = ["tuntap", change, "dev", "ckpt-lasting", "mode", "tun"];
+  new Deno.Command("ip", { args }).outputSync();
+}
+Deno.test.beforeAll(() => tuntap("add"));
+Deno.test.afterAll(() => tuntap("del"));
 survives("fd_memfd_huge", "memfds of huge pages");

@@ -13,6 +13,7 @@ const DESCRIPTORS = [
   "packet-ring",
   "fanotify-permission",
   "io_uring",
+  "unattached-tun",
   "userfaultfd",
   "mqueue",
   "perf",

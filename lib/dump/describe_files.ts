@@ -180,6 +180,7 @@ function addDescription(
   const { kind, link, flags, pos, owner, status, mountId } = description;
   switch (kind) {
     case "named":
+    case "tun":
     case "device": {
       const file = { path: link, flags, pos, owner, status, mountId };
       const { target } = description;

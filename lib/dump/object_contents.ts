@@ -1,6 +1,7 @@
 /**
- * What is in maps of eBPF and in POSIX message queues: read while the tree
- * stands still, and written to images of their own.
+ * What is in maps of eBPF and in POSIX message queues, and what the network
+ * knows of devices that the program serves: read while the tree stands still,
+ * and written to images of their own.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { SyscallError } from "../ffi/syscall.ts";
@@ -21,12 +22,15 @@ import {
 import type { FileTable } from "../files/file_table.ts";
 import { type OutsideHolders, pipeKey } from "../files/outside_holders.ts";
 import { type Queue, readMessages } from "../files/queue.ts";
+import { describeTun, isPersistent } from "../files/tun.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import type {
   ckpt_message_entry,
   ckpt_queue_entry,
+  ckpt_tun_entry,
 } from "../image/schema.gen.ts";
+import { readTunLink, type SeenTunLink } from "../ns/tun_link.ts";
 
 interface SeenQueue {
   readonly queue: Queue;
@@ -37,6 +41,8 @@ interface SeenQueue {
 export class ObjectContents {
   readonly #maps = new Map<number, [BpfMap, BpfMapContent]>();
   readonly #queues = new Map<string, SeenQueue>();
+  /** By the names of devices. */
+  readonly #links = new Map<string, SeenTunLink>();
 
   /**
    * @param outside who else has the queues open
@@ -62,9 +68,13 @@ export class ObjectContents {
 
   #read(
     tid: number,
-    { fd, link, info, status, queue }: SeenDescriptor,
+    { fd, link, info, status, queue, tun }: SeenDescriptor,
     outside: OutsideHolders,
   ): void {
+    if (tun?.name !== undefined) {
+      if (!this.#links.has(tun.name)) this.#readLink(tun.name, fd, tid);
+      return;
+    }
     if (queue === undefined) {
       const map = parseBpfMap(info.extra);
       if (!this.#maps.has(map.id)) {
@@ -77,6 +87,21 @@ export class ObjectContents {
     const shared = outside.holder({ link, status }) !== undefined;
     const messages = shared ? [] : readMessages(`/proc/${tid}/fd/${fd}`, queue);
     this.#queues.set(key, { queue, shared, messages });
+  }
+
+  #readLink(name: string, fd: number, tid: number): void {
+    const seen = readTunLink(name);
+    if (seen?.disabledQueues === 0) {
+      this.#links.set(name, seen);
+      return;
+    }
+    throw new CkptError(EXIT.refused, "looking at network devices", [{
+      object: `descriptor ${fd} of task ${tid}`,
+      why: seen === undefined
+        ? `its network device ${name} is gone`
+        : `its network device ${name} has queues that are detached ` +
+          "(TUNSETQUEUE), and the kernel does not tell which they are",
+    }]);
   }
 
   /**
@@ -101,6 +126,12 @@ export class ObjectContents {
         ),
       );
     }
+    const features = new Set<Feature>();
+    const tuns = describeTuns(descriptions, table, this.#links);
+    if (tuns.length > 0) {
+      writer.write("ckpt-tuns", undefined, tuns);
+      features.add("ckpt:tun");
+    }
     const queues = new Map<string, ckpt_queue_entry>();
     for (const description of descriptions) {
       if (description.kind !== "queue") continue;
@@ -111,10 +142,36 @@ export class ObjectContents {
       const id = table.idOf(description);
       if (!entry.files.includes(id)) entry.files.push(id);
     }
-    if (queues.size === 0) return new Set();
-    writer.write("ckpt-queues", undefined, [...queues.values()]);
-    return new Set<Feature>(["ckpt:queues"]);
+    if (queues.size > 0) {
+      writer.write("ckpt-queues", undefined, [...queues.values()]);
+      features.add("ckpt:queues");
+    }
+    return features;
   }
+}
+
+function describeTuns(
+  descriptions: Iterable<Description>,
+  table: FileTable,
+  links: ReadonlyMap<string, SeenTunLink>,
+): ckpt_tun_entry[] {
+  const found = new Map<Description, ckpt_tun_entry>();
+  const made = new Set<string>();
+  for (const description of descriptions) {
+    const { kind, tun } = description;
+    if (kind !== "tun" || found.has(description)) continue;
+    const name = tun!.name!;
+    const { noPi, link } = links.get(name)!;
+    // Who opens it first makes it.
+    const makes = !isPersistent(tun!) && !made.has(name);
+    made.add(name);
+    const id = table.idOf(description);
+    found.set(
+      description,
+      describeTun(tun!, id, noPi, makes ? link : undefined),
+    );
+  }
+  return [...found.values()];
 }
 
 const PERMISSIONS = 0o7777;

@@ -43,6 +43,7 @@ import { deviceProblem, isDevice } from "./devices.ts";
 import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
 import { KINDS, refusalOfLink } from "./kinds.ts";
 import { memfdName, memfdPageSize } from "./memfd.ts";
+import { isTun, lookAtTun, type SeenTun, tunProblem } from "./tun.ts";
 import { namespaceProblem, namespaceType } from "./namespaces.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
 import { pendingBytes } from "./lost_events.ts";
@@ -89,6 +90,8 @@ export interface Description {
   readonly kind:
     | "named"
     | "device"
+    /** A queue of a network device: `tun` tells of it. */
+    | "tun"
     | "terminal"
     /** An end of a pseudo terminal of the tree: `terminal` tells of it. */
     | "pty"
@@ -132,6 +135,7 @@ export interface Description {
   readonly terminal?: Terminal;
   readonly map?: BpfMap;
   readonly queue?: Queue | undefined;
+  readonly tun?: SeenTun | undefined;
   /** What an epoll watches. */
   readonly watched?: readonly Watched[];
   /** Of an epoll that waits for network cards itself: struct epoll_params. */
@@ -187,6 +191,8 @@ export interface SeenDescriptor {
   readonly terminal?: SeenTerminal | undefined;
   /** Of a POSIX message queue, like the others. */
   readonly queue?: Queue | undefined;
+  /** Of /dev/net/tun, like the others. */
+  readonly tun?: SeenTun | undefined;
   /** Of an epoll, see {@link Description.busyPolling}. */
   readonly busyPolling?: Uint8Array | undefined;
   /** Of an inotify or fanotify, see {@link Description.unread}. */
@@ -229,6 +235,7 @@ export function lookAtDescriptors(
             ? lookAtSocket(pidfd, fd, status.ino)
             : undefined,
           terminal: isPty(status) ? askTerminal(pidfd, fd, status) : undefined,
+          tun: isTun(status) ? askTun(pidfd, fd) : undefined,
           ...askObject(seen, pidfd, pid),
         };
     });
@@ -266,6 +273,15 @@ function askObject(
     if (isEpoll) return { info, busyPolling: readBusyPolling(own) };
     countExpiries(own);
     return { info: readFdInfo(pid, fd) };
+  } finally {
+    close(own);
+  }
+}
+
+function askTun(pidfd: number, fd: number): SeenTun {
+  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  try {
+    return lookAtTun(own, poll(own));
   } finally {
     close(own);
   }
@@ -368,10 +384,11 @@ export function lockedAmong(
 
 /** Whether what is in it is read by lib/dump/object_contents.ts. */
 export function hasOwnContents(
-  { link, queue, sameAs }: SeenDescriptor,
+  { link, queue, tun, sameAs }: SeenDescriptor,
 ): boolean {
   return sameAs === undefined &&
-    (queue !== undefined || KINDS["bpf map"].link.test(link));
+    (queue !== undefined || tun?.name !== undefined ||
+      KINDS["bpf map"].link.test(link));
 }
 
 /** Message queues, which processes outside may have, too. */
@@ -459,6 +476,7 @@ export function planDescriptors(
           terminal: verdict.terminal,
           map: verdict.map,
           queue: descriptor.queue,
+          tun: descriptor.tun,
           watched: verdict.watched,
           busyPolling: descriptor.busyPolling,
           targets: verdict.targets,
@@ -474,6 +492,7 @@ export function planDescriptors(
   return { descriptors, reasons, neededOptions: [...needed] };
 }
 
+const POLLIN = 0x1;
 const POLLHUP = 0x10;
 
 /** What only a descriptor of ckpt's own can be asked. */
@@ -497,6 +516,7 @@ function ask(
 function poll(fd: number): number {
   const pollfd = new Int16Array(4);
   new Int32Array(pollfd.buffer)[0] = fd;
+  pollfd[2] = POLLIN;
   syscallBuffer0("poll", new Uint8Array(pollfd.buffer), 1n, 0n);
   return pollfd[3];
 }
@@ -576,7 +596,8 @@ function classifyDevice(
   options: DescriptorOptions,
   tree: TreeDescriptions,
 ): Verdict {
-  const { info, status } = descriptor;
+  const { info, status, tun } = descriptor;
+  if (tun !== undefined) return tunProblem(tun) ?? { kind: "tun" };
   if (isTerminal(status)) {
     return classifyPty(pid, descriptor, tree) ??
       classifyTerminal(status, options);

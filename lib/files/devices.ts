@@ -25,7 +25,6 @@ const STATELESS: Readonly<Record<number, ReadonlySet<number> | "all">> = {
 /** What is known of others: their major and minor numbers. */
 const STATES: Readonly<Record<string, string>> = {
   "10:229": "it is the connection to a file system (FUSE)",
-  "10:200": "it is a network interface (tun)",
   "10:130": "it is a watchdog, which may end the host when it is closed",
   "10:238": "it serves the network of a virtual machine (vhost-net)",
   "10:196": "it is a connection to devices of a virtual machine (vfio)",

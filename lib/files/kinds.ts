@@ -32,6 +32,11 @@ const RESTORED = {
     type: fd_types.REG,
     state: "path, flags, position; the device number has to be the same",
   },
+  tun: {
+    name: "a network device that the program serves (tun, tap)",
+    type: fd_types.REG,
+    state: "see [Network devices](limits.md#network-devices)",
+  },
   external: {
     name: "a file of the outside (`--external file[...]`)",
     type: fd_types.REG,

@@ -18,6 +18,7 @@ export const NLM_F = {
   REQUEST: 1,
   ACK: 4,
   DUMP: 0x300,
+  REPLACE: 0x100,
   EXCL: 0x200,
   CREATE: 0x400,
 } as const;

@@ -167,6 +167,8 @@ export interface SocketHolder {
     readonly link: string;
     readonly status: FileStatus;
     readonly socket?: SeenSocket | undefined;
+    /** Of a network device that the program serves. */
+    readonly tun?: { readonly hasUnread: boolean } | undefined;
   }[];
 }
 
@@ -267,6 +269,11 @@ export function anyWaiting(processes: readonly SocketHolder[]): boolean {
 export function* lostPackets(
   processes: readonly SocketHolder[],
 ): Generator<string> {
+  for (const { pid, tid = pid, descriptors } of processes) {
+    for (const { fd, link, tun } of descriptors) {
+      if (tun?.hasUnread) yield `descriptor ${fd} (${link}) of task ${tid}`;
+    }
+  }
   for (const { pid, fd, link, socket } of socketsOf(processes)) {
     const isLost = socket.family === "packet" || socket.family === "inet" &&
         socket.kind.type !== SOCK.STREAM && !isUdp(socket);

@@ -32,6 +32,7 @@ export const FEATURES = {
   "ckpt:covered-files": "files that something is mounted over",
   "ckpt:nested-mounts":
     "a mount namespace below processes in that of the outside",
+  "ckpt:tun": "network devices that the program serves",
   "ckpt:watched": "files in an epoll that its first process does not have",
 } as const;
 

@@ -148,7 +148,7 @@ function lines(path: string): string[] {
 
 /** All values of the namespace that ckpt is in; 600 files, 10 ms. */
 export function readNetworkValues(): ckpt_sysctl_entry[] {
-  return readAll(ROOT);
+  return readSysctls(ROOT);
 }
 
 /**
@@ -187,12 +187,15 @@ export function dumpNetwork(sysctls: readonly ckpt_sysctl_entry[]): Network {
   };
 }
 
-/** Text of all values below a directory that can be read and written. */
-function readAll(directory: string): ckpt_sysctl_entry[] {
+/**
+ * Text of all values below a directory that can be read and written; none where
+ * it is not there.
+ */
+export function readSysctls(directory: string): ckpt_sysctl_entry[] {
   const found: ckpt_sysctl_entry[] = [];
   for (const { name, isDirectory } of Deno.readDirSync(directory)) {
     const path = `${directory}/${name}`;
-    if (isDirectory) found.push(...readAll(path));
+    if (isDirectory) found.push(...readSysctls(path));
     else {
       try {
         const value = decodeText(readSmallFile(path)).replace(/\n$/, "");

@@ -8,6 +8,7 @@ export const ROUTE_MESSAGE = {
   newAddress: 20,
   deleteAddress: 21,
   getAddress: 22,
+  newRoute: 24,
   getRoute: 26,
   getRule: 34,
   getQdisc: 38,

@@ -1,7 +1,7 @@
 /**
  * What ckpt opens or makes itself before the first process exists: kernel
  * objects that are each one open file, which the processes are given.
- * Namespaces, maps of eBPF, POSIX message queues.
+ * Namespaces, maps of eBPF, POSIX message queues, queues of network devices.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { close, O, open, stat, SyscallError } from "../ffi/syscall.ts";
@@ -19,8 +19,11 @@ import {
   unlinkQueue,
 } from "../files/queue.ts";
 import type { MadeFile } from "../ghost/make.ts";
+import { isPersistent, makeTun } from "../files/tun.ts";
+import { hasLink, restoreTunLink } from "../ns/tun_link.ts";
 import type {
   ckpt_queue_entry,
+  ckpt_tun_entry,
   task_kobj_ids_entry,
 } from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
@@ -50,7 +53,33 @@ export function ownObjectProblems({ set, files }: Images): Reason[] {
     if (problem === undefined) continue;
     reasons.push({ object: `message queue /${entry.name}`, ...problem });
   }
+  const tuns = set.read("ckpt-tuns", undefined) ?? [];
+  for (const entry of tuns) {
+    const problem = tunProblem(entry);
+    if (problem === undefined) continue;
+    reasons.push({ object: `the network device ${entry.name}`, ...problem });
+  }
   return reasons;
+}
+
+/** One that goes with its program is made; another has to be there. */
+function tunProblem(
+  entry: ckpt_tun_entry,
+): Omit<Reason, "object"> | undefined {
+  const { name, link } = entry;
+  const isThere = hasLink(name);
+  if (link !== undefined && isThere) {
+    return {
+      why: "there is one of that name, and the program is to make it",
+      remedy: `end who has it, or remove it: ip link del ${name}`,
+    };
+  }
+  return isPersistent(entry) && !isThere
+    ? {
+      why: "it was persistent, and is gone",
+      remedy: `make it first: ip tuntap add dev ${name} mode tun (or tap)`,
+    }
+    : undefined;
 }
 
 function queuesOf(set: TreeImages["set"]): ckpt_queue_entry[] {
@@ -92,6 +121,7 @@ export class OwnObjects implements Disposable {
     try {
       made.#openNamespaces(images);
       made.#makeMaps(images);
+      made.#attachTuns(images);
       for (const entry of queuesOf(images.set)) {
         attempt(
           `message queue /${entry.name}`,
@@ -135,6 +165,19 @@ export class OwnObjects implements Disposable {
       }
     } finally {
       for (const map of maps.values()) close(map);
+    }
+  }
+
+  #attachTuns({ set, files, open: used }: Images): void {
+    for (const entry of set.read("ckpt-tuns", undefined) ?? []) {
+      const { id, name, link } = entry;
+      if (!used.has(id)) continue;
+      const { name: path, flags } = files.get(id)!.reg!;
+      const object = `the network device ${name}`;
+      const wanted = flags & (O.ACCMODE | O.NONBLOCK);
+      const fd = attempt(object, () => makeTun(path, wanted, entry));
+      this.byFile.set(id, { fd, reopen: false });
+      if (link !== undefined) restoreTunLink(name, link);
     }
   }
 

@@ -252,6 +252,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
 /** Whether ckpt has to open or make something by own_objects.ts. */
 export function hasOwnObjects({ set, files }: TreeImages): boolean {
   return set.read("ckpt-queues", undefined) !== undefined ||
+    set.read("ckpt-tuns", undefined) !== undefined ||
     files.values().some(({ nsf, bpf }) => (nsf ?? bpf) !== undefined);
 }
 

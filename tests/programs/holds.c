@@ -86,6 +86,8 @@ static void build(const char *kind) {
     struct io_uring_params parameters;
     memset(&parameters, 0, sizeof(parameters));
     hold(kind, (int)syscall(SYS_io_uring_setup, 4, &parameters));
+  } else if (!strcmp(kind, "unattached-tun")) {
+    hold(kind, open("/dev/net/tun", O_RDWR));
   } else if (!strcmp(kind, "userfaultfd")) {
     hold(kind, (int)syscall(SYS_userfaultfd, O_CLOEXEC));
   } else if (!strcmp(kind, "mqueue")) {

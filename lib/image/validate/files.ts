@@ -18,6 +18,9 @@ import { checkSockets } from "./sockets.ts";
 import type { TreeTask } from "./tree.ts";
 
 const FILES = imageName("files");
+const DEVICE_NAME = /^[^\s/]{1,15}$/;
+/** struct ifaddrmsg. */
+const SHORTEST_MESSAGE = 8;
 const PATH_MAX = 4096;
 const SUN_PATH_MAX = 108;
 const O_CREAT_EXCL_NOCTTY_TRUNC = 0o1700;
@@ -663,6 +666,23 @@ function checkContents(findings: Findings, files: readonly file_entry[]): void {
       if (byId.get(id)?.reg === undefined) wrong(`${id} is no such file`);
       if (seen.has(id)) wrong(`${id} is there twice`);
       seen.add(id);
+    }
+  });
+  (findings.read("ckpt-tuns", undefined) ?? []).forEach((entry, place) => {
+    const { id, name, link } = entry;
+    const wrong = (field: string, why: string) =>
+      findings.add(imageName("ckpt-tuns"), place, field, why);
+    if (byId.get(id)?.reg === undefined) wrong("id", `${id} is no device`);
+    if (!DEVICE_NAME.test(name)) {
+      wrong("name", `"${name}" is no name of a network device`);
+    }
+    for (const { name } of link?.sysctls ?? []) {
+      if (name.startsWith("net/") && !name.includes("..")) continue;
+      wrong("link.sysctls", `"${name}" is no value of a network device`);
+    }
+    const messages = [...link?.addresses ?? [], ...link?.routes ?? []];
+    if (messages.some(({ length }) => length < SHORTEST_MESSAGE)) {
+      wrong("link", "has an address or a route that is none");
     }
   });
   const maps = new Map(files.map(({ bpf }) => [bpf?.map_id, bpf]));
