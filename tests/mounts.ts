@@ -49,7 +49,7 @@ function mountInfo(pid: number): string {
  * A root of the program's own that shows the host's, like that of a container: what the host has mounted elsewhere is
  * not in it. $0 is the directory of the test, $1 one in which it is put together.
  */
-const container = (before: string) => `
+export const container = (before: string) => `
 set -e
 mount --bind / "$1"
 mount --make-private "$1"

@@ -1,0 +1,340 @@
+/**
+ * A tree that has every namespace for itself but that of users, as a container
+ * has: a shell with jobs as its init, mounts in memory and an overlay, a server
+ * and its client, a clock of its own. Dumped and restored whole, from outside.
+ */
+import { assert, assertEquals } from "@std/assert";
+import {
+  assertSuccess,
+  LONG,
+  Program,
+  Scope,
+  sleep,
+  until,
+} from "./harness.ts";
+import { children, kill, reap } from "./libc.ts";
+import { container } from "./mounts.ts";
+
+const SIGKILL = 9;
+const SIGUSR1 = 10;
+const OPTIONS = ["--tcp-established"];
+
+/** Counts in the server as fast as it answers; `wrong` is written when an answer is, or the clock. */
+const CLIENT = `
+import ctypes, socket, sys, threading, time
+
+if "filtered" in sys.argv:
+    class Instruction(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+    class Filter(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]
+    allow = Instruction(6, 0, 0, 0x7fff0000)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.byref(Filter(1, ctypes.pointer(allow))), 0, 0) == 0
+
+def wrong(text):
+    with open("wrong", "a") as file:
+        file.write(text + "\\n")
+
+def watch():
+    last = time.clock_gettime(time.CLOCK_BOOTTIME)
+    while True:
+        time.sleep(0.01)
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if not last <= now < last + 60 or now < 100000:
+            wrong(f"clock: {last} {now}")
+        last = now
+
+threading.Thread(target=watch, daemon=True).start()
+server = None
+while server is None:
+    try:
+        server = socket.create_connection(("127.0.0.1", 7379))
+    except ConnectionRefusedError:
+        time.sleep(0.01)
+answers = server.makefile("rb")
+count = 0
+while True:
+    server.sendall(b"INCR count\\r\\n")
+    count += 1
+    answer = answers.readline()
+    if answer != b":%d\\r\\n" % count:
+        wrong(f"count {count}: {answer}")
+    time.sleep(0.001)
+`;
+
+/** The init; on SIGUSR1 it writes all it knows into \`answer\`. */
+const INIT = `
+work=$2
+${container("")}
+cd "$work"
+exec < /dev/null
+hostname inside
+ip link set lo up
+echo 77 > /proc/sys/net/ipv4/ip_default_ttl
+echo 5000 > /proc/sys/kernel/msgmax
+mount -t tmpfs -o size=64m own /mnt
+mkdir /mnt/lower /mnt/upper /mnt/work /mnt/all /mnt/inner
+echo below > /mnt/lower/below
+echo old > /mnt/lower/changed
+mount -t overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/all
+echo new > /mnt/all/changed
+mount -t tmpfs -o mode=700 inner /mnt/inner
+exec 7<> /mnt/all/gone 8<> /mnt/inner/gone
+echo "gone from an overlay" >&7
+echo "gone from memory" >&8
+rm /mnt/all/gone /mnt/inner/gone
+redis-server --port 7379 --bind 127.0.0.1 --save "" --appendonly no --dir /mnt/inner > /dev/null 2>&1 &
+python3 client.py "\${@:3}" > /dev/null 2>&1 &
+set -m
+sleep 10001 &
+sleep 10002 &
+count() { redis-cli -p 7379 get count 2>&1 || :; }
+answer() {
+  local before=$(count)
+  until [ "$(count)" != "$before" ]; do sleep 0.01; done
+  {
+    hostname
+    cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax
+    cat /mnt/all/below /mnt/all/changed /proc/self/fd/7 /proc/self/fd/8
+    jobs | sed 's/ *$//'
+    echo \$$
+    cat /proc/[0-9]*/comm 2> /dev/null | grep -vx 'bash\\|cat\\|grep\\|sort' | sort
+    cut -d ' ' -f 3- /proc/self/mountinfo | grep /mnt | sed 's/^[^ ]* //; s/ shared:[0-9]*//; s/,lowerdir.*//'
+    stat -c '%A %n' /mnt/*
+  } > "$work/answer.new" 2>&1
+  mv "$work/answer.new" "$work/answer"
+}
+trap answer USR1
+echo x > ready
+while :; do wait || :; done
+`;
+
+class Container extends Program {
+  /** What its init says, when its server and its client have gone on. */
+  async ask(): Promise<string> {
+    const answer = `${this.work}/answer`;
+    kill(this.pid, SIGUSR1);
+    await until("the init answers", () => exists(answer) || undefined);
+    const text = Deno.readTextFileSync(answer);
+    Deno.removeSync(answer);
+    assert(!exists(`${this.work}/wrong`), "the client saw something wrong");
+    return text;
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).size > 0;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+async function start(scope: Scope, ...args: string[]): Promise<Container> {
+  const work = scope.path("work");
+  Deno.writeTextFileSync(`${work}/client.py`, CLIENT);
+  const unshare = await scope.startCommand(work, "unshare", [
+    "--fork",
+    "--pid",
+    "--mount",
+    "--uts",
+    "--ipc",
+    "--net",
+    "--time",
+    "--cgroup",
+    "--mount-proc",
+    "--boottime=100000",
+    "setsid",
+    "bash",
+    "-c",
+    INIT,
+    scope.directory,
+    scope.path("root"),
+    work,
+    ...args,
+  ]);
+  await until("its init is ready", () => exists(`${work}/ready`) || undefined);
+  const pid = Deno.readTextFileSync(
+    `/proc/${unshare.pid}/task/${unshare.pid}/children`,
+  ).split(" ")[0];
+  scope.defer(() => {
+    kill(Number(pid), SIGKILL);
+  });
+  return new Container(Number(pid), work, unshare.log);
+}
+
+async function dump(
+  scope: Scope,
+  { pid }: Container,
+  images: string,
+  ...options: string[]
+): Promise<void> {
+  const args = ["dump", "-t", `${pid}`, "-D", images, ...OPTIONS, ...options];
+  assertSuccess(await scope.ckpt(...args), "dump");
+}
+
+async function gone({ pid }: Container): Promise<void> {
+  await until(`task ${pid} is gone`, () => {
+    reap(pid);
+    return kill(pid, 0) ? undefined : true;
+  });
+}
+
+async function restore(
+  scope: Scope,
+  before: Container,
+  images: string,
+  ...options: string[]
+): Promise<Container> {
+  const pidfile = `${images}/restored.pid`;
+  const args = ["restore", "-d", "-D", images, "--pidfile", pidfile];
+  assertSuccess(await scope.ckpt(...args, ...OPTIONS, ...options), "restore");
+  const pid = Number(Deno.readTextFileSync(pidfile));
+  Deno.removeSync(pidfile);
+  scope.defer(() => {
+    kill(pid, SIGKILL);
+    reap(pid);
+  });
+  return new Container(pid, before.work, before.log);
+}
+
+for (const args of [[], ["filtered"]]) {
+  const what = ["a tree with all namespaces of its own", ...args].join(", ");
+
+  Deno.test(`${what}, comes back whole, with and without --root`, async () => {
+    await using scope = new Scope();
+    let tree = await start(scope, ...args);
+    const before = await tree.ask();
+    assert(before.startsWith("inside\n77\n5000\nbelow\nnew\n"), before);
+    await dump(scope, tree, scope.path("first"));
+    await gone(tree);
+    tree = await restore(scope, tree, scope.path("first"));
+    assertEquals(await tree.ask(), before);
+    const other = scope.path("other");
+    await scope.unshareMounts(`mount --bind / ${other}`);
+    await dump(scope, tree, scope.path("second"), "-R");
+    assertEquals(await tree.ask(), before);
+    await dump(scope, tree, scope.path("third"));
+    await gone(tree);
+    const images = scope.path("third");
+    tree = await restore(scope, tree, images, "--root", other);
+    assertEquals(await tree.ask(), before);
+    const shown = await scope.ckpt("show", scope.path("third"));
+    assertSuccess(shown, "show");
+    assert(
+      shown.stdout.includes(
+        "namespaces of its own: mnt, pid, net, ipc, uts, time, cgroup\n",
+      ),
+      shown.stdout,
+    );
+  });
+}
+
+const KILLS = LONG ? 200 : 8;
+
+/** What it says when the last process of a ckpt that was killed has ended, too. */
+async function askAlone(tree: Container): Promise<string> {
+  return await until("nothing of ckpt is left inside", async () => {
+    const text = await tree.ask();
+    return text.includes("\nckpt\n") ? undefined : text;
+  });
+}
+
+/** Kills ckpt, or the one it has started inside. @returns whether it was still there */
+async function killed(
+  ckpt: Deno.ChildProcess,
+  afterMs: number,
+  inner: boolean,
+): Promise<boolean> {
+  await sleep(afterMs);
+  let victim = ckpt.pid;
+  if (inner) {
+    try {
+      const path = `/proc/${victim}/task/${victim}/children`;
+      victim = Number(Deno.readTextFileSync(path).split(" ")[0]) || victim;
+    } catch {
+      // It has ended by itself.
+    }
+  }
+  kill(victim, SIGKILL);
+  return (await ckpt.status).signal === "SIGKILL";
+}
+
+/** Waits until no process is left of those that came to this one since. */
+async function onlyThese(
+  known: readonly number[],
+  endOthers: () => void = () => {},
+): Promise<void> {
+  await until("nothing is left of ckpt", () => {
+    const strangers = children().filter((pid) =>
+      !known.includes(pid) && reap(pid) === "running"
+    );
+    if (strangers.length === 0) return true;
+    endOthers();
+  });
+}
+
+Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KILLS} kills of ckpt while it is dumped, and as many of restores`, async () => {
+  await using scope = new Scope();
+  let tree = await start(scope, "filtered");
+  const before = await tree.ask();
+  const images = scope.path("images");
+  const first = performance.now();
+  await dump(scope, tree, images, "-R");
+  let whole = performance.now() - first;
+  let known = children();
+  let count = 0;
+  for (let i = 0; i < KILLS; i++) {
+    const directory = scope.path(`images-${i}`);
+    const ckpt = scope.spawnCkpt(
+      "dump",
+      "-R",
+      "-t",
+      `${tree.pid}`,
+      "-D",
+      directory,
+      ...OPTIONS,
+    );
+    if (await killed(ckpt, Math.random() * whole, i % 2 === 0)) count++;
+    await onlyThese(known);
+    assertEquals(await askAlone(tree), before);
+    Deno.removeSync(directory, { recursive: true });
+  }
+  assert(count > KILLS / 4, `only ${count} dumps were killed`);
+
+  Deno.removeSync(images, { recursive: true });
+  await dump(scope, tree, images);
+  await gone(tree);
+  const second = performance.now();
+  tree = await restore(scope, tree, images);
+  whole = performance.now() - second;
+  kill(tree.pid, SIGKILL);
+  await gone(tree);
+  known = children();
+  count = 0;
+  for (let i = 0; i < KILLS; i++) {
+    const pidfile = `${images}/killed.pid`;
+    const ckpt = scope.spawnCkpt(
+      "restore",
+      "-d",
+      "-D",
+      images,
+      "--pidfile",
+      pidfile,
+      ...OPTIONS,
+    );
+    if (await killed(ckpt, Math.random() * whole, i % 2 === 0)) count++;
+    // A kill after the moment in which all go on leaves a whole tree.
+    await onlyThese(known, () => {
+      if (!exists(pidfile)) return;
+      kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
+    });
+    if (exists(pidfile)) Deno.removeSync(pidfile);
+  }
+  assert(count > KILLS / 4, `only ${count} restores were killed`);
+  tree = await restore(scope, tree, images);
+  assertEquals(await tree.ask(), before);
+});
