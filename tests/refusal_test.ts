@@ -20,6 +20,9 @@ const DESCRIPTORS = [
   "landlock",
   "secret-memory",
   "bpf-program",
+  "bpf-link",
+  "btf",
+  "epoll-of-outside",
   "pidfd-of-outside",
 ];
 

@@ -1,7 +1,7 @@
 /** Sockets: Unix ones whose ends are all in the tree, TCP that listens, UDP. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { dump, restore, Scope, until } from "./harness.ts";
+import { CKPT, dump, restore, Scope, until } from "./harness.ts";
 import { kill } from "./libc.ts";
 import { survives } from "./state.ts";
 
@@ -143,8 +143,26 @@ os.rename(work + "/heard.new", work + "/heard")
 time.sleep(60)
 `;
 
-Deno.test("a socket is connected to one of the outside again by its name, and another loses its peer, where that is asked for", async () => {
-  await using scope = new Scope();
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Waits until a file has a text. */
+function textOf(what: string, path: string): Promise<string> {
+  return until(
+    what,
+    () => isThere(path) && Deno.readTextFileSync(path) || undefined,
+  );
+}
+
+/** Starts OUTWARDS, and the outside that its sockets lead to. */
+async function startOutwards(scope: Scope) {
   const outside = `${scope.directory}/outside`;
   const work = scope.path("work");
   const listening = scope.path("listening");
@@ -176,18 +194,13 @@ time.sleep(60)
   ]);
   await other.ready();
   const pid = Number(Deno.readTextFileSync(`${listening}/child`));
-  const exists = (path: string) => {
-    try {
-      return Deno.readTextFileSync(path);
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
-    }
-  };
-  const inode = await until(
-    "the program is ready",
-    () => exists(`${work}/ready`),
-  );
+  const inode = await textOf("the program is ready", `${work}/ready`);
+  return { work, listening, other, pid, inode };
+}
+
+Deno.test("a socket is connected to one of the outside again by its name, and another loses its peer, where that is asked for", async () => {
+  await using scope = new Scope();
+  const { work, listening, other, pid, inode } = await startOutwards(scope);
   const images = scope.path("images");
   const options = ["--ext-unix-sk", "--external", `unix[${inode}]`];
   const refused = await scope.ckpt("dump", "-t", `${pid}`, "-D", images);
@@ -203,14 +216,43 @@ time.sleep(60)
   assertEquals(restored.code, 0, restored.stderr);
   try {
     Deno.writeTextFileSync(`${work}/go`, "");
-    assertEquals(
-      await until(
-        "it is heard",
-        () => exists(`${listening}/said`) || undefined,
-      ),
-      "after",
-    );
-    assertEquals(await until("the end", () => exists(`${work}/heard`)), "");
+    assertEquals(await textOf("it is heard", `${listening}/said`), "after");
+    const heard = `${work}/heard`;
+    await until("the end", () => isThere(heard) || undefined);
+    assertEquals(Deno.readTextFileSync(heard), "");
+  } finally {
+    kill(pid, 9);
+  }
+});
+
+Deno.test("a socket whose peer is outside is given anew by --inherit-fd", async () => {
+  await using scope = new Scope();
+  const { work, pid, inode } = await startOutwards(scope);
+  const images = scope.path("images");
+  const options = ["--ext-unix-sk", "--external", `unix[${inode}]`];
+  const dumped = await scope.ckpt(
+    ...["dump", "-t", `${pid}`, "-D", images, ...options],
+  );
+  assertEquals(dumped.code, 0, dumped.stderr);
+  const given = await scope.bash(
+    `exec python3 -c '
+import os, socket, subprocess, sys
+ckpt, images, inode = sys.argv[1:]
+ours, theirs = socket.socketpair()
+os.dup2(theirs.fileno(), 77)
+ours.send(b"given")
+sys.exit(subprocess.call(
+    [ckpt, "restore", "-d", "-D", images,
+     "--inherit-fd", "fd[77]:socket:[%s]" % inode], pass_fds=[77]))
+' "$0" "$1" "$2"`,
+    CKPT,
+    images,
+    inode,
+  );
+  assertEquals(given.code, 0, given.stderr);
+  try {
+    Deno.writeTextFileSync(`${work}/go`, "");
+    assertEquals(await textOf("it is heard", `${work}/heard`), "given");
   } finally {
     kill(pid, 9);
   }

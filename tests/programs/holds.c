@@ -7,6 +7,7 @@
 #include <asm/ldt.h>
 #include <linux/aio_abi.h>
 #include <linux/bpf.h>
+#include <linux/btf.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
@@ -15,6 +16,8 @@
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -108,6 +111,40 @@ static void build(const char *kind) {
     struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}};
     union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insns = (uint64_t)code, .insn_cnt = 2, .license = (uint64_t) "GPL"};
     hold(kind, (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes)));
+  } else if (!strcmp(kind, "bpf-link")) {
+    struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}};
+    union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT, .insns = (uint64_t)code, .insn_cnt = 2, .license = (uint64_t) "GPL"};
+    int program = (int)MUST(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes)));
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.raw_tracepoint.name = (uint64_t) "sys_enter", attributes.raw_tracepoint.prog_fd = (uint32_t)program;
+    hold(kind, (int)syscall(SYS_bpf, BPF_RAW_TRACEPOINT_OPEN, &attributes, sizeof(attributes)));
+    close(program);
+  } else if (!strcmp(kind, "btf")) {
+    /* one type, called "int" */
+    struct {
+      struct btf_header header;
+      struct btf_type type;
+      uint32_t bits;
+      char names[8];
+    } types = {.header = {.magic = 0xeb9f, .version = 1, .hdr_len = sizeof(types.header)}, .bits = 32, .names = "\0int"};
+    types.header.type_len = types.header.str_off = sizeof(types.type) + sizeof(types.bits), types.header.str_len = 5;
+    types.type = (struct btf_type){.name_off = 1, .info = BTF_KIND_INT << 24, .size = 4};
+    union bpf_attr attributes = {.btf = (uint64_t)&types, .btf_size = sizeof(types) - 3};
+    hold(kind, (int)syscall(SYS_bpf, BPF_BTF_LOAD, &attributes, sizeof(attributes)));
+  } else if (!strcmp(kind, "epoll-of-outside")) {
+    /* what it watches is open in a process that has left the tree, and nowhere else */
+    int epoll = (int)MUST(epoll_create1(EPOLL_CLOEXEC)), file = (int)MUST(eventfd(0, 0));
+    struct epoll_event event = {.events = EPOLLIN};
+    MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, file, &event));
+    pid_t middle = child(0);
+    if (middle == 0) {
+      close(epoll);
+      if (child(0) == 0) setsid(), end_with_test();
+      _exit(0);
+    }
+    MUST(waitpid(middle, NULL, 0));
+    close(file);
+    hold(kind, epoll);
   } else if (!strcmp(kind, "proc-of-another")) {
     /* a file of a task that may be gone at the restore: that of the parent of this one */
     snprintf(path, sizeof(path), "/proc/%d/stat", getppid());
