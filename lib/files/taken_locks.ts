@@ -3,11 +3,25 @@
  * anything is restored.
  */
 import { CkptError, type Reason } from "../error.ts";
-import { close, O, open, SyscallError } from "../ffi/syscall.ts";
+import { EAGAIN } from "../ffi/errno.ts";
+import {
+  close,
+  O,
+  open,
+  S_IF,
+  stat,
+  syscall,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import type { file_lock_entry } from "../image/schema.gen.ts";
 import { type FileLock, parseLocks } from "../proc/locks.ts";
-import { readComm, readFdInfo, readMountInfo } from "../proc/read.ts";
+import {
+  readComm,
+  readFdInfo,
+  readMountInfo,
+  readNamespace,
+} from "../proc/read.ts";
 import { describeLock, LOCK_FLAG, LOCK_TYPE } from "./file_locks.ts";
 
 /** A lock of an image, and the path of its file. */
@@ -21,7 +35,8 @@ export function takenLocks(locks: readonly LockOfPath[]): Reason[] {
   if (locks.length === 0) return [];
   const path = "/proc/locks";
   const host = parseLocks(Deno.readTextFileSync(path), path);
-  if (host.length === 0) return [];
+  const showsAll = readNamespace(Deno.pid, "pid") === INITIAL_PID_NAMESPACE;
+  if (host.length === 0 && showsAll) return [];
   const mounts = new Map(
     readMountInfo(Deno.pid).map(({ mountId, major, minor }) => [
       mountId,
@@ -33,13 +48,49 @@ export function takenLocks(locks: readonly LockOfPath[]): Reason[] {
     const other = host.find((other) =>
       file === identityOf(other) && excludes(other, lock)
     );
-    return other === undefined ? [] : [{
+    const taken = other !== undefined
+      ? holder(other)
+      : !showsAll && isTakenUnseen(path, lock)
+      ? "a program outside"
+      : undefined;
+    return taken === undefined ? [] : [{
       object: path,
-      why: `${holder(other)} has locked it, and task ${lock.pid} of the ` +
+      why: `${taken} has locked it, and task ${lock.pid} of the ` +
         `program held ${describeLock(lock)}`,
       remedy: "restore when that lock is given up",
     }];
   });
+}
+
+/** The first one (linux/proc_ns.h, PROC_PID_INIT_INO); in others /proc/locks leaves out whose pid they do not know. */
+const INITIAL_PID_NAMESPACE = "pid:[4026531836]";
+
+const LOCK_SH = 1;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** Tries to take a flock, which the program is to have in a moment anyway. */
+function isTakenUnseen(path: string, { flag, type }: file_lock_entry): boolean {
+  if (flag !== LOCK_FLAG.flock) return false;
+  let fd: number;
+  try {
+    if ((stat(encodeText(path)).mode & S_IF.MT) !== S_IF.REG) return false;
+    fd = open(encodeText(path), O.RDONLY | O.NONBLOCK | O.CLOEXEC);
+  } catch (error) {
+    // Whatever hinders it is told by others.
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+  try {
+    const how = type === LOCK_TYPE.write ? LOCK_EX : LOCK_SH;
+    syscall("flock", BigInt(fd), BigInt(how | LOCK_NB));
+    return false;
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return error.errno === EAGAIN;
+  } finally {
+    close(fd);
+  }
 }
 
 function identityOf({ device: { major, minor }, inode }: FileLock): string {
