@@ -86,6 +86,34 @@ EXPORT int64_t ckpt_list_numbers(const char *path, int32_t *out, uint64_t room)
 	return ret;
 }
 
+/*
+ * Stores what links in a directory lead to, each with a newline. Their names follow each other, terminated; an empty
+ * one ends them. Returns the length of all; -errno; -ENOBUFS when that is not less than `room`.
+ */
+EXPORT int64_t ckpt_read_links(const char *directory, const char *names, uint8_t *out, uint64_t room)
+{
+	uint64_t length = 0;
+	int64_t ret = 0;
+	int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	for (; *names && !ret; names += strlen(names) + 1) {
+		ssize_t n = readlinkat(fd, names, (char *)out + length, room - length);
+
+		if (n < 0) {
+			ret = -errno;
+		} else if (length + n >= room) {
+			ret = -ENOBUFS;
+		} else {
+			length += n;
+			out[length++] = '\n';
+		}
+	}
+	close(fd);
+	return ret ? ret : (int64_t)length;
+}
+
 /* Makes a file, which must not exist, that only its owner may read. Returns 0; -errno. */
 EXPORT int64_t ckpt_write_file(const char *path, const uint8_t *bytes, uint64_t length)
 {

@@ -30,13 +30,14 @@ import { explainStale } from "../ghost/gone_on_server.ts";
 import { DELETED_MARK } from "../proc/maps.ts";
 import { describeMapping, type Vma, type VmaPlan } from "../mm/vma.ts";
 import { type Areas, readAreas, readMappings } from "../mm/known_areas.ts";
-import { decodeText } from "../ffi/text.ts";
+import { decodeText, encodeText } from "../ffi/text.ts";
 import { tracerPid } from "../ffi/tracer_pid.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
   readMapsText,
   readNamespace,
+  readNamespaces,
   readStat,
   readStatus,
   readThreadStat,
@@ -217,7 +218,9 @@ export function lookAtProcess(pid: number, known: Known = {}): Sighting {
   const status = readStatus(tid);
   const { smaps, mappings, vmas } = sameAreas(known.before, tid, status) ??
     readAreas(pid, tid);
-  const threads = listThreads(pid);
+  const threads = tid === pid && stat.numThreads === 1
+    ? [pid]
+    : listThreads(pid);
   return {
     pid,
     tid,
@@ -385,6 +388,23 @@ const NAMESPACES = [
   "uts",
 ] as const;
 
+/** Of a process that is where it has to be; asked by one call. */
+let usual: ReturnType<typeof usualNamespaces> | undefined;
+
+function usualNamespaces(): {
+  names: Uint8Array<ArrayBuffer>;
+  links: string;
+} {
+  const known = NAMESPACES.filter((name) =>
+    expectedNamespace(name) !== undefined
+  );
+  const end = "\0";
+  return {
+    names: encodeText(known.map((name) => name + end).join("") + end),
+    links: known.map((name) => `${expectedNamespace(name)}\n`).join(""),
+  };
+}
+
 /**
  * A tree may be in namespaces of its own of those kinds that ckpt enters; all
  * of it in the same.
@@ -396,6 +416,8 @@ function otherNamespaces(
   copy: number,
   root: number,
 ): { name: string; reason: Reason }[] {
+  usual ??= usualNamespaces();
+  if (readNamespaces(copy, usual.names) === usual.links) return [];
   const others: { name: string; reason: Reason }[] = [];
   for (const name of NAMESPACES) {
     const expected = expectedNamespace(name);

@@ -31,6 +31,10 @@ const base = {
 const files = {
   ckpt_read_file: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
   ckpt_read_smaps: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
+  ckpt_read_links: {
+    parameters: ["buffer", "buffer", "buffer", "u64"],
+    result: "i64",
+  },
   ckpt_list_numbers: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;
 

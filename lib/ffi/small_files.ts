@@ -5,7 +5,7 @@
  */
 import { ENOBUFS } from "./errno.ts";
 import { library } from "./library.ts";
-import { SyscallError, terminated } from "./syscall.ts";
+import { passing, SyscallError } from "./syscall.ts";
 
 /** All but the maps of large programs; grows when that is not enough. */
 let bytes = new Uint8Array(64 * 1024);
@@ -36,7 +36,7 @@ function readInto(
   path: string,
   call: "ckpt_read_file" | "ckpt_read_smaps",
 ): Uint8Array<ArrayBuffer> {
-  const name = terminated(path);
+  const name = passing(path);
   for (;;) {
     const length = Number(
       library("files")[call](name, bytes, BigInt(bytes.length)),
@@ -48,13 +48,36 @@ function readInto(
 }
 
 /**
+ * What links in a directory lead to, each with a newline.
+ *
+ * @param names each terminated, and an empty one behind them
+ * @returns bytes that are good until the next call
+ * @throws SyscallError
+ */
+export function readLinks(
+  directory: string,
+  names: Uint8Array<ArrayBuffer>,
+): Uint8Array<ArrayBuffer> {
+  const length = Number(
+    library("files").ckpt_read_links(
+      passing(directory),
+      names,
+      bytes,
+      BigInt(bytes.length),
+    ),
+  );
+  if (length < 0) throw new SyscallError("readlinkat", -length);
+  return bytes.subarray(0, length);
+}
+
+/**
  * The names in a directory that are numbers, ascending: pids in /proc, threads
  * in /proc/PID/task, descriptors in /proc/PID/fd.
  *
  * @throws SyscallError
  */
 export function listNumbers(path: string): number[] {
-  const name = terminated(path);
+  const name = passing(path);
   for (;;) {
     const count = Number(
       library("files").ckpt_list_numbers(
@@ -76,7 +99,7 @@ export function listNumbers(path: string): number[] {
  */
 export function writeNewFile(path: string, bytes: Uint8Array): void {
   const result = library("images").ckpt_write_file(
-    terminated(path),
+    passing(path),
     bytes as Uint8Array<ArrayBuffer>,
     BigInt(bytes.length),
   );

@@ -242,6 +242,22 @@ export function terminated(path: KernelPath): Uint8Array<ArrayBuffer> {
   return out;
 }
 
+const PATH_MAX = 4096;
+const passed = new Uint8Array(PATH_MAX);
+
+/**
+ * The same in memory that is used again: for a call that is made at once. A
+ * dump names a hundred paths for every process.
+ */
+export function passing(path: KernelPath): Uint8Array<ArrayBuffer> {
+  const BYTES_PER_UNIT = 3;
+  if (typeof path !== "string" || path.length * BYTES_PER_UNIT >= PATH_MAX) {
+    return terminated(path);
+  }
+  passed[encoder.encodeInto(path, passed).written] = 0;
+  return passed;
+}
+
 /** Any call with plain numbers. Throws a {@link SyscallError}. */
 export function syscall(
   call: keyof typeof NR,
@@ -307,7 +323,7 @@ export function open(path: KernelPath, flags: number, mode = 0): number {
     syscallBuffer1(
       "openat",
       BigInt(AT_FDCWD),
-      terminated(path),
+      passing(path),
       BigInt(flags | O.CLOEXEC),
       BigInt(mode),
     ),
@@ -423,14 +439,14 @@ export function stat(of: KernelPath | number): FileStatus {
   if (typeof of === "number") {
     syscallBuffer1("fstat", BigInt(of), answer.bytes);
   } else {
-    syscallBuffer0("stat", terminated(of), answer.address);
+    syscallBuffer0("stat", passing(of), answer.address);
   }
   return decodeStatus(answer.view);
 }
 
 /** lstat(2): of a link itself. */
 export function lstat(path: KernelPath): FileStatus {
-  syscallBuffer0("lstat", terminated(path), answer.address);
+  syscallBuffer0("lstat", passing(path), answer.address);
   return decodeStatus(answer.view);
 }
 
@@ -449,7 +465,6 @@ export function decodeStatus(view: DataView, at = 0): FileStatus {
   };
 }
 
-const PATH_MAX = 4096;
 const link = new KernelAnswer(PATH_MAX);
 
 /** readlink(2): the bytes of the link, at most 4095. */
@@ -457,7 +472,7 @@ export function readLink(path: KernelPath): Uint8Array<ArrayBuffer> {
   const length = syscallBuffer1(
     "readlinkat",
     BigInt(AT_FDCWD),
-    terminated(path),
+    passing(path),
     link.address,
     BigInt(PATH_MAX),
   );

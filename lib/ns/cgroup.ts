@@ -11,7 +11,7 @@ import { NAMESPACE_FLAGS } from "./kinds.ts";
  * The cgroups of a process as it sees them itself. ckpt's main thread goes to
  * its namespace for that.
  */
-function readCgroupFromInside(pid: number): CgroupMembership[] {
+function readCgroupFromInside(pid: number): readonly CgroupMembership[] {
   const kind = BigInt(NAMESPACE_FLAGS.cgroup);
   const own = open("/proc/self/ns/cgroup", O.RDONLY);
   try {

@@ -15,6 +15,7 @@ import { type AuxvEntry, parseAuxv } from "./auxv.ts";
 import { EACCES, EINVAL, ENOENT, EPERM, ESRCH } from "../ffi/errno.ts";
 import {
   listNumbers,
+  readLinks,
   readSmallFile,
   readSmapsFile,
 } from "../ffi/small_files.ts";
@@ -41,8 +42,8 @@ import { type CurrentSyscall, parseSyscall, parseWchan } from "./syscall.ts";
 import { parseSysvSegments, type SysvSegment } from "./sysvipc.ts";
 import { parseTimers, type PosixTimer } from "./timers.ts";
 
-export function readMaps(pid: number): Mapping[] {
-  return readWith(pid, "maps", parseMaps);
+export function readMaps(pid: number): readonly Mapping[] {
+  return readAlike(pid, "maps", parseMaps);
 }
 
 /** The text that {@link readMaps} parses: to see whether anything changed. */
@@ -88,8 +89,8 @@ export function readThreadStat(pid: number, tid: number): Stat {
   return readWith(pid, `task/${tid}/stat`, parseStat);
 }
 
-export function readLimits(pid: number): Limit[] {
-  return readWith(pid, "limits", parseLimits);
+export function readLimits(pid: number): readonly Limit[] {
+  return readAlike(pid, "limits", parseLimits);
 }
 
 export function readTimers(pid: number): PosixTimer[] {
@@ -109,8 +110,8 @@ export function readMountInfo(pid: number): MountInfo[] {
   return readWith(pid, "mountinfo", parseMountInfo);
 }
 
-export function readCgroup(pid: number): CgroupMembership[] {
-  return readWith(pid, "cgroup", parseCgroup);
+export function readCgroup(pid: number): readonly CgroupMembership[] {
+  return readAlike(pid, "cgroup", parseCgroup);
 }
 
 export function readCmdline(pid: number): string[] {
@@ -155,6 +156,23 @@ export function readSyscall(pid: number): CurrentSyscall {
 
 export function readWchan(pid: number): string | undefined {
   return readWith(pid, "wchan", parseWchan);
+}
+
+/**
+ * {@link readNamespace} of several, each with a newline.
+ *
+ * @param names as {@link readLinks} takes them
+ */
+export function readNamespaces(
+  pid: number,
+  names: Uint8Array<ArrayBuffer>,
+): string {
+  const path = pathOf(pid, "ns");
+  try {
+    return decodeText(readLinks(path, names));
+  } catch (error) {
+    throw readFailure(error, pid, path);
+  }
 }
 
 /** What stands for a namespace: "net:[4026531840]" (namespaces(7)). */
@@ -224,6 +242,24 @@ function readWith<T>(
 ): T {
   const path = pathOf(pid, file);
   return parse(decodeText(readBytes(pid, path)), path);
+}
+
+/** The last text of a file, by its name, and what it says. */
+const alike = new Map<string, { text: string; parsed: unknown }>();
+
+/** Where most processes have the same text: it is parsed once. */
+function readAlike<T>(
+  pid: number,
+  file: string,
+  parse: (text: string, source: string) => T,
+): T {
+  const path = pathOf(pid, file);
+  const text = decodeText(readBytes(pid, path));
+  const last = alike.get(file);
+  if (last?.text === text) return last.parsed as T;
+  const parsed = parse(text, path);
+  alike.set(file, { text, parsed });
+  return parsed;
 }
 
 /** The bytes are good until the next file is read. */

@@ -23,6 +23,8 @@ export interface Stat {
   /** PF_* bits of the kernel's include/linux/sched.h. */
   readonly flags: number;
   readonly nice: number;
+  /** Of the process, also those that have ended and were not taken yet. */
+  readonly numThreads: number;
   /** Pages; inaccurate (see the manual page). */
   readonly rss: number;
   readonly startCode: number;
@@ -83,6 +85,7 @@ export function parseStat(text: string, source = "stat"): Stat {
     ttyNr: signed(7),
     flags: unsigned(9),
     nice: signed(19),
+    numThreads: unsigned(20),
     rss: signed(24),
     startCode: unsigned(26),
     endCode: unsigned(27),

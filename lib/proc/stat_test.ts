@@ -34,6 +34,7 @@ Deno.test("stat gives what decides something, whatever the name holds", () => {
     ttyNr: 34816,
     flags: 4194560,
     nice: -5,
+    numThreads: 2,
     rss: 333,
     startCode: 94481549078528,
     endCode: 94481549080721,

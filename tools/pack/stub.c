@@ -239,10 +239,12 @@ static long memfd_of(const char *name, const char *start, u64 size) {
  * two or three times, 1 ms each, maybe while the program stands still. It
  * compiles for speed what runs four times as often as it would by itself: in a
  * small dump nothing does, and its threads would take 10 to 20 ms of the
- * processors from all others. code_cache.ts looks for the flags.
+ * processors from all others. The old objects are not marked before they are
+ * more than those of a tree of 100. code_cache.ts looks for the flags.
  */
 #define V8_FLAGS                                                            \
   "--v8-flags=--min-semi-space-size=16"                                     \
+  ",--initial-old-space-size=64"                                            \
   ",--invocation-count-for-maglev=1600"                                     \
   ",--invocation-count-for-maglev-osr=400"                                  \
   ",--invocation-count-for-turbofan=12000"                                  \
