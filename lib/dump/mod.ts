@@ -45,6 +45,7 @@ import { statusAt } from "../ghost/calls.ts";
 import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { enterTree } from "../ns/enter.ts";
+import { messageQueues } from "../ns/ipc.ts";
 import { atTheEnd, ending, inside, isEntered } from "../ns/inside.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
@@ -647,11 +648,13 @@ function countOf({ processes }: Still): string {
 async function readContents(
   { tables, seen }: Still,
 ): Promise<ObjectContents | undefined> {
-  if (!tables.some(({ descriptors }) => descriptors.some(hasOwnContents))) {
-    return undefined;
-  }
+  const queues = isEntered("ipc") ? messageQueues() : [];
+  if (
+    queues.length === 0 &&
+    !tables.some(({ descriptors }) => descriptors.some(hasOwnContents))
+  ) return undefined;
   const { ObjectContents } = await import("./object_contents.ts");
-  return ObjectContents.read(tables, seen.outsideHolders);
+  return ObjectContents.read(tables, seen.outsideHolders, queues);
 }
 
 /**

@@ -4,7 +4,7 @@
  * and written to images of their own.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { SyscallError } from "../ffi/syscall.ts";
+import { close, O, stat, SyscallError } from "../ffi/syscall.ts";
 import {
   type BpfMap,
   type BpfMapContent,
@@ -21,7 +21,12 @@ import {
 } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
 import { type OutsideHolders, pipeKey } from "../files/outside_holders.ts";
-import { type Queue, readMessages } from "../files/queue.ts";
+import {
+  lookAtQueue,
+  openQueue,
+  type Queue,
+  readMessages,
+} from "../files/queue.ts";
 import { describeTun, isPersistent } from "../files/tun.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
@@ -41,16 +46,20 @@ interface SeenQueue {
 export class ObjectContents {
   readonly #maps = new Map<number, [BpfMap, BpfMapContent]>();
   readonly #queues = new Map<string, SeenQueue>();
+  /** Those of the tree's ipc namespace that nobody has open. */
+  readonly #unused: ckpt_queue_entry[] = [];
   /** By the names of devices. */
   readonly #links = new Map<string, SeenTunLink>();
 
   /**
    * @param outside who else has the queues open
+   * @param queues names of all that end with the tree
    * @throws CkptError naming the descriptor
    */
   static read(
     tables: readonly SeenTable[],
     outside: OutsideHolders,
+    queues: readonly string[],
   ): ObjectContents {
     const contents = new ObjectContents();
     for (const { pid, tid = pid, descriptors } of tables) {
@@ -63,7 +72,28 @@ export class ObjectContents {
         }
       }
     }
+    const open = new Set(
+      [...contents.#queues.values()].map(({ queue: { name, deleted } }) =>
+        deleted ? undefined : name
+      ),
+    );
+    for (const name of queues) {
+      if (!open.has(name)) contents.#readUnused(name);
+    }
     return contents;
+  }
+
+  #readUnused(name: string): void {
+    const fd = openQueue(name, O.RDONLY | O.NONBLOCK);
+    if (fd === undefined) return;
+    try {
+      const queue = lookAtQueue(fd, `/${name}`)!;
+      const messages = readMessages(`/proc/self/fd/${fd}`, queue);
+      const seen = { queue, messages, shared: false };
+      this.#unused.push(describeQueue({ status: stat(fd) }, seen));
+    } finally {
+      close(fd);
+    }
   }
 
   #read(
@@ -142,8 +172,9 @@ export class ObjectContents {
       const id = table.idOf(description);
       if (!entry.files.includes(id)) entry.files.push(id);
     }
-    if (queues.size > 0) {
-      writer.write("ckpt-queues", undefined, [...queues.values()]);
+    const all = [...queues.values(), ...this.#unused];
+    if (all.length > 0) {
+      writer.write("ckpt-queues", undefined, all);
       features.add("ckpt:queues");
     }
     return features;
@@ -177,7 +208,7 @@ function describeTuns(
 const PERMISSIONS = 0o7777;
 
 function describeQueue(
-  { status: { ino, uid, gid, mode } }: Description,
+  { status: { ino, uid, gid, mode } }: Pick<Description, "status">,
   { queue, shared, messages }: SeenQueue,
 ): ckpt_queue_entry {
   return {

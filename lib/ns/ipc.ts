@@ -134,9 +134,6 @@ export function ipcProblems(segments: ReadonlySet<number>): Reason[] {
       `if nothing needs it: ipcrm --shmem-id ${id}`,
     );
   }
-  for (const name of messageQueues()) {
-    refuse(`the POSIX message queue /${name}`, "remove it (mq_unlink(3))");
-  }
   return reasons;
 }
 
@@ -156,7 +153,7 @@ const FSCONFIG_CMD_CREATE = 6n;
 const FSMOUNT_CLOEXEC = 1n;
 
 /** Names of those of ckpt's ipc namespace, by a mount that nobody sees. */
-function messageQueues(): string[] {
+export function messageQueues(): string[] {
   const context = openContext("mqueue");
   if (context === undefined) return [];
   try {

@@ -18,6 +18,8 @@ import {
   queueImageProblem,
   unlinkQueue,
 } from "../files/queue.ts";
+import { isEntered } from "../ns/inside.ts";
+import { isOwnNamespace } from "../ns/kinds.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import { isPersistent, makeTun } from "../files/tun.ts";
 import { hasLink, restoreTunLink } from "../ns/tun_link.ts";
@@ -48,8 +50,11 @@ export function ownObjectProblems({ set, files }: Images): Reason[] {
       : undefined;
     if (why !== undefined) reasons.push({ object: `files.img, id ${id}`, why });
   }
+  const { root_ids } = set.inventory;
+  const isHere = !isOwnNamespace("ipc", idsOfRoot(set), root_ids) ||
+    isEntered("ipc");
   for (const entry of queuesOf(set)) {
-    const problem = queueProblem(entry);
+    const problem = queueProblem(entry, isHere);
     if (problem === undefined) continue;
     reasons.push({ object: `message queue /${entry.name}`, ...problem });
   }
@@ -86,13 +91,18 @@ function queuesOf(set: TreeImages["set"]): ckpt_queue_entry[] {
   return set.read("ckpt-queues", undefined) ?? [];
 }
 
-/** The host may have another queue of that name, or none where others need it. */
+/**
+ * The host may have another queue of that name, or none where others need it.
+ *
+ * @param isHere whether ckpt is in the ipc namespace that the tree will be in
+ */
 function queueProblem(
   entry: ckpt_queue_entry,
+  isHere: boolean,
 ): Omit<Reason, "object"> | undefined {
   const why = queueImageProblem(entry);
   if (why !== undefined) return { why };
-  if (entry.deleted) return undefined;
+  if (entry.deleted || !isHere) return undefined;
   const fd = openQueue(entry.name, O.RDONLY);
   if (fd === undefined) {
     return entry.shared
@@ -184,7 +194,8 @@ export class OwnObjects implements Disposable {
   /** One that is there, or a new one; every open file of it. */
   #open(entry: ckpt_queue_entry, { files, open: used }: Images): void {
     const ids = entry.files.filter((id) => used.has(id));
-    if (ids.length === 0) return;
+    // One that nobody has open is part of the tree's ipc namespace.
+    if (ids.length === 0 && entry.files.length > 0) return;
     let { name } = entry;
     if (entry.deleted || !isTaken(name)) {
       // As long as it has a name, that of another queue may be the same.

@@ -4,10 +4,12 @@
  */
 #include "tree.h"
 #include <arpa/inet.h>
+#include <mqueue.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 static void set(const char *path, const char *value) {
@@ -76,6 +78,11 @@ int main(int argc, char **argv) {
   int segment = (int)MUST(shmget(0x77, 10000, IPC_CREAT | IPC_EXCL | 0600));
   char *shared = (char *)MUST(shmat(segment, NULL, 0));
   check_fill(shared, 10000, 5);
+  struct mq_attr attributes = {.mq_maxmsg = 3, .mq_msgsize = 50};
+  mqd_t queue = (mqd_t)MUST(mq_open("/kept", O_RDWR | O_CREAT | O_EXCL, 0640, &attributes));
+  MUST(mq_send(queue, "second", 6, 1)), MUST(mq_send(queue, "first", 5, 9)), MUST(mq_close(queue));
+  queue = (mqd_t)MUST(mq_open("/open", O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &attributes));
+  MUST(mq_send(queue, "waits", 5, 0));
   int listener = -1, client = -1, server = -1;
   if (own_net) {
     set_link_up();
@@ -118,6 +125,22 @@ int main(int argc, char **argv) {
   CHECK_STRING("queues_max", "77", check_proc("/proc/sys/fs/mqueue/queues_max", ""));
   CHECK_EQ("segment", segment, shmget(0x77, 10000, 0));
   check_filled("segment", shared, 10000, 5);
+  char message[64] = "";
+  CHECK_EQ("queue that is open", 5, mq_receive(queue, message, sizeof(message), NULL));
+  CHECK_STRING("queue that is open", "waits", message);
+  MUST(mq_send(queue, "waits", 5, 0));
+  mqd_t kept = mq_open("/kept", O_RDWR | O_NONBLOCK);
+  struct mq_attr found = {0};
+  struct stat file = {0};
+  CHECK("queue that nobody has open", kept >= 0 && mq_getattr(kept, &found) == 0 && fstat(kept, &file) == 0);
+  CHECK_EQ("its room", 3, found.mq_maxmsg);
+  CHECK_EQ("bytes of its messages", 50, found.mq_msgsize);
+  CHECK_EQ("its messages", 2, found.mq_curmsgs);
+  CHECK_EQ("its mode", 0640, file.st_mode & 07777);
+  memset(message, 0, sizeof(message));
+  CHECK_EQ("its first message", 5, mq_receive(kept, message, sizeof(message), NULL));
+  CHECK_STRING("its first message", "first", message);
+  MUST(mq_send(kept, "first", 5, 9));
   /* a test takes no hour, and the offsets are longer */
   long long passed = now(CLOCK_MONOTONIC) - monotonic;
   CHECK("monotonic clock goes on: %lld s", passed >= 0 && passed < 3600, passed);
