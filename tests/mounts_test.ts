@@ -148,6 +148,7 @@ for (
     "directories",
     "mounts_nested",
     "mounts_covered",
+    "mounts_over_root",
     "ghost_regular",
     "ghost_special",
   ]

@@ -72,24 +72,35 @@ export class MountTree<M extends Node = Mount> {
    * namespace, as the kernel walks it: at every step into what is mounted there.
    */
   lookup(path: string): M | undefined {
+    return this.#walk(path, false);
+  }
+
+  /** ... from what is over that root, where setns(2) leads to. */
+  lookupFromTop(path: string): M | undefined {
+    return this.#walk(path, true);
+  }
+
+  #walk(path: string, fromTop: boolean): M | undefined {
     let mount = this.root;
     if (mount === undefined) return undefined;
     for (;;) {
-      const next = this.#firstOnTheWay(mount, path);
+      const next = this.#firstOnTheWay(mount, path, fromTop);
       if (next === undefined) return mount;
       mount = next;
     }
   }
 
-  #firstOnTheWay(mount: M, path: string): M | undefined {
+  #firstOnTheWay(mount: M, path: string, fromTop: boolean): M | undefined {
     const { id, point } = mount;
     const children = this.#children.get(id);
     if (children === undefined) return undefined;
     // From the root of the mount, where something may be, too, downwards. But
-    // what is over the root where the walk begins is not entered.
+    // what is over the root where a walk begins is not entered.
     for (let end = point === "/" ? 0 : point.length; end >= 0;) {
       const child = children.get(path.slice(0, end) || "/");
-      if (child !== undefined && (mount !== this.root || end > 0)) return child;
+      if (
+        child !== undefined && (fromTop || mount !== this.root || end > 0)
+      ) return child;
       end = end >= path.length ? -1 : path.indexOf("/", end + 1);
       if (end < 0) return path === "/" ? undefined : children.get(path);
     }
@@ -109,12 +120,11 @@ export class MountTree<M extends Node = Mount> {
 
   /**
    * What has to be unmounted, one after the other by its mount point, until a
-   * path leads to a mount that is not over the root.
+   * path leads to a mount: from the top for one that is over the root.
    */
   coversOf(mount: M): M[] {
-    const found = this.lookup(mount.point);
+    const found = this.#walk(mount.point, this.isOverRoot(mount));
     if (found === undefined || found.id === mount.id) return [];
-    if (found === this.root) throw new Error("it is over the root");
     const left = this.mounts.filter(({ id }) => id !== found.id);
     return [found, ...new MountTree(left).coversOf(mount)];
   }

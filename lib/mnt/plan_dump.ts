@@ -332,14 +332,6 @@ class Planner {
 
   /** Whether ckpt gets at what is in a file system. */
   #checkContent(mount: Mount): void {
-    const tree = this.#trees.find((tree) => tree.byId.get(mount.id) === mount)!;
-    if (tree.isOverRoot(mount)) {
-      this.#refuse(
-        mount,
-        "it is over the root of its namespace, and what is in it cannot be " +
-          "read there",
-      );
-    }
     if (mount.deleted) {
       this.#refuse(
         mount,

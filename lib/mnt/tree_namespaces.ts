@@ -20,7 +20,7 @@ import {
   type NumberedMount,
   numberedMount,
 } from "./bare_superblock.ts";
-import { changeRoot, openAt } from "./calls.ts";
+import { openAt } from "./calls.ts";
 import { parseExternalMounts } from "./external.ts";
 import { deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
@@ -205,10 +205,10 @@ export class TreeNamespaces implements Disposable {
 
   #cloneBare({ link, tree }: TreeNamespace, id: number): number {
     const { namespace, root } = this.#known.get(link)!;
-    return this.#own.within(namespace, () => {
-      changeRoot(root);
-      return cloneBare(tree, id);
-    });
+    return this.#own.within(
+      namespace,
+      () => cloneBare(this.#own, tree, root, id),
+    );
   }
 
   #see(link: string, tid: number): TreeNamespace {
