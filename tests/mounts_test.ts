@@ -149,6 +149,7 @@ for (
     "mounts_nested",
     "mounts_covered",
     "mounts_over_root",
+    "mounts_removed",
     "ghost_regular",
     "ghost_special",
   ]

@@ -3,6 +3,7 @@ import type { Reason } from "../error.ts";
 import { decideFate, type FateOptions } from "../ghost/fate.ts";
 import type { FilesInUse } from "../ghost/files_in_use.ts";
 import { describe } from "../ghost/save.ts";
+import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import type { CaredFile } from "./options.ts";
 
 /** Each such file once, with one of those that use it. */
@@ -31,11 +32,21 @@ export function caredFiles(
 export function lostFileReasons(
   files: FilesInUse,
   options: FateOptions,
+  namespaces?: Pick<SeenNamespaces, "isRemovedSource">,
 ): { reasons: Reason[]; neededOptions: string[] } {
   const reasons: Reason[] = [];
   const neededOptions: string[] = [];
   for (const lost of files.lost) {
     const fate = decideFate(lost, options);
+    if (fate.kind === "ghost" && namespaces?.isRemovedSource(lost.status)) {
+      reasons.push({
+        object: describe(lost),
+        why:
+          "it was deleted, and is open by one mount while another shows it, " +
+          "which is not supported",
+        remedy: "unmount it, or open it by the mount that shows it",
+      });
+    }
     if (fate.kind !== "refused") continue;
     const { why, remedy, option } = fate;
     reasons.push({ object: describe(lost), why, remedy });

@@ -78,7 +78,11 @@ export async function saveSuperblocks(
   // Told by the judge.
   if (reasons.length > 0) return;
   const { contentName, saveContent } = await import("../mnt/content.ts");
-  for (const mount of superblocks.flatMap(({ mounts }) => mounts)) {
+  const saved = new Set(superblocks.flatMap(({ mounts }) => mounts));
+  for (const { mount, removed } of namespaces.plan(external).mounts) {
+    if (removed === mount.id) saved.add(mount);
+  }
+  for (const mount of saved) {
     const root = namespaces.cloneBare(mount);
     try {
       saveContent(root, writer.createRaw(contentName(mount)));
@@ -112,6 +116,9 @@ export async function loadMountWriter(
     }
     if (mounts.mounts.some(({ peerPath }) => peerPath !== undefined)) {
       features.add("ckpt:host-peers");
+    }
+    if (mounts.mounts.some(({ removed }) => removed !== undefined)) {
+      features.add("ckpt:removed-sources");
     }
     const trees = [...namespaces.values()].map((planned) =>
       new MountTree(planned.map(({ mount }) => mount))

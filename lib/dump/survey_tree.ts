@@ -372,8 +372,8 @@ export function judgeTree(
     ...options,
     controllingTerminal: 0,
   }, descriptions);
-  const lost = lostFileReasons(seen.files, options);
   const mounts = seen.namespaces?.plan(options.external);
+  const lost = lostFileReasons(seen.files, options, seen.namespaces);
   return {
     seen,
     processes,

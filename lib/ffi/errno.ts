@@ -65,6 +65,7 @@ export const EBUSY = 16;
 export const EPERM = 1;
 export const EEXIST = 17;
 export const ENOTDIR = 20;
+export const ELOOP = 40;
 export const ENOTEMPTY = 39;
 export const EINVAL = 22;
 export const ENODATA = 61;

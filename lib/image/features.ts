@@ -30,6 +30,7 @@ export const FEATURES = {
   "ckpt:host-peers": "mounts that are peers of mounts outside",
   "ckpt:overlay": "overlays of directories that are part of the image",
   "ckpt:covered-files": "files that something is mounted over",
+  "ckpt:removed-sources": "mounts of files or directories that were removed",
   "ckpt:nested-mounts":
     "a mount namespace below processes in that of the outside",
   "ckpt:tun": "network devices that the program serves",

@@ -15,9 +15,12 @@ import { saveTree, SINGLE } from "./save_tree.ts";
  * to be put to its place again, by the mount that shows it.
  */
 export function contentName(
-  { root, device, id }: Pick<Mount, "root" | "device" | "id">,
+  { root, device, id, deleted }: Pick<
+    Mount,
+    "root" | "device" | "id" | "deleted"
+  >,
 ): string {
-  return root === "/"
+  return root === "/" && !deleted
     ? `tmpfs-dev-${device}.tar.gz.img`
     : `tmpfs-${id}.tar.gz.img`;
 }
@@ -47,6 +50,7 @@ export async function restoreContent(
   const top = `/proc/self/fd/${root}`;
   const done = new Set<string>();
   for (const mount of mounts) {
+    if (mount.deleted) continue;
     const image = contentName(mount);
     const path = pathOf(image);
     if (done.has(image) || !isThere(path)) continue;
@@ -67,6 +71,17 @@ export async function restoreContent(
     );
     if (isSingle) Deno.removeSync(made);
   }
+}
+
+/** Fills an empty directory with what a mount shows that was removed. */
+export function restoreSource(
+  mount: Mount,
+  directory: string,
+  pathOf: (name: string) => string,
+): Promise<{ isSingle: boolean }> {
+  const image = contentName(mount);
+  const what = `what was removed and is mounted on ${mount.point}`;
+  return restoreInto(directory, { path: pathOf(image), image, what });
 }
 
 /** A part of a superblock has this name until it is complete. */

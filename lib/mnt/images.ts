@@ -21,7 +21,9 @@ export interface MountEntries {
  * @param mounts of one namespace, in the order that mountinfo showed; they are
  * written the other way round, as CRIU does
  */
-export function describeMounts(mounts: readonly PlannedMount[]): MountEntries {
+export function describeMounts(
+  mounts: readonly PlannedMount[],
+): MountEntries {
   return {
     mounts: mounts.map(describe).reverse(),
     extensions: mounts.flatMap(describeFurther).reverse(),
@@ -65,7 +67,7 @@ function describe({ mount, origin }: PlannedMount): mnt_entry {
 const NEW_INSTANCE = "newinstance";
 
 function describeFurther(
-  { mount, origin, hostPath, peerPath, masterPath }: PlannedMount,
+  { mount, origin, hostPath, peerPath, masterPath, removed }: PlannedMount,
 ): ckpt_mount_entry[] {
   const layers = origin.kind !== "overlay"
     ? []
@@ -82,6 +84,7 @@ function describeFurther(
     host_path: hostPath,
     peer_path: peerPath,
     master_path: masterPath,
+    removed,
   };
   const says = Object.values(entry).filter((value) => value !== undefined);
   return says.length > 1 || layers.length > 0 ? [{ ...entry, layers }] : [];
@@ -130,6 +133,7 @@ function readMount(
     hostPath: further?.host_path,
     peerPath: further?.peer_path,
     masterPath: further?.master_path,
+    removed: further?.removed,
     layers: (further?.layers ?? []).map(({ role, mnt_id, path }) => ({
       role: ROLES[role],
       mount: mnt_id,

@@ -39,12 +39,25 @@ import { relativePath } from "./mount.ts";
 import { describeOperation, type Operation, YARD } from "./operations.ts";
 import type { LayerRole } from "./overlay_layers.ts";
 import { OwnNamespace } from "./own_namespace.ts";
+import { RemovedSources } from "./removed_sources.ts";
 
 /** Fills a new superblock from the image, through a descriptor of its root. */
 export type FillSuperblock = (
   device: number,
   root: number,
 ) => Promise<void>;
+
+/** Fills an empty directory from the image, or with a single file of that name. */
+export type FillSource = (
+  mount: number,
+  directory: string,
+) => Promise<{ readonly isSingle: boolean }>;
+
+/** What is done with content of the image. */
+export interface ContentMakers {
+  readonly fill: FillSuperblock;
+  readonly fillSource: FillSource;
+}
 
 export interface MadeNamespace {
   /** Its nsfs file: for setns(2). */
@@ -75,7 +88,7 @@ export class MadeNamespaces implements Disposable {
     operations: readonly Operation[],
     numbers: readonly number[],
     describe: (mount: number) => string,
-    fill: FillSuperblock,
+    content: ContentMakers,
   ): Promise<MadeNamespaces> {
     const made = new MadeNamespaces();
     try {
@@ -83,7 +96,7 @@ export class MadeNamespaces implements Disposable {
       // What comes before the yard may wait for files; all else may not.
       let done = 0;
       for (; operations[done]?.kind !== "enter"; done++) {
-        await builder.prepare(operations[done], fill);
+        await builder.prepare(operations[done], content);
       }
       builder.build(operations.slice(done));
       return made;
@@ -140,6 +153,7 @@ class Builder implements Disposable {
   readonly #own = new OwnNamespace();
   readonly #mounts = new Map<number, number>();
   readonly #namespaces = new Map<number, number>();
+  readonly #removed = new RemovedSources();
   /** The directory of the yard in which mounts are kept. */
   #kept: number | undefined;
   #entered: number | undefined;
@@ -152,9 +166,20 @@ class Builder implements Disposable {
   ) {}
 
   /** What is done in ckpt's own namespace. */
-  async prepare(operation: Operation, fill: FillSuperblock): Promise<void> {
+  async prepare(
+    operation: Operation,
+    { fill, fillSource }: ContentMakers,
+  ): Promise<void> {
     if (operation.kind === "fill") {
       await fill(operation.device, this.#fd(operation.mount));
+    } else if (operation.kind === "remake") {
+      const { mount, from, of, path } = operation;
+      const made = await this.#removed.make(
+        this.#fd(from),
+        path,
+        (directory) => fillSource(of, directory),
+      );
+      this.#mounts.set(mount, made);
     } else this.#carryOut(operation);
   }
 
@@ -202,8 +227,12 @@ class Builder implements Disposable {
       case "overlay":
         this.#mounts.set(operation.mount, this.#createOverlay(operation));
         break;
+      case "remove":
+        this.#removed.remove();
+        break;
       case "fill":
-        throw new Error("superblocks are filled before the yard is entered");
+      case "remake":
+        throw new Error("content is made before the yard is entered");
       case "seal":
         makeSuperblockReadOnly(this.#fd(operation.mount));
         break;
@@ -386,6 +415,7 @@ class Builder implements Disposable {
     for (const fd of this.#namespaces.values()) close(fd);
     for (const fd of this.#hostMounts.values()) close(fd);
     if (this.#kept !== undefined) close(this.#kept);
+    this.#removed[Symbol.dispose]();
     this.#own[Symbol.dispose]();
   }
 }

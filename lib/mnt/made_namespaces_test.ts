@@ -57,11 +57,14 @@ async function make(
     operations,
     numbers,
     (mount) => `mount ${mount}`,
-    (device, root) => {
-      for (const name of directories[device] ?? []) {
-        Deno.mkdirSync(`/proc/self/fd/${root}/${name}`, { recursive: true });
-      }
-      return Promise.resolve();
+    {
+      fill: (device, root) => {
+        for (const name of directories[device] ?? []) {
+          Deno.mkdirSync(`/proc/self/fd/${root}/${name}`, { recursive: true });
+        }
+        return Promise.resolve();
+      },
+      fillSource: () => Promise.reject(new Error("nothing was removed")),
     },
   );
   using own = new OwnNamespace();

@@ -49,6 +49,21 @@ export type Operation =
   | { readonly kind: "seal"; readonly mount: number }
   /** Clones, while in ckpt's own namespace, what a path of it leads to. */
   | { readonly kind: "clone"; readonly mount: number; readonly path: string }
+  /**
+   * Makes a file or directory again that was removed, to be bound. As `mount`
+   * goes what leads there.
+   */
+  | {
+    readonly kind: "remake";
+    readonly mount: number;
+    readonly from: number;
+    /** The mount of the image whose archive holds it. */
+    readonly of: number;
+    /** Where it was, from the root of `from`. */
+    readonly path: string;
+  }
+  /** Removes what was made so: only what has a name can be mounted. */
+  | { readonly kind: "remove" }
   /** Puts a mount into the yard, so that others can be cloned from it. */
   | { readonly kind: "keep"; readonly mount: number }
   /** Clones a kept mount, or a part of it. */
@@ -130,6 +145,12 @@ export function describeOperation(operation: Operation): string {
     }
     case "fill":
       return `fill ${operation.mount} from the image`;
+    case "remake": {
+      const { mount, from, path } = operation;
+      return `make ${mount} again, which was ${path} of ${from}`;
+    }
+    case "remove":
+      return "remove what was made again";
     case "seal":
       return `make the file system of ${operation.mount} read-only`;
     case "clone":

@@ -46,6 +46,8 @@ export interface PlannedMount {
   readonly peerPath?: string;
   /** ... of one in the group that it is a slave of. */
   readonly masterPath?: string;
+  /** Of one that is deleted: the mount by which that is saved. */
+  readonly removed?: number;
 }
 
 /** A superblock that goes into the image. */
@@ -280,7 +282,12 @@ class Planner {
     const overlay = mount.type === "overlay"
       ? this.overlays.get(mount.device)
       : undefined;
-    if (overlay !== undefined && "why" in overlay) {
+    if (mount.deleted && type?.hasContent !== true) {
+      this.#needExternal(
+        mount,
+        "what it shows was removed, and its file system is not part of the image",
+      );
+    } else if (overlay !== undefined && "why" in overlay) {
       this.#needExternal(mount, overlay.why);
     } else if (
       type === undefined && overlay === undefined ||
@@ -305,7 +312,6 @@ class Planner {
     } else if (overlay !== undefined) {
       this.#origins.set(mount, { kind: "overlay", layers: overlay.layers });
     } else if (type !== undefined) {
-      if (type.hasContent) this.#checkContent(mount);
       this.#origins.set(mount, { kind: "fresh", type });
     }
   }
@@ -328,17 +334,6 @@ class Planner {
         "other ones in a file system that is made anew",
       "mount it without that option",
     );
-  }
-
-  /** Whether ckpt gets at what is in a file system. */
-  #checkContent(mount: Mount): void {
-    if (mount.deleted) {
-      this.#refuse(
-        mount,
-        "the file or directory that it shows was removed, which is not " +
-          "supported yet",
-      );
-    }
   }
 
   #isPartOfOutside(mount: Mount): boolean {
@@ -436,7 +431,9 @@ function mayBeTaken(
 
 function savedSuperblocks(mounts: readonly PlannedMount[]): SavedSuperblock[] {
   const saved = mounts.flatMap(({ mount, origin }) =>
-    origin.kind === "fresh" && origin.type.hasContent ? [mount] : []
+    origin.kind === "fresh" && origin.type.hasContent && !mount.deleted
+      ? [mount]
+      : []
   );
   return [...Map.groupBy(saved, ({ device }) => device)].map(
     ([device, mounts]) => ({

@@ -36,6 +36,8 @@ export interface ImageMount extends Mount {
   readonly masterPath?: string;
   /** Of an overlay. */
   readonly layers?: readonly Layer[];
+  /** Of one that is deleted: the mount whose archive holds what it shows. */
+  readonly removed?: number;
 }
 
 export interface NamespaceImage {
@@ -250,6 +252,29 @@ class Planner {
     if (provider === undefined) return;
     this.#providerOf.set(mount, provider);
     if (provider.of !== mount) provider.kept = true;
+    if (mount.deleted) this.#remake(mount, provider);
+  }
+
+  /** What is made again, by the mounts whose archives hold it. */
+  readonly #remade = new Map<number, Extract<Operation, { kind: "remake" }>>();
+
+  #remake(mount: ImageMount, provider: Provider): void {
+    const { removed, root } = mount;
+    if (removed === undefined || provider.place !== undefined) {
+      this.#refuse(
+        mount,
+        "what it shows was removed, and the image does not hold it",
+        "dump with ckpt",
+      );
+    } else if (!this.#remade.has(removed)) {
+      this.#remade.set(removed, {
+        kind: "remake",
+        mount: this.#nextNumber++,
+        from: provider.number,
+        of: removed,
+        path: relativePath(root, provider.root),
+      });
+    }
   }
 
   /** What was to come from the outside and does not was told already. */
@@ -634,7 +659,10 @@ class Planner {
     const operations: Operation[] = [
       ...outside.flatMap(({ make }) => make),
       ...this.#hostHelpers,
-      ...needed.flatMap(({ make }) => make),
+      ...needed.flatMap(({ make }) => make).filter(({ kind }) =>
+        kind !== "seal"
+      ),
+      ...this.#remade.values(),
       { kind: "enter", namespace: YARD },
       ...[...outside, ...needed].map(({ number }): Operation => ({
         kind: "keep",
@@ -653,6 +681,10 @@ class Planner {
       })),
       ...this.#trees.flatMap((tree) => assemble(tree)),
       ...this.#sharing,
+      ...this.#remade.size > 0 ? [{ kind: "remove" } as const] : [],
+      ...needed.flatMap(({ make }) => make).filter(({ kind }) =>
+        kind === "seal"
+      ),
       ...this.#unbindable(),
       { kind: "leave" },
     ];
@@ -664,6 +696,13 @@ class Planner {
     const provider = this.#providerOf.get(mount)!;
     const attributes: Operation = { kind: "attributes", mount: id, flags };
     if (!provider.kept) return [...provider.make, attributes];
+    const remade = mount.deleted && this.#remade.get(mount.removed!);
+    if (remade) {
+      return [
+        { kind: "bind", mount: id, from: remade.mount, path: "" },
+        attributes,
+      ];
+    }
     return [
       {
         kind: "bind",

@@ -1,5 +1,6 @@
 /** Writes a tree of files, all of a file system's, into an archive. */
 import { CkptError, EXIT } from "../error.ts";
+import { ENOENT } from "../ffi/errno.ts";
 import {
   addressOf,
   close,
@@ -10,6 +11,7 @@ import {
   S_IF,
   stat,
   syscallBuffer1,
+  SyscallError,
 } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import {
@@ -93,6 +95,10 @@ function namesBelow(open: Open, path: string): string[] {
   try {
     return readNames(fd).map(({ name }) => name)
       .filter((name) => name !== "." && name !== "..").reverse();
+  } catch (error) {
+    // A directory that was removed.
+    if (error instanceof SyscallError && error.errno === ENOENT) return [];
+    throw error;
   } finally {
     close(fd);
   }

@@ -2,9 +2,11 @@
  * The mount namespaces that the processes of a tree have and ckpt has not: what
  * is mounted in them, and how ckpt gets at their files.
  */
+import type { Reason } from "../error.ts";
 import {
   AT_FDCWD,
   close,
+  type FileStatus,
   O,
   open,
   S_IF,
@@ -12,7 +14,7 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import { withoutMark } from "../ghost/fate.ts";
-import type { WayIn } from "../ghost/files_in_use.ts";
+import { inodeKey, type WayIn } from "../ghost/files_in_use.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo, readNamespace as nameOf } from "../proc/read.ts";
 import {
@@ -22,9 +24,9 @@ import {
 } from "./bare_superblock.ts";
 import { openAt } from "./calls.ts";
 import { parseExternalMounts } from "./external.ts";
-import { deviceNumber, type Mount } from "./mount.ts";
+import { describeMount, deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
-import { type MountsPlan, planMounts } from "./plan_dump.ts";
+import { type MountsPlan, planMounts, type PlannedMount } from "./plan_dump.ts";
 import { type FoundLayers, readLayers } from "./overlay_layers.ts";
 import { expectedNamespace } from "../ns/inside.ts";
 import { OwnNamespace } from "./own_namespace.ts";
@@ -59,6 +61,8 @@ export interface SeenNamespaces {
   wayIn(mountId: number, link: string, at: string): WayIn | undefined;
   /** What becomes of all mounts; `external` is the same at every call. */
   plan(external: readonly string[]): MountsPlan;
+  /** Whether a mount shows a file or directory, though that was removed. */
+  isRemovedSource(status: FileStatus): boolean;
   /** A clone of a mount, bare: see {@link cloneBare}. */
   cloneBare(mount: Mount): number;
 }
@@ -111,6 +115,7 @@ export class TreeNamespaces implements Disposable {
           : this.#wayIn(namespace, mountId, withoutMark(link));
       },
       plan: (external) => plan ??= this.#plan(all, host, external),
+      isRemovedSource: (status) => this.#removedInodes.has(inodeKey(status)),
       cloneBare: ({ id, namespace }) =>
         this.#cloneBare(
           all.find(({ number }) => number === namespace)!,
@@ -130,16 +135,51 @@ export class TreeNamespaces implements Disposable {
       parseExternalMounts(external),
       this.#overlaysOf(all, host),
     );
+    const reasons = [...plan.reasons];
+    const removed = this.#removedAmong(plan.mounts, all, reasons);
     return {
       ...plan,
-      // What is mounted over a directory is told by nothing else.
-      mounts: plan.mounts.map((planned) =>
-        planned.hostPath === undefined ||
-          isSamePlace(planned.hostPath, `${all[0].prefix}/.`)
-          ? planned
-          : { ...planned, hostPath: undefined }
-      ),
+      reasons,
+      mounts: plan.mounts.map((planned) => ({
+        ...planned,
+        removed: removed.get(planned.mount),
+        // What is mounted over a directory is told by nothing else.
+        hostPath: planned.hostPath !== undefined &&
+            isSamePlace(planned.hostPath, `${all[0].prefix}/.`)
+          ? planned.hostPath
+          : undefined,
+      })),
     };
+  }
+
+  /** Of all looks: an inode in use is not used again. */
+  readonly #removedInodes = new Set<string>();
+
+  /** Mounts of what was removed, each with the first one of the same. */
+  #removedAmong(
+    mounts: readonly PlannedMount[],
+    all: readonly TreeNamespace[],
+    reasons: Reason[],
+  ): ReadonlyMap<Mount, number> {
+    const removed = new Map<Mount, number>();
+    const first = new Map<string, number>();
+    for (const { mount, origin } of mounts) {
+      if (!mount.deleted || origin.kind !== "fresh") continue;
+      const namespace = all.find(({ number }) => number === mount.namespace)!;
+      const status = stat(this.#bareOf(namespace, mount.id));
+      if ((status.mode & S_IF.MT) !== S_IF.DIR && status.nlink > 0n) {
+        reasons.push({
+          object: describeMount(mount),
+          why: "what it shows lost the name by which it was mounted, but has " +
+            "another one, which is not supported",
+        });
+      }
+      const key = inodeKey(status);
+      this.#removedInodes.add(key);
+      if (!first.has(key)) first.set(key, mount.id);
+      removed.set(mount, first.get(key)!);
+    }
+    return removed;
   }
 
   /** By device; they do not change while they are mounted. */
@@ -187,11 +227,7 @@ export class TreeNamespaces implements Disposable {
     if (tree.lookup(path)?.id === mountId) {
       return { prefix, start: "", isBare: false };
     }
-    let bare = this.#bare.get(mountId);
-    if (bare === undefined) {
-      bare = this.#cloneBare(namespace, mountId);
-      this.#bare.set(mountId, bare);
-    }
+    const bare = this.#bareOf(namespace, mountId);
     const { point } = tree.byId.get(mountId)!;
     return {
       // A file that is mounted is the link itself.
@@ -201,6 +237,15 @@ export class TreeNamespaces implements Disposable {
       start: point === "/" ? "" : point,
       isBare: true,
     };
+  }
+
+  #bareOf(namespace: TreeNamespace, mountId: number): number {
+    let bare = this.#bare.get(mountId);
+    if (bare === undefined) {
+      bare = this.#cloneBare(namespace, mountId);
+      this.#bare.set(mountId, bare);
+    }
+    return bare;
   }
 
   #cloneBare({ link, tree }: TreeNamespace, id: number): number {

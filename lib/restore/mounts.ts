@@ -8,7 +8,12 @@ import { encodeText } from "../ffi/text.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import type { file_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { mountIdOf } from "../mnt/calls.ts";
-import { contentName, isThere, restoreContent } from "../mnt/content.ts";
+import {
+  contentName,
+  isThere,
+  restoreContent,
+  restoreSource,
+} from "../mnt/content.ts";
 import { parseExternalMounts } from "../mnt/external.ts";
 import { readMounts } from "../mnt/images.ts";
 import { MadeNamespaces } from "../mnt/made_namespaces.ts";
@@ -116,12 +121,20 @@ export class TreeMounts implements Disposable {
       operations,
       this.#namespaces.map(({ number }) => number),
       (number) => this.#describe(number),
-      (device, root) =>
-        restoreContent(
-          root,
-          this.#of(device),
-          (name) => this.#set.path(name),
-        ),
+      {
+        fill: (device, root) =>
+          restoreContent(
+            root,
+            this.#of(device),
+            (name) => this.#set.path(name),
+          ),
+        fillSource: (number, directory) =>
+          restoreSource(
+            this.#mounts.get(number)!,
+            directory,
+            (name) => this.#set.path(name),
+          ),
+      },
     );
     this.#proc = open("/proc", O.PATH | O.DIRECTORY);
     this.#outside = open("/", O.PATH | O.DIRECTORY);

@@ -40,7 +40,22 @@ export function checkMounts(
       ids.add(mnt_id);
       checkGroup(mount, groups, (field, why) => wrong(i, field, why));
     });
-    checkExtensions(findings, number, mounts);
+  }
+  const deleted = new Set<number>();
+  for (const number of numbers) {
+    if (number === own) continue;
+    const mounts = findings.read("mountpoints", number) ?? [];
+    for (const { mnt_id, deleted: isDeleted } of mounts) {
+      if (isDeleted) deleted.add(mnt_id);
+    }
+  }
+  for (const number of numbers) {
+    const mounts = number === own
+      ? undefined
+      : findings.read("mountpoints", number);
+    if (mounts !== undefined) {
+      checkExtensions(findings, number, mounts, deleted);
+    }
   }
 }
 
@@ -137,6 +152,7 @@ function checkExtensions(
   findings: Findings,
   number: number,
   mounts: readonly mnt_entry[],
+  deleted: ReadonlySet<number>,
 ): void {
   const ids = new Set(mounts.map(({ mnt_id }) => mnt_id));
   const extensions = findings.read("ckpt-mounts", number) ?? [];
@@ -145,6 +161,10 @@ function checkExtensions(
       findings.add(imageName("ckpt-mounts", number), i, field, why);
     if (!ids.delete(extension.mnt_id)) {
       wrong("mnt_id", `${extension.mnt_id} is there twice, or no mount`);
+    }
+    const { removed } = extension;
+    if (removed !== undefined && !deleted.has(removed)) {
+      wrong("removed", `${removed} is no mount of what was removed`);
     }
     extension.layers.forEach(({ role, path }, n) => {
       if (!LAYER_ROLES.includes(role)) {
