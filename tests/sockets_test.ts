@@ -16,6 +16,9 @@ survives(
 survives("sk_link", "netlink and packet sockets");
 survives("sk_inet", "TCP and UDP sockets without a connection");
 survives("sk_ports", "sockets that share a port");
+survives("sk_unaccepted", "TCP connections that wait to be accepted", {
+  options: ["--tcp-established"],
+});
 survives("sk_waiting", "what was sent before a connection is accepted");
 survives("sk_corked", "datagrams that are not complete yet", {
   options: ["--tcp-established"],

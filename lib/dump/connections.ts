@@ -27,6 +27,8 @@ export class DumpedConnections implements Disposable {
    *
    * @throws CkptError when the kernel cannot block connections
    */
+  #unaccepted: ReadonlySet<number> = new Set();
+
   prepare(): void {
     this.#lock ??= NetworkLock.prepare(this.runId);
   }
@@ -39,7 +41,7 @@ export class DumpedConnections implements Disposable {
   read(processes: Processes): ReadConnections {
     this.prepare();
     const held = this.#held = HeldConnections.of(processes);
-    this.#lock!.block(held.addresses);
+    this.#lock!.block(held.addresses());
     try {
       return held.read();
     } catch (error) {
@@ -50,6 +52,16 @@ export class DumpedConnections implements Disposable {
         remedy: "dump again",
       }]);
     }
+  }
+
+  /**
+   * Those that a restore connects anew: nobody outside has the other end, and
+   * their packets are to get through then.
+   *
+   * @param unaccepted inodes of their sockets
+   */
+  letThrough(unaccepted: ReadonlySet<number>): void {
+    this.#unaccepted = unaccepted;
   }
 
   /** The program goes on, and its connections with it. */
@@ -63,7 +75,8 @@ export class DumpedConnections implements Disposable {
   /** The program has ended: nothing is sent until it is restored. */
   end(): void {
     if (this.#held === undefined) return;
-    this.#lock!.leave(lockName(this.runId), this.#held.addresses);
+    const addresses = this.#held.addresses(this.#unaccepted);
+    this.#lock!.leave(lockName(this.runId), addresses);
     this.#held.silence();
   }
 

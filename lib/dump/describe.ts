@@ -29,10 +29,7 @@ import { O } from "../ffi/syscall.ts";
 import type { Description } from "../files/descriptors.ts";
 import { dumpLocks } from "../files/file_locks.ts";
 import type { FileTable } from "../files/file_table.ts";
-import type { UnreadInet } from "../files/datagrams.ts";
 import type { SocketQueues } from "../files/sockets.ts";
-import type { FoundSharedPorts } from "../files/shared_ports.ts";
-import type { WaitingConnections } from "../files/waiting_connections.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isEntered } from "../ns/inside.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
@@ -51,7 +48,11 @@ import type { Collected } from "./collect.ts";
 import type { DescribedFiles, DescribedFlight } from "./describe_files.ts";
 import { describeObjects } from "./describe_objects.ts";
 import { describePipes, type PipeContents } from "./describe_pipes.ts";
-import { describeSockets, inOrder } from "./describe_sockets.ts";
+import {
+  describeSockets,
+  inOrder,
+  type MoreOfSockets,
+} from "./describe_sockets.ts";
 import {
   describeEndedLeader,
   describeThread,
@@ -114,9 +115,7 @@ export interface Described {
   /** What is in other kernel objects; undefined: there are none. */
   contents: ObjectContents | undefined;
   sockets: SocketQueues;
-  unread: UnreadInet | undefined;
-  waiting: WaitingConnections | undefined;
-  sharedPorts: FoundSharedPorts | undefined;
+  moreOfSockets: MoreOfSockets;
   connections: ReadConnections;
   /** Undefined: the tree has none of its own. */
   terminals: ReadTerminals | undefined;
@@ -387,9 +386,7 @@ function writeSockets(
     described.sockets,
     described.files,
     described.flight.ids,
-    described.unread,
-    described.waiting,
-    described.sharedPorts?.ports,
+    described.moreOfSockets,
   );
   if (queues.length > 0) writer.write("sk-queues", undefined, queues);
   if (extensions.length > 0) {
@@ -403,6 +400,9 @@ function writeSockets(
   }
   if (extensions.some(({ shared_port }) => shared_port?.program)) {
     features.add("ckpt:shared-ports");
+  }
+  if (extensions.some(({ unaccepted }) => unaccepted !== undefined)) {
+    features.add("ckpt:unaccepted");
   }
   if (extensions.some(({ waiting }) => waiting.length > 0)) {
     features.add("ckpt:waiting");

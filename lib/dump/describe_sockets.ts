@@ -18,7 +18,8 @@ import { describeNetlinkSocket } from "../files/netlink_socket.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
-import type { SharedPorts } from "../files/shared_ports.ts";
+import type { FoundSharedPorts } from "../files/shared_ports.ts";
+import type { Unaccepted } from "../files/unaccepted.ts";
 import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   describeOutside,
@@ -101,6 +102,17 @@ export function describePeerOutside(
   );
 }
 
+/** What was read of sockets that few have. */
+export interface MoreOfSockets {
+  /** What is queued in sockets of IP. */
+  unread?: UnreadInet | undefined;
+  /** Unix connections that have sent something, or are closed. */
+  waiting?: WaitingConnections | undefined;
+  sharedPorts?: FoundSharedPorts | undefined;
+  /** TCP connections that wait to be accepted. */
+  unaccepted?: Unaccepted | undefined;
+}
+
 export interface DescribedSockets {
   readonly queues: Entry<"sk-queues">[];
   readonly extensions: ckpt_socket_entry[];
@@ -110,18 +122,14 @@ export interface DescribedSockets {
  * @param descriptions of all processes, as often as they are held
  * @param files the table in which they have their entries
  * @param flight ids of the files that came with packets
- * @param unread what is queued in sockets of IP
- * @param waiting connections that have sent something, or are closed
- * @param sharedPorts the order of sockets of one port
+ * @param more what else was read of them
  */
 export function describeSockets(
   descriptions: Iterable<Description>,
   contents: SocketQueues,
   files: FileTable,
   flight: ReadonlyMap<number, number> = new Map(),
-  unread?: UnreadInet,
-  waiting: WaitingConnections = new Map(),
-  sharedPorts: SharedPorts = new Map(),
+  { unread, waiting, sharedPorts, unaccepted }: MoreOfSockets = {},
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -140,7 +148,8 @@ export function describeSockets(
       extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
       extension.unread = unread?.bytes.get(ino);
       extension.corked = unread?.corked.get(ino);
-      extension.shared_port = sharedPorts.get(ino);
+      extension.shared_port = sharedPorts?.ports.get(ino);
+      extension.unaccepted = unaccepted?.get(ino);
     }
     if (socket.family === "packet") extension.interface = socket.interface;
     if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {
@@ -162,7 +171,7 @@ export function describeSockets(
       }
       extension.peer = socket.peer;
       extension.pending = diag.pending.filter((ino) => ino !== 0);
-      extension.waiting = [...waiting.get(diag.ino) ?? []];
+      extension.waiting = [...waiting?.get(diag.ino) ?? []];
       extension.reset = isReset(socket) || undefined;
       extension.lost_peer = hasLostPeer(socket) || undefined;
       // What was accepted has the file of what listens.

@@ -26,6 +26,7 @@ import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
 import {
   anyWaiting,
+  awaitsAccept,
   hasUnread,
   lostPackets,
   mayBeCorked,
@@ -33,9 +34,6 @@ import {
   TreeSockets,
   unreadMessages,
 } from "../files/sockets.ts";
-import type { UnreadInet } from "../files/datagrams.ts";
-import type { FoundSharedPorts } from "../files/shared_ports.ts";
-import type { WaitingConnections } from "../files/waiting_connections.ts";
 import {
   hasConnections,
   type ReadConnections,
@@ -65,6 +63,7 @@ import {
   type Questions,
 } from "./collect.ts";
 import { DumpedConnections } from "./connections.ts";
+import type { MoreOfSockets } from "./describe_sockets.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopies } from "./end_copy.ts";
 import { dependedFiles, foundFiles } from "./depended_files.ts";
@@ -283,7 +282,7 @@ async function dumpOnce(
     }
   }
   warnOfUnreadEvents(survey, report);
-  const { unseen } = still.sharedPorts ?? {};
+  const { unseen } = still.moreOfSockets.sharedPorts ?? {};
   if (unseen !== undefined) {
     report.log(
       2,
@@ -342,9 +341,7 @@ async function dumpOnce(
       pipes: still.pipes,
       contents: still.contents,
       sockets: still.flight.queues,
-      unread: still.unread,
-      waiting: still.waiting,
-      sharedPorts: still.sharedPorts,
+      moreOfSockets: still.moreOfSockets,
       connections: still.connections,
       terminals: still.terminals,
       runId: connections.runId,
@@ -501,6 +498,25 @@ function sharesPorts({ descriptors }: Pick<SeenTable, "descriptors">): boolean {
   return descriptors.some(({ socket }) => mayShareItsPort(socket));
 }
 
+function hasUnaccepted(
+  { descriptors }: Pick<SeenTable, "descriptors">,
+): boolean {
+  return descriptors.some(({ socket }) => awaitsAccept(socket));
+}
+
+/** TCP connections that wait to be accepted; packets are blocked. */
+async function readUnaccepted(
+  { tables, moreOfSockets, connections }: Still,
+  dumped: DumpedConnections,
+  { skipInFlight }: DumpOptions,
+): Promise<void> {
+  if (skipInFlight || !tables.some(hasUnaccepted)) return;
+  const { readUnaccepted } = await import("../files/unaccepted.ts");
+  const found = readUnaccepted(tables, connections);
+  moreOfSockets.unaccepted = found;
+  dumped.letThrough(new Set(found.keys()));
+}
+
 /** Takes its time while the program runs, not when it stands still. */
 async function prepareKernelSockets(
   processes: readonly Sighting[],
@@ -510,7 +526,7 @@ async function prepareKernelSockets(
       socket?.family === "inet" && mayBeCorked(socket)
     );
   const areNeeded = processes.some(sharesPorts) || processes.some(isCorked) ||
-    anyWaiting(processes);
+    processes.some(hasUnaccepted) || anyWaiting(processes);
   if (!areNeeded) return;
   const { kernelSockets } = await import("../files/kernel_sockets.ts");
   kernelSockets();
@@ -562,9 +578,7 @@ class Still implements Disposable {
   pipes: PipeContents = new Map();
   contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
-  unread: UnreadInet | undefined;
-  waiting: WaitingConnections | undefined;
-  sharedPorts: FoundSharedPorts | undefined;
+  moreOfSockets: MoreOfSockets = {};
   terminals: ReadTerminals | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -688,24 +702,26 @@ async function whileStopped(
     mounts.namespaces,
   );
   const still = new Still(seen, report, guards, counters);
+  const more = still.moreOfSockets;
   try {
     if (options.tcpEstablished && hasConnections(still.tables)) {
       still.connections = connections.read(still.tables);
+      await readUnaccepted(still, connections, options);
       if (options.leaveRunning || options.leaveStopped) connections.letGo();
     }
     const isUnread = ({ descriptors }: SeenTable) =>
       descriptors.some(({ socket }) => hasUnread(socket));
     if (still.tables.some(isUnread)) {
       const { readUnread } = await import("../files/datagrams.ts");
-      still.unread = await readUnread(still.tables);
+      more.unread = await readUnread(still.tables);
     }
     if (still.tables.some(sharesPorts)) {
       const { readSharedPorts } = await import("../files/shared_ports.ts");
-      still.sharedPorts = readSharedPorts(still.tables);
+      more.sharedPorts = readSharedPorts(still.tables);
     }
     if (anyWaiting(still.tables)) {
       const { readWaiting } = await import("../files/waiting_connections.ts");
-      still.waiting = readWaiting(still.tables);
+      more.waiting = readWaiting(still.tables);
     }
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);

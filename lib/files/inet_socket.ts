@@ -372,11 +372,12 @@ function tcpProblem(
   options: ConnectionOptions,
 ): SocketProblem | undefined {
   const { kind, state, remote, waiting } = socket;
-  if (waiting > 0 && !options.skipInFlight) {
+  if (waiting > 0 && !options.skipInFlight && !options.tcpEstablished) {
     return {
-      why: "a TCP connection waits to be accepted, which is not supported",
-      remedy: "dump again when it is accepted, or give --skip-in-flight: it " +
-        "is lost",
+      why: "a TCP connection waits to be accepted",
+      remedy: "give --tcp-established, if its other end is part of the " +
+        "program; or dump again when it is accepted, or give " +
+        "--skip-in-flight: it is lost",
       option: "--skip-in-flight",
     };
   }

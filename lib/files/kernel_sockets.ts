@@ -6,14 +6,21 @@ import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { KernelPages, PAGE_FIELDS } from "../ffi/kernel_pages.ts";
 import { KernelStructures } from "../ffi/kernel_structures.ts";
 import type { InetAddress } from "./inet_socket.ts";
+import { join } from "./netlink.ts";
 
 const WANTED = {
   ...PAGE_FIELDS,
   socket: ["sk"],
   sock: [
     ...["sk_write_queue", "sk_receive_queue", "sk_peer_cred"],
-    "sk_reuseport_cb",
+    ...["sk_reuseport_cb", "__sk_common.skc_family", "__sk_common.skc_num"],
+    ...["__sk_common.skc_dport", "__sk_common.skc_daddr"],
+    ...["__sk_common.skc_rcv_saddr", "__sk_common.skc_v6_daddr"],
+    "__sk_common.skc_v6_rcv_saddr",
   ],
+  inet_connection_sock: ["icsk_accept_queue.rskq_accept_head"],
+  request_sock: ["dl_next", "sk"],
+  tcp_sock: ["rcv_nxt"],
   sock_reuseport: ["num_socks", "prog", "socks"],
   bpf_prog: ["orig_prog"],
   sock_fprog_kern: ["len", "filter"],
@@ -65,6 +72,15 @@ export interface SharedPort {
    * sock_filter); "eBPF": by others, which the kernel does not keep.
    */
   readonly program: Uint8Array<ArrayBuffer> | "eBPF" | undefined;
+}
+
+/** A TCP connection that waits to be accepted, as its client sees it. */
+export interface UnacceptedConnection {
+  readonly client: InetAddress;
+  readonly server: InetAddress;
+  readonly received: Uint8Array<ArrayBuffer>;
+  /** The number of the byte that comes next. */
+  readonly next: number;
 }
 
 const AF_INET = 2;
@@ -124,7 +140,7 @@ export class KernelSockets {
     const parts = this.#buffers(kernel.at(socket, "sock", "sk_write_queue"))
       .map((buffer) => this.#content(buffer, this.#headerOf(buffer)));
     const length = kernel.number(socket, "udp_sock", "len", 2);
-    const content = joined(parts).slice(UDP_HEADER);
+    const content = join(parts).slice(UDP_HEADER);
     // Of this datagram the kernel knows the length, too.
     if (content.length + UDP_HEADER !== length) throw new NoSuchMemory(socket);
     return { content, family, to: this.#destination(socket, family) };
@@ -153,6 +169,54 @@ export class KernelSockets {
         }),
       };
     });
+  }
+
+  /**
+   * @param fd of ckpt's own, of a TCP socket that listens
+   * @returns the one that is accepted next first
+   * @throws NoSuchMemory
+   */
+  unacceptedConnections(fd: number): UnacceptedConnection[] {
+    const kernel = this.#kernel;
+    const found: UnacceptedConnection[] = [];
+    let request = kernel.pointer(
+      this.#socketOf(fd),
+      "inet_connection_sock",
+      "icsk_accept_queue.rskq_accept_head",
+    );
+    for (; request !== 0n;) {
+      if (found.length > MOST_SOCKETS) throw new NoSuchMemory(request);
+      const end = kernel.pointer(request, "request_sock", "sk");
+      found.push(this.#unaccepted(end));
+      request = kernel.pointer(request, "request_sock", "dl_next");
+    }
+    return found;
+  }
+
+  #unaccepted(end: bigint): UnacceptedConnection {
+    const kernel = this.#kernel;
+    const number = (field: string) =>
+      kernel.number(end, "sock", `__sk_common.skc_${field}`, 2);
+    const isIpv4 = number("family") === AF_INET;
+    const words = (field: string) => {
+      const name = `__sk_common.skc_${isIpv4 ? "" : "v6_"}${field}`;
+      const address = kernel.at(end, "sock", name);
+      const bytes = kernel.memory.read(address, isIpv4 ? 4 : 16);
+      return [...new Uint32Array(bytes.buffer)];
+    };
+    const port = number("dport");
+    const queue = this.#buffers(kernel.at(end, "sock", "sk_receive_queue"));
+    return {
+      // The port of the other end is in network order.
+      client: {
+        port: (port & 0xff) << 8 | port >>> 8,
+        words: words("daddr"),
+        scope: 0,
+      },
+      server: { port: number("num"), words: words("rcv_saddr"), scope: 0 },
+      next: kernel.number(end, "tcp_sock", "rcv_nxt", 4),
+      received: join(queue.map((buffer) => this.#content(buffer, 0))),
+    };
   }
 
   /**
@@ -265,18 +329,6 @@ export class KernelSockets {
       const size = fragment.getUint32(8, true);
       parts.push(kernel.memory.read(page + offset, size));
     }
-    return joined(parts);
+    return join(parts);
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(
-    parts.reduce((sum, { length }) => sum + length, 0),
-  );
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

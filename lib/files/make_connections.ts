@@ -86,8 +86,10 @@ export function connectionsAmong(
   sockets: Iterable<InetSocketImage>,
 ): ConnectionImage[] {
   return [...sockets].flatMap((socket) => {
-    const { stream } = socket;
-    return stream === undefined || !isConnection(socket.entry)
+    const { stream, extension } = socket;
+    // Those that wait to be accepted are made by unaccepted.ts.
+    return stream === undefined || !isConnection(socket.entry) ||
+        extension.unaccepted !== undefined
       ? []
       : [{ ...socket, stream }];
   });

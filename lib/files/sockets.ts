@@ -241,6 +241,13 @@ export function mayShareItsPort(
     (socket.kind.type === SOCK.DGRAM || socket.state === STATE.LISTEN);
 }
 
+/** Whether it listens, and TCP connections wait to be accepted by it. */
+export function awaitsAccept(
+  socket: SeenSocket | undefined,
+): socket is SeenInetSocket {
+  return socket?.family === "inet" && socket.waiting > 0;
+}
+
 /** Whether it may hold a datagram that is not complete yet. */
 export function mayBeCorked({ kind, corked }: SeenInetSocket): boolean {
   const { protocol, type } = kind;

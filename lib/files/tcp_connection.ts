@@ -154,10 +154,10 @@ export class HeldConnections implements Disposable {
     }
   }
 
-  get addresses(): ConnectionAddress[] {
-    return this.#held.map(({ socket: { local, remote } }) =>
-      wireAddress(local, remote!)
-    );
+  /** @param without inodes of sockets that are left out */
+  addresses(without: ReadonlySet<number> = new Set()): ConnectionAddress[] {
+    return this.#held.filter(({ socket }) => !without.has(socket.ino))
+      .map(({ socket: { local, remote } }) => wireAddress(local, remote!));
   }
 
   /**

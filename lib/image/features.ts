@@ -19,6 +19,7 @@ export const FEATURES = {
   "ckpt:socket-names": "hard links of the file that a Unix socket is bound to",
   "ckpt:multicast": "sockets that have joined multicast groups",
   "ckpt:shared-ports": "a program that chooses among sockets that share a port",
+  "ckpt:unaccepted": "TCP connections that wait to be accepted",
   "ckpt:waiting": "what was sent before a connection is accepted",
   "ckpt:corked": "datagrams that are not complete yet",
   "ckpt:sysv-shm": "attached System V shared memory of the host",

@@ -474,6 +474,7 @@ export interface ckpt_socket_entry {
   corked?: ckpt_corked_entry | undefined;
   waiting: ckpt_waiting_entry[];
   shared_port?: ckpt_shared_port_entry | undefined;
+  unaccepted?: ckpt_unaccepted_entry | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -575,6 +576,11 @@ export interface ckpt_tun_link_entry {
   addresses: Uint8Array[];
   routes: Uint8Array[];
   sysctls: ckpt_sysctl_entry[];
+}
+
+export interface ckpt_unaccepted_entry {
+  index: number;
+  received: Uint8Array;
 }
 
 export interface ckpt_waiting_entry {
@@ -1713,6 +1719,7 @@ export interface Messages {
   ckpt_thread_entry: ckpt_thread_entry;
   ckpt_tun_entry: ckpt_tun_entry;
   ckpt_tun_link_entry: ckpt_tun_link_entry;
+  ckpt_unaccepted_entry: ckpt_unaccepted_entry;
   ckpt_waiting_entry: ckpt_waiting_entry;
   ckpt_watched_entry: ckpt_watched_entry;
   ckpt_watches_entry: ckpt_watches_entry;
@@ -1889,7 +1896,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port,19?@ckpt_unaccepted_entry unaccepted",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
@@ -1898,6 +1905,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   ckpt_tun_entry: "1!string name,2!uint32 flags,3!bool no_pi,4!uint32 header_size,5!uint32 send_buffer,6!uint32 offloads,7?bool little_endian,8?bool big_endian,9?@ckpt_tun_link_entry link,10!uint32 id",
   ckpt_tun_link_entry: "1!uint32 index,2!uint32 flags,3!uint32 mtu,4!uint32 queue_length,5?bytes hardware_address,6?uint32 owner,7?uint32 group,8*bytes addresses,9*bytes routes,10*@ckpt_sysctl_entry sysctls",
+  ckpt_unaccepted_entry: "1!uint32 index,2!bytes received",
   ckpt_waiting_entry: "1!uint32 ino,2!uint32 uid,3!uint32 gid,4*bytes sent",
   ckpt_watched_entry: "1!uint32 index,2!uint32 number,3!uint32 file",
   ckpt_watches_entry: "1!uint32 id,2*@ckpt_target_entry targets,3*@ckpt_filesystem_mark_entry filesystems,4?uint32 lost_events",

@@ -28,6 +28,7 @@ import {
 import { isConnection } from "../files/tcp_state.ts";
 import { readRandomUuid } from "../proc/read.ts";
 import type { UnplacedSocket } from "../files/shared_ports.ts";
+import type { UnconnectedSocket } from "../files/unaccepted.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
@@ -83,6 +84,8 @@ export function chooseConnections(
 export interface SocketFiller {
   /** Gives those that share a port their addresses. */
   place(sockets: readonly UnplacedSocket[]): void;
+  /** Connects those that wait to be accepted. */
+  connect(sockets: readonly UnconnectedSocket[]): void;
   /** @param fd the number of a socket in a process */
   fill(pid: number, fd: number, image: InetSocketImage): void;
 }
@@ -102,6 +105,8 @@ export class RestoredConnections implements Disposable {
   readonly #unread: ReadonlyMap<number, InetSocketImage>;
   /** Those that share a port. */
   readonly #unplaced: ReadonlyMap<number, InetSocketImage>;
+  /** Those that wait to be accepted. */
+  readonly #unaccepted: ReadonlyMap<number, ConnectionImage>;
   readonly #made = new MadeConnections();
   #lock: NetworkLock | undefined;
   /** The table that a dump has left; undefined: there is none. */
@@ -123,6 +128,14 @@ export class RestoredConnections implements Disposable {
       [...inet].filter(([, { extension }]) =>
         extension.shared_port !== undefined
       ),
+    );
+    this.#unaccepted = new Map(
+      [...inet].flatMap(([id, image]) => {
+        const { stream, extension } = image;
+        return stream === undefined || extension.unaccepted === undefined
+          ? []
+          : [[id, { ...image, stream }]];
+      }),
     );
     const had = [...inet.values()].some(({ entry }) => isConnection(entry));
     this.areBlockedByIptables = had && network_lock_method === IPTABLES;
@@ -170,6 +183,14 @@ export class RestoredConnections implements Disposable {
         })
       ),
     );
+    filler?.connect(
+      made.flatMap(({ pid, sockets }) =>
+        sockets.flatMap(({ id, fd }) => {
+          const image = this.#unaccepted.get(id);
+          return image === undefined ? [] : [{ pid, fd, image }];
+        })
+      ),
+    );
     for (const one of made) this.#make(one, filler);
   }
 
@@ -192,12 +213,19 @@ export class RestoredConnections implements Disposable {
 
   /** What fills sockets with what nobody has read. */
   async filler(report: Report): Promise<SocketFiller | undefined> {
-    if (this.#unread.size === 0 && this.#unplaced.size === 0) return undefined;
+    const special = [this.#unread, this.#unplaced, this.#unaccepted];
+    if (special.every(({ size }) => size === 0)) return undefined;
+    const { connectUnaccepted } = await import("../files/unaccepted.ts");
     const { placeSharedPorts } = await import("../files/shared_ports.ts");
     const { fillUnread } = await import("../files/datagrams.ts");
-    const interfaces = interfacesOf(this.#unplaced.values());
+    const interfaces = interfacesOf([
+      ...this.#unplaced.values(),
+      ...this.#unaccepted.values(),
+    ]);
     const place = (sockets: readonly UnplacedSocket[]) =>
       placeSharedPorts(sockets, interfaces);
+    const connect = (sockets: readonly UnconnectedSocket[]) =>
+      connectUnaccepted(sockets, interfaces);
     const fill: SocketFiller["fill"] = (pid, fd, image) => {
       const lost = fillUnread(pid, fd, image);
       if (lost === 0) return;
@@ -207,7 +235,7 @@ export class RestoredConnections implements Disposable {
           "read are lost: the kernel does not let them through",
       );
     };
-    return { place, fill };
+    return { place, connect, fill };
   }
 
   /** When nothing but this can fail any more: all of them, at one moment. */
