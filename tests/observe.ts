@@ -4,6 +4,7 @@
  * What is left out, because it cannot or need not be the same after a restore:
  * - times and counters: start time, CPU times, page faults, context switches, I/O counts, `sched` statistics;
  * - memory in use (VmRSS and its parts, VmHWM, VmPeak, VmPTE, HugetlbPages): pages of files are read again when they are touched;
+ * - VmPin: the kernel counts buffers that are registered with an io_uring for the process that made the ring;
  * - the queued signals of SigQ, which the kernel counts for the user as a whole (the limit is compared);
  * - FDSize: the kernel's table may be larger or smaller than it was;
  * - State: a thread that sleeps now may run the moment after; stopped, traced and dead ones are told apart;
@@ -33,7 +34,7 @@
 export type Observation = Map<string, string[]>;
 
 const VOLATILE_STATUS =
-  /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|HugetlbPages|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
+  /^(State|VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmPin|VmSwap|HugetlbPages|FDSize|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Mems_allowed_list):/;
 
 /** Fields of /proc/PID/stat that are compared, numbered as in proc(5); 52 is how a dead or stopped one came to it. */
 const STAT_FIELDS = [
@@ -110,7 +111,7 @@ function areas(pid: number): Area[] {
           /^(\S+ \S+) \S+ (\d+) +\/dev\/zero \(deleted\)$/,
           "$1 shared memory inode $2",
         ).replace(
-          /^(\S+ \S+ \S+) (\d+) +(\/.* \(deleted\))$/,
+          /^(\S+ \S+ \S+) (\d+) +(\/.* \(deleted\)|anon_inode:.*)$/,
           "$1 deleted inode $2 $3",
         ),
         flags: "",

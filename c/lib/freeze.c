@@ -199,6 +199,44 @@ static int64_t seize_with_children(struct seizing *all, int32_t pid, int32_t tid
 	return !ret && (all->flags & SEIZE_CHILDREN) ? queue_children(all, pid, tid) : ret;
 }
 
+/* Reads a small file of a thread as a string; "" when it is gone. */
+static void read_of_thread(int32_t pid, int32_t tid, const char *name, char *text, size_t room)
+{
+	char path[64];
+	ssize_t length = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		length = read(fd, text, room - 1);
+		close(fd);
+	}
+	text[length > 0 ? length : 0] = 0;
+}
+
+#define PF_IO_WORKER 0x10 /* include/linux/sched.h */
+
+/*
+ * Whether a thread works for an io_uring in the kernel ("iou-wrk-PID") and never comes out of it: nothing of it is
+ * saved, the kernel starts such threads as it needs them.
+ */
+static int is_io_worker(int32_t pid, int32_t tid)
+{
+	char text[512];
+	unsigned long flags;
+	const char *end;
+
+	if (tid == pid)
+		return 0;
+	read_of_thread(pid, tid, "comm", text, sizeof(text));
+	if (strncmp(text, "iou-", 4))
+		return 0;
+	read_of_thread(pid, tid, "stat", text, sizeof(text));
+	end = strrchr(text, ')');
+	return end && sscanf(end, ") %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 && (flags & PF_IO_WORKER);
+}
+
 /* getdents64(2); opendir(3) would allocate memory (tracer.c). */
 static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 {
@@ -219,7 +257,7 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 			long tid = atol(entry->d_name);
 
 			at += entry->d_reclen;
-			if (is_id(tid))
+			if (is_id(tid) && !is_io_worker(pid, tid))
 				ret = seize_with_children(all, pid, tid);
 		}
 	close(fd);

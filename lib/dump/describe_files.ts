@@ -20,6 +20,7 @@ import {
   type tty_info_entry,
   TtyType,
 } from "../image/schema.gen.ts";
+import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
 import { describeObject } from "./describe_objects.ts";
 import { pipeId } from "./describe_pipes.ts";
@@ -81,6 +82,7 @@ export function describeFiles(
     }
   }
   const terminals: tty_info_entry[] = [];
+  const rings = new Map<bigint, number>();
   const descriptors = survey.descriptors.descriptors.map((descriptor) => {
     const { description } = descriptor;
     const id = table.once(
@@ -88,8 +90,12 @@ export function describeFiles(
       () =>
         addDescription(table, terminals, description, survey, memfds, sockets),
     );
+    if (description.kind === "io_uring") rings.set(description.status.ino, id);
     return describeDescriptor(descriptor, id);
   });
+  for (const { entry, inode } of survey.vmas.vmas) {
+    if (isRingArea(entry)) entry.shmid = BigInt(rings.get(inode)!);
+  }
   return {
     descriptors,
     terminals,
@@ -223,8 +229,10 @@ function addDescription(
         fifo: { id, pipe_id, regf_id },
       }));
     }
+    case "io_uring":
+      return table.addUnreached(`/${link}`, flags, pos, owner);
     case "queue":
-      return table.addQueue(link, flags, pos, owner);
+      return table.addUnreached(link, flags, pos, owner);
     case "bpf map":
       return table.add((id) => ({
         type: fd_types.BPFMAP,

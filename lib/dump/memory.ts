@@ -11,13 +11,15 @@ import {
   type StoredParent,
 } from "../mm/page_copy.ts";
 import { PAGE_SIZE, pageCount } from "../image/pagemap.ts";
+import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
 
 const MADV_DONTFORK = 10n;
 const MADV_WIPEONFORK = 18n;
 
-/** Areas that a copy made by fork does not have, or has empty. */
+/** Areas that a copy made by fork does not have, or has empty, or shares. */
 export function isLeftOutOfFork({ entry }: Vma): boolean {
+  if (isRingArea(entry)) return true;
   const advice = entry.madv ?? 0n;
   return ((advice >> MADV_DONTFORK | advice >> MADV_WIPEONFORK) & 1n) !== 0n;
 }

@@ -29,19 +29,30 @@ export class LazyMounts implements Disposable {
   }
 }
 
-/** {@link surveyRunning}, once more where there are mount namespaces. */
+/**
+ * {@link surveyRunning}, once more where there are mount namespaces; with what
+ * few programs have.
+ */
 export async function surveyWithMounts(
   pid: number,
   options: Omit<SurveyOptions, "root">,
   mounts: LazyMounts,
 ): Promise<TreeSurvey | undefined> {
-  const survey = surveyRunning(pid, options);
+  let survey = surveyRunning(pid, options);
   if (
-    survey !== undefined &&
-    !survey.processes.some(({ hasOtherMounts }) => hasOtherMounts)
-  ) return survey;
-  await mounts.load();
-  return surveyRunning(pid, options, mounts.namespaces);
+    survey === undefined ||
+    survey.processes.some(({ hasOtherMounts }) => hasOtherMounts)
+  ) {
+    await mounts.load();
+    survey = surveyRunning(pid, options, mounts.namespaces);
+  }
+  const hasRings = survey?.processes.some(({ descriptors: { descriptors } }) =>
+    descriptors.some(({ description: { kind } }) => kind === "io_uring")
+  );
+  if (survey === undefined || !hasRings) return survey;
+  const { ringReasons } = await import("../files/io_uring.ts");
+  const reasons = ringReasons(survey.seen.processes);
+  return { ...survey, reasons: [...survey.reasons, ...reasons] };
 }
 
 /** Options that look at files by paths of ckpt's own namespace. */

@@ -1,7 +1,7 @@
 /**
- * What is in maps of eBPF and in POSIX message queues, and what the network
- * knows of devices that the program serves: read while the tree stands still,
- * and written to images of their own.
+ * What is in maps of eBPF, POSIX message queues and io_urings, and what the
+ * network knows of devices that the program serves: read while the tree stands
+ * still, and written to images of their own.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { close, O, stat, SyscallError } from "../ffi/syscall.ts";
@@ -27,12 +27,14 @@ import {
   type Queue,
   readMessages,
 } from "../files/queue.ts";
+import { isRingLink, readRings } from "../files/io_uring.ts";
 import { describeTun, isPersistent } from "../files/tun.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import type {
   ckpt_message_entry,
   ckpt_queue_entry,
+  ckpt_ring_entry,
   ckpt_tun_entry,
 } from "../image/schema.gen.ts";
 import { readTunLink, type SeenTunLink } from "../ns/tun_link.ts";
@@ -50,6 +52,8 @@ export class ObjectContents {
   readonly #unused: ckpt_queue_entry[] = [];
   /** By the names of devices. */
   readonly #links = new Map<string, SeenTunLink>();
+  /** By the inodes of their files. */
+  #rings: ReturnType<typeof readRings> = new Map();
 
   /**
    * @param outside who else has the queues open
@@ -80,6 +84,7 @@ export class ObjectContents {
     for (const name of queues) {
       if (!open.has(name)) contents.#readUnused(name);
     }
+    contents.#rings = readRings(tables);
     return contents;
   }
 
@@ -105,6 +110,7 @@ export class ObjectContents {
       if (!this.#links.has(tun.name)) this.#readLink(tun.name, fd, tid);
       return;
     }
+    if (isRingLink(link)) return;
     if (queue === undefined) {
       const map = parseBpfMap(info.extra);
       if (!this.#maps.has(map.id)) {
@@ -163,7 +169,13 @@ export class ObjectContents {
       features.add("ckpt:tun");
     }
     const queues = new Map<string, ckpt_queue_entry>();
+    const rings = new Map<bigint, ckpt_ring_entry>();
     for (const description of descriptions) {
+      if (description.kind === "io_uring") {
+        const { ino } = description.status;
+        const id = table.idOf(description);
+        rings.set(ino, { id, ...this.#rings.get(ino)! });
+      }
       if (description.kind !== "queue") continue;
       const key = pipeKey(description);
       const entry = queues.get(key) ??
@@ -176,6 +188,10 @@ export class ObjectContents {
     if (all.length > 0) {
       writer.write("ckpt-queues", undefined, all);
       features.add("ckpt:queues");
+    }
+    if (rings.size > 0) {
+      writer.write("ckpt-rings", undefined, [...rings.values()]);
+      features.add("ckpt:rings");
     }
     return features;
   }

@@ -206,6 +206,13 @@ const queues = {
   },
 } as const;
 
+const ring = {
+  ckpt_make_ring: {
+    parameters: ["u32", "u32", "u32", "u32", "u32"],
+    result: "i64",
+  },
+} as const;
+
 const archive = {
   ckpt_archive_append: {
     parameters: ["buffer", "buffer", "i32", "u64", "u64"],
@@ -249,6 +256,7 @@ const GROUPS = {
   enter,
   sockets,
   queues,
+  ring,
   archive,
   waiting,
   cpu,

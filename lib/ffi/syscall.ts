@@ -150,6 +150,7 @@ export const NR = {
   setxattr: 188,
   removexattr: 197,
   getdents64: 217,
+  io_uring_register: 427,
   open_tree: 428,
   move_mount: 429,
   fsopen: 430,

@@ -110,6 +110,7 @@ export interface Description {
     | "bpf map"
     /** A POSIX message queue: `queue` tells of it. */
     | "queue"
+    | "io_uring"
     /** `socket` tells of it. */
     | "socket"
     | "external";
@@ -388,7 +389,7 @@ export function hasOwnContents(
 ): boolean {
   return sameAs === undefined &&
     (queue !== undefined || tun?.name !== undefined ||
-      KINDS["bpf map"].link.test(link));
+      KINDS["bpf map"].link.test(link) || KINDS.io_uring.link.test(link));
 }
 
 /** Message queues, which processes outside may have, too. */
@@ -578,6 +579,7 @@ function classify(
     const why = bpfMapProblem(map);
     return why === undefined ? { kind: "bpf map", map } : { why };
   }
+  if (KINDS.io_uring.link.test(link)) return { kind: "io_uring" };
   const refusal = refusalOfLink(link);
   if (refusal !== undefined) return refusal;
   if ((info.flags & O.PATH) === 0 && isDevice(status)) {

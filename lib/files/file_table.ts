@@ -131,7 +131,7 @@ export class FileTable {
   }
 
   /** An open file that is no file with a path, though it is called so. */
-  addQueue(
+  addUnreached(
     name: string,
     flags: number,
     pos: bigint,

@@ -119,6 +119,13 @@ const RESTORED = {
     type: fd_types.REG,
     state: "name, flags; where the host has it no more: messages, owner, mode",
   },
+  io_uring: {
+    name: "an io_uring",
+    link: anonymous("io_uring"),
+    type: fd_types.REG,
+    state: "rings with what is in them, registered files, buffers and " +
+      "eventfd; not while requests are under way",
+  },
   namespace: {
     name: "a namespace",
     link: /^(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]$/,
@@ -152,13 +159,6 @@ const OF_OTHER_MODULES = {
 } as const satisfies Record<string, Kind>;
 
 const REFUSED = {
-  io_uring: {
-    name: "an io_uring",
-    link: anonymous("io_uring"),
-    state: "the kernel does not tell how it was set up, which files are " +
-      "registered with it, and what is under way",
-    remedy: "let the program close it; many can be told to do without",
-  },
   userfaultfd: {
     name: "a userfaultfd",
     link: anonymous("userfaultfd"),

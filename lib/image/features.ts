@@ -24,6 +24,7 @@ export const FEATURES = {
   "ckpt:corked": "datagrams that are not complete yet",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:queues": "POSIX message queues",
+  "ckpt:rings": "instances of io_uring",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
   "ckpt:terminals": "lines, stopped output and the like of terminals",
   "ckpt:watches": "watched files without a name, or whole file systems",

@@ -119,6 +119,7 @@ export const IMAGE_FILES = {
   "ckpt-watches": file(0x434b5057, "ckpt_watches_entry", "many", "none", "none", "empty"),
   "ckpt-queues": file(0x434b5051, "ckpt_queue_entry", "many", "none", "none", "empty"),
   "ckpt-tuns": file(0x434b5055, "ckpt_tun_entry", "many", "none", "none", "empty"),
+  "ckpt-rings": file(0x434b5052, "ckpt_ring_entry", "many", "none", "none", "empty"),
   "ckpt-snapshots": file(0x434b504e, "ckpt_snapshot_entry", "many", "none", "none", "empty"),
   "ckpt-mounts": file(0x434b504d, "ckpt_mount_entry", "many", "decimal", "none", "empty"),
   "ckpt-terminals": file(0x434b5059, "ckpt_terminal_entry", "many", "none", "none", "empty"),

@@ -296,6 +296,11 @@ export interface ckpt_area_entry {
   name?: string | undefined;
 }
 
+export interface ckpt_buffer_entry {
+  start: bigint;
+  length: number;
+}
+
 export interface ckpt_cgroup_entry {
   controllers: string;
   path: string;
@@ -434,6 +439,20 @@ export interface ckpt_queue_entry {
 export interface ckpt_range_entry {
   start: bigint;
   end: bigint;
+}
+
+export interface ckpt_ring_entry {
+  id: number;
+  pid: number;
+  flags: number;
+  requests: number;
+  results: number;
+  taken: number;
+  given: number;
+  files: number[];
+  buffers: ckpt_buffer_entry[];
+  eventfd?: number | undefined;
+  eventfd_async?: boolean | undefined;
 }
 
 export interface ckpt_segment_entry {
@@ -1687,6 +1706,7 @@ export interface Messages {
   cgroup_perms: cgroup_perms;
   cgroup_prop_entry: cgroup_prop_entry;
   ckpt_area_entry: ckpt_area_entry;
+  ckpt_buffer_entry: ckpt_buffer_entry;
   ckpt_cgroup_entry: ckpt_cgroup_entry;
   ckpt_cgroup_namespace_entry: ckpt_cgroup_namespace_entry;
   ckpt_corked_entry: ckpt_corked_entry;
@@ -1707,6 +1727,7 @@ export interface Messages {
   ckpt_pipe_entry: ckpt_pipe_entry;
   ckpt_queue_entry: ckpt_queue_entry;
   ckpt_range_entry: ckpt_range_entry;
+  ckpt_ring_entry: ckpt_ring_entry;
   ckpt_segment_entry: ckpt_segment_entry;
   ckpt_shared_port_entry: ckpt_shared_port_entry;
   ckpt_snapshot_entry: ckpt_snapshot_entry;
@@ -1873,6 +1894,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_perms: "1!uint32 mode,2!uint32 uid,3!uint32 gid",
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
   ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
+  ckpt_buffer_entry: "1!uint64 start,2!uint32 length",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
   ckpt_cgroup_namespace_entry: "1*@ckpt_cgroup_entry roots",
   ckpt_corked_entry: "1!bytes content,2!bytes destination",
@@ -1893,6 +1915,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
+  ckpt_ring_entry: "1!uint32 id,2!uint32 pid,3!uint32 flags,4!uint32 requests,5!uint32 results,6!uint32 taken,7!uint32 given,8*int32 files,9*@ckpt_buffer_entry buffers,10?uint32 eventfd,11?bool eventfd_async",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",

@@ -25,20 +25,24 @@ export const VMA_STATUS = {
   GUARD: 0x10000,
   UPROBES: 0x20000,
   EXT_PLUGIN: 0x8000000,
+  /** ckpt's own: of an io_uring, whose file `shmid` names. */
+  IO_URING: 0x10000000,
 } as const;
 
+/** What is filled when descriptors are in their places. */
+const RINGS = VMA_STATUS.AIORING | VMA_STATUS.IO_URING;
 const PRIVATE = VMA_STATUS.ANON_PRIVATE | VMA_STATUS.FILE_PRIVATE;
 
 /** Whether pages of the area may be in the pagemap of the task. */
 export function isPrivate({ status }: vma_entry): boolean {
-  if (status & (VMA_STATUS.SHSTK | VMA_STATUS.AIORING)) return true;
+  if (status & (VMA_STATUS.SHSTK | RINGS)) return true;
   return (status & VMA_STATUS.REGULAR) !== 0 && (status & PRIVATE) !== 0;
 }
 
 /** Whether the entry stands for an area that a restore makes. */
 export function isArea({ status }: vma_entry): boolean {
   if (status & (VMA_STATUS.GUARD | VMA_STATUS.VSYSCALL)) return false;
-  return (status & (VMA_STATUS.REGULAR | VMA_STATUS.AIORING)) !== 0;
+  return (status & (VMA_STATUS.REGULAR | RINGS)) !== 0;
 }
 
 /** The bits of pagemap_entry.flags. */

@@ -6,9 +6,9 @@ export interface AddressRange {
 }
 
 /** Addresses below are kept free by vm.mmap_min_addr on usual hosts. */
-const LOWEST = 0x10000;
+export const LOWEST = 0x10000;
 /** End of user space with four-level page tables (mm.rst of x86_64). */
-const HIGHEST = 0x7fff_ffff_f000;
+export const HIGHEST = 0x7fff_ffff_f000;
 /**
  * Kept free around the hole: a stack that grows down needs its guard gap (256
  * pages by default) below it.

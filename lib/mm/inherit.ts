@@ -39,6 +39,7 @@ import {
 import { difference, intersection, joined, type Range } from "./ranges.ts";
 import { fill } from "./rebuild.ts";
 import { isRing } from "./aio.ts";
+import { isRingArea } from "./ring_areas.ts";
 import { storedPages, type StoredRange } from "./stored_pages.ts";
 import { isSegment, MAP } from "./vma.ts";
 
@@ -114,8 +115,10 @@ export function planInheritance(input: InheritInput): Inheritance {
     ).map(({ vma, end }) => ({ start: vma.start, end })),
   );
   const stored = storedPages(input.pages);
-  // The kernel's own, and what aio.ts fills.
-  const others = input.mm.vmas.filter((vma) => isVdso(vma) || isRing(vma));
+  // The kernel's own, and what is filled later.
+  const others = input.mm.vmas.filter((vma) =>
+    isVdso(vma) || isRing(vma) || isRingArea(vma)
+  );
   const wanted = difference(stored, others);
   const got = intersection(
     difference(joined(storedPages(parent.pages)), others),

@@ -20,6 +20,7 @@ import {
   type RebuildInput,
 } from "./areas.ts";
 import { isRing } from "./aio.ts";
+import { isRingArea } from "./ring_areas.ts";
 import type { AddressRange } from "./hole.ts";
 import type { Range } from "./ranges.ts";
 import { rangeOf, storedPages, type StoredRange } from "./stored_pages.ts";
@@ -49,8 +50,10 @@ export function rebuildMemory(program: Program, input: RebuildInput): void {
   mapAreas(program, real, new Set(real), written, input);
   const vdso = real.find(isVdso);
   const stored = storedPages(input.pages);
-  // The kernel's own, and what aio.ts fills.
-  const others = input.mm.vmas.filter((vma) => isVdso(vma) || isRing(vma));
+  // The kernel's own, and what is filled later.
+  const others = input.mm.vmas.filter((vma) =>
+    isVdso(vma) || isRing(vma) || isRingArea(vma)
+  );
   fill(program, others.reduce(without, stored), input);
   for (const vma of real) {
     if (

@@ -168,6 +168,7 @@ function refuse(
     if (why !== undefined) return { why };
   }
   const { path } = mapping;
+  if (isRing(path)) return undefined;
   if (path.startsWith("anon_inode:") || path.startsWith("socket:")) {
     return { why: "memory of a kernel object is not supported yet" };
   }
@@ -178,6 +179,10 @@ function refuse(
     return { why: "the program is being traced with uprobes" };
   }
   return undefined;
+}
+
+function isRing(path: string): boolean {
+  return path === "anon_inode:[io_uring]";
 }
 
 function planVma(mapping: SmapsMapping): Vma {
@@ -244,6 +249,11 @@ function planVma(mapping: SmapsMapping): Vma {
   }
   if (path === "/[aio] (deleted)" && mapping.major === 0) {
     entry.status = VMA_STATUS.AIORING;
+    return { ...base, content: "all" };
+  }
+  if (isRing(path)) {
+    entry.pgoff = BigInt(mapping.offset);
+    entry.status = VMA_STATUS.IO_URING;
     return { ...base, content: "all" };
   }
   if (isMemfd(mapping)) {

@@ -666,6 +666,7 @@ class TreeBuilder implements Disposable {
         images,
         host,
         this.numbers,
+        rangeOf(this.#layout),
         !directories.has(images.ids.fs_id),
       );
       directories.add(images.ids.fs_id);

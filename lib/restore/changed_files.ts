@@ -61,14 +61,15 @@ export async function changedFiles(
   const terminals = new Set(
     [...files.values()].map(({ tty }) => tty?.regf_id),
   );
-  const queues = new Set(
-    (set.read("ckpt-queues", undefined) ?? []).flatMap(({ files }) => files),
-  );
+  const objects = new Set([
+    ...(set.read("ckpt-queues", undefined) ?? []).flatMap(({ files }) => files),
+    ...(set.read("ckpt-rings", undefined) ?? []).map(({ id }) => id),
+  ]);
   const recorded: Recorded[] = [];
   for (const { id, type, reg } of files.values()) {
     if (
       type !== fd_types.REG || replaced.has(id) || remaps.has(id) ||
-      terminals.has(id) || queues.has(id) ||
+      terminals.has(id) || objects.has(id) ||
       gone.has(objectOf(reg!))
     ) continue;
     recorded.push({ entry: reg!, extension: extensions.get(id) });

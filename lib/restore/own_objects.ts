@@ -2,6 +2,7 @@
  * What ckpt opens or makes itself before the first process exists: kernel
  * objects that are each one open file, which the processes are given.
  * Namespaces, maps of eBPF, POSIX message queues, queues of network devices.
+ * Namespaces, maps of eBPF, POSIX message queues, io_urings.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { close, O, open, stat, SyscallError } from "../ffi/syscall.ts";
@@ -11,6 +12,7 @@ import {
   makeBpfMap,
   openBpfMap,
 } from "../files/bpf_map.ts";
+import { makeRing, ringImageProblem } from "../files/io_uring.ts";
 import { namespacePath } from "../files/namespaces.ts";
 import {
   makeQueue,
@@ -25,6 +27,7 @@ import { isPersistent, makeTun } from "../files/tun.ts";
 import { hasLink, restoreTunLink } from "../ns/tun_link.ts";
 import type {
   ckpt_queue_entry,
+  ckpt_ring_entry,
   ckpt_tun_entry,
   task_kobj_ids_entry,
 } from "../image/schema.gen.ts";
@@ -53,6 +56,11 @@ export function ownObjectProblems({ set, files }: Images): Reason[] {
   const { root_ids } = set.inventory;
   const isHere = !isOwnNamespace("ipc", idsOfRoot(set), root_ids) ||
     isEntered("ipc");
+  for (const entry of ringsOf(set)) {
+    const why = ringImageProblem(entry);
+    if (why === undefined) continue;
+    reasons.push({ object: `files.img, id ${entry.id}, an io_uring`, why });
+  }
   for (const entry of queuesOf(set)) {
     const problem = queueProblem(entry, isHere);
     if (problem === undefined) continue;
@@ -85,6 +93,10 @@ function tunProblem(
       remedy: `make it first: ip tuntap add dev ${name} mode tun (or tap)`,
     }
     : undefined;
+}
+
+function ringsOf(set: TreeImages["set"]): ckpt_ring_entry[] {
+  return set.read("ckpt-rings", undefined) ?? [];
 }
 
 function queuesOf(set: TreeImages["set"]): ckpt_queue_entry[] {
@@ -132,6 +144,11 @@ export class OwnObjects implements Disposable {
       made.#openNamespaces(images);
       made.#makeMaps(images);
       made.#attachTuns(images);
+      for (const entry of ringsOf(images.set)) {
+        if (!images.open.has(entry.id)) continue;
+        const fd = attempt("an io_uring", () => makeRing(entry));
+        made.byFile.set(entry.id, { fd, reopen: false });
+      }
       for (const entry of queuesOf(images.set)) {
         attempt(
           `message queue /${entry.name}`,

@@ -6,6 +6,7 @@ import type { Reason } from "../error.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { highestWatched, readObjectImages } from "../files/object_images.ts";
+import { registerAll } from "../files/register_with_ring.ts";
 import { restoreDirectories } from "../files/restore_descriptors.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import { pagesName } from "../image/kinds.ts";
@@ -15,6 +16,9 @@ import type {
 } from "../image/schema.gen.ts";
 import { restoreRings } from "../mm/aio.ts";
 import type { AddressRange } from "../mm/hole.ts";
+import { realAreas } from "../mm/areas.ts";
+import { isRingArea, mapRings } from "../mm/ring_areas.ts";
+import { storedPages } from "../mm/stored_pages.ts";
 import { readRings } from "./aio_rings.ts";
 import { inheritedRanges } from "../mm/inherited_pages.ts";
 import { inheritMemory } from "../mm/inherit.ts";
@@ -308,12 +312,16 @@ export function processProgram(
   images: TaskImages,
   host: Host,
   numbers: ServiceNumbers,
+  agent: AddressRange,
   ownDirectories: boolean,
 ): Program {
   const program = new Program();
   const { mm, fs, extension } = images;
   const leader = images.threads[0].core;
-  if (mm.aios.length > 0) {
+  const stored = storedPages(images.pagemap.entries);
+  // Memory that several processes use is stored with the first of them.
+  const rings = stored.length > 0 ? mm.vmas.filter(isRingArea) : [];
+  if (mm.aios.length + rings.length > 0) {
     const name = pagesName(images.pagemap.pages_id);
     const pages = program.call(
       "openat",
@@ -326,8 +334,17 @@ export function processProgram(
       `opening ${name}`,
     );
     restoreRings(program, mm, readRings(images), pages);
+    if (rings.length > 0) {
+      const taken = [
+        ...realAreas(mm),
+        { start: BigInt(agent.start), end: BigInt(agent.end) },
+      ];
+      const byId = new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
+      mapRings(program, rings, taken, byId, stored, pages);
+    }
     program.call("close", [pages], `closing ${name}`);
   }
+  registerWithRings(program, images);
   sealMemory(program, {
     mm,
     extensions: areaExtensions(images),
@@ -357,6 +374,18 @@ export function processProgram(
   }
   restoreSignalActions(program, leader.tc!.sigactions);
   return program;
+}
+
+/** What belongs to io_urings, in the process that has registered it. */
+function registerWithRings(
+  program: Program,
+  { set, pid, descriptors }: TaskImages,
+): void {
+  for (const ring of set.read("ckpt-rings", undefined) ?? []) {
+    const holder = descriptors.find(({ id }) => id === ring.id);
+    if (ring.pid !== pid || holder === undefined) continue;
+    registerAll(program, holder.fd, ring);
+  }
 }
 
 /**

@@ -253,6 +253,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
 export function hasOwnObjects({ set, files }: TreeImages): boolean {
   return set.read("ckpt-queues", undefined) !== undefined ||
     set.read("ckpt-tuns", undefined) !== undefined ||
+    set.read("ckpt-rings", undefined) !== undefined ||
     files.values().some(({ nsf, bpf }) => (nsf ?? bpf) !== undefined);
 }
 

@@ -655,7 +655,7 @@ function checkWatches(findings: Findings, files: readonly file_entry[]): void {
   });
 }
 
-/** What is in message queues and in maps of eBPF. */
+/** What is in message queues and in maps of eBPF, and which are io_urings. */
 function checkContents(findings: Findings, files: readonly file_entry[]): void {
   const byId = new Map(files.map((file) => [file.id, file]));
   const seen = new Set<number>();
@@ -684,6 +684,13 @@ function checkContents(findings: Findings, files: readonly file_entry[]): void {
     if (messages.some(({ length }) => length < SHORTEST_MESSAGE)) {
       wrong("link", "has an address or a route that is none");
     }
+  });
+  (findings.read("ckpt-rings", undefined) ?? []).forEach(({ id }, place) => {
+    const wrong = (why: string) =>
+      findings.add(imageName("ckpt-rings"), place, "id", why);
+    if (byId.get(id)?.reg === undefined) wrong(`${id} is no such file`);
+    if (seen.has(id)) wrong(`${id} is there twice`);
+    seen.add(id);
   });
   const maps = new Map(files.map(({ bpf }) => [bpf?.map_id, bpf]));
   (findings.read("bpfmap-data", undefined) ?? []).forEach((data, place) => {

@@ -186,6 +186,10 @@ class AddressSpaceCheck {
         const kind = memfd ? "memfd" : "regular file";
         this.#wrong(`${field}.shmid`, `${shmid} is no ${kind} of files.img`);
       }
+    } else if (status & VMA_STATUS.IO_URING) {
+      if (!this.#isRing(shmid)) {
+        this.#wrong(`${field}.shmid`, `${shmid} is no io_uring`);
+      }
     } else if (status & VMA_STATUS.SOCKET) {
       if (this.files.known && !this.files.type(Number(shmid))) {
         this.#wrong(`${field}.shmid`, `${shmid} is no socket of files.img`);
@@ -197,6 +201,11 @@ class AddressSpaceCheck {
       // The pages of a System V segment may lie in ipcns-shm images instead.
       this.sharedMemory.add(shmid);
     }
+  }
+
+  #isRing(id: bigint): boolean {
+    const rings = this.findings.read("ckpt-rings", undefined) ?? [];
+    return rings.some((ring) => ring.id === Number(id));
   }
 
   /** The two are made by the kernel together, and moved together. */

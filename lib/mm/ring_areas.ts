@@ -1,0 +1,87 @@
+/**
+ * Areas that show an io_uring (io_uring(7)): memory of the kernel, shared by
+ * all that map the same file. `shmid` is the id of the file.
+ */
+import type { Argument, Program } from "../ffi/program.ts";
+import type { vma_entry } from "../image/schema.gen.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
+import type { StoredRange } from "./stored_pages.ts";
+import { HIGHEST, LOWEST } from "./hole.ts";
+import { difference, joined, type Range } from "./ranges.ts";
+import { MAP } from "./vma.ts";
+
+export function isRingArea({ status }: Pick<vma_entry, "status">): boolean {
+  return (status & VMA_STATUS.IO_URING) !== 0;
+}
+
+/**
+ * Free address space, in parts of at least `length` bytes.
+ *
+ * @param taken in any order
+ */
+export function freeRanges(taken: readonly Range[], length: bigint): Range[] {
+  const sorted = taken.toSorted((a, b) => a.start < b.start ? -1 : 1);
+  const all = { start: BigInt(LOWEST), end: BigInt(HIGHEST) };
+  return difference([all], joined(sorted))
+    .filter(({ start, end }) => end - start >= length);
+}
+
+/**
+ * Maps rings where they were, and fills them: only when no child is to be made
+ * by fork any more, and descriptors are in their places. The kernel does not
+ * let anybody say where it maps a ring (io_uring_get_unmapped_area in
+ * io_uring/memmap.c), nor move it: so it gets one place to choose from.
+ *
+ * @param areas of rings; @param taken all other areas, and the agent
+ * @param numbers of the descriptors of rings, by the ids of their files
+ * @param pagesFd descriptor of the page image, in the agent
+ */
+export function mapRings(
+  program: Program,
+  areas: readonly vma_entry[],
+  taken: readonly Range[],
+  numbers: ReadonlyMap<number, number>,
+  stored: readonly StoredRange[],
+  pagesFd: Argument,
+): void {
+  const lengths = areas.map(({ start, end }) => end - start);
+  const least = lengths.reduce((least, one) => one < least ? one : least);
+  const reserved = freeRanges([...taken, ...areas], least);
+  for (const { start, end } of [...reserved, ...areas]) {
+    program.call(
+      "mmap",
+      [start, end - start, 0, RESERVED, -1, 0],
+      "reserving what is no place for an io_uring",
+    );
+  }
+  for (const { start, end, prot, pgoff, shmid, madv = 0n } of areas) {
+    const what = `the io_uring at ${start.toString(16)}`;
+    program.call("munmap", [start, end - start], `making room for ${what}`);
+    program.call(
+      "mmap",
+      [0, end - start, prot, MAP.shared, numbers.get(Number(shmid))!, pgoff],
+      `mapping ${what}`,
+    );
+    for (const range of stored) {
+      const from = range.start > start ? range.start : start;
+      const to = range.end < end ? range.end : end;
+      if (from >= to) continue;
+      program.call(
+        "pread64",
+        [pagesFd, from, to - from, range.offset + from - range.start],
+        `filling ${what}`,
+        { whole: true },
+      );
+    }
+    for (let advice = 0; advice < 64; advice++) {
+      if ((madv >> BigInt(advice) & 1n) === 0n) continue;
+      program.call("madvise", [start, end - start, advice], `advising ${what}`);
+    }
+  }
+  for (const { start, end } of reserved) {
+    program.call("munmap", [start, end - start], "giving free what was kept");
+  }
+}
+
+const RESERVED = MAP.private | MAP.anonymous | MAP.noreserve |
+  MAP.fixedNoreplace;
