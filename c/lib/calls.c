@@ -4,14 +4,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
-#include <unistd.h>
 #include "../agent/raw_call.h"
 #include "ckpt.h"
-
-/* As older C libraries have them, too. */
-__asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
-__asm__(".symver pthread_join,pthread_join@GLIBC_2.2.5");
 
 enum argument_kind {
 	ARGUMENT_STEPS = 0, /* base + round * step */
@@ -28,11 +22,10 @@ struct round_call {
 	uint64_t step[6];
 };
 
-struct share {
+struct round_calls {
 	const struct round_call *calls;
-	uint64_t count, first, end;
+	uint64_t count, rounds;
 	int64_t *results;
-	pthread_t thread;
 };
 
 /* Fails with ECANCELED without being made, when a call failed that it needs. */
@@ -56,27 +49,17 @@ static int64_t make_call(const struct round_call *call, uint64_t round, const in
 	return raw_call(call->nr, value[0], value[1], value[2], value[3], value[4], value[5]);
 }
 
-static void make_share(void *argument)
+static void make_rounds(void *argument, uint64_t first, uint64_t end)
 {
-	const struct share *share = argument;
+	const struct round_calls *all = argument;
 
-	for (uint64_t round = share->first; round < share->end; round++) {
-		int64_t *results = share->results + round * share->count;
+	for (uint64_t round = first; round < end; round++) {
+		int64_t *results = all->results + round * all->count;
 
-		for (uint64_t i = 0; i < share->count; i++)
-			results[i] = make_call(&share->calls[i], round, results);
+		for (uint64_t i = 0; i < all->count; i++)
+			results[i] = make_call(&all->calls[i], round, results);
 	}
 }
-
-static void *run_share(void *argument)
-{
-	make_share(argument);
-	return NULL;
-}
-
-#define MOST_THREADS 4
-/* A thread is not worth it for less. */
-#define ROUNDS_OF_A_THREAD 256
 
 /*
  * Makes `count` calls in each of `rounds` rounds, several rounds at a time where there are processors for it.
@@ -84,35 +67,24 @@ static void *run_share(void *argument)
  */
 EXPORT int64_t ckpt_calls(const struct round_call *calls, uint64_t count, uint64_t rounds, int64_t *results)
 {
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-	uint64_t threads = processors < 1 ? 1 : processors > MOST_THREADS ? MOST_THREADS : processors;
-	struct share shares[MOST_THREADS];
-	uint64_t started = 0;
+	struct round_calls all = { calls, count, rounds, results };
 
-	if (threads > rounds / ROUNDS_OF_A_THREAD)
-		threads = rounds / ROUNDS_OF_A_THREAD ? rounds / ROUNDS_OF_A_THREAD : 1;
-	for (uint64_t i = 0; i < threads; i++)
-		shares[i] = (struct share){ calls, count, rounds * i / threads, rounds * (i + 1) / threads, results, 0 };
-	for (uint64_t i = 1; i < threads; i++) {
-		if (pthread_create(&shares[i].thread, NULL, run_share, &shares[i]))
-			break;
-		started = i;
-	}
-	run_share(&shares[0]);
-	for (uint64_t i = 1; i < threads; i++) {
-		if (i <= started)
-			pthread_join(shares[i].thread, NULL);
-		else
-			run_share(&shares[i]);
-	}
+	share_rounds(rounds, make_rounds, &all);
 	return 0;
+}
+
+static void make_all(void *argument)
+{
+	const struct round_calls *all = argument;
+
+	make_rounds(argument, 0, all->rounds);
 }
 
 /* The same, one round after the other, and to the end whatever happens to ckpt. Returns 0; -errno when none was made. */
 EXPORT int64_t ckpt_outliving_calls(const struct round_call *calls, uint64_t count, uint64_t rounds, int64_t *results)
 {
-	struct share all = { calls, count, 0, rounds, results, 0 };
-	int64_t ret = run_outliving(make_share, &all);
+	struct round_calls all = { calls, count, rounds, results };
+	int64_t ret = run_outliving(make_all, &all);
 
 	return ret < 0 ? fail(CAUSE_START_OUTLIVING, 0, rounds, ret) : 0;
 }

@@ -1,11 +1,11 @@
 import { assertEquals } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
-import { DescriptionIndex } from "../files/description_index.ts";
 import {
   lookAtDescriptors,
   pipesAmong,
   planDescriptors,
   TreeDescriptions,
+  TreeLook,
 } from "../files/descriptors.ts";
 import { FileTable } from "../files/file_table.ts";
 import type { Feature } from "../image/features.ts";
@@ -23,7 +23,7 @@ async function described(
 ): Promise<{ pipes: DescribedPipes; answer: unknown }> {
   await using child = await ChildProgram.start(script);
   const { pid, answer } = child;
-  const descriptors = lookAtDescriptors(pid, new DescriptionIndex());
+  const descriptors = lookAtDescriptors(pid, new TreeLook());
   const pipes = pipesAmong([{ pid, descriptors }]);
   const options = {
     shellJob: false,

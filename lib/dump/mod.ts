@@ -700,6 +700,7 @@ async function whileStopped(
     options,
     true,
     mounts.namespaces,
+    before,
   );
   const still = new Still(seen, report, guards, counters);
   const more = still.moreOfSockets;

@@ -14,16 +14,17 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import {
+  type DescriptorLook,
   type DescriptorPlan,
   fileUse,
   hasPath,
-  lookAtDescriptors,
+  lookAgainAtDescriptors,
   planDescriptors,
   type SeenDescriptor,
   type SeenTable,
   type TreeDescriptions,
+  TreeLook,
 } from "../files/descriptors.ts";
-import { DescriptionIndex } from "../files/description_index.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import { statx } from "../ghost/calls.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
@@ -74,6 +75,8 @@ export interface Sighting extends Areas {
   /** What is left of the leader where only that has ended. */
   readonly endedLeader: EndedLeader | undefined;
   readonly descriptors: readonly SeenDescriptor[];
+  /** The look by which these were found. */
+  readonly look: DescriptorLook;
   readonly exe: UsedFile;
   readonly cwd: UsedFile;
   readonly root: UsedFile;
@@ -192,7 +195,9 @@ interface Known {
    */
   readonly before?: Sighting | undefined;
   /** The same for all processes of a tree. */
-  readonly index?: DescriptionIndex;
+  readonly treeLook?: TreeLook;
+  /** An earlier look at its descriptors. */
+  readonly lookBefore?: DescriptorLook | undefined;
   /** A thread of it that has not ended, the leader where that has not. */
   readonly tid?: number;
   /** Of the leader, read a moment ago. */
@@ -206,7 +211,7 @@ interface Known {
  * still for it.
  */
 export function lookAtProcess(pid: number, known: Known = {}): Sighting {
-  const { index = new DescriptionIndex(), tid = pid, children = [] } = known;
+  const { treeLook = new TreeLook(), tid = pid, children = [] } = known;
   const endedLeader = tid === pid
     ? undefined
     : { stat: readThreadStat(pid, pid), status: readStatus(pid) };
@@ -221,6 +226,7 @@ export function lookAtProcess(pid: number, known: Known = {}): Sighting {
   const threads = tid === pid && stat.numThreads === 1
     ? [pid]
     : listThreads(pid);
+  const look = lookAgainAtDescriptors(tid, treeLook, known.lookBefore);
   return {
     pid,
     tid,
@@ -231,7 +237,8 @@ export function lookAtProcess(pid: number, known: Known = {}): Sighting {
     smaps,
     mappings,
     vmas,
-    descriptors: lookAtDescriptors(tid, index),
+    look,
+    descriptors: look.descriptors,
     exe: usedFile(tid, "exe"),
     cwd: usedFile(tid, "cwd"),
     root: usedFile(tid, "root"),

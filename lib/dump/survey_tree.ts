@@ -18,7 +18,6 @@ import {
 } from "../task/births/sharing.ts";
 import { waitsInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
-import { DescriptionIndex } from "../files/description_index.ts";
 import {
   type Descriptor,
   lockedAmong,
@@ -27,6 +26,7 @@ import {
   queuesAmong,
   type SeenDescriptor,
   TreeDescriptions,
+  TreeLook,
 } from "../files/descriptors.ts";
 import {
   EPOLL_LINK,
@@ -143,6 +143,8 @@ const FIRST_OBJECT = 2;
  * @param search for watched files
  * @param standsStill so that the queues of its sockets can be read
  * @param mounts looks at mount namespaces of the tree's own
+ * @param descriptorsBefore an earlier look, of which only what it found of
+ * descriptors is used
  * @throws CkptError or SyscallError when something goes away meanwhile
  */
 export function lookAtTree(
@@ -152,7 +154,11 @@ export function lookAtTree(
   search: SearchOptions = {},
   standsStill = false,
   mounts?: TreeNamespaces,
+  descriptorsBefore = before,
 ): TreeSighting {
+  const looks = new Map(
+    descriptorsBefore?.processes.map(({ pid, look }) => [pid, look]),
+  );
   const earlier = new Map(
     before?.processes.map((process) => [process.pid, process]),
   );
@@ -165,13 +171,14 @@ export function lookAtTree(
     }]);
   }
   const objects = numberObjects(living);
-  const index = new DescriptionIndex();
+  const look = new TreeLook();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
   const namespaces = mounts?.look(living);
   const processes = living.map(({ pid, tid, stat }) => {
     const seen = lookAtProcess(pid, {
       before: earlier.get(pid),
-      index,
+      treeLook: look,
+      lookBefore: looks.get(pid),
       tid,
       stat,
       children: children.get(pid)?.map((child) => child.pid) ?? [],
@@ -180,7 +187,7 @@ export function lookAtTree(
     return namespace === undefined ? seen : inNamespace(seen, namespace);
   });
   const flight = standsStill
-    ? Flight.read(processes, index)
+    ? Flight.read(processes, look)
     : hasFlight(processes)
     ? undefined
     : Flight.none;

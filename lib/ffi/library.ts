@@ -38,6 +38,14 @@ const files = {
   ckpt_list_numbers: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;
 
+const descriptors = {
+  ckpt_look_at_descriptors: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_find_descriptions: {
+    parameters: ["buffer", "u64", "i32", "buffer", "u64", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const images = {
   ckpt_sha256: {
     parameters: ["buffer", "u64", "buffer", "u32"],
@@ -243,6 +251,7 @@ const cpu = {
 const GROUPS = {
   base,
   files,
+  descriptors,
   images,
   dump,
   pages,

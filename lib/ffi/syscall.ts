@@ -430,7 +430,7 @@ export interface FileStatus {
 }
 
 /** Unit of st_blocks. */
-const BLOCK = 512n;
+export const BLOCK = 512n;
 
 /** struct stat of x86-64 (asm/stat.h). */
 const answer = new KernelAnswer(144);

@@ -1,9 +1,12 @@
 /**
  * Which descriptors, of one process or of several, share one open file
  * description (by dup, fork or SCM_RIGHTS). Each description is known by the
- * descriptor it was first seen with.
+ * descriptor it was first seen with. Those that look alike are told apart by
+ * the order of kcmp(2), in c/lib/descriptors.c.
  */
-import { syscall } from "../ffi/syscall.ts";
+import { library } from "../ffi/library.ts";
+import { syscall, SyscallError } from "../ffi/syscall.ts";
+import type { FactTable } from "./descriptor_facts.ts";
 
 /** A descriptor of a process; it stands for the description behind it. */
 export interface DescriptorPlace {
@@ -16,88 +19,65 @@ export function nameOf({ pid, fd }: DescriptorPlace): string {
   return `${pid} ${fd}`;
 }
 
-/** Negative, zero or positive: any order that is the same for every question. */
-type Compare = (a: DescriptorPlace, b: DescriptorPlace) => number;
-
-/** Descriptions that look alike. */
-interface Alike {
-  /** In the kernel's order of them. */
-  readonly sorted: DescriptorPlace[];
-  /** The last one that had a number: what a process forks keeps its number. */
-  readonly byNumber: Map<number, DescriptorPlace>;
-}
+/** struct description of c/lib/descriptors.c. */
+const DESCRIPTION = 32;
 
 export class DescriptionIndex {
-  readonly #alike = new Map<string, Alike>();
-
-  constructor(readonly compare: Compare = compareDescriptions) {}
+  /** A tree in the kernel's order; the first one holds its root. */
+  #all = new Uint8Array(1024 * DESCRIPTION);
+  /** By which each is known. */
+  readonly #places: (DescriptorPlace | undefined)[] = [undefined];
 
   /**
-   * The place by which the description at `place` is known already. When it is
-   * not, it is from now on.
+   * The places by which the descriptions in a table are known already;
+   * undefined for new ones, which are known from now on.
    *
-   * @param looks what is the same for all descriptors of one description, and
-   * cheaper to know than an answer of kcmp(2)
-   * @throws SyscallError when one of two was closed meanwhile
+   * @param pid of the process, or of a thread of it: places have this number
+   * @throws SyscallError when one was closed meanwhile
    */
-  find(place: DescriptorPlace, looks: string): DescriptorPlace | undefined {
-    const alike = this.#alike.get(looks);
-    if (alike === undefined) {
-      this.#alike.set(looks, {
-        sorted: [place],
-        byNumber: new Map([[place.fd, place]]),
-      });
-      return undefined;
+  find(pid: number, table: FactTable): (DescriptorPlace | undefined)[] {
+    const { records, fds } = table;
+    const count = fds.length;
+    const known = this.#places.length;
+    const needed = (known + count) * DESCRIPTION;
+    if (this.#all.length < needed) {
+      const grown = new Uint8Array(2 * needed);
+      grown.set(this.#all);
+      this.#all = grown;
     }
-    const found = this.#search(place, alike);
-    alike.byNumber.set(place.fd, found ?? place);
-    return found;
-  }
-
-  /** Adds the place where there is none. */
-  #search(
-    place: DescriptorPlace,
-    { sorted, byNumber }: Alike,
-  ): DescriptorPlace | undefined {
-    const likely = byNumber.get(place.fd);
-    if (likely !== undefined && this.compare(place, likely) === 0) {
-      return likely;
-    }
-    let low = 0;
-    let high = sorted.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      const order = this.compare(place, sorted[middle]);
-      if (order === 0) return sorted[middle];
-      if (order < 0) high = middle;
-      else low = middle + 1;
-    }
-    sorted.splice(low, 0, place);
-    return undefined;
+    const found = new Uint32Array(count);
+    const result = Number(
+      library("descriptors").ckpt_find_descriptions(
+        this.#all,
+        BigInt(known),
+        pid,
+        records,
+        BigInt(count),
+        new Uint8Array(found.buffer),
+      ),
+    );
+    if (result < 0) throw new SyscallError("kcmp", -result);
+    return Array.from(found, (index, i) => {
+      const place = this.#places[index];
+      if (place === undefined) this.#places[index] = { pid, fd: fds[i] };
+      return place;
+    });
   }
 }
 
 const KCMP_FILE = 0n;
-/** Answers of kcmp(2); the order of two descriptions lasts until a reboot. */
-const SAME = 0n;
-const BELOW = 1n;
 
 /** @throws SyscallError when one of the two was closed meanwhile */
 export function isSameDescription(
   a: DescriptorPlace,
   b: DescriptorPlace,
 ): boolean {
-  return compareDescriptions(a, b) === 0;
-}
-
-function compareDescriptions(a: DescriptorPlace, b: DescriptorPlace): number {
-  const answer = syscall(
+  return syscall(
     "kcmp",
     BigInt(a.pid),
     BigInt(b.pid),
     KCMP_FILE,
     BigInt(a.fd),
     BigInt(b.fd),
-  );
-  return answer === SAME ? 0 : answer === BELOW ? -1 : 1;
+  ) === 0n;
 }

@@ -1,77 +1,108 @@
 import { assert, assertEquals } from "@std/assert";
+import { openPidfd } from "../ffi/pidfd.ts";
+import { addressOf, close, O, open, syscall } from "../ffi/syscall.ts";
 import { seededRandom } from "../image/testing/random.ts";
-import { DescriptionIndex, type DescriptorPlace } from "./description_index.ts";
+import { FactTable } from "./descriptor_facts.ts";
+import { DescriptionIndex, isSameDescription } from "./description_index.ts";
 
-/** Tells for each place which description is behind it. */
-class Model {
-  readonly #behind = new Map<DescriptorPlace, number>();
-  questions = 0;
-
-  place(pid: number, fd: number, description: number): DescriptorPlace {
-    const place = { pid, fd };
-    this.#behind.set(place, description);
-    return place;
+/** Looks at some of ckpt's own descriptors. */
+function look(fds: readonly number[], earlier?: FactTable): FactTable {
+  const pidfd = openPidfd(Deno.pid);
+  try {
+    return FactTable.ask(Deno.pid, pidfd, fds, earlier);
+  } finally {
+    close(pidfd);
   }
-
-  readonly compare = (a: DescriptorPlace, b: DescriptorPlace): number => {
-    this.questions++;
-    return this.#behind.get(a)! - this.#behind.get(b)!;
-  };
 }
 
-Deno.test("every description is known by its first place, over all processes", () => {
+/**
+ * Opens /dev/null, or descriptors of it again.
+ *
+ * @returns by each number the first that has the same description, ascending
+ */
+function make(count: number, random: () => number): Map<number, number> {
+  const made: [number, number][] = [];
+  for (let i = 0; i < count; i++) {
+    const [first] = made[Math.floor(random() * 2 * made.length)] ?? [];
+    const fd = first === undefined
+      ? open("/dev/null", O.RDONLY)
+      : Number(syscall("dup", BigInt(first)));
+    made.push([fd, made.find(([other]) => other === first)?.[1] ?? fd]);
+  }
+  const lowest = new Map<number, number>();
+  made.sort(([a], [b]) => a - b);
+  for (const [fd, group] of made) {
+    if (!lowest.has(group)) lowest.set(group, fd);
+  }
+  return new Map(made.map(([fd, group]) => [fd, lowest.get(group)!]));
+}
+
+Deno.test("every description is known by its first place", () => {
   const random = seededRandom(3);
-  const below = (n: number) => Math.floor(random() * n);
-  for (let round = 0; round < 300; round++) {
-    const model = new Model();
-    const index = new DescriptionIndex(model.compare);
-    const firsts = new Map<number, DescriptorPlace>();
-    const kinds = 1 + below(5);
-    for (let i = 0; i < 120; i++) {
-      const description = below(60);
-      const place = model.place(below(9), i, description);
-      const found = index.find(place, `looks ${description % kinds}`);
-      assert(found === firsts.get(description));
-      if (found === undefined) firsts.set(description, place);
+  for (let round = 0; round < 20; round++) {
+    const made = make(100, random);
+    const fds = [...made.keys()];
+    try {
+      const index = new DescriptionIndex();
+      const half = fds.slice(0, 50);
+      const expected = (fd: number) => {
+        const first = made.get(fd)!;
+        return first === fd ? undefined : { pid: Deno.pid, fd: first };
+      };
+      assertEquals(index.find(Deno.pid, look(half)), half.map(expected));
+      const rest = fds.slice(50);
+      assertEquals(index.find(Deno.pid, look(rest)), rest.map(expected));
+      // All are known now.
+      assert(
+        index.find(Deno.pid, look(fds)).every((place, i) =>
+          place?.fd === made.get(fds[i])
+        ),
+      );
+      const [a, b] = fds.map((fd) => ({ pid: Deno.pid, fd }));
+      assertEquals(isSameDescription(a, b), made.get(b.fd) === a.fd);
+    } finally {
+      fds.forEach(close);
     }
   }
 });
 
-Deno.test("ten thousand that look alike need few questions", () => {
-  const model = new Model();
-  const index = new DescriptionIndex(model.compare);
-  const random = seededRandom(4);
-  const COUNT = 10_000;
-  for (let i = 0; i < COUNT; i++) {
+Deno.test("what has changed since an earlier look is told", () => {
+  const pair = [open("/dev/zero", O.RDONLY), open("/etc/passwd", O.RDONLY)];
+  const third = open("/etc/passwd", O.RDONLY);
+  const fds = [...pair, third].sort((a, b) => a - b);
+  try {
+    const before = look(fds);
+    assertEquals(fds.map((_, i) => before.same(i)), fds.map(() => undefined));
+    syscall("lseek", BigInt(pair[1]), 5n);
+    const after = look(fds.slice(1), before);
     assertEquals(
-      index.find(model.place(1, i, random()), "/dev/null"),
-      undefined,
+      fds.slice(1).map((fd, i) => after.same(i) ?? fd),
+      fds.slice(1).map((fd) => fd === pair[1] ? fd : fds.indexOf(fd)),
     );
+    assertEquals(after.get(fds.indexOf(pair[1]) - 1).info.pos, 5n);
+  } finally {
+    fds.forEach(close);
   }
-  assert(model.questions < COUNT * Math.log2(COUNT));
 });
 
-Deno.test("what a forked process has is found with one question each", () => {
-  const model = new Model();
-  const index = new DescriptionIndex(model.compare);
-  const COUNT = 1000;
-  for (let fd = 0; fd < COUNT; fd++) {
-    // Every second one is a duplicate.
-    index.find(model.place(1, fd, fd >> 1), "/dev/null");
-  }
-  for (const pid of [2, 3]) {
-    model.questions = 0;
-    for (let fd = 0; fd < COUNT; fd++) {
-      const found = index.find(model.place(pid, fd, fd >> 1), "/dev/null");
-      assertEquals(found, { pid: 1, fd: fd & ~1 });
+Deno.test("texts of any length are read whole", () => {
+  const epoll = Number(syscall("epoll_create1", BigInt(O.CLOEXEC)));
+  const watched: number[] = [];
+  try {
+    for (let i = 0; i < 300; i++) {
+      const fd = Number(syscall("eventfd2", 0n, BigInt(O.CLOEXEC)));
+      watched.push(fd);
+      const event = new Uint8Array(12);
+      syscall("epoll_ctl", BigInt(epoll), 1n, BigInt(fd), addressOf(event));
     }
-    assertEquals(model.questions, COUNT);
+    const table = look([epoll]);
+    const { link, info } = table.get(0);
+    assertEquals(link, "anon_inode:[eventpoll]");
+    assertEquals(info.extra.length, 300);
+    // It has no place in an earlier table.
+    assertEquals(look([epoll], table).same(0), undefined);
+    assertEquals(new DescriptionIndex().find(Deno.pid, table), [undefined]);
+  } finally {
+    [epoll, ...watched].forEach(close);
   }
-});
-
-Deno.test("what looks different is not asked about", () => {
-  const model = new Model();
-  const index = new DescriptionIndex(model.compare);
-  for (let i = 0; i < 100; i++) index.find(model.place(1, i, i), `${i}`);
-  assertEquals(model.questions, 0);
 });

@@ -4,35 +4,33 @@
  * only.
  */
 import type { Reason } from "../error.ts";
-import { ENOENT } from "../ffi/errno.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import {
   close,
   deviceNumbers,
   type FileStatus,
   O,
-  readLink,
   S_IF,
-  stat,
   syscall,
   syscallBuffer0,
-  SyscallError,
 } from "../ffi/syscall.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import type { fown_entry } from "../image/schema.gen.ts";
-import { decodeText } from "../ffi/text.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
-import { askDescriptors, type DescriptorFacts } from "./descriptor_facts.ts";
+import {
+  type DescriptorFacts,
+  FactTable,
+  NO_STATUS,
+} from "./descriptor_facts.ts";
 import {
   DescriptionIndex,
   type DescriptorPlace,
   nameOf,
 } from "./description_index.ts";
 import { type BpfMap, bpfMapProblem, parseBpfMap } from "./bpf_map.ts";
-import { readBusyPolling, type Watched } from "./epoll.ts";
+import type { Watched } from "./epoll.ts";
 import {
-  EPOLL_LINK,
   isKernelObject,
   type KernelObject,
   parseKernelObject,
@@ -54,7 +52,6 @@ import {
   watchProblem,
 } from "./watched_files.ts";
 import type { FileUse } from "../ghost/files_in_use.ts";
-import { explainStale } from "../ghost/gone_on_server.ts";
 import type { FoundTarget } from "../ghost/watch_targets.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
@@ -66,6 +63,7 @@ import {
   pipeKey,
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
+import { UnixSocketsAtOnce } from "./sock_diag.ts";
 import { lookAtQueue, mayBeQueue, type Queue, queueProblem } from "./queue.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
 import {
@@ -78,7 +76,7 @@ import {
 } from "./terminal.ts";
 import {
   isSocket,
-  lookAtSocket,
+  lookAtSockets,
   type SeenSocket,
   TreeSockets,
 } from "./sockets.ts";
@@ -202,76 +200,153 @@ export interface SeenDescriptor {
   readonly sameAs: DescriptorPlace | undefined;
 }
 
+/** What one look at all processes of a tree has in common. */
+export class TreeLook {
+  readonly index = new DescriptionIndex();
+  readonly unixSockets = new UnixSocketsAtOnce();
+}
+
+/** The descriptors of a process at one moment. */
+export interface DescriptorLook {
+  readonly descriptors: readonly SeenDescriptor[];
+  /** The same in the same order, as the kernel told it. */
+  readonly facts: FactTable;
+}
+
 /**
  * Looks at every descriptor.
  *
  * @param pid of the process, or of a thread of it: places have this number
- * @param index the same for all processes of a tree
- * @param fds those to look at, where that is not all
+ * @param tree the same for all processes of a tree
+ * @param before an earlier look at the same process, of which is taken what has
+ * not changed
+ * @param fds those to look at, ascending, where that is not all
  * @throws CkptError or SyscallError when one is closed meanwhile
  */
-export function lookAtDescriptors(
+export function lookAgainAtDescriptors(
   pid: number,
-  index: DescriptionIndex,
-  fds = listDescriptors(pid),
-): SeenDescriptor[] {
+  tree: TreeLook,
+  before?: DescriptorLook,
+  fds: readonly number[] = listDescriptors(pid),
+): DescriptorLook {
   const pidfd = openPidfd(pid);
   try {
-    const facts = askDescriptors(pid, pidfd, fds, (fd) => askOne(pid, fd));
-    return [...facts].map(({ fd, link, info, status, hasOwner }) => {
-      const flags = info.flags & ~O.CLOEXEC;
-      const sameAs = index.find(
-        { pid, fd },
-        `${link} ${flags} ${info.pos} ${info.mntId} ${status.ino}`,
-      );
-      const seen = { fd, link, info, status, sameAs };
-      return sameAs !== undefined || (flags & O.PATH) !== 0
-        ? { ...seen, owner: NO_OWNER, unconnected: false }
-        : {
-          ...seen,
-          ...hasOwner === false && !isFifo({ link, status })
-            ? { owner: NO_OWNER, unconnected: false }
-            : ask(pidfd, fd, isFifo({ link, status })),
-          socket: isSocket(status)
-            ? lookAtSocket(pidfd, fd, status.ino)
-            : undefined,
-          terminal: isPty(status) ? askTerminal(pidfd, fd, status) : undefined,
-          tun: isTun(status) ? askTun(pidfd, fd) : undefined,
-          ...askObject(seen, pidfd, pid),
-        };
+    const facts = FactTable.ask(pid, pidfd, fds, before?.facts);
+    const places = tree.index.find(pid, facts);
+    const settled = places.map((sameAs, i) => {
+      const same = facts.same(i);
+      const was = same === undefined ? undefined : before?.descriptors[same];
+      return was !== undefined && isSettled(was, sameAs) ? was : undefined;
     });
+    const changed = places.map((sameAs, i) =>
+      settled[i] === undefined ? { ...facts.get(i), sameAs } : undefined
+    );
+    const sockets = lookAtSockets(
+      pidfd,
+      changed.flatMap((seen) =>
+        seen !== undefined && isSocket(seen.status) && !isKnown(seen)
+          ? [{ fd: seen.fd, ino: seen.status.ino }]
+          : []
+      ),
+      tree.unixSockets,
+    );
+    const descriptors = changed.map((seen, i) =>
+      seen === undefined
+        ? settled[i]!
+        : ask(pid, pidfd, seen, facts.hasOwner(i), sockets.get(seen.fd))
+    );
+    return { descriptors, facts };
   } finally {
     close(pidfd);
   }
 }
 
-function askOne(pid: number, fd: number): DescriptorFacts {
-  const info = readFdInfo(pid, fd);
-  const path = `/proc/${pid}/fd/${fd}`;
-  const link = decodeText(readLink(path));
-  const status = statusOf(
-    path,
-    () => `descriptor ${fd} (${link}) of task ${pid}`,
-  );
-  return { fd, link, info, status, hasOwner: undefined };
+/** The same for the first time. */
+export function lookAtDescriptors(
+  pid: number,
+  tree: TreeLook,
+  fds?: readonly number[],
+): readonly SeenDescriptor[] {
+  return lookAgainAtDescriptors(pid, tree, undefined, fds).descriptors;
 }
 
-/** What fdinfo does not tell of kernel objects, or only after a question. */
+/** Whether nothing can be different of one of which the facts are the same. */
+function isSettled(
+  { link, info, status, owner, sameAs }: SeenDescriptor,
+  place: DescriptorPlace | undefined,
+): boolean {
+  if (sameAs?.pid !== place?.pid || sameAs?.fd !== place?.fd) return false;
+  return isKnown({ info, sameAs }) ||
+    owner === NO_OWNER && !isSocket(status) && !isPty(status) &&
+      !isTun(status) && !isFifo({ link, status }) && !isAskedMore(link);
+}
+
+/** Known by another descriptor, or there is nothing more to be known. */
+function isKnown(
+  { info, sameAs }: Pick<SeenDescriptor, "info" | "sameAs">,
+): boolean {
+  return sameAs !== undefined || (info.flags & O.PATH) !== 0;
+}
+
+type AskedDescriptor =
+  & DescriptorFacts
+  & Pick<SeenDescriptor, "sameAs">;
+
+/** What fdinfo does not tell. */
+function ask(
+  pid: number,
+  pidfd: number,
+  asked: AskedDescriptor,
+  hasOwner: boolean | undefined,
+  socket: SeenSocket | undefined,
+): SeenDescriptor {
+  const { fd, link, info, status, busyPolling, sameAs } = asked;
+  const known = isKnown(asked);
+  const fifo = isFifo({ link, status });
+  const { owner, unconnected } = known || hasOwner === false && !fifo
+    ? NOTHING
+    : askOwn(pidfd, fd, fifo);
+  const seen = {
+    fd,
+    link,
+    info,
+    status,
+    owner,
+    unconnected,
+    socket,
+    terminal: !known && isPty(status)
+      ? askTerminal(pidfd, fd, status)
+      : undefined,
+    tun: !known && isTun(status) ? askTun(pidfd, fd) : undefined,
+    busyPolling,
+    sameAs,
+  };
+  return known || !isAskedMore(link)
+    ? seen
+    : { ...seen, ...askObject(seen, pidfd, pid) };
+}
+
+const NOTHING = { owner: NO_OWNER, unconnected: false };
+
+/** Kinds of kernel objects of which fdinfo does not tell all at once. */
+function isAskedMore(link: string): boolean {
+  return link === FANOTIFY_LINK || link === INOTIFY_LINK ||
+    link === TIMERFD_LINK || mayBeQueue(link);
+}
+
 function askObject(
   { fd, link, info }: Pick<SeenDescriptor, "fd" | "link" | "info">,
   pidfd: number,
   pid: number,
-): Pick<SeenDescriptor, "info" | "busyPolling" | "unread" | "queue"> {
-  const isEpoll = link === EPOLL_LINK;
+): Pick<SeenDescriptor, "info" | "unread" | "queue"> {
   const notifies = link === FANOTIFY_LINK || link === INOTIFY_LINK;
   const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
   const isQueue = mayBeQueue(link);
-  if (!isEpoll && !notifies && !waits && !isQueue) return { info };
+  if (!notifies && !waits && !isQueue) return { info };
   const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
   try {
     if (isQueue) return { info, queue: lookAtQueue(own, link) };
     if (notifies) return { info, unread: pendingBytes(own) };
-    if (isEpoll) return { info, busyPolling: readBusyPolling(own) };
     countExpiries(own);
     return { info: readFdInfo(pid, fd) };
   } finally {
@@ -298,32 +373,6 @@ function askTerminal(
     return lookAtTerminal(own, status);
   } finally {
     close(own);
-  }
-}
-
-/** What is known of a file below /proc whose task is gone. */
-const NO_STATUS: FileStatus = {
-  dev: 0n,
-  ino: 0n,
-  mode: 0,
-  nlink: 0n,
-  uid: 0,
-  gid: 0,
-  rdev: 0n,
-  size: 0n,
-  allocated: 0n,
-};
-
-/** The kernel refuses the status of such a file (pid_getattr in fs/proc/base.c). */
-function statusOf(path: string, describe: () => string): FileStatus {
-  try {
-    return stat(path);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.errno !== ENOENT) {
-      throw explainStale(error, describe());
-    }
-    readLink(path); // throws when it is the descriptor that is gone
-    return NO_STATUS;
   }
 }
 
@@ -497,7 +546,7 @@ const POLLIN = 0x1;
 const POLLHUP = 0x10;
 
 /** What only a descriptor of ckpt's own can be asked. */
-function ask(
+function askOwn(
   pidfd: number,
   fd: number,
   fifo: boolean,

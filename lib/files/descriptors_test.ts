@@ -1,7 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { O, stat } from "../ffi/syscall.ts";
-import { DescriptionIndex } from "./description_index.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
   type DescriptorOptions,
@@ -12,6 +11,7 @@ import {
   planDescriptors,
   terminalKey,
   TreeDescriptions,
+  TreeLook,
 } from "./descriptors.ts";
 import { OutsideHolders } from "./outside_holders.ts";
 
@@ -33,10 +33,10 @@ function planTree(
   pids: readonly number[],
   options: Partial<DescriptorOptions> = {},
 ): DescriptorPlan[] {
-  const index = new DescriptionIndex();
+  const look = new TreeLook();
   const processes = pids.map((pid) => ({
     pid,
-    descriptors: lookAtDescriptors(pid, index),
+    descriptors: lookAtDescriptors(pid, look),
   }));
   const all = new Set(pids);
   const holders = new OutsideHolders(pipesAmong(processes), all);
@@ -420,10 +420,10 @@ ready([second, a, b, c, fifo, name, alive, gone])
     ]);
     assertEquals(of(theirs, b).link, of(mine, a).link);
     assert(of(theirs, b) !== of(mine, a));
-    const index = new DescriptionIndex();
+    const look = new TreeLook();
     const pipes = pipesAmong(pids.map((pid) => ({
       pid,
-      descriptors: lookAtDescriptors(pid, index),
+      descriptors: lookAtDescriptors(pid, look),
     })));
     assertEquals(
       pipes.map((

@@ -12,7 +12,6 @@ import {
   type FileStatus,
   O,
   syscall,
-  SyscallError,
 } from "../ffi/syscall.ts";
 import type {
   eventpoll_file_entry,
@@ -83,30 +82,6 @@ export function parseEpoll(details: readonly string[]): Epoll {
 
 /** _IOW(0x8A, 0x01, struct epoll_params), linux/eventpoll.h */
 const EPIOCSPARAMS = 0x40088a01;
-/** _IOR(0x8A, 0x02, struct epoll_params) */
-const EPIOCGPARAMS = 0x80088a02n;
-const EPOLL_PARAMS_BYTES = 8;
-
-/**
- * How it waits for network cards by asking them: struct epoll_params of
- * ioctl_eventpoll(2); undefined: it does not.
- *
- * @param fd a descriptor of ckpt's own for it
- */
-export function readBusyPolling(
-  fd: number,
-): Uint8Array<ArrayBuffer> | undefined {
-  const params = new Uint8Array(EPOLL_PARAMS_BYTES);
-  try {
-    syscall("ioctl", BigInt(fd), EPIOCGPARAMS, addressOf(params));
-  } catch (error) {
-    // Before Linux 6.9, or a kernel that has no busy polling, it cannot.
-    if (error instanceof SyscallError) return undefined;
-    throw error;
-  }
-  return params.some((byte) => byte !== 0) ? params : undefined;
-}
-
 /** A descriptor that may be what is watched. */
 export interface Candidate extends DescriptorPlace {
   readonly link: string;

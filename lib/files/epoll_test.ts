@@ -8,8 +8,7 @@ import {
 import { seededRandom } from "../image/testing/random.ts";
 import { readFdInfo } from "../proc/read.ts";
 import { NO_OBJECTS } from "./object_images.ts";
-import { DescriptionIndex } from "./description_index.ts";
-import { lookAtDescriptors } from "./descriptors.ts";
+import { lookAtDescriptors, TreeLook } from "./descriptors.ts";
 import {
   type Candidate,
   Candidates,
@@ -230,9 +229,9 @@ class Scenario {
   }
 
   #compare(pids: readonly number[]): void {
-    const index = new DescriptionIndex();
+    const look = new TreeLook();
     const found = watchedAmong(
-      pids.map((tid) => ({ tid, descriptors: lookAtDescriptors(tid, index) })),
+      pids.map((tid) => ({ tid, descriptors: lookAtDescriptors(tid, look) })),
     );
     for (const [place, entries] of found) {
       const [pid, fd] = place.split(" ").map(Number);

@@ -5,11 +5,11 @@
  * those of a process, which is ckpt.
  */
 import { close } from "../ffi/syscall.ts";
-import type { DescriptionIndex } from "./description_index.ts";
 import {
   lookAtDescriptors,
   type SeenDescriptor,
   type SeenTable,
+  type TreeLook,
 } from "./descriptors.ts";
 import {
   NO_QUEUES,
@@ -38,12 +38,12 @@ export class Flight implements Disposable {
   /**
    * Reads all queues. The tree has to stand still.
    *
-   * @param index the same for all processes of the tree
+   * @param look the same for all processes of the tree
    * @throws CkptError naming the socket that cannot be saved
    */
   static read(
     processes: readonly SeenTable[],
-    index: DescriptionIndex,
+    look: TreeLook,
   ): Flight {
     const queues = new Map(readSocketQueues(processes));
     const descriptors: SeenDescriptor[] = [];
@@ -52,7 +52,7 @@ export class Flight implements Disposable {
       let found = rightsIn(queues);
       // A socket in flight may hold others.
       while (found.length > 0) {
-        const seen = lookAtDescriptors(Deno.pid, index, found);
+        const seen = lookAtDescriptors(Deno.pid, look, found);
         descriptors.push(...seen);
         const more = readSocketQueues([{
           pid: Deno.pid,

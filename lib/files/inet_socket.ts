@@ -26,10 +26,9 @@ import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import { SOCK_RAW } from "./inet_kinds.ts";
 import { interfaceIndex, interfaceName, interfacesOf } from "./interfaces.ts";
-import { joinGroups, missingInterfaces, readMemberships } from "./multicast.ts";
+import { joinGroups, missingInterfaces } from "./multicast.ts";
 import { SOCK } from "./unix_queue.ts";
 import {
-  getOption,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
   IPPROTO_IP,
@@ -39,16 +38,19 @@ import {
   IPPROTO_UDPLITE,
   OptionSetter,
   readIpOptions,
+  readSocketMemory,
   readSocketOptions,
+  readTcpInfo,
   readTcpOptions,
+  readTcpUlp,
   setInt,
   setOption,
   SO,
   type SocketKind,
-  socketMemory,
   type SocketOptions,
   SOL_SOCKET,
 } from "./socket_options.ts";
+import type { SocketCalls } from "./socket_calls.ts";
 import type { TableProgram } from "./table_program.ts";
 import {
   hasReceivedFin,
@@ -138,34 +140,34 @@ export interface SocketProblem {
   readonly option?: string;
 }
 
-const TCP_INFO = 11;
 /** Lets a port be shared with any other socket; {@link REPAIR_OFF} is silent. */
 const TCP_REPAIR = 19;
 const REPAIR_ON = 1;
 const REPAIR_OFF = -1;
-const TCP_ULP = 31;
 const MSG_PEEK = 2n;
 const MSG_DONTWAIT = 0x40n;
 const POLLIN = 0x1;
 const POLLPRI = 0x2;
 const POLLHUP = 0x10;
 const POLLRDHUP = 0x2000;
-const IFNAMSIZ = 16;
 
 /**
  * @param fd a descriptor of ckpt's own for the socket
- * @param events what poll(2) tells of it
+ * @param calls what these tell of it
+ * @param memberships in multicast groups
  */
 export function lookAtInetSocket(
   fd: number,
   ino: bigint,
   kind: SocketKind,
-  events: number,
+  calls: SocketCalls,
   hasError: boolean,
+  memberships: readonly ckpt_membership_entry[],
 ): SeenInetSocket {
+  const { events } = calls;
   const { domain, type } = kind;
   const isTcp = type === SOCK.STREAM;
-  const local = localAddress(fd);
+  const local = decodeAddress(calls.local!);
   const info = isTcp ? tcpInfo(fd) : undefined;
   const table = type === SOCK_RAW
     ? "raw"
@@ -173,7 +175,7 @@ export function lookAtInetSocket(
     ? "tcp"
     : undefined;
   const remote = table === undefined
-    ? addressBy("getpeername", fd)
+    ? calls.peer && decodeAddress(calls.peer)
     : remoteInProc(table, domain, Number(ino));
   const state = info?.state ??
     (remote === undefined ? STATE.CLOSE : STATE.ESTABLISHED);
@@ -201,8 +203,8 @@ export function lookAtInetSocket(
     hasEnded: isTcp && state === STATE.CLOSE && !hasError &&
       hasEnded(fd),
     hasUnread: (events & POLLIN) !== 0,
-    corked: isTcp ? 0 : socketMemory(fd).sending,
-    memberships: isTcp ? [] : readMemberships(fd, domain),
+    corked: isTcp ? 0 : readSocketMemory(fd).sending,
+    memberships,
     hasUrgent: isTcp && (events & POLLPRI) !== 0,
     protocolAbove: isTcp && isConnected(state) ? protocolAbove(fd) : undefined,
     hasError,
@@ -211,7 +213,7 @@ export function lookAtInetSocket(
 
 /** The name of a protocol between TCP and the program, such as tls. */
 function protocolAbove(fd: number): string | undefined {
-  const name = getOption(fd, IPPROTO_TCP, TCP_ULP, IFNAMSIZ);
+  const name = readTcpUlp(fd);
   if (name.every((byte) => byte === 0)) return undefined;
   return new TextDecoder().decode(name).replaceAll("\0", "");
 }
@@ -220,9 +222,8 @@ function protocolAbove(fd: number): string | undefined {
 function tcpInfo(
   fd: number,
 ): { state: number; backlog: number; waiting: number } {
-  const info = getOption(fd, IPPROTO_TCP, TCP_INFO, 256);
-  const view = new DataView(info.buffer);
-  const state = info[0];
+  const view = readTcpInfo(fd);
+  const state = view.getUint8(0);
   const listens = state === STATE.LISTEN;
   return {
     state,
@@ -251,7 +252,10 @@ function hasEnded(fd: number): boolean {
 
 /** getsockname(2). */
 export function localAddress(fd: number): InetAddress {
-  return addressBy("getsockname", fd)!;
+  const address = new Uint8Array(LONGEST_ADDRESS);
+  const length = new Uint8Array([LONGEST_ADDRESS, 0, 0, 0]);
+  syscallBuffer1("getsockname", BigInt(fd), address, addressOf(length));
+  return decodeAddress(address);
 }
 
 /** What getpeername(2) does not tell of raw sockets, nor in SYN_SENT. */
@@ -284,23 +288,6 @@ export function remoteInTable(
 }
 
 const LONGEST_ADDRESS = 28;
-
-function addressBy(
-  call: "getsockname" | "getpeername",
-  fd: number,
-): InetAddress | undefined {
-  const address = new Uint8Array(LONGEST_ADDRESS);
-  const length = new Uint8Array([LONGEST_ADDRESS, 0, 0, 0]);
-  try {
-    syscallBuffer1(call, BigInt(fd), address, addressOf(length));
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === ENOTCONN) {
-      return undefined;
-    }
-    throw error;
-  }
-  return decodeAddress(address);
-}
 
 /** struct sockaddr_in and sockaddr_in6. */
 export function decodeAddress(bytes: Uint8Array<ArrayBuffer>): InetAddress {

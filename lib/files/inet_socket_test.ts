@@ -19,7 +19,8 @@ import {
 } from "./inet_socket.ts";
 import { NO_OWNER } from "./file_table.ts";
 import { noExtension } from "./socket_images.ts";
-import { lookAtSocket } from "./sockets.ts";
+import { UnixSocketsAtOnce } from "./sock_diag.ts";
+import { lookAtSockets } from "./sockets.ts";
 import { TableProgram } from "./table_program.ts";
 
 const LOOPBACK = 0x0100007f;
@@ -78,7 +79,8 @@ function look(pid: number, fd: number): SeenInetSocket {
   const pidfd = openPidfd(pid);
   try {
     const { ino } = stat(`/proc/${pid}/fd/${fd}`);
-    return lookAtSocket(pidfd, fd, ino) as SeenInetSocket;
+    const seen = lookAtSockets(pidfd, [{ fd, ino }], new UnixSocketsAtOnce());
+    return seen.get(fd) as SeenInetSocket;
   } finally {
     close(pidfd);
   }

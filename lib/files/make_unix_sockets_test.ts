@@ -11,8 +11,7 @@ import {
 } from "../image/schema.gen.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
-import { DescriptionIndex } from "./description_index.ts";
-import { lookAtDescriptors } from "./descriptors.ts";
+import { lookAtDescriptors, TreeLook } from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";
 import { restoreDescriptors } from "./restore_descriptors.ts";
 import { noExtension, type UnixSocketImage } from "./socket_images.ts";
@@ -219,7 +218,7 @@ function picture(
 
 /** What the kernel tells of the sockets of a task, by their descriptors. */
 function seenIn(pid: number): Map<number, unknown> {
-  const descriptors = lookAtDescriptors(pid, new DescriptionIndex());
+  const descriptors = lookAtDescriptors(pid, new TreeLook());
   const processes = [{ pid, descriptors }];
   const others = new TreeSockets(processes).neighbours();
   const queues = readSocketQueues(processes);

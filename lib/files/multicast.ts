@@ -7,7 +7,8 @@
 import type { Reason } from "../error.ts";
 import { EADDRNOTAVAIL, ENOPROTOOPT } from "../ffi/errno.ts";
 import type { Program } from "../ffi/program.ts";
-import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
+import { Calls, Slots } from "../ffi/calls.ts";
+import { SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
 import { IPPROTO_IP, IPPROTO_IPV6 } from "./socket_options.ts";
 
@@ -31,6 +32,8 @@ const STORAGE = 128;
 const GROUP_REQ = 8 + STORAGE;
 /** struct group_filter: interface, group, mode, number of sources, sources. */
 const FILTER = { group: 8, mode: 136, count: 140, sources: 144 } as const;
+/** Words of a question: socket, level, length. */
+const FILTER_QUESTION = { level: 8, length: 16 } as const;
 /** Of IPv4 and IPv6, as `igmp_max_msf` and `mld_max_msf` may allow. */
 const MOST_SOURCES = 512;
 
@@ -76,20 +79,31 @@ function hostGroups(path: string): string {
   }
 }
 
-/**
- * The groups that a socket has joined.
- *
- * @param fd a descriptor of ckpt's own for it
- */
+/** A socket, by a descriptor of ckpt's own for it. */
+export interface AskedSocket {
+  readonly fd: number;
+  readonly family: number;
+}
+
+/** The groups that each of some sockets has joined. */
 export function readMemberships(
-  fd: number,
-  family: number,
-): ckpt_membership_entry[] {
+  sockets: readonly AskedSocket[],
+): ckpt_membership_entry[][] {
+  if (sockets.length === 0) return [];
   // A socket of IPv6 can join groups of IPv4, too.
-  return [
-    ...parseIgmp(hostGroups("/proc/net/igmp")),
-    ...family === AF_INET6 ? parseIgmp6(hostGroups("/proc/net/igmp6")) : [],
-  ].flatMap((group) => membership(fd, group) ?? []);
+  const ipv4 = parseIgmp(hostGroups("/proc/net/igmp"));
+  const both = sockets.some(({ family }) => family === AF_INET6)
+    ? [...ipv4, ...parseIgmp6(hostGroups("/proc/net/igmp6"))]
+    : ipv4;
+  const questions = sockets.flatMap(({ fd, family }, socket) =>
+    (family === AF_INET6 ? both : ipv4).map((group) => ({ socket, fd, group }))
+  );
+  const found: ckpt_membership_entry[][] = sockets.map(() => []);
+  askFilters(questions).forEach((filter, i) => {
+    const { socket, group } = questions[i];
+    if (filter !== undefined) found[socket].push(decodeFilter(filter, group));
+  });
+  return found;
 }
 
 function familyOf(group: Uint8Array): number {
@@ -114,42 +128,77 @@ function putAddress(
   bytes.set(address, at + addressAt(address.length));
 }
 
-function membership(
-  fd: number,
-  { interface: name, index, group }: HostGroup,
-): ckpt_membership_entry | undefined {
-  const family = familyOf(group);
-  const filter = new Uint8Array(FILTER.sources + MOST_SOURCES * STORAGE);
-  const view = new DataView(filter.buffer);
-  view.setUint32(0, index, true);
-  putAddress(filter, FILTER.group, group);
-  view.setUint32(FILTER.count, MOST_SOURCES, true);
-  const length = new Uint8Array(Uint32Array.of(filter.length).buffer);
-  try {
-    syscall(
-      "getsockopt",
-      BigInt(fd),
-      BigInt(levelOf(family)),
-      BigInt(MCAST_MSFILTER),
-      addressOf(filter),
-      addressOf(length),
+interface FilterQuestion {
+  readonly fd: number;
+  readonly group: HostGroup;
+}
+
+/** struct group_filter of each; undefined where the socket has not joined it. */
+function askFilters(
+  questions: readonly FilterQuestion[],
+): (DataView<ArrayBuffer> | undefined)[] {
+  const answers = askFiltersWith(questions, 0);
+  // The kernel tells how many senders there are, and as many as have room.
+  const long = answers.flatMap((answer, i) =>
+    answer !== undefined && answer.getUint32(FILTER.count, true) > 0 ? [i] : []
+  );
+  const again = askFiltersWith(long.map((i) => questions[i]), MOST_SOURCES);
+  long.forEach((at, i) => answers[at] = again[i]);
+  return answers;
+}
+
+function askFiltersWith(
+  questions: readonly FilterQuestion[],
+  sources: number,
+): (DataView<ArrayBuffer> | undefined)[] {
+  const size = FILTER.sources + sources * STORAGE;
+  const values = new Slots(size, questions.length);
+  const asked = new Slots(FILTER_QUESTION.length + 8, questions.length);
+  questions.forEach(({ fd, group: { index, group } }, i) => {
+    const at = i * size;
+    values.view.setUint32(at, index, true);
+    putAddress(values.bytes, at + FILTER.group, group);
+    values.view.setUint32(at + FILTER.count, sources, true);
+    asked.view.setUint32(i * asked.size, fd, true);
+    asked.view.setUint32(
+      i * asked.size + FILTER_QUESTION.level,
+      levelOf(familyOf(group)),
+      true,
     );
-  } catch (error) {
+    asked.view.setUint32(i * asked.size + FILTER_QUESTION.length, size, true);
+  });
+  const calls = new Calls();
+  const call = calls.add("getsockopt", [
+    { loaded: asked },
+    { loaded: asked, offset: FILTER_QUESTION.level },
+    MCAST_MSFILTER,
+    { slots: values },
+    { slots: asked, offset: FILTER_QUESTION.length },
+  ]);
+  calls.run(questions.length);
+  return questions.map((_, i) => {
+    const errno = -calls.result(i, call);
+    if (errno <= 0) return new DataView(values.bytes.buffer, i * size, size);
     // A raw socket of IPv6 cannot join groups of IPv4.
-    const none = error instanceof SyscallError &&
-      (error.errno === EADDRNOTAVAIL || error.errno === ENOPROTOOPT);
-    if (none) return undefined;
-    throw error;
-  }
-  const count = view.getUint32(FILTER.count, true);
+    if (errno === EADDRNOTAVAIL || errno === ENOPROTOOPT) return undefined;
+    throw new SyscallError("getsockopt", errno);
+  });
+}
+
+function decodeFilter(
+  filter: DataView<ArrayBuffer>,
+  { interface: name, group }: HostGroup,
+): ckpt_membership_entry {
+  const count = filter.getUint32(FILTER.count, true);
   return {
-    family,
+    family: familyOf(group),
     group,
     interface: name,
-    mode: view.getUint32(FILTER.mode, true),
+    mode: filter.getUint32(FILTER.mode, true),
     sources: Array.from({ length: count }, (_, i) => {
-      const at = FILTER.sources + i * STORAGE + addressAt(group.length);
-      return filter.slice(at, at + group.length);
+      const at = filter.byteOffset + FILTER.sources + i * STORAGE +
+        addressAt(group.length);
+      return new Uint8Array(filter.buffer.slice(at, at + group.length));
     }),
   };
 }

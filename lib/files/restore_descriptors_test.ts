@@ -11,8 +11,12 @@ import {
 import { seededRandom } from "../image/testing/random.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
-import { DescriptionIndex } from "./description_index.ts";
-import { FD_CLOEXEC, GONE, lookAtDescriptors } from "./descriptors.ts";
+import {
+  FD_CLOEXEC,
+  GONE,
+  lookAtDescriptors,
+  TreeLook,
+} from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";
 import type { PipeImage } from "./pipe_images.ts";
 import { PipeReader } from "./pipe_contents.ts";
@@ -770,13 +774,13 @@ Deno.test("real tasks share pipes, fifos and pidfds, and find what was in them",
     }));
     restoreInTasks(tasks, images);
 
-    const index = new DescriptionIndex();
+    const look = new TreeLook();
     const found = new Map<number, string>();
     const inodes = new Map<number, bigint>();
     for (const { task: { pid }, numbers, entries } of tasks) {
       const fds = entries.map(({ fd }) => fd);
       assertEquals([...listDescriptors(pid)], fds);
-      for (const descriptor of lookAtDescriptors(pid, index)) {
+      for (const descriptor of lookAtDescriptors(pid, look)) {
         const { fd, info, sameAs, status, owner } = descriptor;
         const id = numbers[fd];
         const place = sameAs ?? { pid, fd };

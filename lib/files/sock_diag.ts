@@ -51,6 +51,8 @@ const NLMSG_HEADER = 16;
 /** struct unix_diag_req. */
 const UNIX_REQUEST = 24;
 const ANSWER_LENGTH = 16;
+/** Where struct unix_diag_msg has it. */
+const INODE = 4;
 const ATTRIBUTE_HEADER = 4;
 const ALL_STATES = 0xffffffff;
 /** Name, file, peer, pending connections, queue lengths. */
@@ -84,7 +86,37 @@ export function unixSockets(): UnixDiag[] {
   return query(0, NLM_F_DUMP);
 }
 
+/** From so many on, all of the host are asked for at once. */
+const MANY = 16;
+
+/** The Unix sockets of ckpt's network namespace, as they were at one moment. */
+export class UnixSocketsAtOnce {
+  #all: ReadonlyMap<number, Uint8Array<ArrayBuffer>> | undefined;
+
+  /** Says how many will be asked for. */
+  expect(count: number): void {
+    if (count < MANY || this.#all !== undefined) return;
+    this.#all = new Map(
+      answers(0, NLM_F_DUMP).map((message) => [inodeOf(message), message]),
+    );
+  }
+
+  /** Undefined: there is none. */
+  get(ino: number): UnixDiag | undefined {
+    const message = this.#all?.get(ino);
+    return message === undefined ? unixSocket(ino) : parseOne(message);
+  }
+}
+
+function inodeOf(message: Uint8Array<ArrayBuffer>): number {
+  return new DataView(message.buffer).getUint32(INODE, true);
+}
+
 function query(ino: number, flags: number): UnixDiag[] {
+  return answers(ino, flags).map(parseOne);
+}
+
+function answers(ino: number, flags: number): Uint8Array<ArrayBuffer>[] {
   const request = new Uint8Array(UNIX_REQUEST);
   const view = new DataView(request.buffer);
   view.setUint8(0, AF_UNIX);
@@ -94,7 +126,7 @@ function query(ino: number, flags: number): UnixDiag[] {
   // Any cookie (INET_DIAG_NOCOOKIE).
   view.setInt32(16, -1, true);
   view.setInt32(20, -1, true);
-  return askSocketDiag(request, flags).map(parseOne);
+  return askSocketDiag(request, flags);
 }
 
 /**
@@ -184,7 +216,7 @@ export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
     new Uint32Array(attributes.get(type)?.buffer ?? new ArrayBuffer(0));
   const [waiting = 0, backlog = 0] = words(ATTRIBUTE.queues);
   return {
-    ino: view.getUint32(4, true),
+    ino: view.getUint32(INODE, true),
     type: message[1],
     state,
     name: attributes.get(ATTRIBUTE.name) ?? new Uint8Array(0),

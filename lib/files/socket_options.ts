@@ -83,9 +83,13 @@ const TCP = {
   KEEPINTVL: 5,
   KEEPCNT: 6,
 } as const;
+const TCP_INFO = 11;
+const TCP_ULP = 31;
 
 const AF_INET = 2;
 const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
 
 /** Options without a field of CRIU's, by their level, that can be set again. */
@@ -176,7 +180,17 @@ export function socketMemory(fd: number): {
   receiving: number;
   sending: number;
 } {
-  const { buffer } = getOption(fd, SOL_SOCKET, SO.MEMINFO);
+  return memoryIn(getOption(fd, SOL_SOCKET, SO.MEMINFO));
+}
+
+/** The same, as it was when the options of a socket were asked. */
+export function readSocketMemory(fd: number): ReturnType<typeof socketMemory> {
+  return memoryIn(commonQuestions().ask(fd).bytes(SOL_SOCKET, SO.MEMINFO)!);
+}
+
+function memoryIn(
+  { buffer }: Uint8Array<ArrayBuffer>,
+): { receiving: number; sending: number } {
   // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_ALLOC (linux/sock_diag.h).
   const [receiving, , sending] = new Uint32Array(buffer);
   return { receiving, sending };
@@ -185,24 +199,61 @@ export function socketMemory(fd: number): {
 /** Socket, level and name, length and value of one question. */
 const QUESTION = { fd: 0, level: 8, name: 16, length: 24, value: 32 } as const;
 
+/** As much as the kernel gives of most options; the filter is only counted. */
+function roomFor(level: number, name: number): number {
+  return level === SOL_SOCKET && name === SO.ATTACH_FILTER ? 0 : LONGEST_OPTION;
+}
+
 /**
- * Options that are asked together, which takes one call of native code for
- * each socket instead of one for each of a hundred options.
+ * Options that are asked together, of many sockets at once: one call of native
+ * code instead of one for each of a hundred options of each.
  */
 class OptionQuestions {
-  readonly #slots: Slots;
+  #slots = new Slots(0, 0);
+  #calls = new Calls();
+  /** The sockets that were asked, each with its place among them. */
+  #asked: ReadonlyMap<number, number> = new Map();
+  /** The first of the slots of the socket whose answers are looked at. */
+  #first = 0;
   /** By level and name. */
   readonly #rounds = new Map<number, number>();
-  readonly #calls = new Calls();
 
   constructor(readonly options: readonly (readonly [number, number])[]) {
-    const size = QUESTION.value + LONGEST_OPTION;
-    const slots = this.#slots = new Slots(size, options.length);
     options.forEach(([level, name], i) => {
-      slots.view.setUint32(i * size + QUESTION.level, level, true);
-      slots.view.setUint32(i * size + QUESTION.name, name, true);
       this.#rounds.set(level << 16 | name, i);
     });
+  }
+
+  /** Asks sockets, all at once; the answers are there until {@link forget}. */
+  askAll(fds: readonly number[]): void {
+    this.#askThem(fds);
+    this.#asked = new Map(fds.map((fd, i) => [fd, i]));
+  }
+
+  #askThem(fds: readonly number[]): void {
+    const count = fds.length * this.options.length;
+    if (this.#slots.count < count) this.#makeRoom(count);
+    const { size, view } = this.#slots;
+    let at = 0;
+    for (const fd of fds) {
+      for (const [level, name] of this.options) {
+        view.setUint32(at + QUESTION.fd, fd, true);
+        view.setUint32(at + QUESTION.length, roomFor(level, name), true);
+        at += size;
+      }
+    }
+    this.#calls.run(count);
+  }
+
+  #makeRoom(count: number): void {
+    const size = QUESTION.value + LONGEST_OPTION;
+    const slots = this.#slots = new Slots(size, count);
+    for (let i = 0; i < count; i++) {
+      const [level, name] = this.options[i % this.options.length];
+      slots.view.setUint32(i * size + QUESTION.level, level, true);
+      slots.view.setUint32(i * size + QUESTION.name, name, true);
+    }
+    this.#calls = new Calls();
     this.#calls.add("getsockopt", [
       { loaded: slots, offset: QUESTION.fd },
       { loaded: slots, offset: QUESTION.level },
@@ -212,15 +263,20 @@ class OptionQuestions {
     ]);
   }
 
-  /** The answers of the socket are there until the next is asked. */
+  /** The answers of a socket, which is asked now unless it was before. */
   ask(fd: number): this {
-    const { size, count, view } = this.#slots;
-    for (let i = 0; i < count; i++) {
-      view.setUint32(i * size + QUESTION.fd, fd, true);
-      view.setUint32(i * size + QUESTION.length, LONGEST_OPTION, true);
+    const place = this.#asked.get(fd);
+    if (place === undefined) {
+      this.forget();
+      this.#askThem([fd]);
     }
-    this.#calls.run(count);
+    this.#first = (place ?? 0) * this.options.length;
     return this;
+  }
+
+  /** The numbers may stand for other sockets from now on. */
+  forget(): void {
+    this.#asked = new Map();
   }
 
   /** All that the kernel has, in their order. */
@@ -236,11 +292,12 @@ class OptionQuestions {
     const changed: ckpt_socket_option[] = [];
     const { size, view, bytes } = this.#slots;
     for (let i = 0; i < usual.length; i++) {
-      if (this.#calls.result(i, 0) < 0) continue;
+      const round = this.#first + i;
+      if (this.#calls.result(round, 0) < 0) continue;
       const { level, name, value } = usual[i];
-      const length = view.getUint32(i * size + QUESTION.length, true);
+      const length = view.getUint32(round * size + QUESTION.length, true);
       let same = length === value.length;
-      const at = i * size + QUESTION.value;
+      const at = round * size + QUESTION.value;
       for (let n = 0; same && n < length; n++) {
         same = bytes[at + n] === value[n];
       }
@@ -251,9 +308,25 @@ class OptionQuestions {
     return changed;
   }
 
+  #roundOf(level: number, name: number): number {
+    return this.#first + this.#rounds.get(level << 16 | name)!;
+  }
+
+  /** What getsockopt(2) returned: -errno when it has failed. */
+  result(level: number, name: number): number {
+    return this.#calls.result(this.#roundOf(level, name), 0);
+  }
+
+  /** The length that the kernel gave. */
+  length(level: number, name: number): number {
+    const { size, view } = this.#slots;
+    const round = this.#roundOf(level, name);
+    return view.getUint32(round * size + QUESTION.length, true);
+  }
+
   /** As many bytes as the kernel gives; undefined: it does not have it. */
   bytes(level: number, name: number): Uint8Array<ArrayBuffer> | undefined {
-    const round = this.#rounds.get(level << 16 | name)!;
+    const round = this.#roundOf(level, name);
     if (this.#calls.result(round, 0) < 0) return undefined;
     const { size, view } = this.#slots;
     const length = view.getUint32(round * size + QUESTION.length, true);
@@ -264,7 +337,7 @@ class OptionQuestions {
   }
 
   tryInt(level: number, name: number): number | undefined {
-    const round = this.#rounds.get(level << 16 | name)!;
+    const round = this.#roundOf(level, name);
     if (this.#calls.result(round, 0) < 0) return undefined;
     const { size, view } = this.#slots;
     return view.getInt32(round * size + QUESTION.value, true);
@@ -332,12 +405,52 @@ function intBytes(value: number): Uint8Array<ArrayBuffer> {
 
 const KIND = [SO.DOMAIN, SO.TYPE, SO.PROTOCOL];
 
+function kindQuestions(): OptionQuestions {
+  return questionsFor("kind", () => KIND.map((name) => [SOL_SOCKET, name]));
+}
+
+/**
+ * Asks all that the functions below tell of some sockets at once, while `work`
+ * calls them.
+ *
+ * @param fds descriptors of ckpt's own
+ * @param isKnown whether more than its kind is asked of a socket
+ */
+export function withOptionsOf<T>(
+  fds: readonly number[],
+  isKnown: (kind: SocketKind) => boolean,
+  work: () => T,
+): T {
+  const asked: OptionQuestions[] = [];
+  const ask = (questions: OptionQuestions, fds: readonly number[]) => {
+    if (fds.length === 0) return;
+    asked.push(questions);
+    questions.askAll(fds);
+  };
+  try {
+    ask(kindQuestions(), fds);
+    ask(commonQuestions(), fds);
+    const kinds = new Map(fds.map((fd) => [fd, readKind(fd)]));
+    const known = fds.filter((fd) => isKnown(kinds.get(fd)!));
+    const alike = Map.groupBy(known, (fd) => keyOf(kinds.get(fd)!));
+    for (const fds of alike.values()) {
+      ask(freshOptions(kinds.get(fds[0])!).questions, fds);
+    }
+    const inet = known.filter((fd) => isInet(kinds.get(fd)!));
+    ask(ipQuestions(), inet);
+    ask(
+      tcpQuestions(),
+      inet.filter((fd) => kinds.get(fd)!.type === SOCK_STREAM),
+    );
+    return work();
+  } finally {
+    for (const questions of asked) questions.forget();
+  }
+}
+
 /** @param fd a descriptor of ckpt's own for the socket */
 export function readKind(fd: number): SocketKind {
-  const asked = questionsFor(
-    "kind",
-    () => KIND.map((name) => [SOL_SOCKET, name]),
-  ).ask(fd);
+  const asked = kindQuestions().ask(fd);
   return {
     domain: asked.int(SOL_SOCKET, SO.DOMAIN),
     type: asked.int(SOL_SOCKET, SO.TYPE),
@@ -358,12 +471,23 @@ const COMMON = [
   ...[SO.SNDBUF, SO.RCVBUF, SO.REUSEADDR, SO.PRIORITY, SO.RCVLOWAT, SO.MARK],
   ...[SO.PASSCRED, SO.PASSSEC, SO.DONTROUTE, SO.NO_CHECK, SO.REUSEPORT],
   ...[SO.BROADCAST, SO.KEEPALIVE, SO.OOBINLINE, SO.BUF_LOCK, SO.LINGER],
-  ...[SO.SNDTIMEO, SO.RCVTIMEO, SO.BINDTODEVICE],
+  ...[SO.SNDTIMEO, SO.RCVTIMEO, SO.BINDTODEVICE, SO.ATTACH_FILTER],
+  // These are no options, but are asked as such.
+  ...[SO.PEERCRED, SO.MEMINFO],
 ];
 
+function commonQuestions(): OptionQuestions {
+  return questionsFor("", () => COMMON.map((name) => [SOL_SOCKET, name]));
+}
+
+/** SO_PEERCRED: struct ucred. */
+export function readPeer(fd: number): DataView {
+  const asked = commonQuestions().ask(fd);
+  return new DataView(asked.bytes(SOL_SOCKET, SO.PEERCRED)!.buffer);
+}
+
 function readCommon(fd: number): sk_opts_entry {
-  const asked = questionsFor("", () => COMMON.map((name) => [SOL_SOCKET, name]))
-    .ask(fd);
+  const asked = commonQuestions().ask(fd);
   const of = (name: number) => asked.int(SOL_SOCKET, name);
   const isSet = (name: number) => asked.flag(SOL_SOCKET, name);
   const bytes = (name: number) =>
@@ -391,7 +515,7 @@ function readCommon(fd: number): sk_opts_entry {
     so_bound_dev: device.length > 1
       ? new TextDecoder().decode(device.subarray(0, device.indexOf(0)))
       : undefined,
-    so_filter: readFilter(fd),
+    so_filter: readFilter(fd, asked),
     so_reuseport: isSet(SO.REUSEPORT),
     so_broadcast: isSet(SO.BROADCAST),
     so_keepalive: isSet(SO.KEEPALIVE),
@@ -405,9 +529,11 @@ function readCommon(fd: number): sk_opts_entry {
 const INSTRUCTION = 8;
 
 /** @throws SyscallError EACCES for a program of eBPF, which cannot be read */
-function readFilter(fd: number): bigint[] {
+function readFilter(fd: number, asked: OptionQuestions): bigint[] {
+  const errno = -asked.result(SOL_SOCKET, SO.ATTACH_FILTER);
+  if (errno > 0) throw new SyscallError("getsockopt", errno);
   // The kernel counts in instructions here (sk_get_filter in net/core/filter.c).
-  const count = getFilter(fd, new Uint8Array(0), 0);
+  const count = asked.length(SOL_SOCKET, SO.ATTACH_FILTER);
   if (count === 0) return [];
   const bytes = new Uint8Array(count * INSTRUCTION);
   getFilter(fd, bytes, count);
@@ -425,17 +551,16 @@ function getFilter(
   fd: number,
   room: Uint8Array<ArrayBuffer>,
   count: number,
-): number {
+): void {
   const length = new Uint32Array([count]);
   syscall(
     "getsockopt",
     BigInt(fd),
     BigInt(SOL_SOCKET),
     BigInt(SO.ATTACH_FILTER),
-    room.length === 0 ? 0n : addressOf(room),
+    addressOf(room),
     addressOf(new Uint8Array(length.buffer)),
   );
-  return length[0];
 }
 
 /** What can be asked of a kind of socket, and what a new one answers. */
@@ -446,10 +571,19 @@ interface FreshOptions {
 
 const fresh = new Map<string, FreshOptions>();
 
+/** Of IPv4 or IPv6. */
+export function isInet({ domain }: SocketKind): boolean {
+  return domain === AF_INET || domain === AF_INET6;
+}
+
+function keyOf({ domain, type, protocol }: SocketKind): string {
+  return `${domain} ${type} ${protocol}`;
+}
+
 /** Found out once for each kind. */
 function freshOptions(kind: SocketKind): FreshOptions {
   const { domain, type, protocol } = kind;
-  const key = `${domain} ${type} ${protocol}`;
+  const key = keyOf(kind);
   let known = fresh.get(key);
   if (known === undefined) {
     const fd = freshSocket(domain, type, protocol);
@@ -493,8 +627,6 @@ function freshSocket(domain: number, type: number, protocol: number): number {
   }
 }
 
-const SOCK_DGRAM = 2;
-
 function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
   const { questions, answers } = freshOptions(kind);
   return questions.ask(fd).changes(answers);
@@ -512,14 +644,18 @@ function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
   return levels;
 }
 
+function ipQuestions(): OptionQuestions {
+  return questionsFor("IP", () => [
+    ...Object.values(IP).map((name) => [IPPROTO_IP, name] as const),
+    [IPPROTO_IPV6, IPV6_V6ONLY],
+  ]);
+}
+
 export function readIpOptions(
   fd: number,
   kind: SocketKind,
 ): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
-  const asked = questionsFor(
-    "IP",
-    () => Object.values(IP).map((name) => [IPPROTO_IP, name]),
-  ).ask(fd);
+  const asked = ipQuestions().ask(fd);
   return {
     ip_opts: {
       freebind: asked.flag(IPPROTO_IP, IP.FREEBIND),
@@ -533,7 +669,7 @@ export function readIpOptions(
       },
     },
     v6only: kind.domain === AF_INET6
-      ? getInt(fd, IPPROTO_IPV6, IPV6_V6ONLY) !== 0
+      ? asked.int(IPPROTO_IPV6, IPV6_V6ONLY) !== 0
       : undefined,
   };
 }
@@ -546,11 +682,31 @@ function readIcmpFilter(fd: number, { protocol }: SocketKind): number[] {
   return [...new Uint32Array(value.buffer)];
 }
 
-export function readTcpOptions(fd: number): tcp_opts_entry {
-  const asked = questionsFor(
+function tcpQuestions(): OptionQuestions {
+  return questionsFor(
     "TCP",
-    () => Object.values(TCP).map((name) => [IPPROTO_TCP, name]),
-  ).ask(fd);
+    () =>
+      [...Object.values(TCP), TCP_INFO, TCP_ULP].map((name) =>
+        [IPPROTO_TCP, name] as const
+      ),
+  );
+}
+
+/** The beginning of struct tcp_info. */
+export function readTcpInfo(fd: number): DataView {
+  return new DataView(
+    tcpQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_INFO)!.buffer,
+  );
+}
+
+/** The name of a protocol between TCP and the program; zeros: there is none. */
+export function readTcpUlp(fd: number): Uint8Array {
+  return tcpQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_ULP) ??
+    new Uint8Array(0);
+}
+
+export function readTcpOptions(fd: number): tcp_opts_entry {
+  const asked = tcpQuestions().ask(fd);
   return {
     cork: asked.flag(IPPROTO_TCP, TCP.CORK),
     nodelay: asked.flag(IPPROTO_TCP, TCP.NODELAY),

@@ -10,9 +10,9 @@ import {
   type FileStatus,
   S_IF,
   syscall,
-  syscallBuffer0,
   SyscallError,
 } from "../ffi/syscall.ts";
+import type { ckpt_membership_entry } from "../image/schema.gen.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -23,6 +23,7 @@ import {
   type SocketProblem,
 } from "./inet_socket.ts";
 import { isSupportedInet } from "./inet_kinds.ts";
+import { readMemberships } from "./multicast.ts";
 import {
   lookAtNetlinkSocket,
   netlinkProblem,
@@ -39,7 +40,10 @@ import {
   AF_PACKET,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
+  isInet,
   readKind,
+  type SocketKind,
+  withOptionsOf,
 } from "./socket_options.ts";
 import {
   memoryOfOneMessage,
@@ -49,7 +53,8 @@ import {
   UnreadableQueue,
   withRightsAtEnd,
 } from "./unix_queue.ts";
-import { unixSocket } from "./sock_diag.ts";
+import { unixSocket, type UnixSocketsAtOnce } from "./sock_diag.ts";
+import { askSockets, type SocketCalls } from "./socket_calls.ts";
 import {
   AF_UNIX,
   equalNames,
@@ -71,10 +76,7 @@ export type SeenSocket =
   /** One that nothing more was asked of, because it cannot be saved. */
   | { readonly family: "other"; readonly why: string };
 
-const POLLIN = 0x1;
-const POLLPRI = 0x2;
 const POLLERR = 0x8;
-const POLLRDHUP = 0x2000;
 
 /** Families by the names that errors give them. */
 const FAMILIES: Readonly<Record<number, string>> = {
@@ -87,30 +89,85 @@ export function isSocket({ mode }: Pick<FileStatus, "mode">): boolean {
   return (mode & S_IF.MT) === S_IF.SOCK;
 }
 
+/** A socket of another process. */
+export interface SocketPlace {
+  /** Its descriptor there. */
+  readonly fd: number;
+  readonly ino: bigint;
+}
+
+/** So many are open in ckpt at the same time. */
+const AT_ONCE = 128;
+
 /**
- * Asks a socket of another process; changes nothing.
+ * Asks sockets of another process; changes nothing.
  *
- * @param fd its descriptor there
+ * @param unix sockets of the host, the same for all processes of a tree
+ * @returns by their descriptors there
  */
-export function lookAtSocket(
+export function lookAtSockets(
   pidfd: number,
-  fd: number,
-  ino: bigint,
-): SeenSocket {
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
-  try {
-    return lookAt(own, ino);
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === EACCES) {
-      return {
-        family: "other",
-        why: "it has a filter of eBPF, which is not supported",
-      };
+  places: readonly SocketPlace[],
+  unix: UnixSocketsAtOnce,
+): ReadonlyMap<number, SeenSocket> {
+  const seen = new Map<number, SeenSocket>();
+  for (let first = 0; first < places.length; first += AT_ONCE) {
+    const some = places.slice(first, first + AT_ONCE);
+    const fds: number[] = [];
+    try {
+      for (const { fd } of some) {
+        fds.push(Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd))));
+      }
+      const found = withOptionsOf(
+        fds,
+        isKnown,
+        () => lookAtAll(fds, some, unix),
+      );
+      found.forEach((socket, i) => seen.set(some[i].fd, socket));
+    } finally {
+      fds.forEach(close);
     }
-    throw error;
-  } finally {
-    close(own);
   }
+  return seen;
+}
+
+function lookAtAll(
+  fds: readonly number[],
+  places: readonly SocketPlace[],
+  unix: UnixSocketsAtOnce,
+): SeenSocket[] {
+  const calls = askSockets(fds);
+  const kinds = fds.map(readKind);
+  unix.expect(kinds.filter(({ domain }) => domain === AF_UNIX).length);
+  const joining = fds.map((fd, i) => ({ fd, family: kinds[i].domain, i }))
+    .filter(({ i }) => mayJoinGroups(kinds[i]));
+  const joined = readMemberships(joining);
+  const memberships = new Map(joining.map(({ i }, n) => [i, joined[n]]));
+  return fds.map((fd, i) => {
+    try {
+      const groups = memberships.get(i) ?? [];
+      return lookAt(fd, places[i].ino, kinds[i], calls[i], unix, groups);
+    } catch (error) {
+      if (error instanceof SyscallError && error.errno === EACCES) {
+        return {
+          family: "other",
+          why: "it has a filter of eBPF, which is not supported",
+        };
+      }
+      throw error;
+    }
+  });
+}
+
+/** Of a family and protocol that can be saved. */
+function isKnown(kind: SocketKind): boolean {
+  return isInet(kind)
+    ? isSupportedInet(kind)
+    : [AF_UNIX, AF_NETLINK, AF_PACKET].includes(kind.domain);
+}
+
+function mayJoinGroups(kind: SocketKind): boolean {
+  return isInet(kind) && kind.type !== SOCK.STREAM && isKnown(kind);
 }
 
 const OF_ANOTHER_NAMESPACE: SeenSocket = {
@@ -118,13 +175,19 @@ const OF_ANOTHER_NAMESPACE: SeenSocket = {
   why: "it belongs to another network namespace, which is not supported",
 };
 
-function lookAt(fd: number, ino: bigint): SeenSocket {
-  const kind = readKind(fd);
-  const events = poll(fd);
+function lookAt(
+  fd: number,
+  ino: bigint,
+  kind: SocketKind,
+  calls: SocketCalls,
+  unix: UnixSocketsAtOnce,
+  memberships: readonly ckpt_membership_entry[],
+): SeenSocket {
+  const { events } = calls;
   const hasError = (events & POLLERR) !== 0;
   switch (kind.domain) {
     case AF_UNIX:
-      return lookAtUnixSocket(fd, ino, kind, hasError) ??
+      return lookAtUnixSocket(fd, ino, kind, calls, hasError, unix) ??
         OF_ANOTHER_NAMESPACE;
     case AF_INET:
     case AF_INET6:
@@ -134,7 +197,7 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
           why: `a socket of protocol ${kind.protocol} is not supported`,
         };
       }
-      return lookAtInetSocket(fd, ino, kind, events, hasError);
+      return lookAtInetSocket(fd, ino, kind, calls, hasError, memberships);
     case AF_NETLINK:
       return lookAtNetlinkSocket(fd, ino, kind, events, hasError);
     case AF_PACKET:
@@ -148,15 +211,6 @@ function lookAt(fd: number, ino: bigint): SeenSocket {
         } is not supported yet`,
       };
   }
-}
-
-/** poll(2) without waiting: revents. */
-function poll(fd: number): number {
-  const pollfd = new Int16Array(4);
-  new Int32Array(pollfd.buffer)[0] = fd;
-  pollfd[2] = POLLIN | POLLPRI | POLLRDHUP;
-  syscallBuffer0("poll", new Uint8Array(pollfd.buffer), 1n, 0n);
-  return pollfd[3];
 }
 
 export interface SocketHolder {

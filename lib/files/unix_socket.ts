@@ -20,17 +20,16 @@ import type {
   unix_sk_entry,
 } from "../image/schema.gen.ts";
 import { namesIn, splitPath } from "../ghost/calls.ts";
-import { type UnixDiag, unixSocket } from "./sock_diag.ts";
+import type { UnixDiag, UnixSocketsAtOnce } from "./sock_diag.ts";
 import {
-  getOption,
+  readPeer,
   readSocketOptions,
-  SO,
   type SocketKind,
   type SocketOptions,
-  SOL_SOCKET,
 } from "./socket_options.ts";
 import { NO_OWNER } from "./file_table.ts";
-import { memoryInFlight, SOCK } from "./unix_queue.ts";
+import type { SocketCalls } from "./socket_calls.ts";
+import { SOCK } from "./unix_queue.ts";
 
 export const AF_UNIX = 1;
 /** net/tcp_states.h. */
@@ -70,17 +69,21 @@ const NOBODY = 0xffffffff;
 
 /**
  * @param fd a descriptor of ckpt's own for the socket
+ * @param calls what these tell of it
+ * @param sockets of the host
  * @returns undefined for a socket of another network namespace
  */
 export function lookAtUnixSocket(
   fd: number,
   ino: bigint,
   kind: SocketKind,
+  calls: SocketCalls,
   hasError: boolean,
+  sockets: UnixSocketsAtOnce,
 ): SeenUnixSocket | undefined {
-  const diag = unixSocket(Number(ino));
+  const diag = sockets.get(Number(ino));
   if (diag === undefined) return undefined;
-  const peer = new DataView(getOption(fd, SOL_SOCKET, SO.PEERCRED).buffer);
+  const peer = readPeer(fd);
   const [pid, uid, gid] = [0, 4, 8].map((at) => peer.getUint32(at, true));
   return {
     family: "unix",
@@ -89,7 +92,7 @@ export function lookAtUnixSocket(
     peer: uid === NOBODY ? undefined : { pid, uid, gid },
     file: isPath(diag.name) ? lookAtFile(fd, diag.name) : undefined,
     hasError,
-    unread: diag.state === STATE.ESTABLISHED ? memoryInFlight(fd) : 0,
+    unread: diag.state === STATE.ESTABLISHED ? calls.unread : 0,
   };
 }
 
