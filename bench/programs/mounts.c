@@ -5,7 +5,7 @@
  * Usage: mounts PAGE MOUNTS GROUPS
  *
  * PAGE    file of one page, mapped shared: what the benchmark reads and asks;
- *         the same words as those of load.c. Its directory becomes the root.
+ *         page.h. Its directory becomes the root.
  * MOUNTS  half of them file systems in memory with a file in each, the others
  *         binds of these.
  * GROUPS  how many of the file systems share mounts with their bind.
@@ -18,53 +18,20 @@
  */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <libgen.h>
 #include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SIZE 4096
-#define PAUSE 100000
+#include "page.h"
+
 #define INSIDE "inside"
 
-struct page {
-  volatile uint64_t ready;
-  volatile uint64_t loops;    /* readings of the clock */
-  volatile uint64_t gap;      /* ns between two readings, the largest */
-  volatile uint64_t paused;   /* ns, sum of all gaps longer than PAUSE */
-  volatile uint64_t pauses;   /* how many they were */
-  volatile uint64_t now;      /* CLOCK_MONOTONIC, the latest reading */
-  volatile uint64_t question; /* the benchmark counts it up: check all */
-  volatile uint64_t answer;   /* the question that was answered last */
-  volatile uint64_t wrong;    /* mounts that are not as they should be */
-  volatile uint64_t threads;  /* threads that answered right */
-};
-
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static long must(long value, const char *what) {
-  if (value < 0) {
-    perror(what);
-    exit(1);
-  }
-  return value;
-}
-#define MUST(call) must((long)(call), #call)
+static uint64_t mounts, groups;
 
 /* Makes a directory of ckpt's and CRIU's namespace the root of a new one. */
 static void become_root(const char *directory) {
@@ -90,7 +57,7 @@ static void become_root(const char *directory) {
   MUST(chdir("/"));
 }
 
-static void make(uint64_t mounts, uint64_t groups) {
+static void make(void) {
   char point[64], other[64];
   MUST(mount("top", "/top", "tmpfs", 0, NULL));
   for (uint64_t i = 0; i < mounts; i++) {
@@ -126,7 +93,8 @@ static int is_shared(uint64_t i) {
   return umount(probe) == 0 && seen;
 }
 
-static uint64_t wrong(uint64_t mounts, uint64_t groups) {
+static void check(uint64_t question) {
+  (void)question;
   uint64_t wrong = 0, word;
   for (uint64_t i = 0; i < mounts; i++) {
     char file[64];
@@ -137,7 +105,8 @@ static uint64_t wrong(uint64_t mounts, uint64_t groups) {
     close(fd);
     if (i % 2 == 0 && i + 1 < mounts) wrong += is_shared(i) != (i / 2 < groups);
   }
-  return wrong;
+  page->wrong = wrong;
+  page->threads = 1;
 }
 
 int main(int argc, char **argv) {
@@ -147,37 +116,15 @@ int main(int argc, char **argv) {
   }
   if (argc == 4) {
     become_root(dirname(strdup(argv[1])));
-    char page[64];
-    snprintf(page, sizeof page, "/%s", basename(argv[1]));
-    return execl("/mounts", argv[0], page, argv[2], argv[3], INSIDE, NULL);
+    char inside[64];
+    snprintf(inside, sizeof inside, "/%s", basename(argv[1]));
+    return execl("/mounts", argv[0], inside, argv[2], argv[3], INSIDE, NULL);
   }
   for (int fd = 0; fd < 3; fd++) MUST(dup2(MUST(open("/null", O_RDWR | O_CLOEXEC)), fd));
-  int file = MUST(open(argv[1], O_RDWR));
-  struct page *page = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (page == MAP_FAILED) MUST(-1);
+  open_page(argv[1]);
   close_range(3, ~0u, 0);
-  uint64_t mounts = strtoull(argv[2], NULL, 10);
-  uint64_t groups = strtoull(argv[3], NULL, 10);
-  make(mounts, groups);
-
-  uint64_t last = now();
-  page->ready = 1;
-  for (;;) {
-    uint64_t t = now(), gap = t - last;
-    last = t;
-    if (gap > page->gap) page->gap = gap;
-    if (gap > PAUSE) {
-      page->paused += gap;
-      page->pauses++;
-    }
-    page->loops++;
-    page->now = t;
-    uint64_t number = page->question;
-    if (number != page->answer) {
-      page->wrong = wrong(mounts, groups);
-      page->threads = 1;
-      page->answer = number;
-      last = now();
-    }
-  }
+  mounts = strtoull(argv[2], NULL, 10);
+  groups = strtoull(argv[3], NULL, 10);
+  make();
+  run(NULL, check);
 }
