@@ -251,6 +251,11 @@ for (
     }
     assert(killed > dumps / 4, `only ${killed} of ${dumps} dumps were killed`);
     assertEquals(Deno.readTextFileSync("/proc/self/mountinfo"), mounts);
+    // What killed ones have left in its memory is no hindrance.
+    const images = freshDirectory();
+    await dump(scope, program, images);
+    await restore(scope, program, images);
+    await countsOn(program, "after a dump and a restore");
     assertEquals(await program.verify(), "ok");
   });
 

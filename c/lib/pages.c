@@ -328,11 +328,29 @@ struct task_copy {
 	int64_t error;
 };
 
+extern const uint8_t cure_begin[], cure_end[]; /* cure.S */
+/* syscall; mov %rax, %rdi */
+#define CURE_BEGINS 5
+
+/* Takes out what a ckpt that was killed has left in a cave: entering the task would do so, but that is still to come. */
+static void wipe_cures(uint8_t *page)
+{
+	uint64_t size = ((uint64_t)(cure_end - cure_begin) + 15) & ~15ul;
+
+	for (uint64_t n = 1; n <= 2; n++) {
+		uint8_t *cure = page + PAGE - n * size;
+
+		if (!memcmp(cure, cure_begin, CURE_BEGINS))
+			memset(cure, 0, size);
+	}
+}
+
 /* Reads the last page of an area, whose pages were just found. */
 static int64_t keep_last(struct task_copy *copy, const struct area *area)
 {
 	const struct range *last = copy->found.count ? &copy->found.list[copy->found.count - 1] : NULL;
 	struct kept *more;
+	int64_t ret;
 
 	if (!last || last->end != area->end || last->flags == RANGE_GUARD)
 		return 0;
@@ -342,7 +360,9 @@ static int64_t keep_last(struct task_copy *copy, const struct area *area)
 	copy->kept = more;
 	more += copy->kept_count++;
 	more->address = area->end - PAGE;
-	return read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, more->bytes, more->address, PAGE);
+	ret = read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, more->bytes, more->address, PAGE);
+	wipe_cures(more->bytes);
+	return ret;
 }
 
 /*

@@ -69,7 +69,7 @@ export function findCave(
   for (const { end } of candidates) {
     const start = BigInt(end - length);
     const bytes = memory.read(start - 16n, length + 16);
-    if (bytes.every((byte) => byte === ZERO) || isOldCure(bytes.subarray(16))) {
+    if (isUnused(bytes) || isLeft(bytes.subarray(16), size)) {
       return { leader: start, thread: start + BigInt(size), length };
     }
   }
@@ -80,9 +80,15 @@ export function findCave(
   }]);
 }
 
-/** A cure that a killed ckpt left behind: never run again, may be replaced. */
-function isOldCure(bytes: Uint8Array): boolean {
-  return CURE_BEGIN.every((byte, i) => bytes[i] === byte);
+function isUnused(bytes: Uint8Array): boolean {
+  return bytes.every((byte) => byte === ZERO);
+}
+
+/** A cave where a killed ckpt left one cure, or both: never run again. */
+function isLeft(bytes: Uint8Array, size: number): boolean {
+  return [bytes.subarray(0, size), bytes.subarray(size)].every((half) =>
+    isUnused(half) || CURE_BEGIN.every((byte, i) => half[i] === byte)
+  );
 }
 
 /** How a cure begins: syscall; mov %rax, %rdi (c/lib/cure.S). */

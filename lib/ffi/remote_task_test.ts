@@ -254,6 +254,16 @@ Deno.test("a cave with the cure of a ckpt that was killed is used again", async 
     assert(left.some((byte) => byte !== 0), "there is no cure");
     assertEquals(findCave(memory, vdsoOf(pid)), cave);
     remote.leave();
+    // That of a thread alone, or of both.
+    const half = cave.length / 2;
+    const cure = left.slice(0, half);
+    memory.write(cave.thread, cure);
+    assertEquals(findCave(memory, vdsoOf(pid)), cave);
+    memory.write(cave.leader, cure);
+    assertEquals(findCave(memory, vdsoOf(pid)), cave);
+    memory.write(cave.thread, cure.toReversed());
+    assertThrows(() => findCave(memory, vdsoOf(pid)), CkptError);
+    memory.write(cave.leader, new Uint8Array(cave.length));
   });
 });
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { close, O, open } from "../ffi/syscall.ts";
+import { cureSize } from "../ffi/remote_task.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { PAGE_SIZE } from "../image/pagemap.ts";
@@ -203,11 +204,13 @@ ready([ctypes.addressof(ctypes.c_char.from_buffer(a)) for a in (m, code)])
 async function copyWithCode(
   counters: PageCounters,
   meanwhile: (pid: number, code: bigint) => void,
+  before: (pid: number, code: bigint) => void = () => {},
 ): Promise<Uint8Array> {
   await using program = await ChildProgram.start(WITH_CODE);
   const [data, code] = (program.answer as number[]).map(BigInt);
   const path = Deno.makeTempFileSync();
   const fd = open(path, O.WRONLY);
+  before(program.pid, code);
   try {
     const copying = copyTaskPages(
       program.pid,
@@ -247,6 +250,26 @@ Deno.test("what is at the end of executable memory is saved as it was, whoever e
     memory.write(code + BigInt(PAGE_SIZE), Uint8Array.of(3));
   });
   assertEquals([saved[0], saved[PAGE_SIZE]], [2, 2]);
+});
+
+Deno.test("what a ckpt that was killed has left there is not saved", async () => {
+  const size = cureSize();
+  const cure = new Uint8Array(size).fill(9);
+  // syscall; mov %rax, %rdi
+  cure.set([0x0f, 0x05, 0x48, 0x89, 0xc7]);
+  const saved = await copyWithCode(
+    new PageCounters(),
+    () => {},
+    (pid, code) => {
+      using memory = TaskMemory.open(pid);
+      const end = code + BigInt(2 * PAGE_SIZE);
+      memory.write(end - BigInt(2 * size), new Uint8Array(size).fill(7));
+      memory.write(end - BigInt(size), cure);
+    },
+  );
+  const tail = saved.subarray(-2 * size);
+  assertEquals(tail.subarray(0, size), new Uint8Array(size).fill(7));
+  assertEquals(tail.subarray(size), new Uint8Array(size));
 });
 
 Deno.test("a copy ends early when it is cancelled", async () => {
