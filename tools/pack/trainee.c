@@ -1,8 +1,9 @@
 /*
  * The program that is dumped and restored while ckpt is built, so that V8 gets to know which functions run then
  * (training.ts). It has what most programs have: threads, a child, a pipe, an epoll, a timer, signal handlers, files.
- * It writes its pid, closes its standard output when it is ready, and ends after a minute. Its parent ends when it and
- * its child are gone and their pids free, for which an init is not to be relied on.
+ * With an argument it has no child: some things are done another way then. It writes its pid, closes its standard
+ * output when it is ready, and ends after a minute. Its parent ends when it and its child are gone and their pids free,
+ * for which an init is not to be relied on.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -67,7 +68,7 @@ int main(int argc, char **argv)
 	event.data.fd = eventfd(0, EFD_NONBLOCK);
 	check(epoll_ctl(set, EPOLL_CTL_ADD, event.data.fd, &event) == 0);
 	check(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
-	switch (fork()) {
+	switch (argc > 1 ? getpid() : fork()) {
 	case -1:
 		return 1;
 	case 0:

@@ -30,14 +30,10 @@ export async function train(
   programs: { dump: string; restore: string },
 ): Promise<Trained | undefined> {
   const directory = Deno.makeTempDirSync();
-  const parent = new Deno.Command(trainee, {
-    stdin: "null",
-    stdout: "piped",
-    stderr: "null",
-  }).spawn();
-  const pid = Number(await new Response(parent.stdout).text());
+  const tree = await start(trainee);
+  const alone = await start(trainee, "alone");
   try {
-    const images = [1, 2].map((i) => join(directory, `images${i}`));
+    const images = [1, 2, 3].map((i) => join(directory, `images${i}`));
     for (const path of images) Deno.mkdirSync(path);
     const run = (command: keyof Trained, ...options: string[][]) =>
       capture(
@@ -47,14 +43,20 @@ export async function train(
         programs[command],
         options.map((given) => [command, "--log-file", "log", ...given]),
       );
-    const tree = ["--tree", `${pid}`, "--images-dir"];
+    const into = ({ pid }: Trainee, images: string) => [
+      "--tree",
+      `${pid}`,
+      "--images-dir",
+      images,
+    ];
     const dump = run(
       "dump",
-      [...tree, images[0], "--leave-running"],
-      [...tree, images[1]],
+      [...into(tree, images[0]), "--leave-running"],
+      into(tree, images[1]),
+      into(alone, images[2]),
     );
     if (dump === undefined) return undefined;
-    await parent.status;
+    await tree.parent.status;
     const restore = run("restore", [
       "--restore-detached",
       "--images-dir",
@@ -62,15 +64,32 @@ export async function train(
     ]);
     return restore && { dump, restore };
   } finally {
-    // It leads a group, dumped, restored, or neither.
-    try {
-      if (pid > 0) Deno.kill(-pid, "SIGKILL");
-    } catch {
-      // It has ended.
+    for (const { pid, parent } of [tree, alone]) {
+      // It leads a group, dumped, restored, or neither.
+      try {
+        if (pid > 0) Deno.kill(-pid, "SIGKILL");
+      } catch {
+        // It has ended.
+      }
+      await parent.status;
     }
-    await parent.status;
     Deno.removeSync(directory, { recursive: true });
   }
+}
+
+interface Trainee {
+  readonly pid: number;
+  readonly parent: Deno.ChildProcess;
+}
+
+async function start(trainee: string, ...args: string[]): Promise<Trainee> {
+  const parent = new Deno.Command(trainee, {
+    args,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  return { pid: Number(await new Response(parent.stdout).text()), parent };
 }
 
 function capture(
