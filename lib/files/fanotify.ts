@@ -18,6 +18,7 @@ import { detail, unknownDetail } from "./details.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import type { TableProgram } from "./table_program.ts";
 import { describeHandle, HANDLE_FORM, readHandle } from "./watched_handle.ts";
+import { F_SETFL } from "./other_flags.ts";
 
 export interface Fanotify {
   readonly kind: "fanotify";
@@ -187,7 +188,6 @@ export function dumpFanotify(
 
 const FAN_CLOEXEC = 1;
 const F_SETFD = 2;
-const F_SETFL = 4;
 const FD_CLOEXEC = 1;
 
 /**

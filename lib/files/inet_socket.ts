@@ -60,6 +60,7 @@ import {
   TCP_STATE,
 } from "./tcp_state.ts";
 import { SHUT_BOTH, STATE } from "./unix_socket.ts";
+import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -650,9 +651,7 @@ function asPingGroup(program: Program, make: () => void): void {
   set(0);
 }
 
-const F_SETFL = 4;
 const SHUT_RDWR = 2;
-const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 
 /** socket(2), and all that it takes until it is as it was. */
 export function makeInetSocket(
@@ -711,7 +710,7 @@ function settle(
 ): void {
   program.call(
     "fcntl",
-    [fd, F_SETFL, flags & SETTABLE],
+    [fd, F_SETFL, flags & SETTABLE_FLAGS],
     `setting the flags of ${what}`,
   );
 }

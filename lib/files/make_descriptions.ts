@@ -6,6 +6,7 @@ import { O } from "../ffi/syscall.ts";
 import type { PipeImage } from "./pipe_images.ts";
 import { DEFAULT_PIPE_SIZE } from "./pipe_contents.ts";
 import type { TableProgram } from "./table_program.ts";
+import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 /** An open file description that is to be made, and where. */
 export interface Wanted {
@@ -23,11 +24,8 @@ export interface WantedFifo extends Wanted {
   readonly unconnected: boolean;
 }
 
-const F_SETFL = 4;
 const F_SETPIPE_SZ = 1031;
 const PAGE_SIZE = 4096;
-/** Flags that pipe2(2) and open(2) do not set, or not on every end. */
-const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 
 const EMPTY: PipeImage = {
   size: undefined,
@@ -74,7 +72,7 @@ export function makePipe(
     table.duplicate(end, fd, cloexec);
     program.call(
       "fcntl",
-      [fd, F_SETFL, flags & SETTABLE],
+      [fd, F_SETFL, flags & SETTABLE_FLAGS],
       `setting the flags of descriptor ${fd} (${name})`,
     );
   }
@@ -122,7 +120,7 @@ export function makeFifo(
     if (flags & O.NONBLOCK) continue;
     table.program.call(
       "fcntl",
-      [fd, F_SETFL, flags & SETTABLE],
+      [fd, F_SETFL, flags & SETTABLE_FLAGS],
       `setting the flags of descriptor ${fd} (${path})`,
     );
   }
@@ -179,7 +177,7 @@ function openAnew(
   const direct = flags & O.DIRECT;
   table.open(
     path,
-    flags & (O.ACCMODE | O.PATH | SETTABLE) & ~O.DIRECT,
+    flags & (O.ACCMODE | O.PATH | SETTABLE_FLAGS) & ~O.DIRECT,
     fd,
     cloexec,
     `opening ${what}`,
@@ -187,7 +185,7 @@ function openAnew(
   if (direct !== 0) {
     table.program.call(
       "fcntl",
-      [fd, F_SETFL, flags & SETTABLE],
+      [fd, F_SETFL, flags & SETTABLE_FLAGS],
       `setting the flags of ${what}`,
     );
   }

@@ -23,6 +23,7 @@ import {
   pathOf,
 } from "./unix_socket.ts";
 import { isListening, UnixTopology } from "./unix_topology.ts";
+import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 /** A socket that is to be made, and where. */
 export interface WantedUnix extends Wanted, UnixSocketImage {
@@ -63,8 +64,6 @@ export function makeUnixSockets(
   return undefined;
 }
 
-const F_SETFL = 4;
-const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SCM_RIGHTS = 1;
@@ -661,7 +660,7 @@ class UnixMaker {
     }
     program.call(
       "fcntl",
-      [fd, F_SETFL, flags & SETTABLE],
+      [fd, F_SETFL, flags & SETTABLE_FLAGS],
       `setting the flags of ${name}`,
     );
   }

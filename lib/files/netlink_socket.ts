@@ -20,6 +20,7 @@ import {
   SOL_NETLINK,
 } from "./socket_options.ts";
 import type { TableProgram } from "./table_program.ts";
+import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 export interface SeenNetlinkSocket {
   readonly family: "netlink";
@@ -42,8 +43,6 @@ const ADDRESS = 12;
 const SOCK_RAW = 3;
 const CONNECTED = 1;
 const POLLIN = 1;
-const F_SETFL = 4;
-const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 
 /**
  * @param fd a descriptor of ckpt's own for the socket
@@ -238,7 +237,7 @@ export function makeNetlinkSocket(
   }
   program.call(
     "fcntl",
-    [fd, F_SETFL, flags & SETTABLE],
+    [fd, F_SETFL, flags & SETTABLE_FLAGS],
     `setting the flags of ${what}`,
   );
 }

@@ -2,7 +2,10 @@
 import type { Program } from "../ffi/program.ts";
 import { O } from "../ffi/syscall.ts";
 
-const F_SETFL = 4;
+/** A command of fcntl(2). */
+export const F_SETFL = 4;
+/** What it sets on a socket or pipe; O_ASYNC comes with the owner, last. */
+export const SETTABLE_FLAGS = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 /** O_ASYNC comes with the owner, last. */
 const SETTABLE = O.APPEND | O.NONBLOCK | O.NOATIME;
 

@@ -23,6 +23,7 @@ import {
   SOL_PACKET,
 } from "./socket_options.ts";
 import type { TableProgram } from "./table_program.ts";
+import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 export interface SeenPacketSocket {
   readonly family: "packet";
@@ -61,8 +62,6 @@ const NO_FANOUT = 0xffffffff;
 const ADDRESS = 20;
 const MREQ = 16;
 const POLLIN = 1;
-const F_SETFL = 4;
-const SETTABLE = O.APPEND | O.NONBLOCK | O.DIRECT | O.NOATIME;
 
 /**
  * @param fd a descriptor of ckpt's own for the socket
@@ -224,7 +223,7 @@ export function makePacketSocket(
   if (fanout !== NO_FANOUT) options.int(SOL_PACKET, OPTION.FANOUT, fanout);
   program.call(
     "fcntl",
-    [fd, F_SETFL, flags & SETTABLE],
+    [fd, F_SETFL, flags & SETTABLE_FLAGS],
     `setting the flags of ${what}`,
   );
 }

@@ -67,8 +67,8 @@ import {
   type Wanted,
 } from "./make_descriptions.ts";
 import { type NumbersAbove, TableProgram } from "./table_program.ts";
+import { F_SETFL } from "./other_flags.ts";
 
-const F_SETFL = 4;
 const SEEK_SET = 0;
 /** Marks a position that is not to be set (CRIU writes it for /dev/kmsg). */
 const NO_POSITION = 2n ** 64n - 1n;

@@ -31,6 +31,7 @@ import { IPPROTO_TCP, OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
 import { awaitsAccept, type SocketHolder } from "./sockets.ts";
 import type { ReadConnection, ReadConnections } from "./tcp_connection.ts";
 import { hasSentFin, isConnected } from "./tcp_state.ts";
+import { F_SETFL } from "./other_flags.ts";
 
 /** By the inodes of the sockets that have connected. */
 export type Unaccepted = ReadonlyMap<number, ckpt_unaccepted_entry>;
@@ -160,7 +161,6 @@ export function connectUnaccepted(
   }
 }
 
-const F_SETFL = 4;
 const SHUT_WR = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
