@@ -69,7 +69,6 @@ const INIT = `
 work=$2
 ${container("")}
 cd "$work"
-exec < /dev/null
 hostname inside
 ip link set lo up
 echo 77 > /proc/sys/net/ipv4/ip_default_ttl

@@ -4,7 +4,13 @@
  */
 import { DELETED_MARK } from "../proc/maps.ts";
 import { readMountInfo } from "../proc/read.ts";
-import { type FileStatus, S_IF, stat, SyscallError } from "../ffi/syscall.ts";
+import {
+  deviceNumbers,
+  type FileStatus,
+  S_IF,
+  stat,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import {
   type ExtendedStatus,
   extendedStatuses,
@@ -313,6 +319,10 @@ export class FilesInUse {
     };
     // It got its name back, or it is mounted there itself.
     if (there !== undefined && leadsToIt(path, there)) return path;
+    if (own === undefined && mountId === undefined && status.nlink > 0n) {
+      const found = waysByDevice(link, status).find((name) => leadsToIt(name));
+      if (found !== undefined) return found;
+    }
     if (
       mountId === undefined || status.nlink === 0n ||
       (status.mode & S_IF.MT) === S_IF.DIR
@@ -342,6 +352,18 @@ export class FilesInUse {
 
 function wayTo({ way, link }: FileUse): string {
   return throughWay(way, link);
+}
+
+/**
+ * Where a file may be that is told by its place on a mount that is gone: on
+ * other mounts of its file system.
+ */
+function waysByDevice(link: string, { dev }: FileStatus): string[] {
+  if (!link.startsWith("/")) return [];
+  const device = deviceNumbers(dev);
+  return readMountInfo(Deno.pid).filter(({ major, minor, root }) =>
+    root === "/" && major === device.major && minor === device.minor
+  ).map(({ mountPoint }) => (mountPoint === "/" ? "" : mountPoint) + link);
 }
 
 /**
