@@ -4,20 +4,22 @@
  * and its client, a clock of its own. Dumped and restored whole, from outside.
  */
 import { assert, assertEquals } from "@std/assert";
-import {
-  assertSuccess,
-  LONG,
-  Program,
-  Scope,
-  sleep,
-  until,
-} from "./harness.ts";
-import { children, kill, reap } from "./libc.ts";
+import { assertSuccess, LONG, Program, Scope, until } from "./harness.ts";
+import { children, kill } from "./libc.ts";
 import { container } from "./mounts.ts";
+import {
+  childOf,
+  dump,
+  gone,
+  isThere,
+  killed,
+  onlyThese,
+  OPTIONS,
+  restore,
+} from "./own_namespaces.ts";
 
 const SIGKILL = 9;
 const SIGUSR1 = 10;
-const OPTIONS = ["--tcp-established"];
 
 /** Counts in the server as fast as it answers; `wrong` is written when an answer is, or the clock. */
 const CLIENT = `
@@ -112,29 +114,18 @@ echo x > ready
 while :; do wait || :; done
 `;
 
-class Container extends Program {
-  /** What its init says, when its server and its client have gone on. */
-  async ask(): Promise<string> {
-    const answer = `${this.work}/answer`;
-    kill(this.pid, SIGUSR1);
-    await until("the init answers", () => exists(answer) || undefined);
-    const text = Deno.readTextFileSync(answer);
-    Deno.removeSync(answer);
-    assert(!exists(`${this.work}/wrong`), "the client saw something wrong");
-    return text;
-  }
+/** What its init says, when its server and its client have gone on. */
+async function ask({ pid, work }: Program): Promise<string> {
+  const answer = `${work}/answer`;
+  kill(pid, SIGUSR1);
+  await until("the init answers", () => isThere(answer) || undefined);
+  const text = Deno.readTextFileSync(answer);
+  Deno.removeSync(answer);
+  assert(!isThere(`${work}/wrong`), "the client saw something wrong");
+  return text;
 }
 
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).size > 0;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-async function start(scope: Scope, ...args: string[]): Promise<Container> {
+async function start(scope: Scope, ...args: string[]): Promise<Program> {
   const work = scope.path("work");
   Deno.writeTextFileSync(`${work}/client.py`, CLIENT);
   const unshare = await scope.startCommand(work, "unshare", [
@@ -157,49 +148,12 @@ async function start(scope: Scope, ...args: string[]): Promise<Container> {
     work,
     ...args,
   ]);
-  await until("its init is ready", () => exists(`${work}/ready`) || undefined);
-  const pid = Deno.readTextFileSync(
-    `/proc/${unshare.pid}/task/${unshare.pid}/children`,
-  ).split(" ")[0];
-  scope.defer(() => {
-    kill(Number(pid), SIGKILL);
-  });
-  return new Container(Number(pid), work, unshare.log);
-}
-
-async function dump(
-  scope: Scope,
-  { pid }: Container,
-  images: string,
-  ...options: string[]
-): Promise<void> {
-  const args = ["dump", "-t", `${pid}`, "-D", images, ...OPTIONS, ...options];
-  assertSuccess(await scope.ckpt(...args), "dump");
-}
-
-async function gone({ pid }: Container): Promise<void> {
-  await until(`task ${pid} is gone`, () => {
-    reap(pid);
-    return kill(pid, 0) ? undefined : true;
-  });
-}
-
-async function restore(
-  scope: Scope,
-  before: Container,
-  images: string,
-  ...options: string[]
-): Promise<Container> {
-  const pidfile = `${images}/restored.pid`;
-  const args = ["restore", "-d", "-D", images, "--pidfile", pidfile];
-  assertSuccess(await scope.ckpt(...args, ...OPTIONS, ...options), "restore");
-  const pid = Number(Deno.readTextFileSync(pidfile));
-  Deno.removeSync(pidfile);
+  await until("its init is ready", () => isThere(`${work}/ready`) || undefined);
+  const pid = childOf(unshare.pid)!;
   scope.defer(() => {
     kill(pid, SIGKILL);
-    reap(pid);
   });
-  return new Container(pid, before.work, before.log);
+  return new Program(pid, work, unshare.log);
 }
 
 for (const args of [[], ["filtered"]]) {
@@ -208,21 +162,21 @@ for (const args of [[], ["filtered"]]) {
   Deno.test(`${what}, comes back whole, with and without --root`, async () => {
     await using scope = new Scope();
     let tree = await start(scope, ...args);
-    const before = await tree.ask();
+    const before = await ask(tree);
     assert(before.startsWith("inside\n77\n5000\nbelow\nnew\n"), before);
     await dump(scope, tree, scope.path("first"));
-    await gone(tree);
+    await gone(tree.pid);
     tree = await restore(scope, tree, scope.path("first"));
-    assertEquals(await tree.ask(), before);
+    assertEquals(await ask(tree), before);
     const other = scope.path("other");
     await scope.unshareMounts(`mount --bind / ${other}`);
     await dump(scope, tree, scope.path("second"), "-R");
-    assertEquals(await tree.ask(), before);
+    assertEquals(await ask(tree), before);
     await dump(scope, tree, scope.path("third"));
-    await gone(tree);
+    await gone(tree.pid);
     const images = scope.path("third");
     tree = await restore(scope, tree, images, "--root", other);
-    assertEquals(await tree.ask(), before);
+    assertEquals(await ask(tree), before);
     const shown = await scope.ckpt("show", scope.path("third"));
     assertSuccess(shown, "show");
     assert(
@@ -237,51 +191,17 @@ for (const args of [[], ["filtered"]]) {
 const KILLS = LONG ? 200 : 8;
 
 /** Waits until nothing is left inside of a ckpt that was killed, and all is as it was. */
-async function asBefore(tree: Container, before: string): Promise<void> {
+async function asBefore(tree: Program, before: string): Promise<void> {
   await until(
     "the tree is as before",
-    async () => await tree.ask() === before || undefined,
+    async () => await ask(tree) === before || undefined,
   );
-}
-
-/** Kills ckpt, or the one it has started inside. @returns whether it was still there */
-async function killed(
-  ckpt: Deno.ChildProcess,
-  afterMs: number,
-  inner: boolean,
-): Promise<boolean> {
-  await sleep(afterMs);
-  let victim = ckpt.pid;
-  if (inner) {
-    try {
-      const path = `/proc/${victim}/task/${victim}/children`;
-      victim = Number(Deno.readTextFileSync(path).split(" ")[0]) || victim;
-    } catch {
-      // It has ended by itself.
-    }
-  }
-  kill(victim, SIGKILL);
-  return (await ckpt.status).signal === "SIGKILL";
-}
-
-/** Waits until no process is left of those that came to this one since. */
-async function onlyThese(
-  known: readonly number[],
-  endOthers: () => void = () => {},
-): Promise<void> {
-  await until("nothing is left of ckpt", () => {
-    const strangers = children().filter((pid) =>
-      !known.includes(pid) && reap(pid) === "running"
-    );
-    if (strangers.length === 0) return true;
-    endOthers();
-  });
 }
 
 Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KILLS} kills of ckpt while it is dumped, and as many of restores`, async () => {
   await using scope = new Scope();
   let tree = await start(scope, "filtered");
-  const before = await tree.ask();
+  const before = await ask(tree);
   const images = scope.path("images");
   const first = performance.now();
   await dump(scope, tree, images, "-R");
@@ -299,7 +219,9 @@ Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KI
       directory,
       ...OPTIONS,
     );
-    if (await killed(ckpt, Math.random() * whole, i % 2 === 0)) count++;
+    if (
+      await killed(ckpt, Math.random() * whole, i % 2 === 0 ? "inner" : "outer")
+    ) count++;
     await onlyThese(known);
     await asBefore(tree, before);
     Deno.removeSync(directory, { recursive: true });
@@ -308,12 +230,12 @@ Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KI
 
   Deno.removeSync(images, { recursive: true });
   await dump(scope, tree, images);
-  await gone(tree);
+  await gone(tree.pid);
   const second = performance.now();
   tree = await restore(scope, tree, images);
   whole = performance.now() - second;
   kill(tree.pid, SIGKILL);
-  await gone(tree);
+  await gone(tree.pid);
   known = children();
   count = 0;
   for (let i = 0; i < KILLS; i++) {
@@ -327,15 +249,17 @@ Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KI
       pidfile,
       ...OPTIONS,
     );
-    if (await killed(ckpt, Math.random() * whole, i % 2 === 0)) count++;
+    if (
+      await killed(ckpt, Math.random() * whole, i % 2 === 0 ? "inner" : "outer")
+    ) count++;
     // A kill after the moment in which all go on leaves a whole tree.
     await onlyThese(known, () => {
-      if (!exists(pidfile)) return;
+      if (!isThere(pidfile)) return;
       kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
     });
-    if (exists(pidfile)) Deno.removeSync(pidfile);
+    if (isThere(pidfile)) Deno.removeSync(pidfile);
   }
   assert(count > KILLS / 4, `only ${count} restores were killed`);
   tree = await restore(scope, tree, images);
-  assertEquals(await tree.ask(), before);
+  assertEquals(await ask(tree), before);
 });
