@@ -15,6 +15,7 @@ import {
 import { survives } from "./state.ts";
 
 survives("file_locks", "locks of every kind");
+survives("mapped_flocks", "locks of files that are only mapped");
 survives("tree_locks", "locks across processes, and waiting for them");
 for (let seed = 1; seed <= (LONG ? 40 : 4); seed++) {
   survives("random_locks", "random locks of several processes", {

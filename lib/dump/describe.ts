@@ -28,6 +28,7 @@ import type { StoredPages } from "../mm/page_copy.ts";
 import { O } from "../ffi/syscall.ts";
 import type { Description } from "../files/descriptors.ts";
 import { dumpLocks } from "../files/file_locks.ts";
+import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { FileTable } from "../files/file_table.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
@@ -101,6 +102,8 @@ export interface DescribedProcess {
   collected: Collected;
   files: DescribedFiles;
   objects: SharedObjects;
+  /** Of files that are only mapped. */
+  flocks: MappedFlocks | undefined;
 }
 
 export interface Described {
@@ -562,7 +565,7 @@ function guardAreas({ guards }: StoredPages): vma_entry[] {
 /** Writes what CRIU has no field for; adds what CRIU must not ignore. */
 function writeExtension(
   writer: ImageWriter,
-  { survey, collected, stopSignal, objects }: DescribedProcess,
+  { survey, collected, stopSignal, objects, flocks }: DescribedProcess,
   process: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">,
   features: Set<Feature>,
   own: OwnScheduling,
@@ -595,9 +598,11 @@ function writeExtension(
       lock_on_fault: vma.lockOnFault || undefined,
       sealed: vma.sealed || undefined,
       name: vma.name,
+      flock: flocks?.get(vma.entry.start),
     };
     return Object.values(entry).filter(isSaid).length > 1 ? [entry] : [];
   });
+  if (areas.some(({ flock }) => flock)) features.add("ckpt:mapped-flocks");
   const extension: ckpt_task_entry = {
     ...process,
     lock_future: collected.lockFuture || undefined,

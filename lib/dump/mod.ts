@@ -63,6 +63,9 @@ import {
   type Questions,
 } from "./collect.ts";
 import { DumpedConnections } from "./connections.ts";
+import { decodeText } from "../ffi/text.ts";
+import { readSmallFile } from "../ffi/small_files.ts";
+import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { MoreOfSockets } from "./describe_sockets.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopies } from "./end_copy.ts";
@@ -208,6 +211,8 @@ async function dumpOnce(
     options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
   ) connections.prepare();
   await prepareKernelSockets(running?.seen.processes ?? []);
+  // So that it is loaded when the program stands still.
+  await readFlocks(running?.seen.processes ?? []);
   using terminals = await prepareTerminals(running?.seen.processes ?? []);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
@@ -333,6 +338,7 @@ async function dumpOnce(
         collected: collected[i],
         files: describeFiles(seen, files, still.memfds.numbers, sockets),
         objects: survey.seen.objects.get(seen.pid)!,
+        flocks: still.flocks.get(seen.pid),
       })),
       flight: describeFlight(survey, files, still.memfds.numbers, sockets),
       files,
@@ -498,6 +504,18 @@ function sharesPorts({ descriptors }: Pick<SeenTable, "descriptors">): boolean {
   return descriptors.some(({ socket }) => mayShareItsPort(socket));
 }
 
+/** Those of files that are only mapped, where the tree has any flocks. */
+async function readFlocks(
+  processes: readonly Sighting[],
+): Promise<ReadonlyMap<number, MappedFlocks>> {
+  const text = decodeText(readSmallFile("/proc/locks"));
+  const pids = new Set(processes.map(({ pid }) => pid));
+  const takers = text.matchAll(/ FLOCK +\S+ +\S+ (\d+) /g);
+  if (!takers.some(([, pid]) => pids.has(Number(pid)))) return new Map();
+  const { readMappedFlocks } = await import("../files/mapped_flocks.ts");
+  return readMappedFlocks(text, processes);
+}
+
 function hasUnaccepted(
   { descriptors }: Pick<SeenTable, "descriptors">,
 ): boolean {
@@ -579,6 +597,7 @@ class Still implements Disposable {
   contents: ObjectContents | undefined;
   connections: ReadConnections = new Map();
   moreOfSockets: MoreOfSockets = {};
+  flocks: ReadonlyMap<number, MappedFlocks> = new Map();
   terminals: ReadTerminals | undefined;
   files = new SavedFiles();
   fileTimes = NO_TIMES;
@@ -724,6 +743,7 @@ async function whileStopped(
       const { readWaiting } = await import("../files/waiting_connections.ts");
       more.waiting = readWaiting(still.tables);
     }
+    still.flocks = await readFlocks(seen.processes);
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);
     if (terminals !== undefined) {

@@ -37,12 +37,7 @@ export function takenLocks(locks: readonly LockOfPath[]): Reason[] {
   const host = parseLocks(Deno.readTextFileSync(path), path);
   const showsAll = readNamespace(Deno.pid, "pid") === INITIAL_PID_NAMESPACE;
   if (host.length === 0 && showsAll) return [];
-  const mounts = new Map(
-    readMountInfo(Deno.pid).map(({ mountId, major, minor }) => [
-      mountId,
-      `${major}:${minor}`,
-    ]),
-  );
+  const mounts = mountDevices();
   return locks.flatMap(({ lock, path }) => {
     const file = identify(path, mounts);
     const other = host.find((other) =>
@@ -93,12 +88,24 @@ function isTakenUnseen(path: string, { flag, type }: file_lock_entry): boolean {
   }
 }
 
-function identityOf({ device: { major, minor }, inode }: FileLock): string {
+/** The devices of ckpt's mounts, by their ids. */
+export function mountDevices(): ReadonlyMap<number, string> {
+  return new Map(
+    readMountInfo(Deno.pid).map(({ mountId, major, minor }) => [
+      mountId,
+      `${major}:${minor}`,
+    ]),
+  );
+}
+
+export function identityOf(
+  { device: { major, minor }, inode }: FileLock,
+): string {
   return `${major}:${minor} ${inode}`;
 }
 
 /** As the kernel names it in /proc/locks; stat(2) tells other devices of btrfs. */
-function identify(
+export function identify(
   path: string,
   mounts: ReadonlyMap<number, string>,
 ): string | undefined {

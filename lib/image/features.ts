@@ -19,6 +19,7 @@ export const FEATURES = {
   "ckpt:socket-names": "hard links of the file that a Unix socket is bound to",
   "ckpt:multicast": "sockets that have joined multicast groups",
   "ckpt:shared-ports": "a program that chooses among sockets that share a port",
+  "ckpt:mapped-flocks": "locks of files that are only mapped",
   "ckpt:unaccepted": "TCP connections that wait to be accepted",
   "ckpt:waiting": "what was sent before a connection is accepted",
   "ckpt:corked": "datagrams that are not complete yet",

@@ -294,6 +294,7 @@ export interface ckpt_area_entry {
   lock_on_fault?: boolean | undefined;
   sealed?: boolean | undefined;
   name?: string | undefined;
+  flock?: number | undefined;
 }
 
 export interface ckpt_buffer_entry {
@@ -1893,7 +1894,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   cgroup_entry: "1*@cg_set_entry sets,2*@cg_controller_entry controllers",
   cgroup_perms: "1!uint32 mode,2!uint32 uid,3!uint32 gid",
   cgroup_prop_entry: "1!string name,2!string value,3?@cgroup_perms perms",
-  ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name",
+  ckpt_area_entry: "1!uint64 start,2?bool lock_on_fault,3?bool sealed,4?string name,5?uint32 flock",
   ckpt_buffer_entry: "1!uint64 start,2!uint32 length",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
   ckpt_cgroup_namespace_entry: "1*@ckpt_cgroup_entry roots",

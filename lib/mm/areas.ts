@@ -23,6 +23,7 @@ const ARCH_MAP_VDSO_64 = 0x2003;
 const MREMAP_MAYMOVE = 1;
 const MREMAP_FIXED = 2;
 const MLOCK_ONFAULT = 1;
+const LOCK_NB = 4;
 const PR_SET_VMA = 0x53564d41;
 const PR_SET_VMA_ANON_NAME = 0;
 
@@ -270,6 +271,7 @@ function mapFiles(
     const file = input.files.get(Number(group[0].shmid))!;
     const source = input.sources?.get(file.id) ?? file.name;
     const fd = openPath(program, source, openMode(group[0]), file.name);
+    lockMapped(program, fd, group, input, file.name);
     for (const vma of group) {
       mmap(
         program,
@@ -283,6 +285,20 @@ function mapFiles(
     }
     program.call("close", [fd], `closing ${file.name}`);
   }
+}
+
+/** A lock that lasts as long as the file is mapped. */
+function lockMapped(
+  program: Program,
+  fd: Result,
+  vmas: readonly vma_entry[],
+  { extensions }: RebuildInput,
+  name: string,
+): void {
+  const flocks = vmas.map(({ start }) => extensions.get(start)?.flock ?? 0);
+  const flock = Math.max(...flocks);
+  if (flock === 0) return;
+  program.call("flock", [fd, flock | LOCK_NB], `locking ${name}`);
 }
 
 /** How a mapped file is opened: as recorded, else as the mapping needs. */
