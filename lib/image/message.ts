@@ -108,7 +108,8 @@ const scratch = new Halves(0, 0, true);
 // ---------------------------------------------------------------- decoding
 
 /**
- * Reads one message that ends at `end`.
+ * Reads one message that ends at `end`. Equal elements of a list that follow
+ * each other are one object.
  * @param reader stands at the first byte; its `len` is moved for a while
  * @throws FieldError
  */
@@ -126,6 +127,7 @@ export function decodeMessage(
   const value: Value = {};
   for (const field of type.repeated) value[field.name] = [];
   let field: Field | undefined;
+  const last = { field, start: 0, end: 0 };
   try {
     while (reader.pos < end) {
       field = undefined;
@@ -135,7 +137,18 @@ export function decodeMessage(
       if (field === undefined) skip(reader, wire);
       else if (field.label === "repeated") {
         const list = value[field.name] as unknown[];
-        decodeRepeated(reader, field, wire, list, depth);
+        const start = reader.pos;
+        // As the actions of most signals.
+        if (
+          field === last.field && field.type === "message" && wire === 2 &&
+          list.length < LIMITS.elements && isAgain(reader, last)
+        ) {
+          list.push(list.at(-1));
+          reader.pos += last.end - last.start;
+        } else decodeRepeated(reader, field, wire, list, depth);
+        last.field = field;
+        last.start = start;
+        last.end = reader.pos;
       } else {
         if (wire !== field.wire) throw wrongWireType(wire, field);
         if (value[field.name] !== undefined) {
@@ -154,6 +167,18 @@ export function decodeMessage(
     }
   }
   return value;
+}
+
+/** Whether bytes that were read before follow once more. */
+function isAgain(
+  { buf, pos, len }: Reader,
+  { start, end }: { start: number; end: number },
+): boolean {
+  if (end - start > len - pos) return false;
+  for (let i = start; i < end; i++) {
+    if (buf[i] !== buf[pos + i - start]) return false;
+  }
+  return true;
 }
 
 /** One element, or, where the writer packed them, all of a field at once. */
@@ -334,8 +359,13 @@ export function encodeMessage(
         continue;
       }
       if (!Array.isArray(content)) throw wrongType(content, "an array");
+      let before = 0;
       for (element = 0; element < content.length; element++) {
-        encodeValue(writer, field, content[element]);
+        const start = writer.pos;
+        if (element > 0 && isSameObject(content, element)) {
+          writer.raw(writer.buf.subarray(before, start));
+        } else encodeValue(writer, field, content[element]);
+        before = start;
       }
     } catch (error) {
       throw inField(
@@ -344,6 +374,11 @@ export function encodeMessage(
       );
     }
   }
+}
+
+/** Whether an element is the one in front of it: then so are its bytes. */
+function isSameObject(list: readonly unknown[], i: number): boolean {
+  return typeof list[i] === "object" && list[i] === list[i - 1];
 }
 
 function encodeValue(writer: Writer, field: Field, value: unknown): void {

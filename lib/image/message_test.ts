@@ -111,6 +111,53 @@ Deno.test("repeated numbers are read packed as well", () => {
   );
 });
 
+Deno.test("equal elements that follow each other are one object, and nothing else is", () => {
+  const action = (flags: bigint) => ({
+    sigaction: 0n,
+    flags,
+    restorer: 0n,
+    mask: 0n,
+  });
+  const none = action(0n);
+  // Longer than one byte tells.
+  const some = { ...action(2n ** 64n - 1n), sigaction: 2n ** 63n };
+  const list = [none, none, none, some, some, none, action(0n), action(1n)];
+  const tc = {
+    task_state: 1,
+    exit_code: 0,
+    personality: 0,
+    flags: 0,
+    blk_sigset: 0n,
+    comm: "x".repeat(200),
+    sigactions: list,
+  };
+  const bytes = encode("task_core_entry", tc);
+  const copies = list.map((entry) => ({ ...entry }));
+  assertEquals(bytes, encode("task_core_entry", { ...tc, sigactions: copies }));
+  const { sigactions } = decode("task_core_entry", bytes) as typeof tc;
+  assertEquals(sigactions, list);
+  assertEquals(
+    sigactions.map((entry, i) => entry === sigactions[i - 1]),
+    [false, true, true, false, true, false, true, false],
+  );
+});
+
+Deno.test("a repeated element with another wire type is refused", () => {
+  const threads = messageType("task_core_entry").fields
+    .find(({ name }) => name === "sigactions")!.number;
+  const tag = (wire: number) => {
+    const number = threads << 3 | wire;
+    return number < 128 ? [number] : [number & 127 | 128, number >> 7];
+  };
+  const action = [8, 0x08, 0, 0x10, 0, 0x18, 0, 0x20, 0];
+  assertThrows(
+    () =>
+      decode("task_core_entry", [...tag(2), ...action, ...tag(0), ...action]),
+    FieldError,
+    "wire type",
+  );
+});
+
 Deno.test("unknown fields of every wire type are passed over", () => {
   assertEquals(
     decode("fs_entry", [

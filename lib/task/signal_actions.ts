@@ -25,25 +25,41 @@ export const SIGNALS_WITH_ACTION: readonly number[] = Array
 export function askSignalActions(
   program: Program,
 ): (outcome: Outcome) => sa_entry[] {
-  const places = SIGNALS_WITH_ACTION.map((signal) => {
-    const place = program.reserve(ACTION_BYTES);
+  const table = program.reserve(ACTION_BYTES * SIGNALS_WITH_ACTION.length);
+  SIGNALS_WITH_ACTION.forEach((signal, i) =>
     program.call(
       "rt_sigaction",
-      [signal, 0, place, MASK_BYTES],
+      [signal, 0, program.at(table, i * ACTION_BYTES), MASK_BYTES],
       `reading the action of signal ${signal}`,
-    );
-    return place;
-  });
-  return (outcome) =>
-    places.map((place) => {
-      const view = outcome.data(place);
-      return {
-        sigaction: view.getBigUint64(0, true),
-        flags: view.getBigUint64(8, true),
-        restorer: view.getBigUint64(16, true),
-        mask: view.getBigUint64(24, true),
-      };
-    });
+    )
+  );
+  return (outcome) => {
+    const view = outcome.data(table);
+    const actions: sa_entry[] = [];
+    for (let at = 0; at < view.byteLength; at += ACTION_BYTES) {
+      const last = actions.at(-1);
+      // Most are the default: one object for all of them is encoded once.
+      if (last !== undefined && isRepeated(view, at, ACTION_BYTES)) {
+        actions.push(last);
+        continue;
+      }
+      actions.push({
+        sigaction: view.getBigUint64(at, true),
+        flags: view.getBigUint64(at + 8, true),
+        restorer: view.getBigUint64(at + 16, true),
+        mask: view.getBigUint64(at + 24, true),
+      });
+    }
+    return actions;
+  };
+}
+
+/** Whether the bytes at a place are those in front of it. */
+function isRepeated(view: DataView, at: number, length: number): boolean {
+  for (let i = at; i < at + length; i += 4) {
+    if (view.getInt32(i) !== view.getInt32(i - length)) return false;
+  }
+  return true;
 }
 
 /**
