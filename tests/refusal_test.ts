@@ -12,7 +12,7 @@ const DESCRIPTORS = [
   "vsock",
   "packet-ring",
   "fanotify-permission",
-  "io_uring",
+  "io_uring-of-one-thread",
   "unattached-tun",
   "userfaultfd",
   "mqueue",

@@ -85,9 +85,8 @@ static void build(const char *kind) {
     hold(kind, fd);
     close((int)MUST(open(in_dir("guarded"), O_RDWR | O_CREAT, 0644)));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, path));
-  } else if (!strcmp(kind, "io_uring")) {
-    struct io_uring_params parameters;
-    memset(&parameters, 0, sizeof(parameters));
+  } else if (!strcmp(kind, "io_uring-of-one-thread")) {
+    struct io_uring_params parameters = {.flags = IORING_SETUP_SINGLE_ISSUER};
     hold(kind, (int)syscall(SYS_io_uring_setup, 4, &parameters));
   } else if (!strcmp(kind, "unattached-tun")) {
     hold(kind, open("/dev/net/tun", O_RDWR));
