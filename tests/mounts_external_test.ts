@@ -48,10 +48,8 @@ Deno.test("the options that a refusal names are enough, at the dump and at the r
   );
   const mounts = mountsOf([program.pid]);
   const images = scope.path("images");
-  const command = ["dump", "-t", `${program.pid}`, "-D", images];
-  const refused = await scope.ckpt(...command);
-  assertEquals(refused.code, EXIT.refused, refused.stderr);
-  const options = refusedOptions(refused.stderr);
+  const refused = await refusedDump(scope, program, images);
+  const options = refusedOptions(refused);
   assertEquals(options, ["--external", "mnt[/srv]:srv"]);
   const checked = await scope.ckpt("check", `${program.pid}`, ...options);
   assertMatch(checked.stdout, /can be dumped/);
@@ -105,6 +103,107 @@ for (const propagation of ["private", "slave", "unchanged"]) {
     assertEquals(await program.verify(), "ok");
   });
 }
+
+/** @returns why a dump without options is refused */
+async function refusedDump(
+  scope: Scope,
+  program: Program,
+  images: string,
+): Promise<string> {
+  const command = ["dump", "-t", `${program.pid}`, "-D", images];
+  const { code, stderr } = await scope.ckpt(...command);
+  assertEquals(code, EXIT.refused, stderr);
+  return stderr;
+}
+
+/** What a refusal says for each mount: for the dump, and for the restore. */
+function externals(text: string): { dump: string[]; restore: string[] } {
+  const all = [
+    ...text.matchAll(
+      /-> --external (mnt\[\S+?), and at the restore --external (mnt\S+)/g,
+    ),
+  ];
+  return {
+    dump: all.flatMap(([, option]) => ["--external", option]),
+    restore: all.flatMap(([, , option]) => ["--external", option]),
+  };
+}
+
+Deno.test("mounts on one mount point are told apart, and keep their flags", async () => {
+  await using scope = new Scope();
+  const host = await outside(scope);
+  const program = await startIn(
+    scope,
+    {
+      before: `
+        mount --bind "$0/host/sub" srv
+        mount -o remount,bind,noexec,nosuid,ro srv
+        mount --bind "$0/host" srv
+        mount -o remount,bind,nodev,noatime srv
+      `,
+      propagation: "private",
+    },
+    "mem_files",
+  );
+  const mounts = mountsOf([program.pid]);
+  const images = scope.path("images");
+  const refused = await refusedDump(scope, program, images);
+  const given = externals(refused);
+  assertEquals(
+    given.restore.filter((_, i) => i % 2 > 0).sort(),
+    [
+      given.restore.find((option) => option.endsWith(`:${host}`))!,
+      given.restore.find((option) => option.endsWith(`:${host}/sub`))!,
+    ].sort(),
+  );
+  await dump(scope, program, images, ...given.dump);
+  await restore(scope, program, images, ...given.restore);
+  assertEquals(mountsOf([program.pid]), mounts);
+  await stillSees(scope, program);
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("a file system on a device of the program's own is mounted again", async () => {
+  await using scope = new Scope();
+  const disk = `${scope.path("disk")}/disk`;
+  const made = await scope.run("sh", [
+    "-ec",
+    `truncate -s 16M ${disk}; mkfs.ext4 -q ${disk}; losetup --find --show ${disk}`,
+  ]);
+  assertSuccess(made, "losetup");
+  const device = made.stdout.trim();
+  scope.defer(async () => {
+    await scope.run("losetup", ["-d", device]);
+  });
+  const program = await startIn(
+    scope,
+    {
+      before: `mount -o nosuid ${device} srv
+        echo content > srv/file; mkdir srv/part
+        mkdir -p mnt/part; mount -t tmpfs top mnt
+        mkdir mnt/part; mount --bind srv/part mnt/part`,
+      propagation: "private",
+    },
+    "mem_files",
+  );
+  const mounts = mountsOf([program.pid]);
+  const images = scope.path("images");
+  const refused = await refusedDump(scope, program, images);
+  const [, at, later] = refused.match(
+    /or (--external dev\[\S+) and at the restore (--external dev\S+)/,
+  )!;
+  await dump(scope, program, images, ...at.split(" "));
+  const without = await scope.ckpt("restore", "-d", "-D", images);
+  assertEquals(without.code, EXIT.refused, without.stderr);
+  assertMatch(without.stderr, /--external dev\[srv\]:DEVICE/);
+  await restore(scope, program, images, ...later.split(" "));
+  assertEquals(mountsOf([program.pid]), mounts);
+  assertEquals(
+    Deno.readTextFileSync(`/proc/${program.pid}/root/srv/file`),
+    "content\n",
+  );
+  assertEquals(await program.verify(), "ok");
+});
 
 Deno.test("a slave is not restored where there is nothing to follow", async () => {
   await using scope = new Scope();

@@ -150,6 +150,9 @@ for (
     "mounts_covered",
     "mounts_over_root",
     "mounts_removed",
+    "mounts_detached",
+    "fd_memfd",
+    "mem_growth",
     "ghost_regular",
     "ghost_special",
   ]

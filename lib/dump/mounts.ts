@@ -88,12 +88,19 @@ export async function saveSuperblocks(
   const { superblocks, reasons } = namespaces.plan(external);
   // Told by the judge.
   if (reasons.length > 0) return;
-  const { contentName, saveContent } = await import("../mnt/content.ts");
+  const { contentName, saveContent, saveContentOfFiles } = await import(
+    "../mnt/content.ts"
+  );
   const saved = new Set(superblocks.flatMap(({ mounts }) => mounts));
   for (const { mount, removed } of namespaces.plan(external).mounts) {
     if (removed === mount.id) saved.add(mount);
   }
   for (const mount of saved) {
+    const files = namespaces.filesOf(mount);
+    if (files !== undefined) {
+      saveContentOfFiles(files, writer.createRaw(contentName(mount)));
+      continue;
+    }
     const root = namespaces.cloneBare(mount);
     try {
       saveContent(root, writer.createRaw(contentName(mount)));
@@ -132,9 +139,12 @@ export async function loadMountWriter(
       features.add("ckpt:removed-sources");
     }
     const trees = [...namespaces.values()].map((planned) =>
-      new MountTree(planned.map(({ mount }) => mount))
+      new MountTree(
+        planned.map(({ mount }) => mount).filter(({ detached }) => !detached),
+      )
     );
-    if (files.some((file) => isCovered(file, trees))) {
+    const isDetached = mounts.mounts.some(({ mount }) => mount.detached);
+    if (isDetached || files.some((file) => isCovered(file, trees))) {
       features.add("ckpt:covered-files");
     }
   };

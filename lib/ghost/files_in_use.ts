@@ -129,7 +129,7 @@ export class FilesInUse {
     for (const use of named) {
       // The root of a mount itself, by a link of /proc.
       const { link, way } = use;
-      if (way?.isBare && withoutMark(link) === (way.start || "/")) {
+      if (way?.isBare && link === (way.start || "/")) {
         this.#atLink.set(wayTo(use), stat(way.prefix));
       }
     }

@@ -406,6 +406,7 @@ export interface ckpt_mount_entry {
   master_path?: string | undefined;
   layers: ckpt_layer_entry[];
   removed?: number | undefined;
+  detached?: mnt_entry | undefined;
 }
 
 export interface ckpt_packet_entry {
@@ -1911,7 +1912,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_line_entry: "1!uint32 length,2?bool ended_by_eof",
   ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
-  ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path,6*@ckpt_layer_entry layers,7?uint32 removed",
+  ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path,6*@ckpt_layer_entry layers,7?uint32 removed,8?@mnt_entry detached",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",

@@ -134,6 +134,29 @@ export function makeEmptyFile(directory: number, name: string): void {
   syscall("mknodat", BigInt(directory), text(name), S_IFREG | 0o600n);
 }
 
+export interface Statistics {
+  readonly blocks: bigint;
+  readonly blockSize: bigint;
+  /** Inodes that there may be. */
+  readonly files: bigint;
+  /** ST_* */
+  readonly flags: number;
+}
+
+/** statfs(2). */
+export function statisticsOf(path: string): Statistics {
+  const STATFS_BYTES = 120;
+  const bytes = new Uint8Array(STATFS_BYTES);
+  syscall("statfs", text(path), addressOf(bytes));
+  const fields = new BigUint64Array(bytes.buffer);
+  return {
+    blocks: fields[2],
+    blockSize: fields[1],
+    files: fields[5],
+    flags: Number(fields[10]),
+  };
+}
+
 const STATX_MNT_ID = 0x1000n;
 const MOUNT_ID_AT = 144;
 const status = new Uint8Array(256);

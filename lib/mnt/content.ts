@@ -8,7 +8,7 @@ import { splitPath } from "../ghost/calls.ts";
 import { ArchiveWriter } from "./archive.ts";
 import type { Mount } from "./mount.ts";
 import { restoreTree } from "./restore_tree.ts";
-import { saveTree, SINGLE } from "./save_tree.ts";
+import { saveFiles, saveTree, SINGLE } from "./save_tree.ts";
 
 /**
  * The name of the archive of a superblock, by its device; of a part, which has
@@ -33,6 +33,19 @@ export function saveContent(root: number, path: string): void {
   const fd = open(encodeText(path), O.WRONLY);
   try {
     saveTree(root, new ArchiveWriter(fd));
+  } finally {
+    close(fd);
+  }
+}
+
+/** @param files links of /proc by the paths of files, which are all there is */
+export function saveContentOfFiles(
+  files: ReadonlyMap<string, string>,
+  path: string,
+): void {
+  const fd = open(encodeText(path), O.WRONLY);
+  try {
+    saveFiles(files, new ArchiveWriter(fd));
   } finally {
     close(fd);
   }

@@ -25,7 +25,8 @@ export function describeMounts(
   mounts: readonly PlannedMount[],
 ): MountEntries {
   return {
-    mounts: mounts.map(describe).reverse(),
+    mounts: mounts.filter(({ mount }) => !mount.detached).map(describe)
+      .reverse(),
     extensions: mounts.flatMap(describeFurther).reverse(),
   };
 }
@@ -66,9 +67,8 @@ function describe({ mount, origin }: PlannedMount): mnt_entry {
 /** What CRIU adds to the options of devpts. */
 const NEW_INSTANCE = "newinstance";
 
-function describeFurther(
-  { mount, origin, hostPath, peerPath, masterPath, removed }: PlannedMount,
-): ckpt_mount_entry[] {
+function describeFurther(planned: PlannedMount): ckpt_mount_entry[] {
+  const { mount, origin, hostPath, peerPath, masterPath, removed } = planned;
   const layers = origin.kind !== "overlay"
     ? []
     : origin.layers.map(({ role, mount, path }) => ({
@@ -85,6 +85,7 @@ function describeFurther(
     peer_path: peerPath,
     master_path: masterPath,
     removed,
+    detached: mount.detached ? describe(planned) : undefined,
   };
   const says = Object.values(entry).filter((value) => value !== undefined);
   return says.length > 1 || layers.length > 0 ? [{ ...entry, layers }] : [];
@@ -105,6 +106,11 @@ export function readMounts(
     mounts: entries.map((entry) =>
       readMount(number, entry, further.get(entry.mnt_id))
     ).reverse(),
+    detached: extensions.flatMap(({ detached }) =>
+      detached === undefined
+        ? []
+        : [{ ...readMount(number, detached, undefined), detached: true }]
+    ),
   };
 }
 

@@ -304,10 +304,9 @@ class Builder implements Disposable {
         this.opened.set(file, { fd, missing });
         return;
       } catch (error) {
-        if (!isOneOf(error, ENOENT, ENOTDIR) || !there.includes("/")) {
-          throw error;
-        }
+        if (!isOneOf(error, ENOENT, ENOTDIR) || there === "") throw error;
       }
+      if (!there.includes("/")) there = `/${there}`;
     }
   }
 

@@ -31,6 +31,8 @@ export interface Mount {
   readonly shared: number;
   /** The peer group it is a slave of; 0: none. */
   readonly master: number;
+  /** It was unmounted, and is there for those that have files of it. */
+  readonly detached?: boolean;
 }
 
 /** Flags of mount(2), which the images use. */

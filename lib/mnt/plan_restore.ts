@@ -45,6 +45,8 @@ export interface NamespaceImage {
   readonly number: number;
   /** In the order that mountinfo showed. */
   readonly mounts: readonly ImageMount[];
+  /** Those that were unmounted, and have files of the tree. */
+  readonly detached?: readonly ImageMount[];
 }
 
 /** What a path of ckpt's own namespace leads to. */
@@ -133,7 +135,9 @@ class Planner {
 
   constructor(readonly input: RestoreMountsInput) {
     this.#trees = input.namespaces.map(({ mounts }) => new MountTree(mounts));
-    this.#mounts = input.namespaces.flatMap(({ mounts }) => mounts);
+    this.#mounts = input.namespaces.flatMap((
+      { mounts, detached = [] },
+    ) => [...mounts, ...detached]);
     this.#root = this.#trees[0]?.root;
     this.#host = new MountTree(input.host);
     this.#nextNumber = this.#mounts.reduce(
@@ -413,12 +417,19 @@ class Planner {
 
   readonly #openings: Operation[] = [];
 
+  get #byId(): ReadonlyMap<number, ImageMount> {
+    return this.#mountsById ??= new Map(
+      this.#mounts.map((mount) => [mount.id, mount]),
+    );
+  }
+  #mountsById: ReadonlyMap<number, ImageMount> | undefined;
+
   /** What no path will lead to is opened before anything can be over it. */
   #open({ id, name, mount: number, isNameless }: PlacedFile): void {
+    const mount = this.#byId.get(number);
+    if (mount === undefined) return;
     const tree = this.#trees.find(({ byId }) => byId.has(number));
-    const mount = tree?.byId.get(number);
-    if (tree === undefined || mount === undefined) return;
-    if (tree.lookup(name) === mount) return;
+    if (tree?.lookup(name) === mount) return;
     if (!isWithin(name, mount.point)) {
       this.#refuse(mount, `file ${name} is said to be on it, and is not below`);
       return;

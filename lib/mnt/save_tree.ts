@@ -81,12 +81,71 @@ export function saveTree(root: number, archive: ArchiveWriter): void {
       why: "is all that a mount shows of a file system, which is not supported",
     }]);
   }
+  write(entries, sockets, openFile, archive);
+}
+
+function write(
+  entries: readonly TreeEntry[],
+  sockets: readonly PlacedSocket[],
+  openFile: Open,
+  archive: ArchiveWriter,
+): void {
   for (const [i, entry] of entries.entries()) {
     archive.append(encodeEntry(entry, i === 0 ? sockets : []));
     if (entry.segments.length > 0) appendData(openFile, entry, archive);
   }
   archive.append(TAR_END);
   archive.end();
+}
+
+/**
+ * Saves single files of a tree, of which nothing else can be reached.
+ *
+ * @param files links of /proc that lead to them, by absolute paths
+ */
+export function saveFiles(
+  files: ReadonlyMap<string, string>,
+  archive: ArchiveWriter,
+): void {
+  const openFile: Open = (path, flags) =>
+    open(files.get(path.slice(1))!, flags);
+  const entries: TreeEntry[] = [unknownDirectory(".")];
+  const sockets: PlacedSocket[] = [];
+  const made = new Set(["."]);
+  const names = new Map<bigint, TreeEntry>();
+  for (const path of files.keys()) {
+    const parts = path.slice(1).split("/");
+    for (let i = 1; i < parts.length; i++) {
+      const directory = `./${parts.slice(0, i).join("/")}`;
+      if (made.has(directory)) continue;
+      made.add(directory);
+      entries.push(unknownDirectory(directory));
+    }
+    const entry = describe(openFile, `.${path}`, names);
+    if (entry.type === "socket") sockets.push({ after: entries.length, entry });
+    else entries.push(entry);
+  }
+  write(entries, sockets, openFile, archive);
+}
+
+function unknownDirectory(path: string): TreeEntry {
+  const never = { seconds: 0n, nanoseconds: 0 };
+  return {
+    path,
+    type: "directory",
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    modified: never,
+    accessed: never,
+    target: "",
+    major: 0,
+    minor: 0,
+    size: 0,
+    segments: [],
+    xattrs: [],
+    flags: 0,
+  };
 }
 
 /** In the order in which they have to be made, for a tmpfs lists the newest first. */

@@ -23,6 +23,7 @@ import {
   numberedMount,
 } from "./bare_superblock.ts";
 import { openAt } from "./calls.ts";
+import { DetachedMounts } from "./detached.ts";
 import { parseExternalMounts } from "./external.ts";
 import { describeMount, deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
@@ -61,6 +62,8 @@ export interface SeenNamespaces {
   wayIn(mountId: number, link: string, at: string): WayIn | undefined;
   /** What becomes of all mounts; `external` is the same at every call. */
   plan(external: readonly string[]): MountsPlan;
+  /** The files that are all that is known of a mount that was unmounted. */
+  filesOf(mount: Mount): ReadonlyMap<string, string> | undefined;
   /** Whether a mount shows a file or directory, though that was removed. */
   isRemovedSource(status: FileStatus): boolean;
   /** A clone of a mount, bare: see {@link cloneBare}. */
@@ -94,6 +97,7 @@ export class TreeNamespaces implements Disposable {
       if (link === this.#ownLink || seen.has(link)) continue;
       seen.set(link, this.#see(link, tid));
     }
+    const detached = new DetachedMounts(FIRST_NUMBER);
     const byMount = new Map<number, TreeNamespace>();
     for (const namespace of seen.values()) {
       for (const { mountId } of namespace.mounts) {
@@ -102,22 +106,29 @@ export class TreeNamespaces implements Disposable {
     }
     const all = [...seen.values()];
     const host = readMountInfo(Deno.pid);
+    const hostDevices = new Set(
+      host.map(({ major, minor }) => deviceNumber(major, minor)),
+    );
     const hostIds = new Set(host.map(({ mountId }) => mountId));
     let plan: MountsPlan | undefined;
     return {
       all,
       of: (pid) => seen.get(links.get(pid)?.link ?? ""),
-      withMount: (mountId) => byMount.get(mountId),
-      wayIn: (mountId, link) => {
+      withMount: (mountId) =>
+        byMount.get(mountId) ?? (detached.has(mountId) ? all[0] : undefined),
+      wayIn: (mountId, link, at) => {
+        if (hostIds.has(mountId)) return undefined;
         const namespace = byMount.get(mountId);
-        return namespace === undefined || hostIds.has(mountId)
-          ? undefined
+        return namespace === undefined
+          ? detached.wayIn(mountId, link, at, hostDevices)
           : this.#wayIn(namespace, mountId, withoutMark(link));
       },
-      plan: (external) => plan ??= this.#plan(all, host, external),
+      filesOf: ({ id }) => detached.filesOf(id),
+      plan: (external) =>
+        plan ??= detached.addTo(this.#plan(all, host, external)),
       isRemovedSource: (status) => this.#removedInodes.has(inodeKey(status)),
       cloneBare: ({ id, namespace }) =>
-        this.#cloneBare(
+        detached.rootOf(id) ?? this.#cloneBare(
           all.find(({ number }) => number === namespace)!,
           id,
         ),

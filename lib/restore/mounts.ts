@@ -70,10 +70,9 @@ export class TreeMounts implements Disposable {
       )
     );
     this.#mounts = new Map(
-      this.#namespaces.flatMap(({ mounts }) => mounts).map((mount) => [
-        mount.id,
-        mount,
-      ]),
+      this.#namespaces.flatMap((
+        { mounts, detached = [] },
+      ) => [...mounts, ...detached]).map((mount) => [mount.id, mount]),
     );
     const given = parseExternalMounts(external);
     const host = readMountInfo(Deno.pid).map((info) => mountOf(info, 0));

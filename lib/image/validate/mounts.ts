@@ -54,7 +54,7 @@ export function checkMounts(
       ? undefined
       : findings.read("mountpoints", number);
     if (mounts !== undefined) {
-      checkExtensions(findings, number, mounts, deleted);
+      checkExtensions(findings, number, mounts, deleted, ids);
     }
   }
 }
@@ -153,13 +153,27 @@ function checkExtensions(
   number: number,
   mounts: readonly mnt_entry[],
   deleted: ReadonlySet<number>,
+  all: Set<number>,
 ): void {
   const ids = new Set(mounts.map(({ mnt_id }) => mnt_id));
   const extensions = findings.read("ckpt-mounts", number) ?? [];
   extensions.forEach((extension, i) => {
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-mounts", number), i, field, why);
-    if (!ids.delete(extension.mnt_id)) {
+    const { detached } = extension;
+    if (detached !== undefined) {
+      const { mnt_id, root, mountpoint } = detached;
+      if (all.has(mnt_id) || mnt_id !== extension.mnt_id) {
+        wrong("detached.mnt_id", `${mnt_id} is there twice, or another one`);
+      }
+      all.add(mnt_id);
+      if (!isPath(root)) {
+        wrong("detached.root", `${JSON.stringify(root)} is no path`);
+      }
+      if (mountpoint !== "/") {
+        wrong("detached.mountpoint", "is one, though it was unmounted");
+      }
+    } else if (!ids.delete(extension.mnt_id)) {
       wrong("mnt_id", `${extension.mnt_id} is there twice, or no mount`);
     }
     const { removed } = extension;
