@@ -424,7 +424,9 @@ typedef int munmap_(void *at, u64 size);
 static void *mmap64(void *at, u64 size, int prot, int flags, int fd,
                     long offset) {
   struct heap *heap = STATE;
-  if (size == ASKED_FOR && prot == (PROT_READ | PROT_WRITE) &&
+  /* V8 alone asks for a place, and for one like this. */
+  if (at && (u64)at % PIECE == 0 && size == ASKED_FOR &&
+      prot == (PROT_READ | PROT_WRITE) &&
       flags == (MAP_PRIVATE | MAP_ANONYMOUS)) {
     u64 taken = __atomic_fetch_add(&heap->taken, PIECE, __ATOMIC_RELAXED);
     /* The last piece has no room for the surplus. */
