@@ -161,10 +161,10 @@ export function restoreDescriptors(
   // Nobody closes anything any more: that would end record locks.
   const locks = Map.groupBy(images.locks ?? [], ({ pid }) => pid);
   for (const { pid, entries, programs } of tables) {
-    restoreLocks(programs.finish, locks.get(pid) ?? [], (number) => {
-      const { id } = entries.find(({ fd }) => fd === number)!;
-      return tree.name(id);
-    });
+    const own = locks.get(pid);
+    if (own === undefined) continue;
+    const ids = new Map(entries.map(({ fd, id }) => [fd, id]));
+    restoreLocks(programs.finish, own, (fd) => tree.name(ids.get(fd)!));
   }
   return plans.reduce((most, { end }) => Math.max(most, end), above.free);
 }
@@ -200,6 +200,8 @@ class TreePlan {
   readonly #pids: ReadonlySet<number>;
   /** Ids of all that processes have, or that is in flight. */
   readonly #held: ReadonlySet<number>;
+  /** By their inodes, the names of sockets of the outside. */
+  readonly #outside: ReadonlyMap<number, Uint8Array>;
   /** Numbers of network interfaces. */
   readonly interfaces: ReadonlyMap<string, number>;
   /** What epolls watch, by their ids. */
@@ -214,7 +216,11 @@ class TreePlan {
     this.#pids = new Set(tables.map(({ pid }) => pid));
     const held = tables.flatMap(({ entries }) => entries.map(({ id }) => id));
     this.#held = new Set([...held, ...filesInFlight(this.sockets, held)]);
-    const { inet, packet } = this.sockets;
+    const { inet, packet, unix } = this.sockets;
+    this.#outside = new Map(
+      [...unix.values()].filter(({ entry }) => isOutside(entry))
+        .map(({ entry: { ino, name } }) => [ino, name]),
+    );
     this.interfaces = interfacesOf([
       ...inet.values(),
       ...[...packet.values()].map(({ extension }) => ({
@@ -278,10 +284,7 @@ class TreePlan {
 
   /** The name of the socket of the outside that one sends to. */
   outside({ entry: { peer } }: UnixSocketImage): Uint8Array | undefined {
-    if (peer === 0) return undefined;
-    return [...this.sockets.unix.values()].find(({ entry }) =>
-      entry.ino === peer && isOutside(entry)
-    )?.entry.name;
+    return peer === 0 ? undefined : this.#outside.get(peer);
   }
 
   /** Files in flight to the sockets that were made together with one. */

@@ -12,6 +12,7 @@ import {
   syscall,
   SyscallError,
 } from "../ffi/syscall.ts";
+import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
 import {
   AF_INET,
@@ -57,13 +58,13 @@ import { unixSocket, type UnixSocketsAtOnce } from "./sock_diag.ts";
 import { askSockets, type SocketCalls } from "./socket_calls.ts";
 import {
   AF_UNIX,
-  equalNames,
   hasQueue,
   isPath,
   lookAtUnixSocket,
   nameText,
   type SeenUnixSocket,
   STATE,
+  UnixListeners,
   type UnixNeighbours,
   unixSocketProblem,
 } from "./unix_socket.ts";
@@ -361,6 +362,7 @@ export function unreadMessages(processes: readonly SocketHolder[]): Reason[] {
 /** Every socket of a tree, to judge each by its neighbours. */
 export class TreeSockets {
   readonly #unix: ReadonlyMap<number, SeenUnixSocket>;
+  #listeners: UnixListeners | undefined;
 
   /** @param hasUnseen there may be others, in flight, that were not seen yet */
   constructor(
@@ -412,12 +414,14 @@ export class TreeSockets {
    * @throws CkptError
    */
   confirmSenders(queues: SocketQueues): void {
-    const names = [...this.#unix.values()].map(({ diag }) => diag.name);
+    const names = new Set(
+      [...this.#unix.values()].map(({ diag }) => decodeText(diag.name)),
+    );
     for (const { pid, fd, link, socket } of socketsOf(this.processes)) {
       if (socket.family !== "unix" || socket.diag.peer !== undefined) continue;
       for (const { name } of queues.get(socket.diag.ino) ?? []) {
         if (name.length === 0) continue;
-        if (names.some((other) => equalNames(other, name))) continue;
+        if (names.has(decodeText(name))) continue;
         throw refusal(
           `descriptor ${fd} (${link}) of task ${pid}`,
           `it holds a packet of ${nameText(name)}, a socket that is not part ` +
@@ -466,7 +470,8 @@ export class TreeSockets {
   ): UnixNeighbours {
     return {
       of: (ino) => this.#unix.get(ino),
-      all: () => this.#unix.values(),
+      listeners: () =>
+        this.#listeners ??= new UnixListeners(this.#unix.values()),
       mayBeUnseen: this.hasUnseen,
       outside: (ino) => {
         const found = this.#unix.has(ino) ? undefined : unixSocket(ino);

@@ -208,7 +208,8 @@ function linksBeside(
 export interface UnixNeighbours {
   /** Of the tree, by inode. */
   readonly of: (ino: number) => SeenUnixSocket | undefined;
-  readonly all: () => Iterable<SeenUnixSocket>;
+  /** Those of the tree that others wait at to be accepted. */
+  readonly listeners: () => UnixListeners;
   /** "task 12 (name) outside of the program" that holds a socket. */
   readonly holder: (ino: number) => string | undefined;
   /** There may be others of the tree, in flight. */
@@ -276,10 +277,37 @@ export function unixSocketProblem(
 const UNREAD_ERROR =
   "it has an error that the program has not seen yet, which is not supported";
 
-function isListenerName(name: Uint8Array, { all }: UnixNeighbours): boolean {
-  return [...all()].some(({ diag }) =>
-    diag.state === STATE.LISTEN && equalNames(diag.name, name)
-  );
+/** The sockets of a tree that listen, by what others know of them. */
+export class UnixListeners {
+  readonly #names = new Set<string>();
+  readonly #byWaiting = new Map<number, SeenUnixSocket>();
+
+  constructor(sockets: Iterable<SeenUnixSocket>) {
+    for (const socket of sockets) {
+      const { state, name, pending } = socket.diag;
+      if (state === STATE.LISTEN) this.#names.add(decodeText(name));
+      for (const ino of pending) {
+        if (!this.#byWaiting.has(ino)) this.#byWaiting.set(ino, socket);
+      }
+    }
+  }
+
+  /** Whether one has this name. */
+  hasName(name: Uint8Array): boolean {
+    return this.#names.has(decodeText(name));
+  }
+
+  /** The one by which a connection waits to be accepted. */
+  awaitedBy(ino: number): SeenUnixSocket | undefined {
+    return this.#byWaiting.get(ino);
+  }
+}
+
+function isListenerName(
+  name: Uint8Array,
+  { listeners }: UnixNeighbours,
+): boolean {
+  return listeners().hasName(name);
 }
 
 export function equalNames(a: Uint8Array, b: Uint8Array): boolean {
@@ -303,12 +331,9 @@ function pendingProblem(
 /** The socket by which a connection waits to be accepted. */
 function waitsFor(
   { ino }: UnixDiag,
-  { all }: UnixNeighbours,
+  { listeners }: UnixNeighbours,
 ): SeenUnixSocket | undefined {
-  for (const other of all()) {
-    if (other.diag.pending.includes(ino)) return other;
-  }
-  return undefined;
+  return listeners().awaitedBy(ino);
 }
 
 /** Whether it can hold anything: it neither listens nor waits to connect. */

@@ -9,6 +9,7 @@ import {
   pathOf,
   type SeenUnixSocket,
   STATE,
+  UnixListeners,
   type UnixNeighbours,
   unixSocketProblem,
 } from "./unix_socket.ts";
@@ -135,7 +136,7 @@ function seen(diag: Partial<UnixDiag>, rest: Partial<SeenUnixSocket> = {}) {
 function among(...sockets: SeenUnixSocket[]): UnixNeighbours {
   return {
     of: (ino) => sockets.find(({ diag }) => diag.ino === ino),
-    all: () => sockets,
+    listeners: () => new UnixListeners(sockets),
     holder: (ino) => ino === 99 ? "task 5 (other)" : undefined,
     mayBeUnseen: false,
     outside: () => undefined,
