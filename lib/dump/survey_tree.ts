@@ -466,6 +466,10 @@ function refuseOwnTree(root: number): never {
   }]);
 }
 
+function keyOf({ object, why }: Reason): string {
+  return `${object}: ${why}`;
+}
+
 /** How often a program is looked at that changes while we look. */
 const TRIES = 5;
 const NO_PROBLEMS = "[]";
@@ -486,6 +490,7 @@ export function surveyRunning(
   let before = NO_PROBLEMS;
   let lasting: Map<number, number> | undefined;
   let unclearBefore = "";
+  let suspected: ReadonlySet<string> | undefined;
   for (let i = 0; i < TRIES; i++) {
     try {
       const tree = listTree(root);
@@ -525,7 +530,18 @@ export function surveyRunning(
         unclearBefore = unclear;
         continue;
       }
-      return judgeTree(seen, options);
+      const judged = judgeTree(seen, options);
+      // A file may have been renamed between two looks at it: what is seen
+      // twice is so.
+      const { reasons } = judged;
+      if (suspected === undefined && reasons.length > 0 && i + 1 < TRIES) {
+        suspected = new Set(reasons.map(keyOf));
+        continue;
+      }
+      return suspected === undefined ? judged : {
+        ...judged,
+        reasons: reasons.filter((reason) => suspected!.has(keyOf(reason))),
+      };
     } catch (error) {
       const vanished = error instanceof SyscallError ||
         error instanceof CkptError && error.exit === EXIT.gone;
