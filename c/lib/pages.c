@@ -47,7 +47,6 @@ enum {
 	RANGE_GUARD = 2,          /* MADV_GUARD_INSTALL: no content */
 	AREA_WHOLE = 4,           /* every page, whatever the page map says: the vdso */
 	RANGE_INHERITED = 8,      /* the very pages of the parent, which it has stored */
-	AREA_KEEPS_LAST = 16,     /* its last page is read when it is found: ckpt may enter the task there */
 };
 
 struct area {
@@ -68,7 +67,7 @@ struct placed {
 struct counters {
 	uint64_t scanned;   /* pages that hold something */
 	uint64_t written;   /* pages stored */
-	uint64_t cancelled; /* set there: copies of tasks and ckpt_fill_memory end early */
+	uint64_t cancelled; /* set there: ckpt_fill_memory ends early */
 };
 
 struct ranges {
@@ -255,7 +254,7 @@ static int64_t find_in_area(struct ranges *found, int pid, int pagemap, const st
 	uint64_t guard = IS_GUARD;
 
 	if (area->flags & AREA_WHOLE)
-		return add_range(found, area->start, area->end, area->flags & AREA_KEEPS_LAST);
+		return add_range(found, area->start, area->end, 0);
 	while (at < area->end) {
 		struct pm_scan_arg arg = {
 			.size = sizeof(arg), .start = at, .end = area->end,
@@ -303,12 +302,6 @@ static int64_t open_proc(int pid, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A page as it was when it was found. */
-struct kept {
-	uint64_t address;
-	uint8_t bytes[PAGE];
-};
-
 /* A copy of a task's pages. */
 struct task_copy {
 	int pid, out_fd, memory_fd, pagemap_fd;
@@ -318,8 +311,6 @@ struct task_copy {
 	int parent_fd;
 	struct counters *counters;
 	struct ranges found, stored;
-	struct kept *kept;
-	uint64_t kept_count;
 	char lock;
 	/* The next piece to take: its range, where in it, and its number. */
 	uint64_t range, at, number;
@@ -327,43 +318,6 @@ struct task_copy {
 	uint64_t offset; /* where in the image that is */
 	int64_t error;
 };
-
-extern const uint8_t cure_begin[], cure_end[]; /* cure.S */
-/* syscall; mov %rax, %rdi */
-#define CURE_BEGINS 5
-
-/* Takes out what a ckpt that was killed has left in a cave: entering the task would do so, but that is still to come. */
-static void wipe_cures(uint8_t *page)
-{
-	uint64_t size = ((uint64_t)(cure_end - cure_begin) + 15) & ~15ul;
-
-	for (uint64_t n = 1; n <= 2; n++) {
-		uint8_t *cure = page + PAGE - n * size;
-
-		if (!memcmp(cure, cure_begin, CURE_BEGINS))
-			memset(cure, 0, size);
-	}
-}
-
-/* Reads the last page of an area, whose pages were just found. */
-static int64_t keep_last(struct task_copy *copy, const struct area *area)
-{
-	const struct range *last = copy->found.count ? &copy->found.list[copy->found.count - 1] : NULL;
-	struct kept *more;
-	int64_t ret;
-
-	if (!last || last->end != area->end || last->flags == RANGE_GUARD)
-		return 0;
-	more = realloc(copy->kept, (copy->kept_count + 1) * sizeof(*more));
-	if (!more)
-		return fail(CAUSE_OUT_OF_MEMORY, copy->pid, 0, -ENOMEM);
-	copy->kept = more;
-	more += copy->kept_count++;
-	more->address = area->end - PAGE;
-	ret = read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, more->bytes, more->address, PAGE);
-	wipe_cures(more->bytes);
-	return ret;
-}
 
 /*
  * Finds the pages of `areas` (ascending, private memory of `pid`) that hold something of its own, to be appended to
@@ -386,11 +340,8 @@ EXPORT int64_t ckpt_find_task_pages(int32_t pid, const struct area *areas, uint6
 	pagemap = copy->pagemap_fd = open_proc(pid, "pagemap");
 	if (copy->memory_fd < 0 || pagemap < 0)
 		ret = fail(CAUSE_PAGEMAP, pid, 0, copy->memory_fd < 0 ? copy->memory_fd : pagemap);
-	for (uint64_t i = 0; i < count && !ret; i++) {
+	for (uint64_t i = 0; i < count && !ret; i++)
 		ret = find_in_area(&copy->found, pid, pagemap, &areas[i]);
-		if (!ret && areas[i].flags & AREA_KEEPS_LAST)
-			ret = keep_last(copy, &areas[i]);
-	}
 	for (uint64_t i = 0; i < copy->found.count; i++)
 		if (copy->found.list[i].flags != RANGE_GUARD)
 			pages += (copy->found.list[i].end - copy->found.list[i].start) / PAGE;
@@ -533,8 +484,6 @@ static int take_piece(struct task_copy *copy, struct piece *piece)
 
 	while (__atomic_test_and_set(&copy->lock, __ATOMIC_ACQUIRE))
 		sched_yield();
-	if (__atomic_load_n(&copy->counters->cancelled, __ATOMIC_RELAXED))
-		copy->error = -ECANCELED;
 	if (copy->range < copy->found.count && !copy->error) {
 		const struct range *range = &copy->found.list[copy->range];
 		uint64_t left = range->end - copy->at;
@@ -596,16 +545,6 @@ static int64_t clone_piece(struct task_copy *copy, const struct piece *piece, ui
 	return ret;
 }
 
-static void put_kept(const struct task_copy *copy, const struct piece *piece, uint8_t *buffer)
-{
-	for (uint64_t i = 0; i < copy->kept_count; i++) {
-		uint64_t offset = copy->kept[i].address - piece->start;
-
-		if (copy->kept[i].address >= piece->start && offset < piece->length)
-			memcpy(buffer + offset, copy->kept[i].bytes, PAGE);
-	}
-}
-
 static int64_t copy_piece(struct task_copy *copy, const struct piece *piece, uint8_t *buffer)
 {
 	struct run runs[MOST_RUNS] = { { 0, piece->length } };
@@ -618,7 +557,6 @@ static int64_t copy_piece(struct task_copy *copy, const struct piece *piece, uin
 		bytes = piece->length;
 	} else if (piece->flags != RANGE_GUARD) {
 		ret = read_task(copy->pid, copy->memory_fd, copy->pagemap_fd, buffer, piece->start, piece->length);
-		put_kept(copy, piece, buffer);
 		if (!ret)
 			count = find_runs(buffer, piece->length, piece->flags, runs, &bytes);
 	}
@@ -702,7 +640,6 @@ EXPORT int64_t ckpt_end_task_copy(struct task_copy *copy, struct range **out)
 	else
 		*out = copy->stored.list;
 	free(copy->found.list);
-	free(copy->kept);
 	free(copy->parent);
 	free(copy);
 	return ret;

@@ -108,8 +108,6 @@ export interface SavedParent {
  * @param source the process, stopped, or a snapshot of it
  * @param signal ends it early; its reason is thrown then
  * @param parent its parent in the tree, which it may share pages with
- * @param toBeEntered it will be asked before all is copied, see
- * {@link copyTaskPages}; nothing was read early then
  */
 export async function savePages(
   source: number,
@@ -119,7 +117,6 @@ export async function savePages(
   counters: PageCounters,
   signal: AbortSignal,
   parent?: SavedParent,
-  toBeEntered = false,
 ): Promise<StoredPages> {
   const all: StoredPages = { entries: [], guards: [], inherited: [] };
   let offset = 0n;
@@ -137,16 +134,7 @@ export async function savePages(
   };
   const copy = async (vmas: readonly Vma[]) =>
     add(
-      await copyTaskPages(
-        source,
-        vmas,
-        out,
-        offset,
-        counters,
-        stored,
-        signal,
-        toBeEntered,
-      ),
+      await copyTaskPages(source, vmas, out, offset, counters, stored, signal),
     );
   try {
     let run: Vma[] = [];

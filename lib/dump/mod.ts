@@ -81,7 +81,7 @@ import {
 import type { FileSystemGuards } from "./file_system_guards.ts";
 import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
-import { EarlyPages, savePages } from "./memory.ts";
+import { EarlyPages } from "./memory.ts";
 import { MemorySaving } from "./memory_saving.ts";
 import {
   namespaceIds,
@@ -302,7 +302,7 @@ async function dumpOnce(
         "image",
     );
   }
-  const saving = (still.saving ?? saveMemory(still, writer, report, counters))
+  const saving = saveMemory(still, writer, report, counters)
     .then(async (pages) => {
       await still.files.copied;
       if (options.leaveRunning) {
@@ -605,15 +605,12 @@ class Still implements Disposable {
   namespaces: NamespaceIds = DUMPER_NAMESPACES;
   cgroupNamespace: ckpt_cgroup_namespace_entry | undefined;
   writeNamespaces: WriteNamespaces | undefined;
-  /** Its memory, when that is saved while it is asked. */
-  saving: Promise<StoredPages[]> | undefined;
   #ended = false;
 
   constructor(
     readonly seen: TreeSighting,
     readonly report: Report,
     readonly guards: FileSystemGuards | undefined,
-    readonly counters: PageCounters,
   ) {}
 
   get flight(): Flight {
@@ -665,8 +662,6 @@ class Still implements Disposable {
     this.flight[Symbol.dispose]();
     for (const { early } of this.processes) early?.[Symbol.dispose]();
     this.endCopies();
-    // What is not saved by now is not wanted any more.
-    this.counters.cancel();
   }
 }
 
@@ -721,7 +716,7 @@ async function whileStopped(
     mounts.namespaces,
     before,
   );
-  const still = new Still(seen, report, guards, counters);
+  const still = new Still(seen, report, guards);
   const more = still.moreOfSockets;
   try {
     if (options.tcpEstablished && hasConnections(still.tables)) {
@@ -765,11 +760,6 @@ async function whileStopped(
       still.fileTimes = readFileTimes(
         dependedFiles(seen.processes, still.files, options.external),
       );
-    }
-    // With several, all would have to be found before the first is entered.
-    if (!goesOn && seen.processes.length === 1) {
-      still.saving = saveOne(seen.processes[0], writer, report, counters);
-      still.saving.catch(() => {}); // who awaits it will know
     }
     // A copy of a process is none of those that share its memory.
     const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
@@ -871,45 +861,6 @@ const PROGRESS_MS = 100;
 /** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
 const PAGES_WORTH_PROGRESS = 16384;
 
-/** Shows how far a copy is. @returns what ends that */
-function showProgress(
-  total: number,
-  report: Report,
-  counters: PageCounters,
-): () => void {
-  // Even naming what ends a timer costs 8 ms the first time.
-  if (total < PAGES_WORTH_PROGRESS) return () => {};
-  const shown = setInterval(() => {
-    report.progress("saving memory (pages)", counters.scanned, total);
-  }, PROGRESS_MS);
-  return () => clearInterval(shown);
-}
-
-/** Begins to save the memory of the only process, which is asked meanwhile. */
-async function saveOne(
-  { tid, stat, vmas }: Sighting,
-  writer: ImageWriter,
-  report: Report,
-  counters: PageCounters,
-): Promise<StoredPages[]> {
-  const copied = savePages(
-    tid,
-    vmas.vmas,
-    undefined,
-    writer.createRaw(pagesName(pagesId(0))),
-    counters,
-    report.signal,
-    undefined,
-    true,
-  );
-  const endProgress = showProgress(stat.rss, report, counters);
-  try {
-    return [await copied];
-  } finally {
-    endProgress();
-  }
-}
-
 async function saveMemory(
   { seen: { objects }, processes, hasSnapshots }: Still,
   writer: ImageWriter,
@@ -917,7 +868,9 @@ async function saveMemory(
   counters: PageCounters,
 ): Promise<StoredPages[]> {
   const total = processes.reduce((sum, { seen }) => sum + seen.stat.rss, 0);
-  const endProgress = showProgress(total, report, counters);
+  const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
+    report.progress("saving memory (pages)", counters.scanned, total);
+  }, PROGRESS_MS);
   const saving = new MemorySaving(counters, report.signal);
   // Memory that several processes use is stored with the first of them.
   const memories = new Set<number>();
@@ -935,7 +888,8 @@ async function saveMemory(
     return processes.map(({ seen }) => saved.get(seen.pid)?.pages ?? none);
   } finally {
     await saving.settle();
-    endProgress();
+    // Even naming it costs 8 ms the first time.
+    if (shown !== undefined) clearInterval(shown);
   }
 }
 

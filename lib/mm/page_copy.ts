@@ -8,7 +8,6 @@ import { addressOf } from "../ffi/syscall.ts";
 import type { pagemap_entry } from "../image/schema.gen.ts";
 import { PAGE_SIZE } from "../image/pagemap.ts";
 import { PAGE_FLAGS } from "../image/vma_status.ts";
-import { PROT } from "../proc/maps.ts";
 import { storedPages } from "./stored_pages.ts";
 import type { Vma } from "./vma.ts";
 
@@ -16,7 +15,6 @@ const AREA_ZERO_IS_DEFAULT = 1n;
 const AREA_WHOLE = 4n;
 const RANGE_GUARD = 2n;
 const RANGE_INHERITED = 8n;
-const AREA_KEEPS_LAST = 16n;
 
 export interface StoredPages {
   readonly entries: pagemap_entry[];
@@ -53,21 +51,14 @@ export class PageCounters {
     return this.#words[1];
   }
 
-  /** Lets copies, and what fills memory, end early. */
+  /** Lets what fills memory end early. */
   cancel(): void {
     this.#words[2] = 1n;
   }
 }
 
-/**
- * The areas whose pages go into the task's own page image.
- *
- * @param toBeEntered see {@link copyTaskPages}
- */
-function areasToCopy(
-  vmas: readonly Vma[],
-  toBeEntered: boolean,
-): BigUint64Array<ArrayBuffer> {
+/** The areas whose pages go into the task's own page image. */
+function areasToCopy(vmas: readonly Vma[]): BigUint64Array<ArrayBuffer> {
   const chosen = vmas.filter(({ content }) =>
     content !== "none" && content !== "object"
   );
@@ -76,14 +67,11 @@ function areasToCopy(
   for (const { entry, content } of chosen) {
     words[at++] = entry.start;
     words[at++] = entry.end;
-    const flags = content === "all"
+    words[at++] = content === "all"
       ? AREA_WHOLE
       : content === "anonymous"
       ? AREA_ZERO_IS_DEFAULT
       : 0n;
-    words[at++] = toBeEntered && (entry.prot & PROT.exec) !== 0
-      ? flags | AREA_KEEPS_LAST
-      : flags;
   }
   return words;
 }
@@ -97,9 +85,6 @@ export const PAGES_WORTH_TWO = 2048n;
  * @param parent pages that the task shares with it are told, and where the file
  * system can do that (btrfs, xfs) not written a second time but cloned
  * @param signal ends it early; its reason is thrown then
- * @param toBeEntered the agent will be in the task (lib/ffi/remote_task.ts)
- * before all is copied: what is at the ends of executable areas is read before
- * this function returns for the first time
  * @throws CkptError when memory cannot be read or the image not be written
  */
 export async function copyTaskPages(
@@ -110,10 +95,9 @@ export async function copyTaskPages(
   counters: PageCounters,
   parent?: StoredParent,
   signal?: AbortSignal,
-  toBeEntered = false,
 ): Promise<StoredPages> {
   const action = `saving the memory of task ${pid}`;
-  const areas = areasToCopy(vmas, toBeEntered);
+  const areas = areasToCopy(vmas);
   const native = library("pages");
   const copy = new BigUint64Array(1);
   const pages = native.ckpt_find_task_pages(
@@ -201,7 +185,7 @@ export async function copySmallTasks(
   const parents = new Map<StoredPages, BigUint64Array<ArrayBuffer>>();
   const begun: bigint[] = [];
   tasks.forEach(({ pid, vmas, fd, parent }, i) => {
-    const areas = areasToCopy(vmas, false);
+    const areas = areasToCopy(vmas);
     const copy = new BigUint64Array(1);
     const found = native.ckpt_find_task_pages(
       pid,
