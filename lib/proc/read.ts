@@ -303,7 +303,12 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
   if (notFound || noSuchProcess || invalid) {
     const state = stateOf(pid);
     if (state === undefined) {
-      return fail(EXIT.gone, `task ${pid}`, "it does not exist (any more)");
+      return fail(
+        EXIT.gone,
+        `task ${pid}`,
+        "it does not exist (any more)",
+        "name a process that runs: ps -e lists them",
+      );
     }
     if (state === "Z" || state === "X") {
       return fail(EXIT.gone, `task ${pid}`, "it has ended and is a zombie");
