@@ -3,9 +3,9 @@
  * still, and described later, as tty-data.img and ckpt-terminals.img.
  */
 import type { Reason } from "../error.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
-import { close, syscall, SyscallError } from "../ffi/syscall.ts";
+import { close, SyscallError } from "../ffi/syscall.ts";
 import {
   type Queue,
   type Queues,
@@ -85,18 +85,11 @@ function look(
   queues: TerminalQueues,
   { place, state }: SeenMaster,
 ): Queues | undefined {
-  const process = openPidfd(place.pid);
+  const own = getDescriptorOf(place.pid, place.fd);
   try {
-    const own = Number(
-      syscall("pidfd_getfd", BigInt(process), BigInt(place.fd)),
-    );
-    try {
-      return queues.read(own, state);
-    } finally {
-      close(own);
-    }
+    return queues.read(own, state);
   } finally {
-    close(process);
+    close(own);
   }
 }
 

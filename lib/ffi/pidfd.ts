@@ -1,6 +1,6 @@
 /** Descriptors of processes for ckpt itself (pidfd_open(2)). */
 import { EINVAL, ENOENT } from "./errno.ts";
-import { syscall, SyscallError } from "./syscall.ts";
+import { close, syscall, SyscallError } from "./syscall.ts";
 
 /** Linux 6.9. */
 const PIDFD_THREAD = 0x80n;
@@ -21,5 +21,25 @@ export function openPidfd(tid: number): number {
       (error.errno === ENOENT || error.errno === EINVAL);
     if (!other) throw error;
     return Number(syscall("pidfd_open", BigInt(tid), PIDFD_THREAD));
+  }
+}
+
+/**
+ * A descriptor of ckpt's own for what another process has open
+ * (pidfd_getfd(2)).
+ *
+ * @param pidfd of the process; @param fd its number there
+ */
+export function getDescriptor(pidfd: number, fd: number): number {
+  return Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+}
+
+/** The same for a single one: @param tid of a thread of the process */
+export function getDescriptorOf(tid: number, fd: number): number {
+  const pidfd = openPidfd(tid);
+  try {
+    return getDescriptor(pidfd, fd);
+  } finally {
+    close(pidfd);
   }
 }

@@ -8,7 +8,7 @@ import { CkptError, EXIT } from "../error.ts";
 import { ENOBUFS, ETIMEDOUT } from "../ffi/errno.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { pause } from "../ffi/pause.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
 import {
   addressOf,
   close,
@@ -70,9 +70,7 @@ export async function readUnread(
   for (const { pid, tid = pid, descriptors } of processes) {
     for (const { fd, link, socket } of descriptors) {
       if (!hasUnread(socket)) continue;
-      const pidfd = openPidfd(tid);
-      const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
-      close(pidfd);
+      const own = getDescriptorOf(tid, fd);
       try {
         if (socket.hasEnded) {
           const left = readBytes(own);
@@ -186,9 +184,7 @@ export function fillUnread(
   theirs: number,
   image: InetSocketImage,
 ): number {
-  const pidfd = openPidfd(pid);
-  const fd = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(theirs)));
-  close(pidfd);
+  const fd = getDescriptorOf(pid, theirs);
   try {
     if (image.extension.unread !== undefined) putBytes(fd, image);
     const lost = putDatagrams(fd, image);

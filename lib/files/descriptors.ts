@@ -4,14 +4,13 @@
  * only.
  */
 import type { Reason } from "../error.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
 import {
   close,
   deviceNumbers,
   type FileStatus,
   O,
   S_IF,
-  syscall,
   syscallBuffer0,
 } from "../ffi/syscall.ts";
 import { taskExists } from "../ffi/task_exists.ts";
@@ -343,7 +342,7 @@ function askObject(
   const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
   const isQueue = mayBeQueue(link);
   if (!notifies && !waits && !isQueue) return { info };
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  const own = getDescriptor(pidfd, fd);
   try {
     if (isQueue) return { info, queue: lookAtQueue(own, link) };
     if (notifies) return { info, unread: pendingBytes(own) };
@@ -355,7 +354,7 @@ function askObject(
 }
 
 function askTun(pidfd: number, fd: number): SeenTun {
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  const own = getDescriptor(pidfd, fd);
   try {
     return lookAtTun(own, poll(own));
   } finally {
@@ -368,7 +367,7 @@ function askTerminal(
   fd: number,
   status: FileStatus,
 ): SeenTerminal {
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  const own = getDescriptor(pidfd, fd);
   try {
     return lookAtTerminal(own, status);
   } finally {
@@ -551,7 +550,7 @@ function askOwn(
   fd: number,
   fifo: boolean,
 ): Pick<SeenDescriptor, "owner" | "unconnected"> {
-  const own = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+  const own = getDescriptor(pidfd, fd);
   try {
     return {
       owner: readOwner(own),

@@ -7,8 +7,8 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { library } from "../ffi/library.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import { close, syscall, SyscallError } from "../ffi/syscall.ts";
+import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
+import { close, SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_ring_entry } from "../image/schema.gen.ts";
 import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
@@ -227,7 +227,7 @@ function withOwn<T>(
 ): T | undefined {
   let own: number;
   try {
-    own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
+    own = getDescriptor(process, fd);
   } catch (error) {
     // Closed meanwhile, while the program runs.
     if (error instanceof SyscallError) return undefined;

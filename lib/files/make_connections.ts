@@ -14,7 +14,7 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { describeErrno, EADDRNOTAVAIL } from "../ffi/errno.ts";
 import { runOwnProgram } from "../ffi/own_program.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
 import { pause } from "../ffi/pause.ts";
 import { Program, type Result } from "../ffi/program.ts";
 import { close, O, syscall } from "../ffi/syscall.ts";
@@ -395,9 +395,7 @@ export class MadeConnections implements Disposable {
     try {
       for (const { id, fd: theirs } of sockets) {
         const image = images.get(id)!;
-        const fd = Number(
-          syscall("pidfd_getfd", BigInt(pidfd), BigInt(theirs)),
-        );
+        const fd = getDescriptor(pidfd, theirs);
         this.#made.push({ fd, image });
         const program = new Program();
         const sends = planConnection(program, fd, image, interfaces);

@@ -5,7 +5,7 @@
  * be as they were at one moment.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
 import {
   addressOf,
   close,
@@ -180,14 +180,7 @@ class OwnDescriptor implements Disposable {
   }
 
   static of({ pid, fd }: PipeEnd): OwnDescriptor {
-    const process = openPidfd(pid);
-    try {
-      return new OwnDescriptor(
-        Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd))),
-      );
-    } finally {
-      close(process);
-    }
+    return new OwnDescriptor(getDescriptorOf(pid, fd));
   }
 
   [Symbol.dispose](): void {

@@ -5,16 +5,13 @@
  * when all processes have made theirs.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { describeErrno } from "../ffi/errno.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
-import { runOwnProgram } from "../ffi/own_program.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import { Program } from "../ffi/program.ts";
-import { close, syscall } from "../ffi/syscall.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
+import { close } from "../ffi/syscall.ts";
 import type { ckpt_shared_port_entry } from "../image/schema.gen.ts";
 import { placeInetSocket } from "./inet_socket.ts";
 import { kernelSockets, type SharedPort } from "./kernel_sockets.ts";
-import type { InetSocketImage } from "./socket_images.ts";
+import { actOn, type UnfinishedSocket } from "./own_hands.ts";
 import { OptionSetter, SO } from "./socket_options.ts";
 import { mayShareItsPort, type SocketHolder } from "./sockets.ts";
 
@@ -42,9 +39,7 @@ export function readSharedPorts(
     for (const { pid, tid = pid, descriptors } of processes) {
       for (const { fd, link, socket } of descriptors) {
         if (!mayShareItsPort(socket) || seen.has(socket.ino)) continue;
-        const process = openPidfd(tid);
-        const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-        close(process);
+        const own = getDescriptorOf(tid, fd);
         try {
           const port = kernel.sharedPort(own);
           if (port === undefined) continue;
@@ -90,23 +85,16 @@ export function describeSharedPorts(
   );
 }
 
-/** A socket that is made, but has no address yet. */
-export interface UnplacedSocket {
-  readonly pid: number;
-  readonly fd: number;
-  readonly image: InetSocketImage;
-}
-
 /**
  * Binds them in their order.
  *
  * @throws CkptError
  */
 export function placeSharedPorts(
-  sockets: readonly UnplacedSocket[],
+  sockets: readonly UnfinishedSocket[],
   interfaces: ReadonlyMap<string, number>,
 ): void {
-  const place = ({ image }: UnplacedSocket) => image.extension.shared_port!;
+  const place = ({ image }: UnfinishedSocket) => image.extension.shared_port!;
   const sorted = sockets.toSorted((a, b) =>
     place(a).group - place(b).group || place(a).index - place(b).index
   );
@@ -119,28 +107,17 @@ export function placeSharedPorts(
 }
 
 function placeOne(
-  { pid, fd, image }: UnplacedSocket,
+  socket: UnfinishedSocket,
   interfaces: ReadonlyMap<string, number>,
   chooser: Uint8Array | undefined,
 ): void {
-  const process = openPidfd(pid);
-  const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-  close(process);
-  try {
-    const program = new Program();
+  actOn(socket, (program, own) => {
+    const { pid, fd, image } = socket;
     const what = `descriptor ${fd} of task ${pid}`;
     const options = new OptionSetter(program, own, what);
     placeInetSocket(options, image, interfaces);
     if (chooser !== undefined) {
       options.attach(SO.ATTACH_REUSEPORT_CBPF, chooser);
     }
-    const { failure } = runOwnProgram(program);
-    if (failure === undefined) return;
-    throw new CkptError(EXIT.failed, failure.purpose, [{
-      object: `socket:[${image.entry.ino}]`,
-      why: describeErrno(failure.errno),
-    }]);
-  } finally {
-    close(own);
-  }
+  });
 }

@@ -4,14 +4,8 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EACCES } from "../ffi/errno.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import {
-  close,
-  type FileStatus,
-  S_IF,
-  syscall,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { getDescriptor, getDescriptorOf } from "../ffi/pidfd.ts";
+import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
 import {
@@ -117,7 +111,7 @@ export function lookAtSockets(
     const fds: number[] = [];
     try {
       for (const { fd } of some) {
-        fds.push(Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd))));
+        fds.push(getDescriptor(pidfd, fd));
       }
       const found = withOptionsOf(
         fds,
@@ -558,19 +552,14 @@ function readQueue(
 ): QueuedPacket[] {
   // Reading would take the error away; the socket is refused anyway.
   if (hasError && diag.type !== SOCK.STREAM) return [];
-  const process = openPidfd(pid);
+  const own = getDescriptorOf(pid, fd);
   try {
-    const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-    try {
-      return readUnixQueue(own, diag.type, (diag.shutdown & 1) !== 0);
-    } finally {
-      close(own);
-    }
+    return readUnixQueue(own, diag.type, (diag.shutdown & 1) !== 0);
   } catch (error) {
     if (error instanceof UnreadableQueue) throw refusal(object, error.message);
     throw error;
   } finally {
-    close(process);
+    close(own);
   }
 }
 

@@ -5,7 +5,7 @@
 import { library } from "../ffi/library.ts";
 import { checked } from "../ffi/cause.ts";
 import { describeErrno, EAGAIN } from "../ffi/errno.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
+import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
 import { addressOf, close, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
 import {
@@ -138,9 +138,7 @@ export class HeldConnections implements Disposable {
             if (socket === undefined || known.has(socket.ino)) continue;
             known.add(socket.ino);
             pidfd ??= openPidfd(tid);
-            const own = Number(
-              syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)),
-            );
+            const own = getDescriptor(pidfd, fd);
             held.push({ socket, fd: own });
           }
         } finally {

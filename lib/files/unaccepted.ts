@@ -4,12 +4,10 @@
  * connects them in truth, one after the other, and sends again what was sent.
  */
 import { CkptError, EXIT } from "../error.ts";
-import { describeErrno } from "../ffi/errno.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
-import { runOwnProgram } from "../ffi/own_program.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import { Program } from "../ffi/program.ts";
-import { close, syscall } from "../ffi/syscall.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
+import type { Program } from "../ffi/program.ts";
+import { close } from "../ffi/syscall.ts";
 import type { ckpt_unaccepted_entry } from "../image/schema.gen.ts";
 import {
   addressText,
@@ -26,7 +24,7 @@ import {
 } from "./kernel_sockets.ts";
 import { type ConnectionImage, firstSequences } from "./make_connections.ts";
 import { join } from "./netlink.ts";
-import type { UnplacedSocket } from "./shared_ports.ts";
+import { actOn, type UnfinishedSocket } from "./own_hands.ts";
 import { IPPROTO_TCP, OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
 import { awaitsAccept, type SocketHolder } from "./sockets.ts";
 import type { ReadConnection, ReadConnections } from "./tcp_connection.ts";
@@ -102,9 +100,7 @@ function queueOf(
   object: string,
 ): UnacceptedConnection[] {
   if (typeof kernel === "string") throw unreadable(object, kernel);
-  const process = openPidfd(pid);
-  const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-  close(process);
+  const own = getDescriptorOf(pid, fd);
   try {
     return kernel.unacceptedConnections(own);
   } catch (error) {
@@ -140,7 +136,7 @@ function foreign(object: string, { client }: UnacceptedConnection): CkptError {
 }
 
 /** A connection, and the process that has made its socket. */
-export interface UnconnectedSocket extends UnplacedSocket {
+export interface UnconnectedSocket extends UnfinishedSocket {
   readonly image: ConnectionImage;
 }
 
@@ -157,7 +153,10 @@ export function connectUnaccepted(
   const rank = ({ image: { extension } }: UnconnectedSocket) =>
     extension.unaccepted!.index;
   for (const socket of sockets.toSorted((a, b) => rank(a) - rank(b))) {
-    connectOne(socket, interfaces);
+    actOn(
+      socket,
+      (program, own) => planClient(program, own, socket.image, interfaces),
+    );
   }
 }
 
@@ -168,27 +167,6 @@ const SETTABLE = 0o46000;
 const MAXSEG = 2;
 const WINDOW_CLAMP = 10;
 const ROOM = 1 << 29;
-
-function connectOne(
-  { pid, fd, image }: UnconnectedSocket,
-  interfaces: ReadonlyMap<string, number>,
-): void {
-  const process = openPidfd(pid);
-  const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-  close(process);
-  try {
-    const program = new Program();
-    planClient(program, own, image, interfaces);
-    const { failure } = runOwnProgram(program);
-    if (failure === undefined) return;
-    throw new CkptError(EXIT.failed, failure.purpose, [{
-      object: `descriptor ${fd} (socket:[${image.entry.ino}]) of task ${pid}`,
-      why: describeErrno(failure.errno),
-    }]);
-  } finally {
-    close(own);
-  }
-}
 
 function planClient(
   program: Program,

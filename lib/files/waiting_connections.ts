@@ -5,8 +5,8 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import { close, syscall } from "../ffi/syscall.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
+import { close } from "../ffi/syscall.ts";
 import type { ckpt_waiting_entry } from "../image/schema.gen.ts";
 import {
   type KernelSockets,
@@ -54,9 +54,7 @@ function read(
   { diag: { pending } }: SeenUnixSocket,
   object: string,
 ): ckpt_waiting_entry[] {
-  const process = openPidfd(pid);
-  const own = Number(syscall("pidfd_getfd", BigInt(process), BigInt(fd)));
-  close(process);
+  const own = getDescriptorOf(pid, fd);
   try {
     const waiting = kernel.waitingConnections(own);
     if (waiting.length !== pending.length) {

@@ -27,7 +27,7 @@ import {
 } from "../files/socket_images.ts";
 import { isConnection } from "../files/tcp_state.ts";
 import { readRandomUuid } from "../proc/read.ts";
-import type { UnplacedSocket } from "../files/shared_ports.ts";
+import type { UnfinishedSocket } from "../files/own_hands.ts";
 import type { UnconnectedSocket } from "../files/unaccepted.ts";
 import type { Report } from "../report.ts";
 import type { RestoreOptions } from "./options.ts";
@@ -83,7 +83,7 @@ export function chooseConnections(
 /** What is done to sockets that are no connections when they are made. */
 export interface SocketFiller {
   /** Gives those that share a port their addresses. */
-  place(sockets: readonly UnplacedSocket[]): void;
+  place(sockets: readonly UnfinishedSocket[]): void;
   /** Connects those that wait to be accepted. */
   connect(sockets: readonly UnconnectedSocket[]): void;
   /** @param fd the number of a socket in a process */
@@ -222,7 +222,7 @@ export class RestoredConnections implements Disposable {
       ...this.#unplaced.values(),
       ...this.#unaccepted.values(),
     ]);
-    const place = (sockets: readonly UnplacedSocket[]) =>
+    const place = (sockets: readonly UnfinishedSocket[]) =>
       placeSharedPorts(sockets, interfaces);
     const connect = (sockets: readonly UnconnectedSocket[]) =>
       connectUnaccepted(sockets, interfaces);

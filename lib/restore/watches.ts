@@ -4,8 +4,8 @@
  * restore does to files is told to the program.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { openPidfd } from "../ffi/pidfd.ts";
-import { close, O, open, syscall, SyscallError } from "../ffi/syscall.ts";
+import { getDescriptorOf } from "../ffi/pidfd.ts";
+import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import {
   addMark,
@@ -268,13 +268,7 @@ export class Watchers implements Disposable {
     for (const { pid, descriptors } of processes) {
       const entry = descriptors.find((entry) => entry.id === id);
       if (entry === undefined) continue;
-      const pidfd = openPidfd(pid);
-      try {
-        const own = syscall("pidfd_getfd", BigInt(pidfd), BigInt(entry.fd));
-        this.#own.set(id, Number(own));
-      } finally {
-        close(pidfd);
-      }
+      this.#own.set(id, getDescriptorOf(pid, entry.fd));
       return;
     }
   }
