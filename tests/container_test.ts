@@ -5,16 +5,15 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { assertSuccess, LONG, Program, Scope, until } from "./harness.ts";
-import { children, kill } from "./libc.ts";
+import { kill } from "./libc.ts";
 import { container } from "./mounts.ts";
 import {
   childOf,
   dump,
   gone,
   isThere,
-  killed,
-  onlyThese,
-  OPTIONS,
+  killDumps,
+  killRestores,
   restore,
 } from "./own_namespaces.ts";
 
@@ -198,6 +197,8 @@ async function asBefore(tree: Program, before: string): Promise<void> {
   );
 }
 
+const inTurn = (i: number) => i % 2 === 0 ? "inner" : "outer";
+
 Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KILLS} kills of ckpt while it is dumped, and as many of restores`, async () => {
   await using scope = new Scope();
   let tree = await start(scope, "filtered");
@@ -205,61 +206,24 @@ Deno.test(`a tree with all namespaces of its own and seccomp filters stands ${KI
   const images = scope.path("images");
   const first = performance.now();
   await dump(scope, tree, images, "-R");
-  let whole = performance.now() - first;
-  let known = children();
-  let count = 0;
-  for (let i = 0; i < KILLS; i++) {
-    const directory = scope.path(`images-${i}`);
-    const ckpt = scope.spawnCkpt(
-      "dump",
-      "-R",
-      "-t",
-      `${tree.pid}`,
-      "-D",
-      directory,
-      ...OPTIONS,
-    );
-    if (
-      await killed(ckpt, Math.random() * whole, i % 2 === 0 ? "inner" : "outer")
-    ) count++;
-    await onlyThese(known);
-    await asBefore(tree, before);
-    Deno.removeSync(directory, { recursive: true });
-  }
-  assert(count > KILLS / 4, `only ${count} dumps were killed`);
+  await killDumps(
+    scope,
+    tree,
+    KILLS,
+    performance.now() - first,
+    inTurn,
+    () => asBefore(tree, before),
+  );
 
   Deno.removeSync(images, { recursive: true });
   await dump(scope, tree, images);
   await gone(tree.pid);
   const second = performance.now();
   tree = await restore(scope, tree, images);
-  whole = performance.now() - second;
+  const whole = performance.now() - second;
   kill(tree.pid, SIGKILL);
   await gone(tree.pid);
-  known = children();
-  count = 0;
-  for (let i = 0; i < KILLS; i++) {
-    const pidfile = `${images}/killed.pid`;
-    const ckpt = scope.spawnCkpt(
-      "restore",
-      "-d",
-      "-D",
-      images,
-      "--pidfile",
-      pidfile,
-      ...OPTIONS,
-    );
-    if (
-      await killed(ckpt, Math.random() * whole, i % 2 === 0 ? "inner" : "outer")
-    ) count++;
-    // A kill after the moment in which all go on leaves a whole tree.
-    await onlyThese(known, () => {
-      if (!isThere(pidfile)) return;
-      kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
-    });
-    if (isThere(pidfile)) Deno.removeSync(pidfile);
-  }
-  assert(count > KILLS / 4, `only ${count} restores were killed`);
+  await killRestores(scope, images, KILLS, whole, inTurn);
   tree = await restore(scope, tree, images);
   assertEquals(await ask(tree), before);
 });

@@ -64,7 +64,7 @@ function modified(path: string): number {
 export async function compile(name: string): Promise<string> {
   const source = `${HERE}programs/${name}.c`;
   const target = `${COMPILED}/${name}`;
-  const headers = ["check.h", "tree.h"];
+  const headers = ["check.h", "creds.h", "tree.h", "words.h"];
   const newest = Math.max(
     modified(source),
     ...headers.map((name) => modified(`${HERE}programs/${name}`)),

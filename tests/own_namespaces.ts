@@ -1,4 +1,5 @@
 /** Trees in namespaces of their own, dumped and restored from outside, and the ckpts that do it killed. */
+import { assert } from "@std/assert";
 import { assertSuccess, Program, type Scope, sleep, until } from "./harness.ts";
 import { children, kill, reap } from "./libc.ts";
 
@@ -79,10 +80,10 @@ export async function restore(
 }
 
 /** Kills a running ckpt, or the one that it has started inside. @returns whether it was still there */
-export async function killed(
+async function killed(
   ckpt: Deno.ChildProcess,
   afterMs: number,
-  which: "outer" | "inner",
+  which: Which,
 ): Promise<boolean> {
   await sleep(afterMs);
   let victim = ckpt.pid;
@@ -99,7 +100,7 @@ export async function killed(
 }
 
 /** Waits until no process is left of those that came to this one since. */
-export async function onlyThese(
+async function onlyThese(
   known: readonly number[],
   endOthers: () => void = () => {},
 ): Promise<void> {
@@ -110,4 +111,74 @@ export async function onlyThese(
     if (strangers.length === 0) return true;
     endOthers();
   });
+}
+
+type Which = "outer" | "inner";
+
+/**
+ * Kills ckpt at random moments of dumps that leave a program running.
+ *
+ * @param whole how long a dump takes, in ms
+ * @param victim which of the two ckpts, by the number of the dump
+ * @param check what has to hold after each
+ */
+export async function killDumps(
+  scope: Scope,
+  program: Program,
+  kills: number,
+  whole: number,
+  victim: (i: number) => Which,
+  check: () => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
+  const known = children();
+  let count = 0;
+  for (let i = 0; i < kills; i++) {
+    const images = scope.path(`images-${i}`);
+    const ckpt = scope.spawnCkpt(
+      "dump",
+      "-R",
+      "-t",
+      `${program.pid}`,
+      "-D",
+      images,
+      ...OPTIONS,
+    );
+    if (await killed(ckpt, Math.random() * whole, victim(i))) count++;
+    await onlyThese(known);
+    await check();
+    Deno.removeSync(images, { recursive: true });
+  }
+  assert(count > kills / 4, `only ${count} dumps were killed`);
+}
+
+/** The same for restores, after each of which nothing is left. */
+export async function killRestores(
+  scope: Scope,
+  images: string,
+  kills: number,
+  whole: number,
+  victim: (i: number) => Which,
+): Promise<void> {
+  const known = children();
+  const pidfile = `${images}/killed.pid`;
+  let count = 0;
+  for (let i = 0; i < kills; i++) {
+    const ckpt = scope.spawnCkpt(
+      "restore",
+      "-d",
+      "-D",
+      images,
+      "--pidfile",
+      pidfile,
+      ...OPTIONS,
+    );
+    if (await killed(ckpt, Math.random() * whole, victim(i))) count++;
+    // A kill after the moment in which all go on leaves a whole program.
+    await onlyThese(known, () => {
+      if (!isThere(pidfile)) return;
+      kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
+    });
+    if (isThere(pidfile)) Deno.removeSync(pidfile);
+  }
+  assert(count > kills / 4, `only ${count} restores were killed`);
 }

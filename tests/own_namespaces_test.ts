@@ -5,14 +5,14 @@
 import { assert, assertEquals } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { compile, LONG, Program, Scope, until } from "./harness.ts";
-import { children, kill } from "./libc.ts";
+import { kill } from "./libc.ts";
 import {
   childOf,
   dump,
   gone,
   isThere,
-  killed,
-  onlyThese,
+  killDumps,
+  killRestores,
   OPTIONS,
   restore,
 } from "./own_namespaces.ts";
@@ -267,24 +267,7 @@ for (const which of ["outer", "inner"] as const) {
     const whole = await millisecondsOf(() =>
       dump(scope, program, scope.path("images"), "-R")
     );
-    const known = children();
-    let count = 0;
-    for (let i = 0; i < KILLS; i++) {
-      const images = scope.path(`images-${i}`);
-      const ckpt = scope.spawnCkpt(
-        "dump",
-        "-R",
-        "-t",
-        `${program.pid}`,
-        "-D",
-        images,
-        ...OPTIONS,
-      );
-      if (await killed(ckpt, Math.random() * whole, which)) count++;
-      await onlyThese(known);
-      Deno.removeSync(images, { recursive: true });
-    }
-    assert(count > KILLS / 4, `only ${count} dumps were killed`);
+    await killDumps(scope, program, KILLS, whole, () => which);
     Deno.writeTextFileSync(`${program.work}/go`, "");
     await until(
       "the program has ended",
@@ -299,36 +282,14 @@ for (const which of ["outer", "inner"] as const) {
     const images = scope.path("images");
     await dump(scope, program, images);
     await gone(program.pid);
-    let whole = 0;
     const end = async (restored: Program) => {
       kill(restored.pid, SIGKILL);
       await gone(restored.pid);
     };
-    whole = await millisecondsOf(async () =>
+    const whole = await millisecondsOf(async () =>
       end(await restore(scope, program, images))
     );
-    const known = children();
-    let count = 0;
-    for (let i = 0; i < KILLS; i++) {
-      const pidfile = `${images}/killed.pid`;
-      const ckpt = scope.spawnCkpt(
-        "restore",
-        "-d",
-        "-D",
-        images,
-        "--pidfile",
-        pidfile,
-        ...OPTIONS,
-      );
-      if (await killed(ckpt, Math.random() * whole, which)) count++;
-      // a kill after the moment in which all go on leaves a whole program
-      await onlyThese(known, () => {
-        if (!isThere(pidfile)) return;
-        kill(Number(Deno.readTextFileSync(pidfile)), SIGKILL);
-      });
-      if (isThere(pidfile)) Deno.removeSync(pidfile);
-    }
-    assert(count > KILLS / 4, `only ${count} restores were killed`);
+    await killRestores(scope, images, KILLS, whole, () => which);
     assertEquals(await (await restore(scope, program, images)).verify(), "ok");
   });
 }

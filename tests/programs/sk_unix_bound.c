@@ -3,6 +3,7 @@
  * with connections accepted and still to be accepted; datagram sockets that others send to.
  */
 #include "tree.h"
+#include "words.h"
 #include <poll.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -31,16 +32,6 @@ static int connected(int type, socklen_t length) {
   int fd = (int)MUST(socket(AF_UNIX, type, 0));
   MUST(connect(fd, (struct sockaddr *)&address, length));
   return fd;
-}
-static void put(int fd, const char *text) {
-  if (send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text)) check_die("send: %s", strerror(errno));
-}
-static void expect(const char *name, int fd, const char *text) {
-  char got[256] = {0};
-  struct pollfd ready = {.fd = fd, .events = POLLIN};
-  CHECK_EQ("%s: poll", 1, poll(&ready, 1, 5000), name);
-  CHECK_EQ("%s: length", (long)strlen(text), (long)recv(fd, got, sizeof(got) - 1, MSG_DONTWAIT), name);
-  CHECK_STRING(name, text, got);
 }
 static const char *name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *)) {
   static char names[4][128];

@@ -3,8 +3,8 @@
  * in a directory of their own in argv[2], or in the work directory.
  */
 #include "check.h"
+#include "words.h"
 #include <dirent.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -27,16 +27,6 @@ static int connected(int type, struct sockaddr_un address) {
   int fd = (int)MUST(socket(AF_UNIX, type, 0));
   MUST(connect(fd, (struct sockaddr *)&address, sizeof(address)));
   return fd;
-}
-static void put(int fd, const char *text) {
-  if (send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text)) check_die("send: %s", strerror(errno));
-}
-static void expect(const char *name, int fd, const char *text) {
-  char got[256] = {0};
-  struct pollfd ready = {.fd = fd, .events = POLLIN};
-  CHECK_EQ("%s: poll", 1, poll(&ready, 1, 5000), name);
-  CHECK_EQ("%s: length", (long)strlen(text), (long)recv(fd, got, sizeof(got) - 1, MSG_DONTWAIT), name);
-  CHECK_STRING(name, text, got);
 }
 static void expect_name(const char *name, struct sockaddr_un address, int fd,
                         int (*get)(int, struct sockaddr *, socklen_t *)) {
