@@ -23,7 +23,7 @@ import { prelink } from "./prelink.ts";
 
 const HEADER_MAGIC = "ckptpack";
 /** Bytes of the stub's header; the stub's first instruction follows it. */
-const HEADER_SIZE = 208;
+const HEADER_SIZE = 176;
 const PAGE = 4096;
 
 const FLAGS_READ_EXECUTE = 4 | 1;
@@ -72,25 +72,6 @@ function slotOf(
 }
 
 const align = (value: number, to: number) => Math.ceil(value / to) * to;
-
-/** Bytes of what the stub keeps: struct heap of stub.c. */
-const STATE_SIZE = 24;
-
-/**
- * The address of zeroed bytes that nobody uses: the rest of the last page of
- * Deno's data.
- *
- * @param end where its data ends
- */
-function zeroedRoom(end: number): number {
-  const room = align(end, 16);
-  if (room + STATE_SIZE > align(end, PAGE)) {
-    throw new Error(
-      "cannot pack: the data of the ELF file fills its last page",
-    );
-  }
-  return room;
-}
 
 /**
  * @param deno a dynamic 64-bit little-endian position-independent ELF with a PT_NOTE
@@ -167,16 +148,10 @@ export function pack(
     ["openat64", R_X86_64_GLOB_DAT],
     ["__xstat64", R_X86_64_JUMP_SLOT],
     ["__fxstatat64", R_X86_64_JUMP_SLOT],
-    // The ones that V8 uses, and those by which libc's are still found.
-    ["mmap64", R_X86_64_JUMP_SLOT],
-    ["mmap64", R_X86_64_GLOB_DAT],
-    ["munmap", R_X86_64_JUMP_SLOT],
-    ["munmap", R_X86_64_GLOB_DAT],
   ] as const;
   for (const [i, [name, relocation]] of slots.entries()) {
     put(at + 8 * i, slotOf(elf, headers, name, relocation) - address);
   }
-  put(at + 8 * slots.length, zeroedRoom(end) - address);
 
   view.setUint32(note, PT_LOAD, true);
   view.setUint32(note + 4, FLAGS_READ_EXECUTE, true);

@@ -34,11 +34,6 @@ const probe = `(() => {
     cacheWrites: links.filter(([, link]) => link.includes("ckpt.cache-"))
       .map(([name]) => Deno.statSync("/proc/self/fd/" + name).size),
     standardInput: Deno.readLinkSync("/proc/self/fd/0"),
-    areas: Deno.readTextFileSync("/proc/self/smaps").split(/\\n(?=[0-9a-f]+-)/)
-      .map((area) => [
-        Number(/^Size: *(\\d+)/m.exec(area)[1]),
-        / hg\\b/.test(area),
-      ]),
   }));
   Deno.exit(7);
 })();`
@@ -57,8 +52,6 @@ interface Told {
   /** Sizes of the files that SQLite has made beside the cache. */
   cacheWrites: number[];
   standardInput: string;
-  /** Its memory: KiB, and whether huge pages are wanted for it. */
-  areas: [number, boolean][];
 }
 
 /** Runs `use` with the path of a packed probe. */
@@ -176,26 +169,6 @@ Deno.test("V8 takes what was compiled beforehand, and Deno stores nothing", asyn
     assertEquals(cacheWrites.sort(), [0, INDEX]);
   }, codeCache(`${root}/node_modules/deno/deno`, stub, probe));
 });
-
-Deno.test("V8 has the first of its memory in huge pages, where the host has some", () =>
-  withProbe(async (path) => {
-    const enabled = Deno.readTextFileSync(
-      "/sys/kernel/mm/transparent_hugepage/enabled",
-    );
-    const { areas } = await ask(path, {});
-    const PIECE = 256;
-    const pieces = areas.filter(([size]) => size === PIECE);
-    const huge = areas.reduce(
-      (sum, [size, huge]) => sum + (huge ? size : 0),
-      0,
-    );
-    if (enabled.includes("[never]")) assertEquals(huge, 0);
-    else {
-      // It has given some of it back.
-      assert(huge > 5 * 1024, `${huge} KiB`);
-      assert(pieces.length < 5, `${pieces.length} pieces`);
-    }
-  }));
 
 Deno.test("without a cache the program is compiled when it runs", () =>
   withProbe(async (path) => {

@@ -22,11 +22,6 @@
  * of what a small dump costs. Deno looks for that cache in a directory, and
  * here there is none: a function of the stub answers when Deno opens the file.
  *
- * V8 takes its memory in pieces of 256 KiB, and the kernel hands out each page
- * of them alone: 2,000 of the 5,000 page faults of a small dump. So the stub
- * takes huge pages for the first of them, while Deno starts, and another
- * function answers when V8 asks for such a piece.
- *
  * Freestanding: no libc, no relocations, no writable data.
  */
 
@@ -49,9 +44,7 @@ struct header {
      addresses of functions of libc, by which Deno calls them. */
   long environ_slot;
   long open64_slot, openat64_slot, xstat64_slot, fxstatat64_slot;
-  long mmap64_slot, mmap64_other_slot, munmap_slot, munmap_other_slot;
-  /* Of room for a struct heap in Deno's zeroed data. */
-  long heap;
+  u64 reserved;
 };
 
 __attribute__((section(".header"), used))
@@ -81,17 +74,11 @@ __asm__(
   ".text\n");
 
 enum {
-  SYS_READ = 0,
   SYS_WRITE = 1,
-  SYS_OPEN = 2,
   SYS_CLOSE = 3,
-  SYS_MMAP = 9,
   SYS_MPROTECT = 10,
   SYS_RT_SIGPROCMASK = 14,
   SYS_ACCESS = 21,
-  SYS_MADVISE = 28,
-  SYS_CLONE = 56,
-  SYS_EXIT = 60,
   SYS_FCNTL = 72,
   SYS_GETCWD = 79,
   SYS_EXIT_GROUP = 231,
@@ -107,16 +94,9 @@ enum {
   MFD_CLOEXEC = 1,
   MFD_NOEXEC_SEAL = 8,
   O_CREAT = 0100,
-  O_CLOEXEC = 02000000,
   PAGE = 4096,
   PROT_READ = 1,
   PROT_WRITE = 2,
-  MAP_PRIVATE = 2,
-  MAP_ANONYMOUS = 0x20,
-  MAP_NORESERVE = 0x4000,
-  MADV_DONTFORK = 10,
-  MADV_HUGEPAGE = 14,
-  MADV_POPULATE_WRITE = 23,
   RLIMIT_NOFILE = 7,
 };
 
@@ -126,20 +106,6 @@ static long syscall4(long number, long a, long b, long c, long d) {
   __asm__ volatile("syscall"
                    : "=a"(result)
                    : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-                   : "rcx", "r11", "memory");
-  return result;
-}
-
-static long syscall6(long number, long a, long b, long c, long d, long e,
-                     long f) {
-  register long r10 __asm__("r10") = d;
-  register long r8 __asm__("r8") = e;
-  register long r9 __asm__("r9") = f;
-  long result;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8),
-                     "r"(r9)
                    : "rcx", "r11", "memory");
   return result;
 }
@@ -400,123 +366,6 @@ static void stand_in(long slot, u64 function) {
   syscall4(SYS_MPROTECT, page, PAGE, PROT_READ, 0);
 }
 
-/*
- * Memory for V8. It asks for a piece that begins at a multiple of its size by
- * asking for nearly twice as much, and gives the surplus back. Where no huge
- * pages are to be had, it gets its memory as ever.
- */
-struct heap {
-  char *start, *end;
-  u64 taken;
-};
-
-#define HUGE_PAGE (2ul << 20)
-#define PIECE (256ul << 10)
-#define ASKED_FOR (2 * PIECE - PAGE)
-#define HEAP (5 * HUGE_PAGE)
-
-#define STATE ((struct heap *)((char *)&header + header.heap))
-
-typedef void *mmap64_(void *at, u64 size, int prot, int flags, int fd,
-                      long offset);
-typedef int munmap_(void *at, u64 size);
-
-static void *mmap64(void *at, u64 size, int prot, int flags, int fd,
-                    long offset) {
-  struct heap *heap = STATE;
-  /* V8 alone asks for a place, and for one like this. */
-  if (at && (u64)at % PIECE == 0 && size == ASKED_FOR &&
-      prot == (PROT_READ | PROT_WRITE) &&
-      flags == (MAP_PRIVATE | MAP_ANONYMOUS)) {
-    u64 taken = __atomic_fetch_add(&heap->taken, PIECE, __ATOMIC_RELAXED);
-    /* The last piece has no room for the surplus. */
-    if (taken + 2 * PIECE <= (u64)(heap->end - heap->start))
-      return heap->start + taken;
-    __atomic_fetch_sub(&heap->taken, PIECE, __ATOMIC_RELAXED);
-  }
-  return LIBC(mmap64_, mmap64_other)(at, size, prot, flags, fd, offset);
-}
-
-static int munmap(void *at, u64 size) {
-  struct heap *heap = STATE;
-  if (size == ASKED_FOR - PIECE && (char *)at > heap->start &&
-      (char *)at < heap->end && (u64)at % PIECE == 0)
-    return 0; /* it is the next piece */
-  return LIBC(munmap_, munmap_other)(at, size);
-}
-
-static int has_huge_pages(void) {
-  static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
-  char text[64];
-  long fd = syscall4(SYS_OPEN, (long)path, O_CLOEXEC, 0, 0);
-  if (fd < 0) return 0;
-  long n = syscall4(SYS_READ, fd, (long)text, sizeof text - 1, 0);
-  syscall4(SYS_CLOSE, fd, 0, 0, 0);
-  text[n < 0 ? 0 : n] = 0;
-  for (const char *at = text; *at; at++)
-    if (begins(at, "[always]") || begins(at, "[madvise]")) return 1;
-  return 0;
-}
-
-/* CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM of clone(2). */
-#define THREAD 0x50f00
-
-/*
- * A thread that lets the kernel find and clear the pages, one after the other,
- * and ends. It has no stack, and no signal may reach it.
- */
-static void populate(const struct heap *heap) {
-  u64 all = ~0ul, before;
-  syscall4(SYS_RT_SIGPROCMASK, 0 /* SIG_BLOCK */, (long)&all, (long)&before, 8);
-  register char *at __asm__("r12") = heap->start;
-  register char *end __asm__("r13") = heap->end;
-  register long tls __asm__("r8") = 0;
-  register long child_tid __asm__("r10") = 0;
-  long result;
-  __asm__ volatile(
-    "syscall\n"
-    "test %%eax, %%eax\n"
-    "jnz 2f\n"
-    "1: mov %[madvise], %%eax\n"
-    "mov %%r12, %%rdi\n"
-    "mov %[size], %%esi\n"
-    "mov %[advice], %%edx\n"
-    "syscall\n"
-    "add %[size], %%r12\n"
-    "cmp %%r13, %%r12\n"
-    "jb 1b\n"
-    "mov %[exit], %%eax\n"
-    "xor %%edi, %%edi\n"
-    "syscall\n"
-    "2:\n"
-    : "=a"(result)
-    : "a"(SYS_CLONE), "D"(THREAD), "S"(heap->end), "d"(0), "r"(child_tid),
-      "r"(tls), "r"(at), "r"(end), [madvise] "i"(SYS_MADVISE),
-      [size] "i"(HUGE_PAGE), [advice] "i"(MADV_POPULATE_WRITE),
-      [exit] "i"(SYS_EXIT)
-    : "rcx", "r11", "memory");
-  syscall4(SYS_RT_SIGPROCMASK, 2 /* SIG_SETMASK */, (long)&before, 0, 8);
-}
-
-static void prepare_heap(void) {
-  struct heap *heap = STATE;
-  if (!has_huge_pages()) return;
-  long mapped = syscall6(SYS_MMAP, 0, HEAP + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped < 0) return;
-  char *start = (char *)((mapped + HUGE_PAGE - 1) & -HUGE_PAGE);
-  /* The advice that V8 would give for each piece: no process made by fork(2)
-     runs its code. */
-  if (syscall4(SYS_MADVISE, (long)start, HEAP, MADV_HUGEPAGE, 0) < 0 ||
-      syscall4(SYS_MADVISE, (long)start, HEAP, MADV_DONTFORK, 0) < 0)
-    return;
-  heap->start = start;
-  heap->end = start + HEAP;
-  populate(heap);
-  stand_in(header.munmap_slot, (u64)munmap);
-  stand_in(header.mmap64_slot, (u64)mmap64);
-}
-
 /* By the first argument: wherever else the command is, ALL can do it, too. */
 static int program_for(const u64 *old) {
   if (old[0] < 2) return ALL;
@@ -550,7 +399,6 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   syscall4(SYS_RT_SIGPROCMASK, 0 /* SIG_BLOCK */, (long)&debugger, 0, 8);
 
   int which = program_for(old);
-  prepare_heap();
   long program = memfd_of("ckpt.js", base + header.program[which].text_offset,
                           header.program[which].text_size);
   long library = memfd_of("libckpt.so", base + header.library_offset,
