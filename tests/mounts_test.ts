@@ -1,6 +1,7 @@
 /** Trees in mount namespaces of their own: dumped and restored, the mounts are as they were. */
-import { assertEquals } from "@std/assert";
-import { dump, LONG, restore, Scope } from "./harness.ts";
+import { assertEquals, assertMatch } from "@std/assert";
+import { EXIT } from "../lib/error.ts";
+import { dump, LONG, type Program, restore, Scope } from "./harness.ts";
 import { mountsOf, startIn, survives } from "./mounts.ts";
 
 const SHAPES: Record<string, string> = {
@@ -132,6 +133,137 @@ Deno.test("a program with overlays of directories of its own survives, whatever 
   assertEquals(Deno.readTextFileSync(`${root}/up/later`), "later");
   assertEquals(await program.verify(), "ok");
 });
+
+/** What the kernel tells of itself is hidden from ckpt, so it cannot read which layers there are. */
+const HIDDEN = "mount -t tmpfs none /sys/kernel/btf";
+
+const TRUST = "--overlay-trust-options";
+
+const NAMED_LAYERS = `
+  mount -t tmpfs layers /mnt && cd /mnt
+  mkdir -p low "a b:c" up work merged
+  echo one > low/file; echo two > "a b:c/other"; echo gone > low/gone
+  mount -t overlay named -o 'lowerdir=low/../low:/mnt/a b\\:c,upperdir=/mnt/up,workdir=/mnt/work' merged
+  rm merged/gone; echo new > merged/new
+  cd /
+`;
+
+Deno.test("layers are not taken from the options of an overlay unless these are trusted, and tell where", async () => {
+  await using scope = new Scope();
+  await scope.unshareMounts(HIDDEN);
+  const program = await startIn(scope, NAMED_LAYERS, "mem_files");
+  const untrusted = await refusedDump(scope, program);
+  assertMatch(
+    untrusted,
+    /\/mnt\/merged \(overlay, named\): its layers are only known to the kernel.*\n? +-> .*; or --overlay-trust-options/,
+  );
+  assertMatch(
+    await refusedDump(scope, program, TRUST),
+    /its lower layer is named low\/\.\.\/low, and nobody knows from where/,
+  );
+});
+
+async function refusedDump(
+  scope: Scope,
+  { pid }: Program,
+  ...options: string[]
+): Promise<string> {
+  const images = scope.path("refused");
+  const answer = await scope.ckpt(
+    ...["dump", "-t", `${pid}`, "-D", images, ...options],
+  );
+  assertEquals(answer.code, EXIT.refused, answer.stderr);
+  return answer.stderr;
+}
+
+Deno.test("layers that only the options of an overlay name are taken when these are trusted and fit", async () => {
+  await using scope = new Scope();
+  await scope.unshareMounts(HIDDEN);
+  const script = NAMED_LAYERS.replace("low/../low", "/mnt/low");
+  const program = await startIn(scope, script, "mem_files");
+  const mounts = withoutLayers(mountsOf(program.tree()));
+  const root = `/proc/${program.pid}/root/mnt`;
+  Deno.renameSync(`${root}/low`, `${root}/moved`);
+  Deno.mkdirSync(`${root}/low`);
+  assertMatch(
+    await refusedDump(scope, program, TRUST),
+    /not its layers any more: "file" is in/,
+  );
+  Deno.removeSync(`${root}/low`);
+  assertMatch(
+    await refusedDump(scope, program, TRUST),
+    /name \/mnt\/low as lower layer, and there is no/,
+  );
+  Deno.renameSync(`${root}/moved`, `${root}/low`);
+  const images = scope.path("images");
+  await dump(scope, program, images, TRUST);
+  await restore(scope, program, images);
+  assertEquals(withoutLayers(mountsOf(program.tree())), mounts);
+  const names = [...Deno.readDirSync(`${root}/merged`)].map(({ name }) => name);
+  assertEquals(names.sort(), ["file", "new", "other"]);
+  assertEquals(Deno.readTextFileSync(`${root}/merged/new`), "new\n");
+  assertEquals(await program.verify(), "ok");
+});
+
+for (
+  const [how, hidden] of [["the kernel knows", ":"], ["options name", HIDDEN]]
+) {
+  Deno.test(`layers of the outside that ${how} are found there, and recognised again`, async () => {
+    await using scope = new Scope();
+    const host = scope.path("host");
+    await scope.unshareMounts(`
+      ${hidden}
+      mount -t tmpfs host ${host}
+      mkdir ${host}/low ${host}/up ${host}/work
+      echo low > ${host}/low/file
+    `);
+    const trust = hidden === ":" ? [] : [TRUST];
+    const layers = [
+      "lowerdir=HOST/low",
+      "upperdir=HOST/up",
+      "workdir=HOST/work",
+    ]
+      .join(",").replaceAll("HOST", host);
+    // What shows the layers is left behind with the old root.
+    const program = await startIn(
+      scope,
+      {
+        before: `mount -t overlay outside -o ${layers} srv`,
+        propagation: "private",
+      },
+      "mem_files",
+    );
+    const seen = `/proc/${program.pid}/root/srv`;
+    Deno.writeTextFileSync(`${seen}/new`, "new");
+    const mounts = withoutLayers(mountsOf(program.tree()));
+    const images = scope.path("images");
+    await dump(scope, program, images, ...trust);
+    const swapped = await scope.run("sh", [
+      "-ec",
+      `cd ${host}; mv low was; mkdir low; echo other > low/file`,
+    ]);
+    assertEquals(swapped.code, 0, swapped.stderr);
+    const refused = await scope.ckpt("restore", "-d", "-D", images);
+    assertEquals(refused.code, EXIT.refused, refused.stderr);
+    assertMatch(
+      refused.stderr,
+      /\/srv \(overlay, outside\): its lower layer was another directory than the one that is \S+\/host\/low now\n +-> put that back; or --overlay-trust-options/,
+    );
+    await restore(scope, program, images, TRUST);
+    assertEquals(Deno.readTextFileSync(`${seen}/file`), "other\n");
+    await program.kill();
+    const back = await scope.run("sh", [
+      "-ec",
+      `cd ${host}; rm -r low; mv was low`,
+    ]);
+    assertEquals(back.code, 0, back.stderr);
+    await restore(scope, program, images);
+    assertEquals(withoutLayers(mountsOf(program.tree())), mounts);
+    assertEquals(Deno.readTextFileSync(`${seen}/file`), "low\n");
+    assertEquals(Deno.readTextFileSync(`${seen}/new`), "new");
+    assertEquals(await program.verify(), "ok");
+  });
+}
 
 for (const [shape, script] of Object.entries(SHAPES)) {
   Deno.test(`a program with ${shape} survives`, async () => {

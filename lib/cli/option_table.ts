@@ -256,6 +256,13 @@ export const OPTIONS: readonly OptionEntry[] = [
     help: "the program shares a session or a terminal with the outside",
   },
   {
+    name: "overlay-trust-options",
+    argument: "none",
+    commands: ["dump", "restore", "check"],
+    help:
+      "take the layers of an overlay for what its options name, where nothing proves it; at the restore, also where other directories are there now",
+  },
+  {
     name: "root",
     short: "r",
     argument: "required",

@@ -119,6 +119,7 @@ export function readOptions(
     shellJob: flags.has("shell-job"),
     external: parsed.values.get("external") ?? [],
     ...flags.has("file-locks") && { fileLocks: true },
+    ...flags.has("overlay-trust-options") && { overlayTrustOptions: true },
     ...(root !== undefined && { root: absolute(root, currentDirectory) }),
   };
   const dryRun = flags.has("dry-run") && { dryRun: true };

@@ -104,6 +104,7 @@ import {
   loadMountWriter,
   saveSuperblocks,
   surveyWithMounts,
+  warnOfTrust,
 } from "./mounts.ts";
 import { rehearse } from "./rehearsal.ts";
 import { saveSharedMemory, type SharedContent } from "./shared_memory.ts";
@@ -188,7 +189,7 @@ async function dumpOnce(
   const action = `dumping task ${pid}`;
   refuseImpossible(pid, action);
   report.log(3, `looking at the tree of task ${pid}`);
-  using mounts = new LazyMounts();
+  using mounts = new LazyMounts(options);
   const running = await surveyWithMounts(pid, options, mounts);
   if (running === undefined) {
     report.log(3, `the tree of task ${pid} changes too fast to be judged yet`);
@@ -287,6 +288,7 @@ async function dumpOnce(
     }
   }
   warnOfUnreadEvents(survey, report);
+  warnOfTrust(survey.mounts, report);
   const { unseen } = still.moreOfSockets.sharedPorts ?? {};
   if (unseen !== undefined) {
     report.log(
@@ -958,7 +960,7 @@ async function checkOnce(
   const { pid } = options;
   if (pid === undefined) return { reasons: missing, neededOptions: [] };
   refuseImpossible(pid, `checking task ${pid}`);
-  using mounts = new LazyMounts();
+  using mounts = new LazyMounts(options);
   const survey = await surveyWithMounts(pid, options, mounts);
   if (survey === undefined) {
     throw new CkptError(EXIT.failed, `checking task ${pid}`, [{

@@ -4,9 +4,11 @@ import { close } from "../ffi/syscall.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import type { file_entry } from "../image/schema.gen.ts";
+import { describeMount } from "../mnt/mount.ts";
 import type { MountTree } from "../mnt/mount_tree.ts";
 import type { MountsPlan } from "../mnt/plan_dump.ts";
 import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
+import type { Report } from "../report.ts";
 import type { DumpOptions } from "./options.ts";
 import type { SurveyOptions } from "./survey.ts";
 import { surveyRunning, type TreeSurvey } from "./survey_tree.ts";
@@ -15,13 +17,17 @@ import { surveyRunning, type TreeSurvey } from "./survey_tree.ts";
 export class LazyMounts implements Disposable {
   #namespaces: TreeNamespaces | undefined;
 
+  constructor(
+    readonly options: Pick<DumpOptions, "overlayTrustOptions">,
+  ) {}
+
   get namespaces(): TreeNamespaces | undefined {
     return this.#namespaces;
   }
 
   async load(): Promise<void> {
     const { TreeNamespaces } = await import("../mnt/tree_namespaces.ts");
-    this.#namespaces = new TreeNamespaces();
+    this.#namespaces = new TreeNamespaces(this.options.overlayTrustOptions);
   }
 
   [Symbol.dispose](): void {
@@ -76,6 +82,22 @@ export function guardsOfOtherMounts(
       remedy: "leave it out",
     }]
   );
+}
+
+/** Overlays whose layers nothing but their options tells. */
+export function warnOfTrust(
+  mounts: MountsPlan | undefined,
+  report: Report,
+): void {
+  for (const { mount, origin } of mounts?.mounts ?? []) {
+    if (origin.kind !== "overlay") continue;
+    if (!origin.layers.some(({ isTrusted }) => isTrusted)) continue;
+    report.log(
+      2,
+      `${describeMount(mount)}: its layers are taken for those that its ` +
+        "options name (--overlay-trust-options)",
+    );
+  }
 }
 
 /** Saves what is in the file systems of the image; the tree stands still. */

@@ -42,6 +42,8 @@ export interface DumpOptions {
   watchFs?: "fail" | "report";
   /** Freeze the file systems that are written to, for at most so many seconds. */
   freezeFs?: number;
+  /** Take the layers of overlays for what their options say. */
+  overlayTrustOptions?: boolean;
   /** What to take of the files while the program stands still. */
   snapshot?: "btrfs" | { command: string };
   /** Only tell what would be done: see {@link CheckResult}. */
@@ -103,6 +105,7 @@ export interface CheckOptions {
   freezeCgroup?: string;
   linkRemap?: boolean;
   ghostLimit?: bigint;
+  overlayTrustOptions?: boolean;
   /** Where the images would go; not looked at when missing. */
   imagesDirectory?: string;
   replace?: boolean;

@@ -378,6 +378,9 @@ export interface ckpt_layer_entry {
   role: ckpt_layer_entry_roles;
   mnt_id: number;
   path: string;
+  handle?: Uint8Array | undefined;
+  handle_type?: number | undefined;
+  trusted?: boolean | undefined;
 }
 
 export interface ckpt_line_entry {
@@ -1908,7 +1911,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
   ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
-  ckpt_layer_entry: "1!#ckpt_layer_entry_roles role,2!uint32 mnt_id,3!string path",
+  ckpt_layer_entry: "1!#ckpt_layer_entry_roles role,2!uint32 mnt_id,3!string path,4?bytes handle,5?int32 handle_type,6?bool trusted",
   ckpt_line_entry: "1!uint32 length,2?bool ended_by_eof",
   ckpt_membership_entry: "1!uint32 family,2!bytes group,3!string interface,4!uint32 mode,5*bytes sources",
   ckpt_message_entry: "1!uint32 priority,2!bytes data",

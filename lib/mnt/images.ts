@@ -71,10 +71,13 @@ function describeFurther(planned: PlannedMount): ckpt_mount_entry[] {
   const { mount, origin, hostPath, peerPath, masterPath, removed } = planned;
   const layers = origin.kind !== "overlay"
     ? []
-    : origin.layers.map(({ role, mount, path }) => ({
+    : origin.layers.map(({ role, mount, path, handle, isTrusted }) => ({
       role: ckpt_layer_entry_roles[role],
       mnt_id: mount,
       path,
+      handle: handle?.bytes,
+      handle_type: handle?.type,
+      trusted: isTrusted,
     }));
   const entry = {
     mnt_id: mount.id,
@@ -140,10 +143,14 @@ function readMount(
     peerPath: further?.peer_path,
     masterPath: further?.master_path,
     removed: further?.removed,
-    layers: (further?.layers ?? []).map(({ role, mnt_id, path }) => ({
-      role: ROLES[role],
-      mount: mnt_id,
-      path,
+    layers: (further?.layers ?? []).map((layer) => ({
+      role: ROLES[layer.role],
+      mount: layer.mnt_id,
+      path: layer.path,
+      handle: layer.handle && {
+        type: layer.handle_type ?? 0,
+        bytes: layer.handle,
+      },
     })),
   };
 }

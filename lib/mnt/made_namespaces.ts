@@ -35,8 +35,14 @@ import {
   setPropagation,
 } from "./calls.ts";
 import { isOneOf } from "../ghost/attributes.ts";
+import { handleAt, isSameHandle } from "../ghost/handles.ts";
 import { relativePath } from "./mount.ts";
-import { describeOperation, type Operation, YARD } from "./operations.ts";
+import {
+  describeOperation,
+  type MadeLayer,
+  type Operation,
+  YARD,
+} from "./operations.ts";
 import type { LayerRole } from "./overlay_layers.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { RemovedSources } from "./removed_sources.ts";
@@ -311,18 +317,18 @@ class Builder implements Disposable {
   }
 
   #createOverlay(
-    { source, options, superFlags, layers }: Extract<
+    { of, source, options, superFlags, layers }: Extract<
       Operation,
       { kind: "overlay" }
     >,
   ): number {
     const directories: [string, number][] = [];
     try {
-      for (const { role, from, path } of layers) {
-        directories.push([
-          LAYER_OPTIONS[role],
-          openDirectoryWithin(this.#fd(from), path),
-        ]);
+      for (const layer of layers) {
+        const { role, from, path } = layer;
+        const directory = openDirectoryWithin(this.#fd(from), path);
+        directories.push([LAYER_OPTIONS[role], directory]);
+        this.#recognise(layer, directory, of);
       }
       const work = layers.findIndex(({ role }) => role === "work");
       if (options.some((option) => VOLATILE.includes(option))) {
@@ -338,6 +344,23 @@ class Builder implements Disposable {
     } finally {
       for (const [, fd] of directories) close(fd);
     }
+  }
+
+  /** @throws CkptError where another directory is in the place of a layer */
+  #recognise(
+    { role, expected }: MadeLayer,
+    directory: number,
+    overlay: number,
+  ): void {
+    if (expected === undefined) return;
+    const here = handleAt(`/proc/self/fd/${directory}/.`);
+    if (here !== undefined && isSameHandle(here, expected.handle)) return;
+    throw new CkptError(EXIT.refused, "making the mounts", [{
+      object: this.describe(overlay),
+      why: `its ${role} layer was another directory than the one that is ` +
+        `${expected.path} now`,
+      remedy: "put that back; or --overlay-trust-options, to take this one",
+    }]);
   }
 
   readonly #hostMounts = new Map<number, number>();

@@ -3,6 +3,7 @@
  * their ids in the image; helpers and superblocks that the tree itself has no
  * mount of get further numbers.
  */
+import type { FileHandle } from "../ghost/handles.ts";
 import { MS } from "./mount.ts";
 import type { LayerRole } from "./overlay_layers.ts";
 
@@ -15,6 +16,8 @@ export interface MadeLayer {
   readonly from: number;
   /** From the root of `from`. */
   readonly path: string;
+  /** What it has to be, if that is looked at, and what the image calls it. */
+  readonly expected?: { readonly handle: FileHandle; readonly path: string };
 }
 
 export type Operation =
@@ -32,6 +35,8 @@ export type Operation =
   | {
     readonly kind: "overlay";
     readonly mount: number;
+    /** A mount of the image that shows it. */
+    readonly of: number;
     readonly source: string;
     /** Those that name layers are of no use any more. */
     readonly options: readonly string[];

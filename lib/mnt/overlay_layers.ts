@@ -9,6 +9,7 @@ import { KernelMemory } from "../ffi/kernel_memory.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import { statx } from "../ghost/calls.ts";
+import { type FileHandle, handleAt } from "../ghost/handles.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import {
   deviceText,
@@ -40,34 +41,43 @@ export interface OverlayLayers {
 
 export type LayerRole = "upper" | "work" | "lower" | "data";
 
-/** A layer by a mount of the tree that shows it. */
+/** In the stead of the id of a mount: ckpt's own namespace shows the layer. */
+export const OUTSIDE = 0;
+
+/** A layer by a mount that shows it. */
 export interface Layer {
   readonly role: LayerRole;
-  /** The id of the mount. */
+  /** The id of a mount of the tree, or {@link OUTSIDE}. */
   readonly mount: number;
-  /** From the root of that mount; "" for that itself. */
+  /** From the root of that mount, "" for that itself; a path of the outside. */
   readonly path: string;
+  /** What the directory is recognised by, where it is not made anew. */
+  readonly handle?: FileHandle;
+  /** Only an option of the overlay says so. */
+  readonly isTrusted?: boolean;
 }
 
 /** What is known of an overlay: its layers, or why they are not known. */
 export type FoundLayers =
   | { readonly layers: readonly Layer[] }
-  | { readonly why: string };
+  | { readonly why: string; readonly remedy?: string };
 
 /** Of a mount namespace: its mounts, and how ckpt gets at its paths. */
-interface Namespace {
+export interface Namespace {
   readonly mounts: readonly MountInfo[];
   readonly prefix: string;
 }
 
 /**
- * What an overlay is made of, by the mounts of a tree.
+ * What an overlay is made of, by the mounts of a tree, and by ckpt's own.
  *
  * @param fd of its root
+ * @param host ckpt's own mounts
  */
 export function readLayers(
   fd: number,
   namespaces: readonly Namespace[],
+  host: readonly MountInfo[],
 ): FoundLayers {
   let found: OverlayLayers;
   try {
@@ -90,11 +100,13 @@ export function readLayers(
   const layers: Layer[] = [];
   for (const [role, place] of wanted) {
     if (place === undefined) continue;
-    const layer = findLayer(role, place, namespaces);
+    const layer = findLayer(role, place, namespaces) ??
+      findOutside(role, place, host);
     if (layer === undefined) {
       return {
         why: `its ${role} layer, ${place.path} of the file system ` +
-          `${deviceText(place.device)}, is in no mount of the program`,
+          `${deviceText(place.device)}, is in no mount of the program, nor ` +
+          "in one of ckpt's own",
       };
     }
     layers.push(layer);
@@ -115,9 +127,32 @@ function findLayer(
     );
     if (found === undefined) continue;
     const { mount, path } = found;
-    return { role, mount: mount.id, path: relativePath(path, mount.point) };
+    return {
+      role,
+      mount: mount.id,
+      path: relativePath(path, mount.point),
+      handle: handleAt(`${prefix}${path}/.`),
+    };
   }
   return undefined;
+}
+
+function findOutside(
+  role: LayerRole,
+  place: Place,
+  host: readonly MountInfo[],
+): Layer | undefined {
+  const found = findPlace(
+    place,
+    host.map((info) => mountOf(info, OUTSIDE)),
+    inodeAt,
+  );
+  return found && {
+    role,
+    mount: OUTSIDE,
+    path: found.path,
+    handle: handleAt(`${found.path}/.`),
+  };
 }
 
 function inodeAt(

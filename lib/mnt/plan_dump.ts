@@ -288,7 +288,7 @@ class Planner {
         "what it shows was removed, and its file system is not part of the image",
       );
     } else if (overlay !== undefined && "why" in overlay) {
-      this.#needExternal(mount, overlay.why);
+      this.#needExternal(mount, overlay.why, overlay.remedy);
     } else if (
       type === undefined && overlay === undefined ||
       !mount.root.startsWith("/")
@@ -342,7 +342,8 @@ class Planner {
     return this.#outside.some((other) => this.#isPartOf(mount, other));
   }
 
-  #needExternal(mount: Mount, why: string): void {
+  /** @param other an option that may be of help instead */
+  #needExternal(mount: Mount, why: string, other?: string): void {
     const key = this.#keyOf(mount);
     const name = this.#newName(mount);
     const hostPath = this.#hostPath(mount, this.#onHost(mount));
@@ -358,7 +359,7 @@ class Planner {
       why,
       `${option}, and at the restore --external mnt[${name}]:${
         hostPath ?? "PATH"
-      }${device}`,
+      }${device}${other === undefined ? "" : `; or ${other}`}`,
     );
   }
 

@@ -18,7 +18,7 @@ import {
 } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { type MadeLayer, type Operation, YARD } from "./operations.ts";
-import type { Layer } from "./overlay_layers.ts";
+import { type Layer, OUTSIDE } from "./overlay_layers.ts";
 import { type SharingGroup, sharingGroups } from "./sharing.ts";
 
 /** A mount as an image tells of it. */
@@ -68,6 +68,8 @@ export interface RestoreMountsInput {
   readonly devices: ReadonlyMap<string, string>;
   /** Whether `--external mnt[]` was given. */
   readonly automatic: boolean;
+  /** Whether layers of overlays may be others than at the dump. */
+  readonly trustsOverlays?: boolean;
   /** ckpt's own mounts. */
   readonly host: readonly Mount[];
   /** Undefined: there is nothing. */
@@ -349,7 +351,13 @@ class Planner {
     }
     this.#layered.add(mount);
     const made: MadeLayer[] = [];
-    for (const { role, mount: id, path } of layers) {
+    for (const { role, mount: id, path, handle } of layers) {
+      if (id === OUTSIDE) {
+        const layer = this.#layerOutside(mount, role, path);
+        if (layer === undefined) return undefined;
+        made.push({ ...layer, ...this.#expected(handle, path) });
+        continue;
+      }
       const below = this.#mounts.find((other) => other.id === id);
       if (below === undefined) {
         this.#refuse(
@@ -369,9 +377,54 @@ class Planner {
         role,
         from: provider.number,
         path: relativePath(joinPath(below.root, path), provider.root),
+        ...this.#isWhereItWas(provider) &&
+          this.#expected(handle, joinPath(below.point, path)),
       });
     }
     return made;
+  }
+
+  #expected(
+    handle: Layer["handle"],
+    path: string,
+  ): Pick<MadeLayer, "expected"> {
+    return this.input.trustsOverlays || handle === undefined
+      ? {}
+      : { expected: { handle, path } };
+  }
+
+  /** Whether it comes from the outside, and nobody said from where. */
+  #isWhereItWas({ of, place }: Provider): boolean {
+    if (place === undefined) return false;
+    return of === this.#root
+      ? this.input.root === undefined
+      : of?.external?.kind === "automatic";
+  }
+
+  /** Clones of ckpt's own mounts that have layers, by the ids of these. */
+  readonly #layerClones = new Map<
+    number,
+    Extract<Operation, { kind: "clone" }>
+  >();
+
+  /** The upper layer and its work have to be reached by one mount. */
+  #layerOutside(
+    mount: ImageMount,
+    role: Layer["role"],
+    path: string,
+  ): MadeLayer | undefined {
+    const place = this.input.place(path);
+    if (place === undefined) {
+      this.#refuse(mount, `its ${role} layer ${path} is not there any more`);
+      return undefined;
+    }
+    const { id, point, root } = place.mount;
+    let clone = this.#layerClones.get(id);
+    if (clone === undefined) {
+      clone = { kind: "clone", mount: this.#nextNumber++, path: point };
+      this.#layerClones.set(id, clone);
+    }
+    return { role, from: clone.mount, path: relativePath(place.root, root) };
   }
 
   #create(
@@ -385,6 +438,7 @@ class Planner {
       return [{
         kind: "overlay",
         mount: number,
+        of: mount.id,
         source,
         options,
         superFlags,
@@ -669,6 +723,7 @@ class Planner {
     const needed = fresh.filter(({ kept }) => kept);
     const operations: Operation[] = [
       ...outside.flatMap(({ make }) => make),
+      ...this.#layerClones.values(),
       ...this.#hostHelpers,
       ...needed.flatMap(({ make }) => make).filter(({ kind }) =>
         kind !== "seal"

@@ -29,6 +29,7 @@ import { describeMount, deviceNumber, type Mount } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { type MountsPlan, planMounts, type PlannedMount } from "./plan_dump.ts";
 import { type FoundLayers, readLayers } from "./overlay_layers.ts";
+import { trustLayers } from "./overlay_options.ts";
 import { expectedNamespace } from "../ns/inside.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { readNamespace } from "./read_namespace.ts";
@@ -86,6 +87,9 @@ export class TreeNamespaces implements Disposable {
   /** Or that of which ckpt has a copy (lib/ns/enter.ts). */
   readonly #ownLink = expectedNamespace("mnt");
   readonly #known = new Map<string, Known>();
+
+  /** @param trusts whether the options of overlays are, see overlay_options.ts */
+  constructor(readonly trusts = false) {}
 
   /** @param processes of the tree, its root first */
   look(processes: readonly { pid: number; tid: number }[]): SeenNamespaces {
@@ -210,20 +214,28 @@ export class TreeNamespaces implements Disposable {
           mount.type !== "overlay" || known.has(device) ||
           this.#overlays.has(device)
         ) continue;
-        this.#overlays.set(device, this.#layersOf(mount, namespace, all));
+        this.#overlays.set(
+          device,
+          this.#layersOf(mount, namespace, all, host),
+        );
       }
     }
     return this.#overlays;
   }
 
   #layersOf(
-    { mountId }: MountInfo,
+    { mountId, superOptions }: MountInfo,
     namespace: TreeNamespace,
     all: readonly TreeNamespace[],
+    host: readonly MountInfo[],
   ): FoundLayers {
     const fd = this.#cloneBare(namespace, mountId);
     try {
-      return readLayers(fd, all);
+      const found = readLayers(fd, all, host);
+      if ("layers" in found) return found;
+      return this.trusts
+        ? trustLayers(fd, superOptions, namespace, host)
+        : { ...found, remedy: "--overlay-trust-options" };
     } finally {
       close(fd);
     }

@@ -55,7 +55,10 @@ export class TreeMounts implements Disposable {
       TreeImages,
       "set" | "processes" | "files" | "remaps"
     >,
-    { root, external }: Pick<RestoreOptions, "root" | "external">,
+    { root, external, overlayTrustOptions }: Pick<
+      RestoreOptions,
+      "root" | "external" | "overlayTrustOptions"
+    >,
   ) {
     this.#set = set;
     this.#remaps = remaps;
@@ -82,6 +85,7 @@ export class TreeMounts implements Disposable {
       mounts: given.mounts,
       devices: given.devices,
       automatic: given.automatic !== undefined,
+      trustsOverlays: overlayTrustOptions,
       host,
       place: (path) => placeOf(path, host),
       files: [...files].flatMap(([id, { reg }]) =>

@@ -34,6 +34,8 @@ export interface RestoreOptions {
   inheritFd: InheritedDescriptor[];
   /** Root of the file system to work on; ckpt's own when missing. */
   root?: string;
+  /** Take other directories for the layers of overlays. */
+  overlayTrustOptions?: boolean;
   /** Restore TCP connections. */
   tcpEstablished?: boolean;
   /** Restore TCP connections as closed ones. */

@@ -11,6 +11,9 @@ const MOST_MOUNTS = 1_000_000;
 
 const LAYER_ROLES: readonly number[] = Object.values(ckpt_layer_entry_roles);
 
+/** ckpt_layer_entry.mnt_id of a layer that the dumper's namespace shows. */
+const OF_THE_DUMPER = 0;
+
 type Wrong = (entry: number | undefined, field: string, why: string) => void;
 
 export function checkMounts(
@@ -180,11 +183,14 @@ function checkExtensions(
     if (removed !== undefined && !deleted.has(removed)) {
       wrong("removed", `${removed} is no mount of what was removed`);
     }
-    extension.layers.forEach(({ role, path }, n) => {
+    extension.layers.forEach(({ role, mnt_id, path }, n) => {
       if (!LAYER_ROLES.includes(role)) {
         wrong(`layers[${n}].role`, `${role} is no role of a layer`);
       }
-      if (path !== "" && !isPath(`/${path}`)) {
+      const isWay = mnt_id === OF_THE_DUMPER
+        ? isPath(path)
+        : path === "" || isPath(`/${path}`);
+      if (!isWay) {
         wrong(`layers[${n}].path`, `${JSON.stringify(path)} is no way`);
       }
     });
