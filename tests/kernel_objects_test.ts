@@ -35,7 +35,7 @@ function reserve(pages: number): void {
     console.log(`huge pages are as they are: ${error}`);
   }
 }
-Deno.test.beforeAll(() => reserve(reserved + 16));
+Deno.test.beforeAll(() => reserve(reserved + 24));
 Deno.test.afterAll(() => reserve(reserved));
 
 /** A network device that is there without a program. */
@@ -46,3 +46,4 @@ function tuntap(change: "add" | "del"): void {
 Deno.test.beforeAll(() => tuntap("add"));
 Deno.test.afterAll(() => tuntap("del"));
 survives("fd_memfd_huge", "memfds of huge pages");
+survives("mem_huge", "anonymous huge pages, shared and private");

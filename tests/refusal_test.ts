@@ -35,6 +35,8 @@ const OTHERS: Record<string, RegExp> = {
 /** Kinds that only the task itself can tell; to find them it may have to be stopped. */
 const INSIDE: Record<string, RegExp> = {
   "aio-of-parent": /aio|asynchronous/i,
+  "reuseport-ebpf":
+    /descriptor \d+ \(socket:.*SO_ATTACH_REUSEPORT_EBPF[^]*SO_DETACH_REUSEPORT_BPF/,
   "ldt": /LDT|local descriptor table/i,
   "memory-policy": /memory policy/,
 };
@@ -99,6 +101,15 @@ for (const kind of DESCRIPTORS) {
     }
   });
 }
+
+Deno.test("an epoll that watches what only the outside has open is refused, and told who has it", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("holds", "epoll-of-outside");
+  assertMatch(
+    await refused(scope, program, true),
+    /open any more, but task \d+ \(holds\) outside of the program, as descriptor \d+/,
+  );
+});
 
 for (const [kind, words] of Object.entries(OTHERS)) {
   Deno.test(`a program with a ${kind} is refused and unharmed`, async () => {

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,13 +39,18 @@ EXPORT int64_t ckpt_read_file(const char *path, uint8_t *out, uint64_t room)
 	return n ? -ENOBUFS : (int64_t)length;
 }
 
+static bool begins(const uint8_t *line, const char *with)
+{
+	return !strncmp((const char *)line, with, strlen(with));
+}
+
 /*
- * The same of /proc/PID/smaps, but only the lines that begin a record and those of VmFlags: the counters, which begin
- * with other capital letters, are nine tenths of it.
+ * The same of /proc/PID/smaps, but only the lines that begin a record, those of VmFlags, and the size of huge pages: the
+ * rest, which begins with other capital letters, is nine tenths of it.
  */
 EXPORT int64_t ckpt_read_smaps(const char *path, uint8_t *out, uint64_t room)
 {
-	static const char flags[] = "VmFlags:";
+	static const char flags[] = "VmFlags:", size[] = "KernelPageSize:", usual[] = "KernelPageSize:        4 kB";
 	int64_t length = ckpt_read_file(path, out, room);
 	uint8_t *end = out + length, *to = out;
 
@@ -53,7 +59,7 @@ EXPORT int64_t ckpt_read_smaps(const char *path, uint8_t *out, uint64_t room)
 	for (uint8_t *line = out, *next; line < end; line = next) {
 		next = memchr(line, '\n', end - line);
 		next = next ? next + 1 : end;
-		if (*line >= 'A' && *line <= 'Z' && strncmp((char *)line, flags, sizeof(flags) - 1))
+		if (*line >= 'A' && *line <= 'Z' && !begins(line, flags) && (!begins(line, size) || begins(line, usual)))
 			continue;
 		memmove(to, line, next - line);
 		to += next - line;

@@ -263,7 +263,8 @@ function addDescription(
         pidfd: {
           id,
           ino: Number(BigInt.asUintN(32, status.ino)),
-          flags,
+          // As pidfd_open(2) takes them: CRIU hands on what it is told.
+          flags: flags & ~O.ACCMODE,
           nspid: description.target!,
           fown: owner,
         },

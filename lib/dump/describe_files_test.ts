@@ -217,6 +217,7 @@ ready([both, reading, own, os.getpid(), os.fstat(own).st_ino])
     ]);
     const { type, pidfd } = of(own);
     assertEquals([type, pidfd!.nspid, pidfd!.ino], [fd_types.PIDFD, pid, ino]);
+    assertEquals(pidfd!.flags, 0);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

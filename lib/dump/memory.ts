@@ -12,7 +12,7 @@ import {
 } from "../mm/page_copy.ts";
 import { PAGE_SIZE, pageCount } from "../image/pagemap.ts";
 import { isRingArea } from "../mm/ring_areas.ts";
-import type { Vma } from "../mm/vma.ts";
+import { isPrivateHuge, type Vma } from "../mm/vma.ts";
 
 const MADV_DONTFORK = 10n;
 const MADV_WIPEONFORK = 18n;
@@ -22,6 +22,14 @@ export function isLeftOutOfFork({ entry }: Vma): boolean {
   if (isRingArea(entry)) return true;
   const advice = entry.madv ?? 0n;
   return ((advice >> MADV_DONTFORK | advice >> MADV_WIPEONFORK) & 1n) !== 0n;
+}
+
+/**
+ * Whether a copy by fork could be the end of a program: who writes into huge
+ * pages that two have needs a further one, and is killed where there is none.
+ */
+export function diesOfCopy({ entry }: Vma): boolean {
+  return isPrivateHuge(entry);
 }
 
 /** Pages that had to be read while the process stood still, for each area. */

@@ -81,7 +81,7 @@ import {
 import type { FileSystemGuards } from "./file_system_guards.ts";
 import { caredFiles } from "./lost_files.ts";
 import { NO_MEMFDS, saveMemfds } from "./memfds.ts";
-import { EarlyPages } from "./memory.ts";
+import { diesOfCopy, EarlyPages } from "./memory.ts";
 import { MemorySaving } from "./memory_saving.ts";
 import {
   namespaceIds,
@@ -765,7 +765,8 @@ async function whileStopped(
     }
     // A copy of a process is none of those that share its memory.
     const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
-    let wantSnapshot = goesOn && memories.size === seen.processes.length;
+    let wantSnapshot = goesOn && memories.size === seen.processes.length &&
+      !seen.processes.some(({ vmas }) => vmas.vmas.some(diesOfCopy));
     for (const [i, process] of seen.processes.entries()) {
       const { pid, tid } = process;
       const { tids, suspendsSeccomp } = frozen.processes[i];

@@ -55,6 +55,7 @@ import type { FoundTarget } from "../ghost/watch_targets.ts";
 import { NO_OWNER } from "./file_table.ts";
 import {
   type Holder,
+  holderOfWatched,
   isFifo,
   isPipe,
   type OutsideHolders,
@@ -710,11 +711,17 @@ function classifyObject(
   if (watched.length === found.length) {
     return { kind: "object", object, watched };
   }
-  const { number } = object.watched[found.indexOf(undefined)];
+  const index = found.indexOf(undefined);
+  const line = object.watched[index];
+  const before = object.watched.slice(0, index);
+  const nth = before.filter(({ number }) => number === line.number).length;
+  const holder = holderOfWatched({ pid, fd }, line, nth);
+  const place = holder === undefined
+    ? ""
+    : `, but ${outsider(holder)}, as descriptor ${holder.fd}`;
   return {
-    why:
-      `it watches a file that was descriptor ${number} and that no process ` +
-      "of the tree has open any more",
+    why: `it watches a file that was descriptor ${line.number} and that no ` +
+      `process of the tree has open any more${place}`,
     remedy: `dump again when the file is closed everywhere`,
   };
 }

@@ -121,7 +121,7 @@ export class Candidates {
   resolve(
     epoll: DescriptorPlace,
     watched: readonly WatchedLine[],
-    isWatched: IsWatched = askKernel,
+    isWatched: IsWatched = isWatchedBy,
   ): (Watched | undefined)[] {
     const met = new Map<number, number>();
     return watched.map((line) => {
@@ -165,7 +165,8 @@ function isOneOfAKind({ link }: Candidate): boolean {
 
 const KCMP_EPOLL_TFD = 7n;
 
-function askKernel(
+/** Asks the kernel; see {@link IsWatched}. */
+export function isWatchedBy(
   candidate: DescriptorPlace,
   epoll: DescriptorPlace,
   number: number,

@@ -684,7 +684,7 @@ export function makeInetSocket(
   }
   options.sharing(true, opts.so_reuseport ?? false);
   options.common(opts);
-  options.ip(entry.ip_opts ?? {});
+  options.ip(entry);
   if (type === SOCK_RAW) options.raw(entry);
   if (type === SOCK.STREAM) options.tcp(entry.tcp_opts ?? {});
   options.further(extension.options);

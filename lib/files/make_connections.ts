@@ -263,7 +263,7 @@ export function planConnection(
   tcp(TCP.REPAIR, REPAIR_ON);
   if (entry.v6only !== undefined) options.v6only(entry.v6only);
   options.common({ ...opts, so_filter: [] });
-  options.ip(entry.ip_opts ?? {});
+  options.ip(entry);
   options.tcp(entry.tcp_opts ?? {});
   const early = ({ level, name }: { level: number; name: number }) =>
     level !== IPPROTO_TCP || name !== TCP.WINDOW_CLAMP && name !== TCP.MAXSEG;

@@ -86,6 +86,8 @@ class UnixMaker {
   readonly #owner: UnixSocketOwner;
   /** What peers that are gone have still to say. */
   readonly #lastWords: (() => void)[] = [];
+  /** Of the root directory, while another one is it. */
+  #rootNumber: number | undefined;
   #placeOf = (_id: number): number => {
     throw new Error("a file in flight is sent before it is there");
   };
@@ -251,7 +253,9 @@ class UnixMaker {
       [AT_FDCWD, program.text("/"), O.PATH | O.DIRECTORY | O.CLOEXEC, 0],
       "opening the root directory",
     );
-    const root = table.take();
+    // Sockets that are made here get any of the lower numbers.
+    const root = this.#rootNumber ??= table.temporary();
+    table.move(table.take(), root, O.CLOEXEC);
     program.call("fsopen", [program.text("tmpfs"), FSOPEN_CLOEXEC], purpose);
     const system = table.take();
     program.call(
@@ -266,6 +270,8 @@ class UnixMaker {
       program.call("chroot", [program.text(".")], purpose);
     };
     goTo(mount);
+    table.close(mount);
+    table.close(system);
     const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
     for (let i = whole.indexOf("/", 1); i > 0; i = whole.indexOf("/", i + 1)) {
       const directory = program.text(encodeText(whole.slice(0, i)));
@@ -276,7 +282,7 @@ class UnixMaker {
     }
     act();
     goTo(root);
-    for (const fd of [mount, system, root]) table.close(fd);
+    table.close(root);
   }
 
   #serveHere(one: WantedUnix, accepted: readonly WantedUnix[]): void {

@@ -23,6 +23,7 @@ import {
   isSameDescription,
   nameOf as placeName,
 } from "./description_index.ts";
+import { isWatchedBy, type WatchedLine } from "./epoll.ts";
 import { livingThread } from "../task/process_tree.ts";
 
 /** A process outside the tree, by one of its descriptors. */
@@ -176,6 +177,16 @@ function nameOf(pid: number): string {
   return unlessGone(() => readComm(pid)) ?? "";
 }
 
+/** Of processes that ckpt may not look at, too. */
+function unlessHidden<T>(look: () => T): T | undefined {
+  try {
+    return unlessGone(look);
+  } catch (error) {
+    if (error instanceof CkptError) return undefined;
+    throw error;
+  }
+}
+
 function unlessGone<T>(look: () => T): T | undefined {
   try {
     return look();
@@ -192,6 +203,28 @@ function unlessGone<T>(look: () => T): T | undefined {
 export function holderOfPath(path: string): Holder | undefined {
   const file = { link: path, status: stat(path) };
   return new OutsideHolders([file], new Set()).holder(file);
+}
+
+/**
+ * Who has open what an epoll watches, for errors.
+ *
+ * @param nth it is the entry after so many others with its number
+ */
+export function holderOfWatched(
+  epoll: DescriptorPlace,
+  { number, inode }: WatchedLine,
+  nth: number,
+): Holder | undefined {
+  for (const pid of listProcesses()) {
+    for (const fd of unlessHidden(() => listDescriptors(pid)) ?? []) {
+      const isIt = unlessHidden(() =>
+        readFdInfo(pid, fd).ino === inode &&
+        isWatchedBy({ pid, fd }, epoll, number, nth)
+      );
+      if (isIt) return { pid, name: nameOf(pid), fd };
+    }
+  }
+  return undefined;
 }
 
 /** Who has a socket open, for errors. */

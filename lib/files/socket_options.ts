@@ -76,6 +76,7 @@ const FILTERS: ReadonlyMap<number, readonly [level: number, bytes: number]> =
   new Map([[IPPROTO_ICMP, [SOL_RAW, 4]], [IPPROTO_ICMPV6, [58, 32]]]);
 const ICMP_FILTER = 1;
 const IPV6_V6ONLY = 26;
+const IPV6_RECVPKTINFO = 49;
 const TCP = {
   NODELAY: 1,
   CORK: 3,
@@ -100,11 +101,31 @@ const FURTHER: ReadonlyMap<number, readonly number[]> = new Map([
   [SOL_SOCKET, [
     ...[29, 35, 37, 40, 42, 44, 45, 46, 47, 60, 69, 70, 74, 75, 76, 82, 83],
   ]],
-  // RECVOPTS, RETOPTS, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, PASSSEC,
+  // RECVOPTS, RETOPTS, PKTINFO (of IPv6), MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, PASSSEC,
   // TRANSPARENT, RECVORIGDSTADDR, MINTTL, CHECKSUM, BIND_ADDRESS_NO_PORT,
   // RECVFRAGSIZE, RECVERR_RFC4884, multicast, UNICAST_IF, LOCAL_PORT_RANGE
   [IPPROTO_IP, [
-    ...[6, 7, 10, 11, 12, 13, 18, 19, 20, 21, 23, 24, 25, 26, 32, 33, 34, 49],
+    ...[
+      6,
+      7,
+      8,
+      10,
+      11,
+      12,
+      13,
+      18,
+      19,
+      20,
+      21,
+      23,
+      24,
+      25,
+      26,
+      32,
+      33,
+      34,
+      49,
+    ],
     ...[50, 51],
   ]],
   // CHECKSUM, UNICAST_HOPS, multicast, MTU_DISCOVER, RECVERR, MULTICAST_ALL,
@@ -648,6 +669,7 @@ function ipQuestions(): OptionQuestions {
   return questionsFor("IP", () => [
     ...Object.values(IP).map((name) => [IPPROTO_IP, name] as const),
     [IPPROTO_IPV6, IPV6_V6ONLY],
+    [IPPROTO_IPV6, IPV6_RECVPKTINFO],
   ]);
 }
 
@@ -659,7 +681,9 @@ export function readIpOptions(
   return {
     ip_opts: {
       freebind: asked.flag(IPPROTO_IP, IP.FREEBIND),
-      pktinfo: asked.flag(IPPROTO_IP, IP.PKTINFO),
+      pktinfo: kind.domain === AF_INET6
+        ? asked.flag(IPPROTO_IPV6, IPV6_RECVPKTINFO)
+        : asked.flag(IPPROTO_IP, IP.PKTINFO),
       tos: asked.tryInt(IPPROTO_IP, IP.TOS) || undefined,
       ttl: asked.tryInt(IPPROTO_IP, IP.TTL) || undefined,
       raw: kind.type !== SOCK_RAW ? undefined : {
@@ -833,10 +857,12 @@ export class OptionSetter {
     this.int(SOL_SOCKET, SO.REUSEPORT, reusePort ? 1 : 0);
   }
 
-  ip(options: ip_opts_entry): void {
-    const { freebind, pktinfo, tos, ttl } = options;
+  ip({ family, ip_opts }: Pick<inet_sk_entry, "family" | "ip_opts">): void {
+    const { freebind, pktinfo, tos, ttl } = ip_opts ?? {};
     if (freebind) this.int(IPPROTO_IP, IP.FREEBIND, 1);
-    if (pktinfo) this.int(IPPROTO_IP, IP.PKTINFO, 1);
+    if (pktinfo && family === AF_INET6) {
+      this.int(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    } else if (pktinfo) this.int(IPPROTO_IP, IP.PKTINFO, 1);
     if (tos) this.int(IPPROTO_IP, IP.TOS, tos);
     if (ttl) this.int(IPPROTO_IP, IP.TTL, ttl);
   }

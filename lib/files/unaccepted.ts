@@ -184,7 +184,7 @@ function planClient(
   if (entry.v6only !== undefined) options.v6only(entry.v6only);
   options.sharing(true, opts.so_reuseport ?? false);
   options.common(opts);
-  options.ip(entry.ip_opts ?? {});
+  options.ip(entry);
   options.tcp(entry.tcp_opts ?? {});
   options.further(
     extension.options.filter(({ level, name }) =>

@@ -205,6 +205,8 @@ function mapAnonymous(
 
 /** Neighbours that are alike: the kernel would make one area of them. */
 export function wouldMerge(a: vma_entry, b: vma_entry): boolean {
+  // Each area of huge pages has a file of its own.
+  if ((a.flags & MAP.hugetlb) !== 0) return false;
   // A grow-down area cannot be moved; it keeps its guard gap anyway.
   return a.end === b.start && a.prot === b.prot && a.flags === b.flags &&
     (a.madv ?? 0n) === (b.madv ?? 0n) && (b.flags & MAP.growsdown) === 0;

@@ -41,7 +41,7 @@ import { fill } from "./rebuild.ts";
 import { isRing } from "./aio.ts";
 import { isRingArea } from "./ring_areas.ts";
 import { storedPages, type StoredRange } from "./stored_pages.ts";
-import { isSegment, MAP } from "./vma.ts";
+import { isPrivateHuge, isSegment, MAP } from "./vma.ts";
 
 export interface InheritInput extends RebuildInput {
   /** The parent, all of it in its final place, not sealed yet. */
@@ -182,6 +182,9 @@ const NOT_ANONYMOUS = VMA_STATUS.FILE_PRIVATE | VMA_STATUS.FILE_SHARED |
 function canKeep(vma: vma_entry, from: vma_entry): boolean {
   // Attached anew: that its parts are one, shmdt(2) has to know.
   if (isSegment(vma)) return false;
+  // A child that writes into what it has from its parent needs further pages,
+  // and is killed where there are none.
+  if (isPrivateHuge(vma)) return false;
   if (
     vma.start < from.start || (vma.status & KIND) !== (from.status & KIND) ||
     (vma.flags & ~MAP.locked) !== (from.flags & ~MAP.locked)

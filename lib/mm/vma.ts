@@ -18,8 +18,14 @@ export const MAP = {
   growsdown: 0x100,
   locked: 0x2000,
   noreserve: 0x4000,
+  hugetlb: 0x40000,
   fixedNoreplace: 0x100000,
 } as const;
+
+/** Where the flags of mmap(2) tell the size of huge pages, as a power of two. */
+const HUGE_SHIFT = 26;
+/** Of vma_entry.flags: that pages are huge, and how large. */
+export const HUGE_PAGES = (MAP.hugetlb | 0x3f << HUGE_SHIFT) >>> 0;
 
 /** VmFlags that are set again by madvise(2): code -> advice number. */
 const ADVICE: Readonly<Record<string, number>> = {
@@ -35,7 +41,9 @@ const ADVICE: Readonly<Record<string, number>> = {
 
 /** VmFlags of areas that cannot be saved. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
-  ht: "huge pages (hugetlbfs) that are not a shared memfd are not supported",
+  ht:
+    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
+    "memfd that is mapped shared",
   io: "memory of a device cannot be saved",
   pf: "memory of a device cannot be saved",
   ss: "a shadow stack is not supported yet",
@@ -158,12 +166,22 @@ function isMemfd({ path, major }: SmapsMapping): boolean {
     path.endsWith(" (deleted)");
 }
 
+/** mmap(2) with MAP_ANONYMOUS and MAP_HUGETLB. */
+function isAnonymousHuge(
+  { path, major, hugePageSize }: SmapsMapping,
+): boolean {
+  return hugePageSize !== undefined && major === 0 &&
+    path === "/anon_hugepage (deleted)";
+}
+
 function refuse(
   mapping: SmapsMapping,
 ): Omit<Reason, "object"> | undefined {
   if (isVvar(mapping)) return undefined;
   for (const flag of mapping.vmFlags) {
-    if (flag === "ht" && mapping.shared && isMemfd(mapping)) continue;
+    const isKnownHuge = flag === "ht" &&
+      (mapping.shared && isMemfd(mapping) || isAnonymousHuge(mapping));
+    if (isKnownHuge) continue;
     const why = UNSUPPORTED[flag];
     if (why !== undefined) return { why };
   }
@@ -232,7 +250,12 @@ function planVma(mapping: SmapsMapping): Vma {
     entry.flags |= MAP.anonymous;
     return { ...base, content: "all" };
   }
-  if (isAnonymousShared(mapping)) {
+  const isHuge = isAnonymousHuge(mapping);
+  if (isHuge) {
+    const power = Math.log2(mapping.hugePageSize!);
+    entry.flags |= MAP.hugetlb | power << HUGE_SHIFT;
+  }
+  if (isAnonymousShared(mapping) || isHuge && mapping.shared) {
     entry.status |= VMA_STATUS.ANON_SHARED;
     entry.flags |= MAP.anonymous;
     entry.pgoff = BigInt(mapping.offset);
@@ -268,7 +291,7 @@ function planVma(mapping: SmapsMapping): Vma {
       memfd: true,
     };
   }
-  if (path.startsWith("/")) {
+  if (path.startsWith("/") && !isHuge) {
     entry.pgoff = BigInt(mapping.offset);
     entry.status |= mapping.shared
       ? VMA_STATUS.FILE_SHARED
@@ -298,6 +321,11 @@ function linkName(mapping: SmapsMapping): string {
 /** Part of a System V segment; `shmid` is its id. */
 export function isSegment({ status }: vma_entry): boolean {
   return (status & VMA_STATUS.SYSVIPC) !== 0;
+}
+
+/** Private memory of huge pages, of which there may be no more to be had. */
+export function isPrivateHuge({ flags }: vma_entry): boolean {
+  return (flags & MAP.hugetlb) !== 0 && (flags & MAP.private) !== 0;
 }
 
 /** Executable by the task: where a system call instruction may be. */

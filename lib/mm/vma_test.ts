@@ -6,9 +6,10 @@ import { isExecutable, MAP, planVmas, type Vma } from "./vma.ts";
 
 /** A record of smaps, as Linux 6.18 writes it. */
 function record(header: string, vmFlags: string): string {
+  const pageSize = vmFlags.split(" ").includes("ht") ? 2048 : 4;
   return `${header}
 Size:                  8 kB
-KernelPageSize:        4 kB
+KernelPageSize:     ${pageSize} kB
 MMUPageSize:           4 kB
 Rss:                   4 kB
 Pss:                   4 kB
@@ -376,6 +377,33 @@ const SAVED: readonly [what: string, string, string, Expected][] = [
     },
   ],
   [
+    "huge pages of its own",
+    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /anon_hugepage (deleted)",
+    "rd wr mr mw me de ht",
+    {
+      prot: 3,
+      flags: MAP.private | MAP.anonymous | MAP.hugetlb | 21 << 26,
+      status: ANON,
+      content: "anonymous",
+      inode: 31n,
+    },
+  ],
+  [
+    "a part of huge pages that are shared",
+    "7f5da0a00000-7f5da0c00000 rw-s 00200000 00:10 32                         /anon_hugepage (deleted)",
+    "rd wr sh mr mw me ms nr de ht",
+    {
+      prot: 3,
+      flags: MAP.shared | MAP.anonymous | MAP.noreserve | MAP.hugetlb |
+        21 << 26,
+      status: R | VMA_STATUS.ANON_SHARED,
+      content: "object",
+      pgoff: 0x200000n,
+      link: "7f5da0a00000-7f5da0c00000",
+      inode: 32n,
+    },
+  ],
+  [
     "the vdso, all of whose pages are saved",
     "7ffd063cc000-7ffd063ce000 r-xp 00000000 00:00 0                          [vdso]",
     "rd ex mr mw me de sl",
@@ -461,9 +489,10 @@ for (const [what, header, flags, expected] of SAVED) {
 
 const REFUSED: readonly [header: string, flags: string, why: string][] = [
   [
-    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /anon_hugepage (deleted)",
+    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /dev/hugepages/a",
     "rd wr mr mw me de ht",
-    "huge pages (hugetlbfs) that are not a shared memfd are not supported",
+    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
+    "memfd that is mapped shared",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:06 310                        /dev/dri/card0",
@@ -488,7 +517,8 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
   [
     "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:0e 2                          /memfd:a (deleted)",
     "rd wr mr mw me ms de ht",
-    "huge pages (hugetlbfs) that are not a shared memfd are not supported",
+    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
+    "memfd that is mapped shared",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:0f 9                          anon_inode:[perf_event]",

@@ -11,6 +11,8 @@ export interface SmapsMapping extends Mapping {
    * with the same flags share one set.
    */
   readonly vmFlags: ReadonlySet<string>;
+  /** Bytes of a page, where these are huge ones (flag "ht"). */
+  readonly hugePageSize?: number;
 }
 
 /** Parses the whole of smaps; an empty text (no memory) gives no mappings. */
@@ -19,6 +21,7 @@ export function parseSmaps(text: string, source = "smaps"): SmapsMapping[] {
   const flagSets = new Map<string, ReadonlySet<string>>();
   let mapping: Mapping | undefined;
   let mappingLine = 0;
+  let record = 0;
   let from = 0;
   let line = 1;
   const place = (to: number) => ({ source, line, text: text.slice(from, to) });
@@ -29,6 +32,7 @@ export function parseSmaps(text: string, source = "smaps"): SmapsMapping[] {
     if (mapping === undefined) {
       mapping = parseMapping(text, from, to, source, line);
       mappingLine = line;
+      record = to;
       from = to + 1;
       continue;
     }
@@ -56,6 +60,8 @@ export function parseSmaps(text: string, source = "smaps"): SmapsMapping[] {
         path: mapping.path,
         deletedMark: mapping.deletedMark,
         vmFlags,
+        ...vmFlags.has("ht") &&
+          { hugePageSize: pageSize(text.slice(record, from), place(to)) },
       });
       mapping = undefined;
     } else if (!isCapital(text.charCodeAt(from))) {
@@ -73,6 +79,15 @@ export function parseSmaps(text: string, source = "smaps"): SmapsMapping[] {
     );
   }
   return mappings;
+}
+
+/** @param record of one mapping, without its VmFlags */
+function pageSize(record: string, where: Parameters<typeof malformed>[0]) {
+  const kilobytes = /\nKernelPageSize: +(\d+) kB\n/.exec(record)?.[1];
+  if (kilobytes === undefined) {
+    throw malformed(where, "the record has huge pages, but no KernelPageSize");
+  }
+  return Number(kilobytes) * 1024;
 }
 
 function isCapital(code: number): boolean {

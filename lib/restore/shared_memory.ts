@@ -69,7 +69,7 @@ const ANONYMOUS = BigInt.asUintN(64, -1n);
  * never touched, so that they take no memory.
  */
 async function makeObject(
-  { id, size: bytes, pagemap }: SharedObject,
+  { id, size: bytes, huge, pagemap }: SharedObject,
   path: string,
   counters: PageCounters,
   signal: AbortSignal | undefined,
@@ -95,7 +95,8 @@ async function makeObject(
       0n,
       size,
       BigInt(PROT.read | PROT.write),
-      BigInt(MAP.shared | MAP.anonymous | MAP.noreserve),
+      // Of huge pages there have to be as many as it has.
+      BigInt(MAP.shared | MAP.anonymous | (huge || MAP.noreserve)),
       ANONYMOUS,
     ));
   try {

@@ -19,6 +19,7 @@ function objectOf(
 ): SharedObject {
   return {
     id,
+    huge: 0,
     size: BigInt(pages * PAGE),
     pagemap: {
       pages_id: Number(id),

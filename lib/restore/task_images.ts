@@ -26,7 +26,7 @@ import { VMA_STATUS } from "../image/vma_status.ts";
 import { ENTERED_KINDS } from "../ns/kinds.ts";
 import { TASK_STATE } from "../image/validate/tree.ts";
 import { pagesName } from "../image/kinds.ts";
-import { isSegment, MAP } from "../mm/vma.ts";
+import { HUGE_PAGES, isSegment, MAP } from "../mm/vma.ts";
 import {
   filesInFlight,
   readSocketImages,
@@ -55,6 +55,8 @@ export interface SharedObject {
   readonly id: bigint;
   /** Bytes. */
   readonly size: bigint;
+  /** What mmap(2) is told of huge pages; 0: it has none. */
+  readonly huge: number;
   readonly pagemap: Pagemap;
 }
 
@@ -411,7 +413,7 @@ function normalArea(
     );
     if (inode?.name !== "/dev/zero") return vma;
     const id = BigInt(inode.shmid);
-    noteShared(shared, set, id, inode.size);
+    noteShared(shared, set, id, inode.size, 0);
     return {
       ...vma,
       shmid: id,
@@ -420,7 +422,9 @@ function normalArea(
     };
   }
   if ((vma.status & VMA_STATUS.ANON_SHARED) !== 0 && !isSegment(vma)) {
-    noteShared(shared, set, vma.shmid, vma.pgoff + vma.end - vma.start);
+    const size = vma.pgoff + vma.end - vma.start;
+    const huge = (vma.flags & HUGE_PAGES) >>> 0;
+    noteShared(shared, set, vma.shmid, size, huge);
   }
   return vma;
 }
@@ -430,12 +434,14 @@ function noteShared(
   set: ImageSet,
   id: bigint,
   size: bigint,
+  huge: number,
 ): void {
   const known = shared.get(id);
   if (known !== undefined && known.size >= size) return;
   shared.set(id, {
     id,
     size,
+    huge,
     pagemap: known?.pagemap ?? set.require("pagemap-shmem", id),
   });
 }

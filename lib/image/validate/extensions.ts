@@ -8,6 +8,8 @@ import { TASK_STATE, type TreeTask } from "./tree.ts";
 
 const LAST_SIGNAL = 64;
 const NO_ID = 0xffff_ffff;
+/** flock(2) */
+const [LOCK_SH, LOCK_EX] = [1, 2];
 const PAGE = BigInt(PAGE_SIZE);
 
 /** Notes something about a field of the entry at hand. */
@@ -39,7 +41,7 @@ function checkTask(
 ): void {
   const { threads, exit_signal = 0, stop_unreported, ended } = extension;
   const { inherited, ended_leader, continue_unreported } = extension;
-  const { parent_thread } = extension;
+  const { parent_thread, areas } = extension;
   const tids = new Set(dead ? [] : entry.threads);
   threads.forEach(({ tid }, i) => {
     if (tids.delete(tid)) return;
@@ -91,6 +93,10 @@ function checkTask(
     if (!extension[field] || child) continue;
     wrong(field, "is said of a process that has ended, or is the root");
   }
+  areas.forEach(({ flock }, i) => {
+    if (flock === undefined || flock === LOCK_SH || flock === LOCK_EX) return;
+    wrong(`areas[${i}].flock`, `${flock} is no operation of flock(2)`);
+  });
   if (inherited !== undefined) checkRanges(inherited, wrong);
 }
 

@@ -223,6 +223,14 @@ Deno.test("what ckpt adds about a process has to be possible", async () => {
       "inherited.ranges[2]: does not come after the one before",
     ],
   );
+  const locked = (flock: number) => ({ areas: [{ start: at, flock }] });
+  assertEquals(await extensionComplaints(locked(1)), []);
+  assertEquals(await extensionComplaints(locked(2)), []);
+  for (const flock of [0, 3, 8, 2 ** 31]) {
+    assertEquals(await extensionComplaints(locked(flock)), [
+      `areas[0].flock: ${flock} is no operation of flock(2)`,
+    ]);
+  }
   const unseen = { continue_unreported: true };
   const still = "continue_unreported: is said of a process that does not run";
   assertEquals(await extensionComplaints(unseen), []);
