@@ -3,6 +3,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { dump, type Program, restore, Scope, sleep, until } from "./harness.ts";
 import { kill } from "./libc.ts";
+import { startIn } from "./mounts.ts";
 
 const SIGSTOP = 19;
 const SIGCONT = 18;
@@ -31,6 +32,106 @@ async function startOn(scope: Scope, type: string): Promise<Program> {
   ]);
   await program.ready();
   return program;
+}
+
+/**
+ * A program in a mount namespace of its own, with descriptor 3 on a file system at /srv and 5 on one in memory.
+ *
+ * @param isAlone whether the outside has the file system, too
+ * @returns it, and the options that its mounts need
+ */
+async function startInside(
+  scope: Scope,
+  isAlone: boolean,
+): Promise<
+  { program: Program; dumping: string[]; restoring: string[] }
+> {
+  const disk = scope.path("disk");
+  await scope.unshareMounts(
+    `cd ${disk}; mkdir m; ${MAKE.ext4}; losetup --find --show disk > loop` +
+      (isAlone ? "" : "; mount $(cat loop) m"),
+  );
+  const loop = Deno.readTextFileSync(`${disk}/loop`).trim();
+  scope.defer(async () => {
+    await scope.run("losetup", ["-d", loop]);
+  });
+  const program = await startIn(
+    scope,
+    {
+      before: `${
+        isAlone ? `mount ${loop}` : `mount --bind ${disk}/m`
+      } srv; mount -t tmpfs none mnt
+        exec </dev/null >/dev/null 2>&1 3<>srv/file 4>srv/gone 5>mnt/file; rm srv/gone`,
+      propagation: "private",
+    },
+    "identity",
+  );
+  const [, device] = Deno.readTextFileSync(`/proc/${program.pid}/mountinfo`)
+    .match(/ (7:\d+) \/ \/srv /)!;
+  const external = (option: string) => ["--external", option];
+  return {
+    program,
+    dumping: external(
+      isAlone ? `dev[${device.replace(":", "/")}]:disk` : "mnt[/srv]:disk",
+    ),
+    restoring: external(isAlone ? `dev[disk]:${loop}` : `mnt[disk]:${disk}/m`),
+  };
+}
+
+for (const isAlone of [false, true]) {
+  Deno.test(`a file system of a mount namespace ${isAlone ? "alone" : "and of the outside"} is frozen and watched`, async () => {
+    await using scope = new Scope();
+    const { program, dumping, restoring } = await startInside(scope, isAlone);
+    const images = scope.path("images");
+    const first = await scope.ckpt(
+      ...dumpArguments(program, images),
+      ...["-R", "--freeze-fs", "--watch-fs", "-v3", ...dumping],
+    );
+    assertEquals(first.code, EXIT.ok, first.stderr);
+    assertMatch(first.stderr, /froze \/srv in [\d.]+ ms/);
+    const root = `/proc/${program.pid}/root`;
+    const writer = await scope.startCommand(scope.path("writer"), "/bin/bash", [
+      "-c",
+      `echo > ready; while :; do echo x > ${root}/srv/file; echo x > ${root}/mnt/file; done`,
+    ]);
+    await writer.ready();
+    const written = `test -s ${root}/srv/file`;
+    await until(
+      "it has written",
+      async () => (await scope.bash(written)).code === 0 ? true : undefined,
+    );
+    const failed = await scope.ckpt(
+      ...dumpArguments(program, images),
+      ...["-R", "--watch-fs", "--replace", ...dumping],
+    );
+    assertEquals(failed.code, EXIT.failed, failed.stderr);
+    assertMatch(
+      failed.stderr,
+      new RegExp(
+        `file /srv/file: it was modified by task ${writer.pid} \\(bash\\)`,
+      ),
+    );
+    // What is in the image itself may be what it wants.
+    assertEquals(failed.stderr.includes("/mnt/file"), false, failed.stderr);
+    await writer.kill();
+    const onIt = await scope.ckpt(
+      ...dumpArguments(program, `${root}/srv/images`),
+      ...["--freeze-fs", ...dumping],
+    );
+    assertEquals(onIt.code, EXIT.refused, onIt.stderr);
+    assertMatch(
+      onIt.stderr,
+      /the file system of \/srv\/file \(ext4 on \/srv\): the images directory \(\S+\) is on it/,
+    );
+    const last = await scope.ckpt(
+      ...dumpArguments(program, images),
+      ...["--freeze-fs", "--watch-fs", "--replace", ...dumping],
+    );
+    assertEquals(last.code, EXIT.ok, last.stderr);
+    await program.ended();
+    await restore(scope, program, images, ...restoring);
+    assertEquals(await program.verify(), "ok");
+  });
 }
 
 function dumpArguments(program: Program, images: string): string[] {

@@ -3,6 +3,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { dump, type Program, restore, Scope, until } from "./harness.ts";
 import { kill } from "./libc.ts";
+import { startIn } from "./mounts.ts";
 
 /** A program with descriptor 3 on a file in a subvolume of btrfs, m/data; the images are on m, too. */
 async function startOnBtrfs(scope: Scope): Promise<Program> {
@@ -81,6 +82,82 @@ Deno.test("a restore that fails puts the files back that were there", async () =
   const mounted = await scope.ckpt("restore", "-D", images, "--from-snapshot");
   assertEquals(mounted.code, EXIT.refused, mounted.stderr);
   assertMatch(mounted.stderr, /subvolume \S+\/data: it is mounted by itself/);
+});
+
+/** A program with descriptor 3 on a file in a subvolume of btrfs that is at /srv in its own mount namespace. */
+async function startInside(
+  scope: Scope,
+  isAlone: boolean,
+): Promise<{ program: Program; device: string }> {
+  const work = scope.path("work");
+  await scope.unshareMounts(
+    `cd ${work}; mkdir m; truncate -s 128M disk; mkfs.btrfs -q disk > mkfs.log 2>&1; ` +
+      "mount -o loop disk m; btrfs -q subvolume create m/data 2> mkfs.log >&2" +
+      (isAlone ? "; umount m" : ""),
+  );
+  const program = await startIn(
+    scope,
+    {
+      before: `mount ${
+        isAlone ? `-o loop,subvol=data ${work}/disk` : `--bind ${work}/m/data`
+      } srv; exec </dev/null >/dev/null 2>&1 3>>srv/file; echo before >&3`,
+      propagation: "private",
+    },
+    "identity",
+  );
+  const [, device] = Deno.readTextFileSync(`/proc/${program.pid}/mountinfo`)
+    .match(/ (\d+:\d+) \/data \/srv /)!;
+  return { program, device: device.replace(":", "/") };
+}
+
+Deno.test("the files of a program in a mount namespace of its own are put back", async () => {
+  await using scope = new Scope();
+  const { program } = await startInside(scope, false);
+  const m = `${scope.directory}/work/m`;
+  const images = scope.path("images");
+  const mnt = ["--external", "mnt[/srv]:srv"];
+  await dump(scope, program, images, "--snapshot", "btrfs", ...mnt);
+  assertEquals(await names(scope), ["data", "data.ckpt-snapshot.1"]);
+  await scope.bash(`echo after > ${m}/data/file`);
+  await restore(
+    scope,
+    program,
+    images,
+    ...["--from-snapshot", "--external", `mnt[srv]:${m}/data`],
+  );
+  const seen = `/proc/${program.pid}/root/srv/file`;
+  assertEquals(Deno.readTextFileSync(seen), "before\n");
+  const write = await scope.bash(`echo more >> /proc/${program.pid}/fd/3`);
+  assertEquals(write.code, 0, write.stderr);
+  assertEquals(Deno.readTextFileSync(seen), "before\nmore\n");
+  assertEquals(await content(scope, "data/file"), "before\nmore\n");
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("a subvolume that only the program has mounted is refused by --snapshot btrfs, and found by a command", async () => {
+  await using scope = new Scope();
+  const { program, device } = await startInside(scope, true);
+  const out = scope.path("out");
+  const images = scope.path("images");
+  const dumping = [
+    ...["dump", "-t", `${program.pid}`, "-R", "-D", images],
+    ...["--external", `dev[${device}]:disk`, "--external", "mnt[/srv]:srv"],
+  ];
+  const refused = await scope.ckpt(...dumping, "--snapshot", "btrfs");
+  assertEquals(refused.code, EXIT.refused, refused.stderr);
+  assertMatch(
+    refused.stderr,
+    /file \/srv\/file: its subvolume is shown by mounts of the program only/,
+  );
+  const answer = await scope.ckpt(
+    ...dumping,
+    "--snapshot",
+    `command:tr '\\0' '\\n' | xargs cat > ${out}/content; ls "$CKPT_MOUNTS" > ${out}/names`,
+  );
+  assertEquals(answer.code, EXIT.ok, answer.stderr);
+  assertEquals(Deno.readTextFileSync(`${out}/content`), "before\n");
+  assertEquals(Deno.readTextFileSync(`${out}/names`), "file\n");
+  assertEquals(await program.verify(), "ok");
 });
 
 Deno.test("snapshots of a dump that fails are removed, and those of an image that is replaced", async () => {

@@ -24,6 +24,10 @@ export interface DependedFile {
   readonly written: boolean;
   /** Where ckpt finds it. */
   readonly at: string;
+  /** That is a link of /proc that leads to it. */
+  readonly isLink?: boolean;
+  /** Of its mount, where that is of a namespace of the tree's own. */
+  readonly mountId?: number;
 }
 
 type Use = "executed" | "written" | "read";
@@ -33,7 +37,7 @@ type Use = "executed" | "written" | "read";
  * them: those are left out.
  */
 export function foundFiles(
-  { processes, files }: TreeSighting,
+  { processes, files, namespaces }: TreeSighting,
   external: readonly string[],
 ): DependedFile[] {
   const lost = new Set(files.lost.map(fileKey));
@@ -41,7 +45,18 @@ export function foundFiles(
     path: used.link,
     ...lost.has(fileKey(used)) && { remap: { ghost: 0 } },
   });
-  return dependedFiles(processes, { placeOf }, external);
+  return dependedFiles(processes, { placeOf }, external, namespaces);
+}
+
+/** Those of them that the image does not hold in a file system of its own. */
+export function filesOutside(
+  files: readonly DependedFile[],
+  external: readonly string[],
+  namespaces: SeenNamespaces | undefined,
+): DependedFile[] {
+  return files.filter(({ mountId }) =>
+    mountId === undefined || !namespaces?.isSaved(mountId, external)
+  );
 }
 
 /** Whether a file is there, and kept by others than the kernel. */
@@ -76,15 +91,18 @@ export function dependedFiles(
     const logs = (flags & O.APPEND) !== 0 &&
       (flags & O.ACCMODE) === O.WRONLY;
     const regular = (used.status.mode & S_IF.MT) === S_IF.REG;
-    const known = files.get(name);
-    files.set(name, {
+    const way = used.mountId === undefined
+      ? undefined
+      : namespaces?.wayIn(used.mountId, used.link, used.at);
+    const at = throughWay(way, name);
+    const known = files.get(at);
+    files.set(at, {
       path: name,
-      at: throughWay(
-        used.mountId === undefined
-          ? undefined
-          : namespaces?.wayIn(used.mountId, used.link, used.at),
-        name,
-      ),
+      at,
+      ...way !== undefined && {
+        isLink: at === way.prefix,
+        mountId: used.mountId,
+      },
       status: used.status,
       executed: use === "executed" || known?.executed === true,
       content: regular && !logs || known?.content === true,

@@ -7,10 +7,12 @@ import { CkptError, EXIT } from "../error.ts";
 import type { SavedFiles } from "../ghost/save.ts";
 import { DumpSnapshots } from "../ghost/snapshots.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
+import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import type { Report } from "../report.ts";
 import {
   type DependedFile,
   dependedFiles,
+  filesOutside,
   foundFiles,
 } from "./depended_files.ts";
 import {
@@ -50,15 +52,19 @@ export class FileSystemGuards implements Disposable {
     report: Report,
   ): Promise<FileSystemGuards> {
     const guards = new FileSystemGuards(options, report);
-    const files = running === undefined
-      ? []
-      : foundFiles(running, options.external);
+    const { external } = options;
+    const namespaces = running?.namespaces;
+    const files = running === undefined ? [] : filesOutside(
+      foundFiles(running, external),
+      external,
+      namespaces,
+    );
     if (options.freezeFs !== undefined && running !== undefined) {
-      refuseFor(freezeProblems(files, options), options.pid);
-      await syncBefore(files);
+      refuseFor(freezeProblems(files, options, namespaces), options.pid);
+      await syncBefore(files, namespaces);
     }
     if (options.snapshot === "btrfs" && running !== undefined) {
-      refuseFor(snapshotProblems(files), options.pid);
+      refuseFor(snapshotProblems(files, namespaces), options.pid);
     }
     if (options.watchFs !== undefined) {
       guards.#watch = new FileWatch();
@@ -78,22 +84,25 @@ export class FileSystemGuards implements Disposable {
    * @throws CkptError when a file system cannot be frozen, or no snapshot taken
    */
   async hold(seen: TreeSighting, saved: SavedFiles): Promise<void> {
-    const files = dependedFiles(
-      seen.processes,
-      saved,
-      this.options.external,
+    const { external } = this.options;
+    const { namespaces } = seen;
+    const files = filesOutside(
+      dependedFiles(seen.processes, saved, external, namespaces),
+      external,
+      namespaces,
     );
     this.#watch?.addNow(files);
-    this.#freeze(files);
+    this.#freeze(files, namespaces);
     const { snapshot } = this.options;
     if (snapshot === undefined) return;
     if (snapshot === "btrfs") {
       this.#snapshots = new DumpSnapshots(this.options.imagesDirectory);
-      takeSnapshots(files, this.#snapshots, this.report);
+      takeSnapshots(files, namespaces, this.#snapshots, this.report);
     } else {
       await runSnapshotCommand(
         snapshot.command,
         files,
+        namespaces,
         this.options,
         this.report,
       );
@@ -102,11 +111,19 @@ export class FileSystemGuards implements Disposable {
     this.confirm();
   }
 
-  #freeze(files: readonly DependedFile[]): void {
+  #freeze(
+    files: readonly DependedFile[],
+    namespaces: SeenNamespaces | undefined,
+  ): void {
     const { freezeFs } = this.options;
     if (freezeFs === undefined) return;
     const started = performance.now();
-    this.#frozen = FrozenFileSystems.freeze(files, this.options, freezeFs);
+    this.#frozen = FrozenFileSystems.freeze(
+      files,
+      this.options,
+      freezeFs,
+      namespaces,
+    );
     this.report.log(
       3,
       `froze ${

@@ -5,6 +5,8 @@
 import type { Reason } from "../error.ts";
 import { S_IF, SyscallError } from "../ffi/syscall.ts";
 import { statx } from "../ghost/calls.ts";
+import { relativePath } from "../mnt/mount.ts";
+import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
 import { readMountInfo } from "../proc/read.ts";
 import { type DependedFile, isKept } from "./depended_files.ts";
@@ -14,22 +16,38 @@ export interface FileSystem {
   readonly device: string;
   /** "ext4" */
   readonly type: string;
-  /** A mount of it. */
+  /** A mount of it, as the tree sees that ... */
   readonly mountPoint: string;
+  /** ... and where ckpt, and others beside it, find it. */
+  readonly at: string;
   /** Those of the tree that are on it. */
   readonly files: readonly DependedFile[];
 }
 
 /** Where paths are, by the mounts of this moment. */
 export class Mounts {
-  readonly #byId = new Map(
-    readMountInfo(Deno.pid).map((mount) => [BigInt(mount.mountId), mount]),
-  );
+  readonly #byId: ReadonlyMap<number, MountInfo>;
 
-  /** The mount of what a path leads to, if it is one of a file system. */
-  of(path: string): MountInfo | undefined {
+  /** @param namespaces of the tree's own */
+  constructor(readonly namespaces: SeenNamespaces | undefined) {
+    const own = namespaces?.all.flatMap(({ mounts }) => mounts) ?? [];
+    this.#byId = new Map(
+      [...own, ...readMountInfo(Deno.pid)].map((mount) => [
+        mount.mountId,
+        mount,
+      ]),
+    );
+  }
+
+  /** The mount of a file, if it is one of a file system. */
+  of({ at, mountId }: Pick<DependedFile, "at" | "mountId">) {
+    return mountId === undefined ? this.at(at) : this.#byId.get(mountId);
+  }
+
+  /** ... of what a path of ckpt's leads to. */
+  at(path: string): MountInfo | undefined {
     try {
-      return this.#byId.get(statx(path).mountId);
+      return this.#byId.get(Number(statx(path).mountId));
     } catch (error) {
       if (error instanceof SyscallError) return undefined;
       throw error;
@@ -45,8 +63,8 @@ export function deviceOf({ major, minor }: MountInfo): string {
 export function writtenFiles(
   files: readonly DependedFile[],
 ): readonly DependedFile[] {
-  return files.filter(({ written, path, status }) =>
-    written && (status.mode & S_IF.MT) === S_IF.REG && isKept(path)
+  return files.filter(({ written, at, status }) =>
+    written && (status.mode & S_IF.MT) === S_IF.REG && isKept(at)
   );
 }
 
@@ -56,17 +74,36 @@ export function fileSystemsOf(
 ): FileSystem[] {
   const found = new Map<string, FileSystem & { files: DependedFile[] }>();
   for (const file of writtenFiles(files)) {
-    const mount = mounts.of(file.path);
+    const mount = mounts.of(file);
     if (mount === undefined) continue;
     const device = deviceOf(mount);
     const known = found.get(device);
     if (known !== undefined) known.files.push(file);
     else {
       const { type, mountPoint } = mount;
-      found.set(device, { device, type, mountPoint, files: [file] });
+      const way = relativePath(file.path, mountPoint);
+      const above = way === "" ? file.at : file.at.slice(0, -`/${way}`.length);
+      const at = placeFor(
+        { ...file, path: mountPoint, at: above },
+        mounts.namespaces,
+      );
+      found.set(device, { device, type, mountPoint, at, files: [file] });
     }
   }
   return [...found.values()];
+}
+
+/**
+ * A path that leads to a file for others than the tree, and for as long as ckpt
+ * is there.
+ */
+export function placeFor(
+  { path, at, mountId }: Pick<DependedFile, "path" | "at" | "mountId">,
+  namespaces: SeenNamespaces | undefined,
+): string {
+  if (mountId === undefined) return path;
+  return namespaces?.outsidePath(mountId, path) ??
+    at.replace(/^\/proc\/self\//, `/proc/${Deno.pid}/`);
 }
 
 /** File systems that the kernel can freeze (super_operations.freeze_fs). */

@@ -19,6 +19,7 @@ function fileSystem(change: Partial<FileSystem>): FileSystem {
     device: "8:1",
     type: "ext4",
     mountPoint: "/data",
+    at: "/data",
     files: [{
       path: "/data/file",
       at: "/data/file",

@@ -24,6 +24,7 @@ import {
   freezeReasons,
   Mounts,
 } from "./file_systems.ts";
+import type { SeenNamespaces } from "../mnt/tree_namespaces.ts";
 import type { DependedFile } from "./depended_files.ts";
 
 const FIFREEZE = 0xc0045877;
@@ -45,10 +46,11 @@ export interface OwnPlaces {
 export function freezeProblems(
   files: readonly DependedFile[],
   { imagesDirectory, workDirectory }: OwnPlaces,
+  namespaces: SeenNamespaces | undefined,
 ): Reason[] {
-  const mounts = new Mounts();
+  const mounts = new Mounts(namespaces);
   const deviceAt = (path: string) => {
-    const mount = mounts.of(path);
+    const mount = mounts.at(path);
     return mount === undefined ? undefined : deviceOf(mount);
   };
   const parent = imagesDirectory.slice(0, imagesDirectory.lastIndexOf("/")) ||
@@ -93,9 +95,13 @@ function listOwnOutputs(): [what: string, path: string, at: string][] {
 }
 
 /** Brings to disk what would have to be written when they are frozen. */
-export async function syncBefore(files: readonly DependedFile[]) {
-  for (const { files: [{ path }] } of fileSystemsOf(files, new Mounts())) {
-    const fd = open(encodeText(path), O.RDONLY | O.NONBLOCK);
+export async function syncBefore(
+  files: readonly DependedFile[],
+  namespaces: SeenNamespaces | undefined,
+): Promise<void> {
+  const mounts = new Mounts(namespaces);
+  for (const { files: [{ at }] } of fileSystemsOf(files, mounts)) {
+    const fd = open(encodeText(at), O.RDONLY | O.NONBLOCK);
     try {
       await syscallBeside("syncfs", BigInt(fd));
     } finally {
@@ -118,13 +124,15 @@ export class FrozenFileSystems implements Disposable {
     files: readonly DependedFile[],
     places: OwnPlaces,
     seconds: number,
+    namespaces: SeenNamespaces | undefined,
   ): FrozenFileSystems {
     // The tree may have opened others since it was looked at.
-    const reasons = freezeProblems(files, places);
+    const reasons = freezeProblems(files, places, namespaces);
     if (reasons.length > 0) throw new CkptError(EXIT.refused, ACTION, reasons);
     const frozen = new FrozenFileSystems(seconds);
     try {
-      for (const fileSystem of fileSystemsOf(files, new Mounts())) {
+      const mounts = new Mounts(namespaces);
+      for (const fileSystem of fileSystemsOf(files, mounts)) {
         frozen.#freeze(fileSystem);
       }
       return frozen;
@@ -139,7 +147,7 @@ export class FrozenFileSystems implements Disposable {
   }
 
   #freeze(fileSystem: FileSystem): void {
-    const { files: [{ path }], mountPoint } = fileSystem;
+    const { files: [{ at: path }], mountPoint } = fileSystem;
     try {
       // The guard comes first: there is no moment without one.
       const guard = Guard.start([{ path, request: FITHAW }], this.seconds);
@@ -161,7 +169,7 @@ export class FrozenFileSystems implements Disposable {
           ? "somebody else has frozen it"
           : error.message,
         remedy: error.errno === EBUSY
-          ? `let it go first: fsfreeze --unfreeze ${mountPoint}`
+          ? `let it go first: fsfreeze --unfreeze ${fileSystem.at}`
           : "leave --freeze-fs out",
       }], { cause: error });
     }

@@ -69,7 +69,7 @@ import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { MoreOfSockets } from "./describe_sockets.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
 import { endCopies } from "./end_copy.ts";
-import { dependedFiles, foundFiles } from "./depended_files.ts";
+import { dependedFiles, filesOutside, foundFiles } from "./depended_files.ts";
 import { describeFiles, describeFlight } from "./describe_files.ts";
 import { type PipeContents, readPipes } from "./describe_pipes.ts";
 import {
@@ -99,7 +99,6 @@ import type {
 } from "./options.ts";
 import type { ObjectContents } from "./object_contents.ts";
 import {
-  guardsOfOtherMounts,
   LazyMounts,
   loadMountWriter,
   saveSuperblocks,
@@ -201,7 +200,6 @@ async function dumpOnce(
     ...refusedRoot(options.root),
     ...running === undefined ? [] : namespaceProblems(running.seen),
     ...running?.reasons ?? [],
-    ...guardsOfOtherMounts(options, running?.mounts),
     ...cgroup?.reasonsAgainst(pid) ?? [],
   ], pid);
   using guards = await prepareGuards(options, running?.seen, report);
@@ -467,10 +465,11 @@ async function guardReasons(
   seen: TreeSighting,
 ): Promise<Reason[]> {
   const reasons: Reason[] = [];
-  const files = foundFiles(seen, external);
+  const { namespaces } = seen;
+  const files = filesOutside(foundFiles(seen, external), external, namespaces);
   if (snapshot === "btrfs") {
     const { snapshotProblems } = await import("./take_snapshot.ts");
-    reasons.push(...snapshotProblems(files));
+    reasons.push(...snapshotProblems(files, namespaces));
   }
   if (freezeFs === undefined) return reasons;
   const { freezeProblems } = await import("./freeze_file_systems.ts");
@@ -479,7 +478,7 @@ async function guardReasons(
     ...freezeProblems(files, {
       imagesDirectory,
       workDirectory: workDirectory ?? imagesDirectory,
-    }),
+    }, namespaces),
   ];
 }
 
@@ -760,7 +759,12 @@ async function whileStopped(
     await guards?.hold(seen, still.files);
     if (options.fileValidation?.includes("mtime")) {
       still.fileTimes = readFileTimes(
-        dependedFiles(seen.processes, still.files, options.external),
+        dependedFiles(
+          seen.processes,
+          still.files,
+          options.external,
+          seen.namespaces,
+        ),
       );
     }
     // A copy of a process is none of those that share its memory.
@@ -989,7 +993,6 @@ async function checkOnce(
       ...refusedRoot(options.root),
       ...reasons,
       ...namespaceProblems(seen),
-      ...guardsOfOtherMounts(options, survey.mounts),
       ...cgroup,
       ...directory,
     ],

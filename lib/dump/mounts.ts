@@ -1,5 +1,4 @@
 /** Mount namespaces of a tree's own, in a dump: looked at, saved, described. */
-import type { Reason } from "../error.ts";
 import { close } from "../ffi/syscall.ts";
 import type { Feature } from "../image/features.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
@@ -59,29 +58,6 @@ export async function surveyWithMounts(
   const { ringReasons } = await import("../files/io_uring.ts");
   const reasons = ringReasons(survey.seen.processes);
   return { ...survey, reasons: [...survey.reasons, ...reasons] };
-}
-
-/** Options that look at files by paths of ckpt's own namespace. */
-export function guardsOfOtherMounts(
-  { watchFs, freezeFs, snapshot }: Pick<
-    DumpOptions,
-    "watchFs" | "freezeFs" | "snapshot"
-  >,
-  mounts: MountsPlan | undefined,
-): Reason[] {
-  if (mounts === undefined) return [];
-  const given = {
-    "--watch-fs": watchFs,
-    "--freeze-fs": freezeFs,
-    "--snapshot": snapshot,
-  };
-  return Object.entries(given).flatMap(([option, value]) =>
-    value === undefined ? [] : [{
-      object: option,
-      why: "is not supported for programs in a mount namespace of their own",
-      remedy: "leave it out",
-    }]
-  );
 }
 
 /** Overlays whose layers nothing but their options tells. */

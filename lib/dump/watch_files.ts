@@ -12,6 +12,7 @@ import {
   close,
   type FileStatus,
   S_IF,
+  stat,
   syscall,
   syscallBuffer1,
   SyscallError,
@@ -59,7 +60,7 @@ interface Watched {
 export class FileWatch implements Disposable {
   readonly #files = new Map<string, Watched>();
   /** By handles of fanotify, and by descriptors of inotify's watches. */
-  readonly #paths = new Map<string | number, string>();
+  readonly #places = new Map<string | number, string>();
   #fanotify: number | undefined;
   #inotify: number | undefined;
 
@@ -82,10 +83,10 @@ export class FileWatch implements Disposable {
   /** Begins to watch files, those that are watched already left out. */
   add(files: readonly DependedFile[]): void {
     for (const file of files) {
-      const { path } = file;
-      if (this.#files.has(path)) continue;
-      if (!isKept(path)) continue;
-      this.#files.set(path, { file, modified: undefined });
+      const { at } = file;
+      if (this.#files.has(at)) continue;
+      if (!isKept(at)) continue;
+      this.#files.set(at, { file, modified: undefined });
       if (!this.#mark(file)) this.#watch(file);
     }
   }
@@ -101,26 +102,29 @@ export class FileWatch implements Disposable {
     const before = new Set(this.#files.keys());
     this.add(files);
     for (const file of files) {
-      const watched = this.#files.get(file.path);
+      const watched = this.#files.get(file.at);
       if (watched === undefined) continue;
       watched.file = file;
-      if (!before.delete(file.path)) note(watched);
+      if (!before.delete(file.at)) note(watched);
     }
     // What the tree let go of before it stood still.
-    for (const path of before) this.#files.delete(path);
+    for (const at of before) this.#files.delete(at);
   }
 
   /** What has happened to the files since. */
   changes(): FileChange[] {
     const changes = new Map<string, FileChange>();
-    for (const { path, pid, what } of this.#events()) {
-      if (!this.#files.has(path) || changes.has(path)) continue;
-      changes.set(path, { path, why: `${what}${whoIs(pid)}` });
+    for (const { at, pid, what } of this.#events()) {
+      const watched = this.#files.get(at);
+      if (watched === undefined || changes.has(at)) continue;
+      const { path } = watched.file;
+      changes.set(at, { path, why: `${what}${whoIs(pid)}` });
     }
-    for (const [path, watched] of this.#files) {
-      if (changes.has(path)) continue;
+    for (const [at, watched] of this.#files) {
+      if (changes.has(at)) continue;
       const why = difference(watched);
-      if (why !== undefined) changes.set(path, { path, why });
+      const { path } = watched.file;
+      if (why !== undefined) changes.set(at, { path, why });
     }
     return [...changes.values()];
   }
@@ -134,10 +138,11 @@ export class FileWatch implements Disposable {
 
   /** @returns whether fanotify watches it now */
   #mark(file: DependedFile): boolean {
-    if (this.#fanotify === undefined) return false;
-    const key = handleKey(file.path);
+    const { at, isLink } = file;
+    if (this.#fanotify === undefined || isLink) return false;
+    const key = handleKey(at);
     if (key === undefined) return false;
-    const path = terminated(encodeText(file.path));
+    const path = terminated(encodeText(at));
     try {
       syscall(
         "fanotify_mark",
@@ -152,11 +157,14 @@ export class FileWatch implements Disposable {
       if (error instanceof SyscallError) return false;
       throw error;
     }
-    this.#paths.set(key, file.path);
+    this.#places.set(key, at);
     return true;
   }
 
   #watch(file: DependedFile): void {
+    const { at, isLink } = file;
+    // Then it is only compared.
+    if (isLink) return;
     try {
       this.#inotify ??= Number(
         syscall("inotify_init1", IN_CLOEXEC | IN_NONBLOCK),
@@ -164,26 +172,26 @@ export class FileWatch implements Disposable {
       const watch = syscallBuffer1(
         "inotify_add_watch",
         BigInt(this.#inotify),
-        terminated(encodeText(file.path)),
+        terminated(encodeText(at)),
         BigInt(wanted(file, IN_EVENT) | IN_DONT_FOLLOW),
       );
-      this.#paths.set(Number(watch), file.path);
+      this.#places.set(Number(watch), at);
     } catch (error) {
       // Too many watches, say: then it is only compared.
       if (!(error instanceof SyscallError)) throw error;
     }
   }
 
-  #events(): (FileEvent & { path: string })[] {
+  #events(): (FileEvent & { at: string })[] {
     const all = [
       ...parts(this.#fanotify).flatMap(parseFanotify),
       ...parts(this.#inotify).flatMap(parseInotify),
     ];
     return all.flatMap((event) => {
-      const path = this.#paths.get(event.key);
-      return path === undefined || event.pid === Deno.pid
+      const at = this.#places.get(event.key);
+      return at === undefined || event.pid === Deno.pid
         ? []
-        : [{ ...event, path }];
+        : [{ ...event, at }];
     });
   }
 }
@@ -224,8 +232,8 @@ function wanted(
 }
 
 function note(watched: Watched): void {
-  const { file: { path, content } } = watched;
-  if (content) watched.modified = modifiedAt(path);
+  const { file: { at, content } } = watched;
+  if (content) watched.modified = modifiedAt(at);
 }
 
 function modifiedAt(path: string): bigint | undefined {
@@ -240,13 +248,13 @@ function modifiedAt(path: string): bigint | undefined {
 
 /** What stat(2) tells of the file now, that was otherwise. */
 function difference({ file, modified }: Watched): string | undefined {
-  const { path, status, content } = file;
-  const now = statusAt(path);
+  const { at, isLink, status, content } = file;
+  const now = isLink ? stat(at) : statusAt(at);
   if (now === undefined) return "it is not there any more";
   if (!isSameFile(now, status)) return "another file has its name";
   if (now.mode !== status.mode) return "its permissions were changed";
   if (!content) return undefined;
-  return now.size !== status.size || modifiedAt(path) !== modified
+  return now.size !== status.size || modifiedAt(at) !== modified
     ? "it was modified"
     : undefined;
 }

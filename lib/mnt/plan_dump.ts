@@ -11,14 +11,13 @@ import {
   describeMount,
   deviceText,
   isWithin,
-  joinPath,
   type Mount,
   mountOf,
-  relativePath,
   unknownMountOptions,
 } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import type { FoundLayers, Layer } from "./overlay_layers.ts";
+import { mountsShowing, nearestPath } from "./shown_elsewhere.ts";
 
 /** How a mount comes back. */
 export type Origin =
@@ -226,22 +225,15 @@ class Planner {
 
   /** Mounts of ckpt's own that show what a mount does, and paths lead to. */
   #onHost(mount: Mount): Mount[] {
-    return (this.#hostByDevice.get(mount.device) ?? []).filter((host) =>
-      isWithin(mount.root, host.root) && !host.deleted &&
-      this.#pathFor(mount, host) !== undefined
+    return mountsShowing(
+      mount,
+      this.#hostByDevice.get(mount.device) ?? [],
+      this.#host,
     );
   }
 
-  /** Undefined where something else is mounted over it. */
-  #pathFor(mount: Mount, host: Mount): string | undefined {
-    const path = joinPath(host.point, relativePath(mount.root, host.root));
-    return this.#host.lookup(path) === host ? path : undefined;
-  }
-
-  /** A mount of the very same directory before one of a higher one. */
   #hostPath(mount: Mount, hosts: readonly Mount[]): string | undefined {
-    const [host] = hosts.toSorted((a, b) => b.root.length - a.root.length);
-    return host === undefined ? undefined : this.#pathFor(mount, host);
+    return nearestPath(mount, hosts, this.#host);
   }
 
   #automaticPath(mount: Mount): string | undefined {

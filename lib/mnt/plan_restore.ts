@@ -335,8 +335,10 @@ class Planner {
       mount.root === "/" && !mount.deleted ? mount : undefined,
     );
     this.#fresh.set(key, provider);
-    // To be filled it has to be there before the mounts, which come in order.
-    provider.kept = provider.make.length > 1 || below.length > 0;
+    // To be filled it has to be there before the mounts, which come in order;
+    // and devices are only found in ckpt's own namespace.
+    provider.kept = provider.make.length > 1 || below.length > 0 ||
+      external?.kind === "device";
     return provider;
   }
 

@@ -25,7 +25,14 @@ import {
 import { openAt } from "./calls.ts";
 import { DetachedMounts } from "./detached.ts";
 import { parseExternalMounts } from "./external.ts";
-import { describeMount, deviceNumber, type Mount } from "./mount.ts";
+import {
+  describeMount,
+  deviceNumber,
+  joinPath,
+  type Mount,
+  mountOf,
+  relativePath,
+} from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { type MountsPlan, planMounts, type PlannedMount } from "./plan_dump.ts";
 import { type FoundLayers, readLayers } from "./overlay_layers.ts";
@@ -33,6 +40,7 @@ import { trustLayers } from "./overlay_options.ts";
 import { expectedNamespace } from "../ns/inside.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { readNamespace } from "./read_namespace.ts";
+import { mountsShowing, nearestPath } from "./shown_elsewhere.ts";
 
 /** One of them, as it was seen. */
 export interface TreeNamespace {
@@ -61,6 +69,10 @@ export interface SeenNamespaces {
    * @param at a link of /proc that leads to it
    */
   wayIn(mountId: number, link: string, at: string): WayIn | undefined;
+  /** A path of ckpt's own namespace to what a path on a mount leads to. */
+  outsidePath(mountId: number, path: string): string | undefined;
+  /** Whether the image holds all that is in the file system of a mount. */
+  isSaved(mountId: number, external: readonly string[]): boolean;
   /** What becomes of all mounts; `external` is the same at every call. */
   plan(external: readonly string[]): MountsPlan;
   /** The files that are all that is known of a mount that was unmounted. */
@@ -115,6 +127,9 @@ export class TreeNamespaces implements Disposable {
     );
     const hostIds = new Set(host.map(({ mountId }) => mountId));
     let plan: MountsPlan | undefined;
+    const planOnce = (external: readonly string[]) =>
+      plan ??= detached.addTo(this.#plan(all, host, external));
+    let outside: MountTree | undefined;
     return {
       all,
       of: (pid) => seen.get(links.get(pid)?.link ?? ""),
@@ -127,9 +142,27 @@ export class TreeNamespaces implements Disposable {
           ? detached.wayIn(mountId, link, at, hostDevices)
           : this.#wayIn(namespace, mountId, withoutMark(link));
       },
+      outsidePath: (mountId, path) => {
+        const info = byMount.get(mountId)?.mounts.find((mount) =>
+          mount.mountId === mountId
+        );
+        if (info === undefined) return undefined;
+        const mount = mountOf(info, 0);
+        const shown = {
+          device: mount.device,
+          root: joinPath(mount.root, relativePath(path, mount.point)),
+        };
+        outside ??= new MountTree(host.map((info) => mountOf(info, 0)));
+        const mounts = mountsShowing(shown, outside.mounts, outside);
+        return nearestPath(shown, mounts, outside);
+      },
+      isSaved: (mountId, external) =>
+        planOnce(external).superblocks.some(({ device, mounts }) =>
+          mounts.some(({ id }) => id === mountId) ||
+          device === deviceOfMount(byMount.get(mountId), mountId)
+        ),
       filesOf: ({ id }) => detached.filesOf(id),
-      plan: (external) =>
-        plan ??= detached.addTo(this.#plan(all, host, external)),
+      plan: planOnce,
       isRemovedSource: (status) => this.#removedInodes.has(inodeKey(status)),
       cloneBare: ({ id, namespace }) =>
         detached.rootOf(id) ?? this.#cloneBare(
@@ -329,6 +362,14 @@ export class TreeNamespaces implements Disposable {
     for (const fd of this.#bare.values()) close(fd);
     this.#own[Symbol.dispose]();
   }
+}
+
+function deviceOfMount(
+  namespace: TreeNamespace | undefined,
+  mountId: number,
+): number | undefined {
+  const mount = namespace?.mounts.find((mount) => mount.mountId === mountId);
+  return mount && deviceNumber(mount.major, mount.minor);
 }
 
 /** Whether two paths lead to the same directory. */

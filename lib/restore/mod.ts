@@ -108,6 +108,8 @@ export async function restore(
   using putBack = options.fromSnapshot && reasons.length === 0
     ? (await import("./put_back.ts")).PutBack.start(set)
     : undefined;
+  // Those of subvolumes that were put back show what these were before.
+  if (putBack !== undefined && !options.dryRun) await mounts?.make();
   if (putBack !== undefined || !options.fromSnapshot) {
     const changed = await changedFiles(
       images,

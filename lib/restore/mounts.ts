@@ -117,9 +117,14 @@ export class TreeMounts implements Disposable {
     ];
   }
 
-  /** @throws CkptError; nothing is left then */
+  /**
+   * May be done anew, while no process is there.
+   *
+   * @throws CkptError; nothing is left then
+   */
   async make(): Promise<void> {
     const { operations } = this.#plan;
+    this[Symbol.dispose]();
     this.#made = await MadeNamespaces.make(
       operations,
       this.#namespaces.map(({ number }) => number),
@@ -234,9 +239,11 @@ export class TreeMounts implements Disposable {
 
   [Symbol.dispose](): void {
     this.#made?.[Symbol.dispose]();
+    this.#made = undefined;
     for (const fd of [this.#proc, this.#outside, this.#ownNamespace]) {
       if (fd >= 0) close(fd);
     }
+    this.#proc = this.#outside = this.#ownNamespace = -1;
   }
 }
 
