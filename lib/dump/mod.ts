@@ -22,6 +22,7 @@ import {
   pipesAmong,
   type SeenTable,
 } from "../files/descriptors.ts";
+import { expectLocks, readLocks } from "../files/all_locks.ts";
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
 import {
@@ -63,8 +64,6 @@ import {
   type Questions,
 } from "./collect.ts";
 import { DumpedConnections } from "./connections.ts";
-import { decodeText } from "../ffi/text.ts";
-import { readSmallFile } from "../ffi/small_files.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { MoreOfSockets } from "./describe_sockets.ts";
 import { firstPagesId, pagesId, writeImages } from "./describe.ts";
@@ -188,6 +187,7 @@ async function dumpOnce(
   const action = `dumping task ${pid}`;
   refuseImpossible(pid, action);
   report.log(3, `looking at the tree of task ${pid}`);
+  void expectLocks();
   using mounts = new LazyMounts(options);
   const running = await surveyWithMounts(pid, options, mounts);
   if (running === undefined) {
@@ -210,8 +210,6 @@ async function dumpOnce(
     options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
   ) connections.prepare();
   await prepareKernelSockets(running?.seen.processes ?? []);
-  // So that it is loaded when the program stands still.
-  await readFlocks(running?.seen.processes ?? []);
   using terminals = await prepareTerminals(running?.seen.processes ?? []);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
@@ -229,6 +227,9 @@ async function dumpOnce(
   using tracer = lastingTracer || hasFilters(running?.seen)
     ? await startLastingTracer()
     : undefined;
+  // So that it is told at once, and what it needs is loaded, when the program
+  // stands still.
+  await readFlocks(readLocks(), running?.seen.processes ?? []);
   const clock = new Stopwatch();
   using frozen = await FrozenTree.freeze(
     pid,
@@ -507,14 +508,14 @@ function sharesPorts({ descriptors }: Pick<SeenTable, "descriptors">): boolean {
 
 /** Those of files that are only mapped, where the tree has any flocks. */
 async function readFlocks(
+  locks: string,
   processes: readonly Sighting[],
 ): Promise<ReadonlyMap<number, MappedFlocks>> {
-  const text = decodeText(readSmallFile("/proc/locks"));
   const pids = new Set(processes.map(({ pid }) => pid));
-  const takers = text.matchAll(/ FLOCK +\S+ +\S+ (\d+) /g);
+  const takers = locks.matchAll(/ FLOCK +\S+ +\S+ (\d+) /g);
   if (!takers.some(([, pid]) => pids.has(Number(pid)))) return new Map();
   const { readMappedFlocks } = await import("../files/mapped_flocks.ts");
-  return readMappedFlocks(text, processes);
+  return readMappedFlocks(locks, processes);
 }
 
 function hasUnaccepted(
@@ -706,6 +707,7 @@ async function whileStopped(
   networkValues: readonly ckpt_sysctl_entry[] | undefined,
 ): Promise<Still> {
   const { tree } = frozen;
+  const locks = readLocks();
   // What is to stay frozen does not mind how long it stands still either.
   const goesOn = options.leaveRunning && !frozen.staysFrozen;
   const seen = lookAtTree(
@@ -739,7 +741,7 @@ async function whileStopped(
       const { readWaiting } = await import("../files/waiting_connections.ts");
       more.waiting = readWaiting(still.tables);
     }
-    still.flocks = await readFlocks(seen.processes);
+    still.flocks = await readFlocks(locks, seen.processes);
     still.pipes = readPipes(pipesAmong(still.tables), options.external);
     still.contents = await readContents(still);
     if (terminals !== undefined) {
