@@ -69,7 +69,7 @@ EXPORT int64_t ckpt_calls(const struct round_call *calls, uint64_t count, uint64
 {
 	struct round_calls all = { calls, count, rounds, results };
 
-	share_rounds(rounds, make_rounds, &all);
+	share_rounds(rounds, CALLS_WORTH_A_THREAD / (count | 1) + 1, make_rounds, &all);
 	return 0;
 }
 

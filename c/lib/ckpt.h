@@ -70,9 +70,13 @@ int64_t await_end(pid_t tid);
 /* Whether a task has ended, though its status may not be to be had yet. */
 int has_ended(pid_t tid);
 
-/* share.c: calls `work` for parts of so many rounds, in threads; it is over when all are. */
+/*
+ * share.c: calls `work` for parts of so many rounds, in threads; it is over when all are. A thread is not worth it for
+ * fewer rounds than `worth`; of calls it has to make that many.
+ */
+#define CALLS_WORTH_A_THREAD 256
 typedef void share_work(void *argument, uint64_t first, uint64_t end);
-void share_rounds(uint64_t rounds, share_work *work, void *argument);
+void share_rounds(uint64_t rounds, uint64_t worth, share_work *work, void *argument);
 
 /* outliving.c */
 int64_t start_beside(int (*run)(void *), uint8_t *stack_end, int flags, void *argument, int32_t *pidfd);

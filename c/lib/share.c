@@ -24,18 +24,16 @@ static void *run_share(void *argument)
 }
 
 #define MOST_THREADS 4
-/* A thread is not worth it for less. */
-#define ROUNDS_OF_A_THREAD 256
 
-void share_rounds(uint64_t rounds, share_work *work, void *argument)
+void share_rounds(uint64_t rounds, uint64_t worth, share_work *work, void *argument)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t threads = processors < 1 ? 1 : processors > MOST_THREADS ? MOST_THREADS : processors;
 	struct share shares[MOST_THREADS];
 	uint64_t started = 0;
 
-	if (threads > rounds / ROUNDS_OF_A_THREAD)
-		threads = rounds / ROUNDS_OF_A_THREAD ? rounds / ROUNDS_OF_A_THREAD : 1;
+	if (threads > rounds / worth)
+		threads = rounds / worth ? rounds / worth : 1;
 	for (uint64_t i = 0; i < threads; i++)
 		shares[i] = (struct share){ work, argument, rounds * i / threads, rounds * (i + 1) / threads, 0 };
 	for (uint64_t i = 1; i < threads; i++) {

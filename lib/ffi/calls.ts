@@ -156,6 +156,27 @@ export class Calls {
     return calls;
   }
 
+  /**
+   * Finds rounds of the last run in which the kernel has returned the same and
+   * left the same in the slots.
+   *
+   * @returns for each round the first one like it
+   */
+  alike(slots: Slots): Uint32Array<ArrayBuffer> {
+    const count = this.#results.length / this.#calls.length;
+    const first = new Uint32Array(count);
+    const result = library("alike").ckpt_find_alike(
+      slots.bytes,
+      BigInt(slots.size),
+      new Uint8Array(this.#results.buffer),
+      BigInt(8 * this.#calls.length),
+      BigInt(count),
+      new Uint8Array(first.buffer),
+    );
+    if (result < 0n) throw new Error("there is no memory left");
+    return first;
+  }
+
   /** What the kernel returned; negative: -errno. */
   result(round: number, call: number): number {
     return Number(this.#results[round * this.#calls.length + call]);

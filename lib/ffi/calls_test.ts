@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Calls, Slots } from "./calls.ts";
+import { Calls, Slots, Texts } from "./calls.ts";
 import { AT_FDCWD, O } from "./syscall.ts";
 import { ECANCELED, ENOENT } from "./errno.ts";
 
@@ -103,4 +103,20 @@ Deno.test("a call that needs a failed one is not made", () => {
   );
   assertEquals(calls.result(1, after), Deno.pid);
   assertEquals(calls.result(1, closed), 0);
+});
+
+Deno.test("rounds that were answered alike are found", () => {
+  const paths = ["/", "/proc", "/", "/nonexistent", "/proc", "/nothing"];
+  const names = new Texts(paths);
+  // The mode of struct stat, and what lies before it.
+  const statuses = new Slots(144, paths.length);
+  const calls = new Calls();
+  calls.add("newfstatat", [
+    AT_FDCWD,
+    { loaded: names.pointers },
+    { slots: statuses },
+    0,
+  ]);
+  calls.run(paths.length);
+  assertEquals([...calls.alike(statuses)], [0, 1, 0, 3, 1, 3]);
 });

@@ -46,6 +46,13 @@ const descriptors = {
   },
 } as const;
 
+const alike = {
+  ckpt_find_alike: {
+    parameters: ["buffer", "u64", "buffer", "u64", "u64", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const images = {
   ckpt_sha256: {
     parameters: ["buffer", "u64", "buffer", "u32"],
@@ -126,6 +133,15 @@ const pages = {
     nonblocking: true,
   },
   ckpt_free: { parameters: ["u64"], result: "void" },
+} as const;
+
+const objects = {
+  /** The same function as of the group `pages`, for what is done at once. */
+  copy_small_object: {
+    name: "ckpt_copy_object_pages",
+    parameters: ["i32", "u64", "i32", "buffer", "buffer"],
+    result: "i64",
+  },
 } as const;
 
 const filling = {
@@ -252,9 +268,11 @@ const GROUPS = {
   base,
   files,
   descriptors,
+  alike,
   images,
   dump,
   pages,
+  objects,
   filling,
   agent,
   restore,

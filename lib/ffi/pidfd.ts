@@ -1,4 +1,5 @@
 /** Descriptors of processes for ckpt itself (pidfd_open(2)). */
+import { Calls, Slots } from "./calls.ts";
 import { EINVAL, ENOENT } from "./errno.ts";
 import { close, syscall, SyscallError } from "./syscall.ts";
 
@@ -32,6 +33,36 @@ export function openPidfd(tid: number): number {
  */
 export function getDescriptor(pidfd: number, fd: number): number {
   return Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(fd)));
+}
+
+/**
+ * The same for many at once.
+ *
+ * @throws SyscallError when one is closed; then none is left open
+ */
+export function getDescriptors(
+  pidfd: number,
+  fds: readonly number[],
+): number[] {
+  const numbers = new Slots(8, fds.length);
+  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
+  const calls = new Calls();
+  const got = calls.add("pidfd_getfd", [pidfd, { loaded: numbers }, 0]);
+  calls.run(fds.length);
+  const results = fds.map((_, i) => calls.result(i, got));
+  const failed = results.find((result) => result < 0);
+  if (failed === undefined) return results;
+  closeAll(results.filter((result) => result >= 0));
+  throw new SyscallError("pidfd_getfd", -failed);
+}
+
+/** Closes descriptors of ckpt's own. */
+export function closeAll(fds: readonly number[]): void {
+  const numbers = new Slots(8, fds.length);
+  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
+  const calls = new Calls();
+  calls.add("close", [{ loaded: numbers }]);
+  calls.run(fds.length);
 }
 
 /** The same for a single one: @param tid of a thread of the process */

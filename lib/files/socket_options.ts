@@ -206,7 +206,7 @@ export function socketMemory(fd: number): {
 
 /** The same, as it was when the options of a socket were asked. */
 export function readSocketMemory(fd: number): ReturnType<typeof socketMemory> {
-  return memoryIn(commonQuestions().ask(fd).bytes(SOL_SOCKET, SO.MEMINFO)!);
+  return memoryIn(ownQuestions().ask(fd).bytes(SOL_SOCKET, SO.MEMINFO)!);
 }
 
 function memoryIn(
@@ -217,8 +217,9 @@ function memoryIn(
   return { receiving, sending };
 }
 
-/** Socket, level and name, length and value of one question. */
-const QUESTION = { fd: 0, level: 8, name: 16, length: 24, value: 32 } as const;
+/** Length and value of the answer to one question. */
+const ANSWER = { length: 0, value: 8 } as const;
+const ANSWER_BYTES = ANSWER.value + LONGEST_OPTION;
 
 /** As much as the kernel gives of most options; the filter is only counted. */
 function roomFor(level: number, name: number): number {
@@ -230,58 +231,64 @@ function roomFor(level: number, name: number): number {
  * code instead of one for each of a hundred options of each.
  */
 class OptionQuestions {
-  #slots = new Slots(0, 0);
+  /** The descriptors of the sockets, and all answers of each. */
+  #fds = new Slots(8, 0);
+  #answers = new Slots(0, 0);
   #calls = new Calls();
   /** The sockets that were asked, each with its place among them. */
   #asked: ReadonlyMap<number, number> = new Map();
-  /** The first of the slots of the socket whose answers are looked at. */
-  #first = 0;
+  /** By these places, the first that has answered the same. */
+  #alike = new Uint32Array();
+  /** What was made of answers, by that place and what it was made for. */
+  readonly #made = new Map<string, unknown>();
+  /** The place of the socket whose answers are looked at. */
+  #place = 0;
   /** By level and name. */
-  readonly #rounds = new Map<number, number>();
+  readonly #indices = new Map<number, number>();
+  /** The answers of a socket before it is asked. */
+  readonly #unanswered: Uint8Array;
 
   constructor(readonly options: readonly (readonly [number, number])[]) {
+    this.#unanswered = new Uint8Array(options.length * ANSWER_BYTES);
+    const view = new DataView(this.#unanswered.buffer);
     options.forEach(([level, name], i) => {
-      this.#rounds.set(level << 16 | name, i);
+      this.#indices.set(level << 16 | name, i);
+      view.setUint32(i * ANSWER_BYTES, roomFor(level, name), true);
     });
   }
 
   /** Asks sockets, all at once; the answers are there until {@link forget}. */
   askAll(fds: readonly number[]): void {
+    this.forget();
     this.#askThem(fds);
     this.#asked = new Map(fds.map((fd, i) => [fd, i]));
+    this.#alike = this.#calls.alike(this.#answers);
   }
 
   #askThem(fds: readonly number[]): void {
-    const count = fds.length * this.options.length;
-    if (this.#slots.count < count) this.#makeRoom(count);
-    const { size, view } = this.#slots;
-    let at = 0;
-    for (const fd of fds) {
-      for (const [level, name] of this.options) {
-        view.setUint32(at + QUESTION.fd, fd, true);
-        view.setUint32(at + QUESTION.length, roomFor(level, name), true);
-        at += size;
-      }
-    }
-    this.#calls.run(count);
+    if (this.#fds.count < fds.length) this.#makeRoom(fds.length);
+    const { size, bytes } = this.#answers;
+    fds.forEach((fd, i) => {
+      this.#fds.view.setUint32(8 * i, fd, true);
+      bytes.set(this.#unanswered, i * size);
+    });
+    this.#calls.run(fds.length);
   }
 
   #makeRoom(count: number): void {
-    const size = QUESTION.value + LONGEST_OPTION;
-    const slots = this.#slots = new Slots(size, count);
-    for (let i = 0; i < count; i++) {
-      const [level, name] = this.options[i % this.options.length];
-      slots.view.setUint32(i * size + QUESTION.level, level, true);
-      slots.view.setUint32(i * size + QUESTION.name, name, true);
-    }
+    const fds = this.#fds = new Slots(8, count);
+    const slots = this.#answers = new Slots(this.#unanswered.length, count);
     this.#calls = new Calls();
-    this.#calls.add("getsockopt", [
-      { loaded: slots, offset: QUESTION.fd },
-      { loaded: slots, offset: QUESTION.level },
-      { loaded: slots, offset: QUESTION.name },
-      { slots, offset: QUESTION.value },
-      { slots, offset: QUESTION.length },
-    ]);
+    this.options.forEach(([level, name], i) => {
+      const at = i * ANSWER_BYTES;
+      this.#calls.add("getsockopt", [
+        { loaded: fds },
+        level,
+        name,
+        { slots, offset: at + ANSWER.value },
+        { slots, offset: at + ANSWER.length },
+      ]);
+    });
   }
 
   /** The answers of a socket, which is asked now unless it was before. */
@@ -291,13 +298,33 @@ class OptionQuestions {
       this.forget();
       this.#askThem([fd]);
     }
-    this.#first = (place ?? 0) * this.options.length;
+    this.#place = place ?? 0;
     return this;
+  }
+
+  /**
+   * What is made of the answers of a socket and of nothing else; the same for
+   * all that have answered the same.
+   *
+   * @param purpose tells it from what else is made of the same answers
+   */
+  once<T>(fd: number, purpose: string, make: (asked: this) => T): T {
+    const asked = this.ask(fd);
+    const place = this.#asked.get(fd);
+    if (place === undefined) return make(asked);
+    const key = `${this.#alike[place]} ${purpose}`;
+    let made = this.#made.get(key) as T | undefined;
+    if (made === undefined) {
+      made = make(asked);
+      this.#made.set(key, made);
+    }
+    return made;
   }
 
   /** The numbers may stand for other sockets from now on. */
   forget(): void {
     this.#asked = new Map();
+    this.#made.clear();
   }
 
   /** All that the kernel has, in their order. */
@@ -310,58 +337,47 @@ class OptionQuestions {
 
   /** Those that are not as in `usual`, the answers of another socket. */
   changes(usual: readonly ckpt_socket_option[]): ckpt_socket_option[] {
-    const changed: ckpt_socket_option[] = [];
-    const { size, view, bytes } = this.#slots;
-    for (let i = 0; i < usual.length; i++) {
-      const round = this.#first + i;
-      if (this.#calls.result(round, 0) < 0) continue;
-      const { level, name, value } = usual[i];
-      const length = view.getUint32(round * size + QUESTION.length, true);
-      let same = length === value.length;
-      const at = round * size + QUESTION.value;
-      for (let n = 0; same && n < length; n++) {
-        same = bytes[at + n] === value[n];
-      }
-      if (!same) {
-        changed.push({ level, name, value: bytes.slice(at, at + length) });
-      }
-    }
-    return changed;
+    const { bytes } = this.#answers;
+    return usual.flatMap(({ level, name, value }, i) => {
+      if (this.#calls.result(this.#place, i) < 0) return [];
+      const length = this.length(level, name);
+      const at = this.#answerAt(i) + ANSWER.value;
+      const same = length === value.length &&
+        value.every((byte, n) => bytes[at + n] === byte);
+      return same ? [] : [{ level, name, value: bytes.slice(at, at + length) }];
+    });
   }
 
-  #roundOf(level: number, name: number): number {
-    return this.#first + this.#rounds.get(level << 16 | name)!;
+  #index(level: number, name: number): number {
+    return this.#indices.get(level << 16 | name)!;
+  }
+
+  #answerAt(index: number): number {
+    return this.#place * this.#answers.size + index * ANSWER_BYTES;
   }
 
   /** What getsockopt(2) returned: -errno when it has failed. */
   result(level: number, name: number): number {
-    return this.#calls.result(this.#roundOf(level, name), 0);
+    return this.#calls.result(this.#place, this.#index(level, name));
   }
 
   /** The length that the kernel gave. */
   length(level: number, name: number): number {
-    const { size, view } = this.#slots;
-    const round = this.#roundOf(level, name);
-    return view.getUint32(round * size + QUESTION.length, true);
+    const at = this.#answerAt(this.#index(level, name)) + ANSWER.length;
+    return this.#answers.view.getUint32(at, true);
   }
 
   /** As many bytes as the kernel gives; undefined: it does not have it. */
   bytes(level: number, name: number): Uint8Array<ArrayBuffer> | undefined {
-    const round = this.#roundOf(level, name);
-    if (this.#calls.result(round, 0) < 0) return undefined;
-    const { size, view } = this.#slots;
-    const length = view.getUint32(round * size + QUESTION.length, true);
-    return this.#slots.slot(round).slice(
-      QUESTION.value,
-      QUESTION.value + length,
-    );
+    if (this.result(level, name) < 0) return undefined;
+    const at = this.#answerAt(this.#index(level, name)) + ANSWER.value;
+    return this.#answers.bytes.slice(at, at + this.length(level, name));
   }
 
   tryInt(level: number, name: number): number | undefined {
-    const round = this.#roundOf(level, name);
-    if (this.#calls.result(round, 0) < 0) return undefined;
-    const { size, view } = this.#slots;
-    return view.getInt32(round * size + QUESTION.value, true);
+    if (this.result(level, name) < 0) return undefined;
+    const at = this.#answerAt(this.#index(level, name)) + ANSWER.value;
+    return this.#answers.view.getInt32(at, true);
   }
 
   /** @throws SyscallError when the kernel does not have it */
@@ -451,6 +467,7 @@ export function withOptionsOf<T>(
   try {
     ask(kindQuestions(), fds);
     ask(commonQuestions(), fds);
+    ask(ownQuestions(), fds);
     const kinds = new Map(fds.map((fd) => [fd, readKind(fd)]));
     const known = fds.filter((fd) => isKnown(kinds.get(fd)!));
     const alike = Map.groupBy(known, (fd) => keyOf(kinds.get(fd)!));
@@ -459,10 +476,9 @@ export function withOptionsOf<T>(
     }
     const inet = known.filter((fd) => isInet(kinds.get(fd)!));
     ask(ipQuestions(), inet);
-    ask(
-      tcpQuestions(),
-      inet.filter((fd) => kinds.get(fd)!.type === SOCK_STREAM),
-    );
+    const tcp = inet.filter((fd) => kinds.get(fd)!.type === SOCK_STREAM);
+    ask(tcpQuestions(), tcp);
+    ask(tcpInfoQuestions(), tcp);
     return work();
   } finally {
     for (const questions of asked) questions.forget();
@@ -471,12 +487,11 @@ export function withOptionsOf<T>(
 
 /** @param fd a descriptor of ckpt's own for the socket */
 export function readKind(fd: number): SocketKind {
-  const asked = kindQuestions().ask(fd);
-  return {
+  return kindQuestions().once(fd, "", (asked) => ({
     domain: asked.int(SOL_SOCKET, SO.DOMAIN),
     type: asked.int(SOL_SOCKET, SO.TYPE),
     protocol: asked.int(SOL_SOCKET, SO.PROTOCOL),
-  };
+  }));
 }
 
 /** @param fd a descriptor of ckpt's own for the socket */
@@ -493,22 +508,38 @@ const COMMON = [
   ...[SO.PASSCRED, SO.PASSSEC, SO.DONTROUTE, SO.NO_CHECK, SO.REUSEPORT],
   ...[SO.BROADCAST, SO.KEEPALIVE, SO.OOBINLINE, SO.BUF_LOCK, SO.LINGER],
   ...[SO.SNDTIMEO, SO.RCVTIMEO, SO.BINDTODEVICE, SO.ATTACH_FILTER],
-  // These are no options, but are asked as such.
-  ...[SO.PEERCRED, SO.MEMINFO],
 ];
 
 function commonQuestions(): OptionQuestions {
   return questionsFor("", () => COMMON.map((name) => [SOL_SOCKET, name]));
 }
 
+/** These are no options, but are asked as such; each socket has its own. */
+function ownQuestions(): OptionQuestions {
+  return questionsFor(
+    "own",
+    () => [SO.PEERCRED, SO.MEMINFO].map((name) => [SOL_SOCKET, name]),
+  );
+}
+
 /** SO_PEERCRED: struct ucred. */
 export function readPeer(fd: number): DataView {
-  const asked = commonQuestions().ask(fd);
+  const asked = ownQuestions().ask(fd);
   return new DataView(asked.bytes(SOL_SOCKET, SO.PEERCRED)!.buffer);
 }
 
 function readCommon(fd: number): sk_opts_entry {
-  const asked = commonQuestions().ask(fd);
+  const common = commonQuestions().once(
+    fd,
+    "",
+    (asked) => decodeCommon(fd, asked),
+  );
+  const so_filter = readFilter(fd, commonQuestions().ask(fd));
+  return so_filter.length === 0 ? common : { ...common, so_filter };
+}
+
+/** All but the filter, of which the answers tell only the length. */
+function decodeCommon(fd: number, asked: OptionQuestions): sk_opts_entry {
   const of = (name: number) => asked.int(SOL_SOCKET, name);
   const isSet = (name: number) => asked.flag(SOL_SOCKET, name);
   const bytes = (name: number) =>
@@ -536,7 +567,7 @@ function readCommon(fd: number): sk_opts_entry {
     so_bound_dev: device.length > 1
       ? new TextDecoder().decode(device.subarray(0, device.indexOf(0)))
       : undefined,
-    so_filter: readFilter(fd, asked),
+    so_filter: [],
     so_reuseport: isSet(SO.REUSEPORT),
     so_broadcast: isSet(SO.BROADCAST),
     so_keepalive: isSet(SO.KEEPALIVE),
@@ -650,7 +681,7 @@ function freshSocket(domain: number, type: number, protocol: number): number {
 
 function readFurther(fd: number, kind: SocketKind): ckpt_socket_option[] {
   const { questions, answers } = freshOptions(kind);
-  return questions.ask(fd).changes(answers);
+  return questions.once(fd, "", (asked) => asked.changes(answers));
 }
 
 function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
@@ -677,7 +708,22 @@ export function readIpOptions(
   fd: number,
   kind: SocketKind,
 ): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
-  const asked = ipQuestions().ask(fd);
+  const { domain, type } = kind;
+  // Raw sockets have filters, too.
+  return type === SOCK_RAW
+    ? decodeIpOptions(fd, kind, ipQuestions().ask(fd))
+    : ipQuestions().once(
+      fd,
+      `${domain}`,
+      (asked) => decodeIpOptions(fd, kind, asked),
+    );
+}
+
+function decodeIpOptions(
+  fd: number,
+  kind: SocketKind,
+  asked: OptionQuestions,
+): ReturnType<typeof readIpOptions> {
   return {
     ip_opts: {
       freebind: asked.flag(IPPROTO_IP, IP.FREEBIND),
@@ -710,34 +756,40 @@ function tcpQuestions(): OptionQuestions {
   return questionsFor(
     "TCP",
     () =>
-      [...Object.values(TCP), TCP_INFO, TCP_ULP].map((name) =>
+      [...Object.values(TCP), TCP_ULP].map((name) =>
         [IPPROTO_TCP, name] as const
       ),
   );
 }
 
+function tcpInfoQuestions(): OptionQuestions {
+  return questionsFor("TCP info", () => [[IPPROTO_TCP, TCP_INFO]]);
+}
+
 /** The beginning of struct tcp_info. */
 export function readTcpInfo(fd: number): DataView {
   return new DataView(
-    tcpQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_INFO)!.buffer,
+    tcpInfoQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_INFO)!.buffer,
   );
 }
 
 /** The name of a protocol between TCP and the program; zeros: there is none. */
 export function readTcpUlp(fd: number): Uint8Array {
-  return tcpQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_ULP) ??
-    new Uint8Array(0);
+  return tcpQuestions().once(
+    fd,
+    "upper protocol",
+    (asked) => asked.bytes(IPPROTO_TCP, TCP_ULP) ?? new Uint8Array(0),
+  );
 }
 
 export function readTcpOptions(fd: number): tcp_opts_entry {
-  const asked = tcpQuestions().ask(fd);
-  return {
+  return tcpQuestions().once(fd, "options", (asked) => ({
     cork: asked.flag(IPPROTO_TCP, TCP.CORK),
     nodelay: asked.flag(IPPROTO_TCP, TCP.NODELAY),
     keepcnt: asked.int(IPPROTO_TCP, TCP.KEEPCNT),
     keepidle: asked.int(IPPROTO_TCP, TCP.KEEPIDLE),
     keepintvl: asked.int(IPPROTO_TCP, TCP.KEEPINTVL),
-  };
+  }));
 }
 
 function locks({ level, name }: ckpt_socket_option): boolean {

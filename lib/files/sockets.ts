@@ -4,7 +4,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EACCES } from "../ffi/errno.ts";
-import { getDescriptor, getDescriptorOf } from "../ffi/pidfd.ts";
+import { closeAll, getDescriptorOf, getDescriptors } from "../ffi/pidfd.ts";
 import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
@@ -92,7 +92,7 @@ export interface SocketPlace {
 }
 
 /** So many are open in ckpt at the same time. */
-const AT_ONCE = 128;
+const AT_ONCE = 256;
 
 /**
  * Asks sockets of another process; changes nothing.
@@ -108,11 +108,8 @@ export function lookAtSockets(
   const seen = new Map<number, SeenSocket>();
   for (let first = 0; first < places.length; first += AT_ONCE) {
     const some = places.slice(first, first + AT_ONCE);
-    const fds: number[] = [];
+    const fds = getDescriptors(pidfd, some.map(({ fd }) => fd));
     try {
-      for (const { fd } of some) {
-        fds.push(getDescriptor(pidfd, fd));
-      }
       const found = withOptionsOf(
         fds,
         isKnown,
@@ -120,7 +117,7 @@ export function lookAtSockets(
       );
       found.forEach((socket, i) => seen.set(some[i].fd, socket));
     } finally {
-      fds.forEach(close);
+      closeAll(fds);
     }
   }
   return seen;

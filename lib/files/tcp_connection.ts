@@ -5,7 +5,7 @@
 import { library } from "../ffi/library.ts";
 import { checked } from "../ffi/cause.ts";
 import { describeErrno, EAGAIN } from "../ffi/errno.ts";
-import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
+import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import { addressOf, close, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
 import {
@@ -131,23 +131,25 @@ export class HeldConnections implements Disposable {
     const known = new Set<number>();
     try {
       for (const { pid, tid = pid, descriptors } of processes) {
-        let pidfd: number | undefined;
+        const found: HeldConnection[] = [];
+        for (const { fd, socket: seen } of descriptors) {
+          const socket = asConnection(seen);
+          if (socket === undefined || known.has(socket.ino)) continue;
+          known.add(socket.ino);
+          found.push({ socket, fd });
+        }
+        if (found.length === 0) continue;
+        const pidfd = openPidfd(tid);
         try {
-          for (const { fd, socket: seen } of descriptors) {
-            const socket = asConnection(seen);
-            if (socket === undefined || known.has(socket.ino)) continue;
-            known.add(socket.ino);
-            pidfd ??= openPidfd(tid);
-            const own = getDescriptor(pidfd, fd);
-            held.push({ socket, fd: own });
-          }
+          const own = getDescriptors(pidfd, found.map(({ fd }) => fd));
+          held.push(...found.map(({ socket }, i) => ({ socket, fd: own[i] })));
         } finally {
-          if (pidfd !== undefined) close(pidfd);
+          close(pidfd);
         }
       }
       return new HeldConnections(held);
     } catch (error) {
-      for (const { fd } of held) close(fd);
+      closeAll(held.map(({ fd }) => fd));
       throw error;
     }
   }
@@ -180,7 +182,7 @@ export class HeldConnections implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { fd } of this.#held) close(fd);
+    closeAll(this.#held.map(({ fd }) => fd));
   }
 }
 
