@@ -667,8 +667,8 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 {
 	struct ranges stored = { 0 };
 	struct run runs[MOST_RUNS];
-	uint64_t offset = 0;
-	uint8_t *buffer = aligned_alloc(PAGE, BUFFER);
+	uint64_t offset = 0, room = size < BUFFER ? (size + PAGE) & ~(PAGE - 1) : BUFFER;
+	uint8_t *buffer = aligned_alloc(PAGE, room);
 	int64_t ret = buffer ? 0 : fail(CAUSE_OUT_OF_MEMORY, 0, 0, -ENOMEM);
 	off_t data = 0;
 
@@ -681,7 +681,7 @@ EXPORT int64_t ckpt_copy_object_pages(int32_t in_fd, uint64_t size, int32_t out_
 		}
 		data &= ~(PAGE - 1);
 		while (data < hole && !ret) {
-			uint64_t length = (uint64_t)(hole - data) < BUFFER ? (uint64_t)(hole - data) : BUFFER;
+			uint64_t length = (uint64_t)(hole - data) < room ? (uint64_t)(hole - data) : room;
 			ssize_t n = pread(in_fd, buffer, length, data);
 			uint64_t bytes;
 			int count;

@@ -32,14 +32,11 @@ export function readPipes(
   external: readonly string[],
 ): PipeContents {
   using reader = new PipeReader();
-  const contents = new Map<string, PipeContent>();
-  for (const { key, link, ends } of pipes) {
-    if (external.includes(link) || external.includes(link.replace(":", ""))) {
-      continue;
-    }
-    contents.set(key, reader.read(ends, link));
-  }
-  return contents;
+  const own = pipes.filter(({ link }) =>
+    !external.includes(link) && !external.includes(link.replace(":", ""))
+  );
+  const contents = reader.readAll(own);
+  return new Map(own.map(({ key }, i) => [key, contents[i]]));
 }
 
 /** The number of a pipe or fifo in the image. */

@@ -60,38 +60,50 @@ export async function saveMemfds(
   const used = new Set(taken);
   const entries: memfd_inode_entry[] = [];
   const contents: SharedContent[] = [];
-  for (const { inode, path } of memfdsOf(processes)) {
+  for (const { inode, path, seen } of memfdsOf(processes)) {
     if (numbers.has(inode)) continue;
-    const { name, status, seals, pageSize } = look(path);
-    // What is only mapped may be shared memory that CRIU has restored.
-    if (name === SHARED_MEMORY && path.includes("/fd/")) {
-      refuse(path, "the images know shared anonymous memory by this name");
+    const object = open(path, O.RDONLY);
+    try {
+      const { name, status, seals, pageSize } = look(object, path, seen);
+      // What is only mapped may be shared memory that CRIU has restored.
+      if (name === SHARED_MEMORY && seen !== undefined) {
+        refuse(path, "the images know shared anonymous memory by this name");
+      }
+      // memfd.img has 32 bits for it.
+      let id = BigInt.asUintN(32, inode);
+      while (used.has(id)) id = BigInt.asUintN(32, id + 1n);
+      used.add(id);
+      numbers.set(inode, Number(id));
+      entries.push(dumpMemfdObject(Number(id), name, status, seals, pageSize));
+      if (status.size === 0n) continue;
+      const pagesId = firstPagesId + contents.length;
+      const image = writer.createRaw(pagesName(pagesId));
+      const pages = await saveObject(object, status.size, image, counters);
+      contents.push({ id, pagesId, pages });
+    } finally {
+      close(object);
     }
-    // memfd.img has 32 bits for it.
-    let id = BigInt.asUintN(32, inode);
-    while (used.has(id)) id = BigInt.asUintN(32, id + 1n);
-    used.add(id);
-    numbers.set(inode, Number(id));
-    entries.push(dumpMemfdObject(Number(id), name, status, seals, pageSize));
-    if (status.size === 0n) continue;
-    const pagesId = firstPagesId + contents.length;
-    const image = writer.createRaw(pagesName(pagesId));
-    const pages = await saveObject(path, image, counters);
-    contents.push({ id, pagesId, pages });
   }
   return { numbers, entries, contents };
 }
 
-/** Every use of a memfd, with a path that leads to it. */
-function memfdsOf(
-  processes: readonly Process[],
-): { inode: bigint; path: string }[] {
+/** A use of a memfd. */
+interface MemfdUse {
+  readonly inode: bigint;
+  /** Leads to it. */
+  readonly path: string;
+  /** A descriptor that was looked at; undefined: it is mapped. */
+  readonly seen?: Pick<SeenDescriptor, "link" | "status">;
+}
+
+function memfdsOf(processes: readonly Process[]): MemfdUse[] {
   return processes.flatMap(({ tid, descriptors, vmas }) => [
     ...descriptors.filter(({ link, sameAs }) =>
       sameAs === undefined && memfdName(link) !== undefined
-    ).map(({ fd, status }) => ({
+    ).map(({ fd, link, status }) => ({
       inode: status.ino,
       path: `/proc/${tid}/fd/${fd}`,
+      seen: { link, status },
     })),
     ...vmas.vmas.filter(({ memfd }) => memfd).map(({ inode, link }) => ({
       inode,
@@ -105,19 +117,17 @@ function refuse(object: string, why: string): never {
 }
 
 function look(
+  object: number,
   path: string,
+  seen: MemfdUse["seen"],
 ): { name: string; status: FileStatus; seals: number; pageSize: number } {
-  const name = memfdName(decodeText(readLink(path)));
-  const fd = open(path, O.RDONLY);
-  try {
-    const status = stat(fd);
-    const pageSize = memfdPageSize(path, status);
-    if (name === undefined || pageSize === undefined) {
-      return refuse(path, "it is called like a memfd, but is none");
-    }
-    const seals = Number(syscall("fcntl", BigInt(fd), F_GET_SEALS));
-    return { name, status, seals, pageSize };
-  } finally {
-    close(fd);
+  const { link, status } = seen ??
+    { link: decodeText(readLink(path)), status: stat(object) };
+  const name = memfdName(link);
+  const pageSize = memfdPageSize(path, status);
+  if (name === undefined || pageSize === undefined) {
+    return refuse(path, "it is called like a memfd, but is none");
   }
+  const seals = Number(syscall("fcntl", BigInt(object), F_GET_SEALS));
+  return { name, status, seals, pageSize };
 }

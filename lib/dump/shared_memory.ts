@@ -46,14 +46,16 @@ export async function saveSharedMemory(
       const id = vma.entry.shmid = objectNumber(vma, segments);
       if (seen.has(id)) continue;
       seen.add(id);
-      const path = `/proc/${pid}/map_files/${vma.link}`;
-      const pagesId = firstPagesId + saved.length;
-      const pages = await saveObject(
-        path,
-        writer.createRaw(pagesName(pagesId)),
-        counters,
-      );
-      saved.push({ id, pagesId, pages });
+      const object = open(`/proc/${pid}/map_files/${vma.link}`, O.RDONLY);
+      try {
+        const pagesId = firstPagesId + saved.length;
+        const { size } = stat(object);
+        const image = writer.createRaw(pagesName(pagesId));
+        const pages = await saveObject(object, size, image, counters);
+        saved.push({ id, pagesId, pages });
+      } finally {
+        close(object);
+      }
     }
   }
   return saved;
@@ -75,18 +77,21 @@ function objectNumber(
     : inode;
 }
 
-/** Copies the content of what `path` leads to into a new page image. */
+/**
+ * Copies the content of an object into a page image that is empty yet.
+ *
+ * @param object descriptor of it
+ */
 export async function saveObject(
-  path: string,
+  object: number,
+  size: bigint,
   image: string,
   counters: PageCounters,
 ): Promise<StoredPages> {
-  const object = open(path, O.RDONLY);
   const out = open(image, O.WRONLY);
   try {
-    return await copyObjectPages(object, stat(object).size, out, counters);
+    return await copyObjectPages(object, size, out, counters);
   } finally {
-    close(object);
     close(out);
   }
 }

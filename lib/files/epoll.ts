@@ -101,15 +101,20 @@ export type IsWatched = (
 /** The descriptors of a tree, as places to look for what is watched. */
 export class Candidates {
   readonly #byNumber: ReadonlyMap<number, readonly Candidate[]>;
-  readonly #byInode: ReadonlyMap<bigint, readonly Candidate[]>;
+  #byInode: ReadonlyMap<bigint, readonly Candidate[]> | undefined;
 
   /** @param all in the order of the tree */
-  constructor(all: readonly Candidate[]) {
+  constructor(readonly all: readonly Candidate[]) {
     this.#byNumber = Map.groupBy(all, ({ fd }) => fd);
-    this.#byInode = Map.groupBy(
-      all.filter(({ sameAs }) => sameAs === undefined),
+  }
+
+  /** Seldom needed: most numbers are still those of the files. */
+  #ofInode(inode: bigint): readonly Candidate[] {
+    this.#byInode ??= Map.groupBy(
+      this.all.filter(({ sameAs }) => sameAs === undefined),
       ({ status }) => status.ino,
     );
+    return this.#byInode.get(inode) ?? [];
   }
 
   /**
@@ -128,13 +133,16 @@ export class Candidates {
       const { number } = line;
       const nth = met.get(number) ?? 0;
       met.set(number, nth + 1);
-      const found = this.#byNumber.get(number)?.filter((candidate) =>
-        looksLike(candidate, line)
-      ).find((candidate) =>
-        isOneOfAKind(candidate) || isWatched(candidate, epoll, number, nth)
-      ) ?? this.#byInode.get(line.inode)?.find((candidate) =>
-        looksLike(candidate, line) && isWatched(candidate, epoll, number, nth)
-      );
+      const isIt = (candidate: Candidate) =>
+        looksLike(candidate, line) &&
+        (isOneOfAKind(candidate) || isWatched(candidate, epoll, number, nth));
+      const named = this.#byNumber.get(number) ?? [];
+      // Most watch what their own process has.
+      const own = named.find(({ pid }) => pid === epoll.pid);
+      const found = own !== undefined && isIt(own)
+        ? own
+        : named.find((candidate) => candidate !== own && isIt(candidate)) ??
+          this.#ofInode(line.inode).find(isIt);
       if (found === undefined) {
         return undefined;
       }

@@ -61,8 +61,17 @@ export function isKernelObject(link: string): boolean {
 export function parseKernelObject(
   { link, info }: Pick<Seen, "link" | "info">,
 ): KernelObject | undefined {
-  return isKernelObject(link) ? PARSERS[link](info.extra) : undefined;
+  if (!isKernelObject(link)) return undefined;
+  let object = parsed.get(info);
+  if (object === undefined) {
+    object = PARSERS[link](info.extra);
+    parsed.set(info, object);
+  }
+  return object;
 }
+
+/** What was parsed already: several looks have most of it in common. */
+const parsed = new WeakMap<FdInfo, KernelObject>();
 
 /**
  * What every epoll of a tree watches, by the name of the place where it was
@@ -107,14 +116,19 @@ export function watchedAmong(
   let candidates: Candidates | undefined;
   for (const { tid: pid, descriptors } of processes) {
     for (const { fd, link, info, sameAs } of descriptors) {
-      if (sameAs !== undefined) continue;
-      const object = (info.flags & O.PATH) === 0
-        ? parseKernelObject({ link, info })
-        : undefined;
+      if (sameAs !== undefined || link !== EPOLL_LINK) continue;
+      if ((info.flags & O.PATH) !== 0) continue;
+      const object = parseKernelObject({ link, info });
       if (object?.kind !== "epoll") continue;
       candidates ??= new Candidates(
         processes.flatMap(({ tid: pid, descriptors }) =>
-          descriptors.map((descriptor) => ({ pid, ...descriptor }))
+          descriptors.map(({ fd, link, status, sameAs }) => ({
+            pid,
+            fd,
+            link,
+            status,
+            sameAs,
+          }))
         ),
       );
       const place = { pid, fd };

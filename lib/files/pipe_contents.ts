@@ -5,7 +5,8 @@
  * be as they were at one moment.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
-import { getDescriptorOf } from "../ffi/pidfd.ts";
+import { Calls, Slots } from "../ffi/calls.ts";
+import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import {
   addressOf,
   close,
@@ -37,15 +38,24 @@ export interface PipeContent {
   readonly packets: readonly number[] | undefined;
 }
 
-const F_GETPIPE_SZ = 1032n;
+const F_GETPIPE_SZ = 1032;
 const F_SETPIPE_SZ = 1031n;
-const FIONREAD = 0x541bn;
+const FIONREAD = 0x541b;
 const SPLICE_F_NONBLOCK = 2n;
 const EINVAL = 22;
 /** The kernel's default of 16 pages (pipe(7)). */
 export const DEFAULT_PIPE_SIZE = 65536;
 
-/** Reads many pipes, one after the other, with two pipes of its own. */
+/** A pipe by all its descriptors, and what errors call it. */
+export interface PipeToRead {
+  readonly ends: readonly PipeEnd[];
+  readonly link: string;
+}
+
+/** So many are open in ckpt at the same time. */
+const AT_ONCE = 256;
+
+/** Reads many pipes, with two pipes of its own. */
 export class PipeReader implements Disposable {
   readonly #copies: readonly [CopyPipe, CopyPipe] = [
     new CopyPipe(),
@@ -53,53 +63,81 @@ export class PipeReader implements Disposable {
   ];
 
   /**
-   * @param ends all descriptors of one pipe
-   * @throws CkptError refused, when its content cannot be told apart; failed,
-   * when the kernel does not let it be read
+   * @returns what is in each, in their order
+   * @throws CkptError refused, when the content of one cannot be told apart;
+   * failed, when the kernel does not let it be read
    */
-  read(ends: readonly PipeEnd[], name: string): PipeContent {
+  readAll(pipes: readonly PipeToRead[]): PipeContent[] {
+    const contents = pipes.map(() => EMPTY);
+    const asked = pipes.flatMap(({ ends }, i) => {
+      const end = readingEnd(ends) ?? ends.find(isOpen);
+      return end === undefined ? [] : [{ i, end }];
+    });
+    for (const [pid, all] of Map.groupBy(asked, ({ end }) => end.pid)) {
+      for (let first = 0; first < all.length; first += AT_ONCE) {
+        const some = all.slice(first, first + AT_ONCE);
+        const found = this.#readSome(
+          pid,
+          some.map(({ end }) => end.fd),
+          some.map(({ i }) => pipes[i]),
+        );
+        some.forEach(({ i }, n) => contents[i] = found[n]);
+      }
+    }
+    return contents;
+  }
+
+  /** @param fds of the process, one of each pipe */
+  #readSome(
+    pid: number,
+    fds: readonly number[],
+    pipes: readonly PipeToRead[],
+  ): PipeContent[] {
+    let own: number[] = [];
     try {
-      return this.#read(ends, name);
+      using pidfd = new OwnDescriptor(openPidfd(pid));
+      own = getDescriptors(Number(pidfd.number), fds);
+      const known = sizesOf(own);
+      return own.map((fd, i) =>
+        known[i].length === 0
+          ? { ...EMPTY, size: known[i].size }
+          : this.#read(BigInt(fd), known[i], pipes[i])
+      );
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      throw error.call === "tee" && error.errno === EINVAL
-        ? refusal(
-          ends,
-          name,
-          "it is a pipe for notifications of the kernel, " +
-            "which is not supported",
-        )
-        : failure(EXIT.failed, ends, name, error.message);
+      // Which of them it is about.
+      return pipes.length > 1
+        ? pipes.flatMap((pipe, i) => this.#readSome(pid, [fds[i]], [pipe]))
+        : explain(error, pipes[0]);
+    } finally {
+      closeAll(own);
     }
   }
 
-  #read(ends: readonly PipeEnd[], name: string): PipeContent {
-    const reading = ends.find(({ flags }) =>
-      (flags & O.PATH) === 0 && (flags & O.ACCMODE) !== O.WRONLY
-    );
-    const end = reading ?? ends.find(({ flags }) => (flags & O.PATH) === 0);
-    if (end === undefined) return EMPTY;
-    using own = OwnDescriptor.of(end);
-    const size = Number(syscall("fcntl", own.number, F_GETPIPE_SZ));
-    const length = unread(own.number);
-    if (length === 0) return { ...EMPTY, size };
-    if (reading !== undefined) {
-      return { size, ...this.#copy(own.number, size, length, ends, name) };
+  /** @param own a descriptor of ckpt's own for one of its ends */
+  #read(
+    own: bigint,
+    { size, length }: { size: number; length: number },
+    { ends, link }: PipeToRead,
+  ): PipeContent {
+    if (readingEnd(ends) !== undefined) {
+      return { size, ...this.#copy(own, size, length, ends, link) };
     }
     // Nobody can read it, until a descriptor is opened anew; closing that one
     // sends the signals of O_ASYNC.
     if (ends.some(({ flags }) => (flags & O.ASYNC) !== 0)) {
       throw refusal(
         ends,
-        name,
+        link,
         "it holds bytes that nobody can read, and " +
           "gives signals (O_ASYNC), which is not supported",
       );
     }
+    const { pid, fd } = ends.find(isOpen)!;
     using anew = new OwnDescriptor(
-      open(`/proc/${end.pid}/fd/${end.fd}`, O.RDONLY | O.NONBLOCK),
+      open(`/proc/${pid}/fd/${fd}`, O.RDONLY | O.NONBLOCK),
     );
-    return { size, ...this.#copy(anew.number, size, length, ends, name) };
+    return { size, ...this.#copy(anew.number, size, length, ends, link) };
   }
 
   #copy(
@@ -149,6 +187,47 @@ export class PipeReader implements Disposable {
   }
 }
 
+function isOpen({ flags }: PipeEnd): boolean {
+  return (flags & O.PATH) === 0;
+}
+
+function readingEnd(ends: readonly PipeEnd[]): PipeEnd | undefined {
+  return ends.find((end) =>
+    isOpen(end) && (end.flags & O.ACCMODE) !== O.WRONLY
+  );
+}
+
+function explain(error: SyscallError, { ends, link }: PipeToRead): never {
+  throw error.call === "tee" && error.errno === EINVAL
+    ? refusal(
+      ends,
+      link,
+      "it is a pipe for notifications of the kernel, which is not supported",
+    )
+    : failure(EXIT.failed, ends, link, error.message);
+}
+
+/** F_GETPIPE_SZ and FIONREAD, of descriptors of ckpt's own. */
+function sizesOf(
+  fds: readonly number[],
+): { size: number; length: number }[] {
+  const numbers = new Slots(8, fds.length);
+  const lengths = new Slots(8, fds.length);
+  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
+  const calls = new Calls();
+  const fd = { loaded: numbers };
+  const sized = calls.add("fcntl", [fd, F_GETPIPE_SZ, 0]);
+  const counted = calls.add("ioctl", [fd, FIONREAD, { slots: lengths }]);
+  calls.run(fds.length);
+  return fds.map((_, i) => {
+    const size = calls.result(i, sized);
+    if (size < 0) throw new SyscallError("fcntl", -size);
+    const result = calls.result(i, counted);
+    if (result < 0) throw new SyscallError("ioctl", -result);
+    return { size, length: lengths.view.getInt32(8 * i, true) };
+  });
+}
+
 function refusal(ends: readonly PipeEnd[], name: string, why: string) {
   return failure(EXIT.refused, ends, name, why);
 }
@@ -179,10 +258,6 @@ class OwnDescriptor implements Disposable {
     this.number = BigInt(fd);
   }
 
-  static of({ pid, fd }: PipeEnd): OwnDescriptor {
-    return new OwnDescriptor(getDescriptorOf(pid, fd));
-  }
-
   [Symbol.dispose](): void {
     close(Number(this.number));
   }
@@ -191,7 +266,12 @@ class OwnDescriptor implements Disposable {
 /** FIONREAD: bytes in a pipe; may be asked at either end. */
 function unread(fd: bigint): number {
   const count = new Int32Array(1);
-  syscall("ioctl", fd, FIONREAD, addressOf(new Uint8Array(count.buffer)));
+  syscall(
+    "ioctl",
+    fd,
+    BigInt(FIONREAD),
+    addressOf(new Uint8Array(count.buffer)),
+  );
   return count[0];
 }
 

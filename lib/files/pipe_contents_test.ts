@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { O } from "../ffi/syscall.ts";
-import { type PipeEnd, PipeReader } from "./pipe_contents.ts";
+import { type PipeContent, type PipeEnd, PipeReader } from "./pipe_contents.ts";
 
 /** The ends that a script tells, as [descriptor, flags]. */
 function endsOf({ pid, answer }: ChildProgram): PipeEnd[] {
@@ -11,6 +11,10 @@ function endsOf({ pid, answer }: ChildProgram): PipeEnd[] {
     fd,
     flags,
   }));
+}
+
+function readOne(reader: PipeReader, ends: readonly PipeEnd[]): PipeContent {
+  return reader.readAll([{ ends, link: "the pipe" }])[0];
 }
 
 /** The script ends with `ready(both)`, or other ends. */
@@ -93,7 +97,7 @@ for (const { what, script, size = 65536, bytes, packets } of CASES) {
     );
     using reader = new PipeReader();
     for (const ends of [endsOf(child), endsOf(child).reverse()]) {
-      const read = reader.read(ends, "the pipe");
+      const read = readOne(reader, ends);
       assertEquals([read.size, read.bytes.length], [size, bytes.length]);
       assertEquals(read.packets, packets);
       assert(
@@ -115,11 +119,16 @@ for i, (a, b) in enumerate(pipes):
 ready(pipes)
 `);
   using reader = new PipeReader();
-  (child.answer as [number, number][]).forEach(([a, b], i) => {
-    const { size, bytes, packets } = reader.read([
-      { pid: child.pid, fd: b, flags: O.WRONLY },
-      { pid: child.pid, fd: a, flags: O.RDONLY },
-    ], "the pipe");
+  const contents = reader.readAll(
+    (child.answer as [number, number][]).map(([a, b]) => ({
+      ends: [
+        { pid: child.pid, fd: b, flags: O.WRONLY },
+        { pid: child.pid, fd: a, flags: O.RDONLY },
+      ],
+      link: "a pipe",
+    })),
+  );
+  contents.forEach(({ size, bytes, packets }, i) => {
     assertEquals(size, 65536 << (i % 3));
     assertEquals(
       [...bytes],
@@ -137,7 +146,7 @@ ready([(b, os.O_WRONLY)])
 `);
   using reader = new PipeReader();
   for (let i = 0; i < 2; i++) {
-    const { bytes } = reader.read(endsOf(child), "the pipe");
+    const { bytes } = readOne(reader, endsOf(child));
     assertEquals(new TextDecoder().decode(bytes), "left");
   }
 });
@@ -167,7 +176,7 @@ for (const [what, script, why] of REFUSED) {
     await using child = await ChildProgram.start(`${PIPE}\n${script}`);
     using reader = new PipeReader();
     const error = assertThrows(
-      () => reader.read(endsOf(child), "the pipe"),
+      () => readOne(reader, endsOf(child)),
       CkptError,
     );
     assertEquals(error.exit, EXIT.refused);

@@ -816,10 +816,9 @@ Deno.test("real tasks share pipes, fifos and pidfds, and find what was in them",
 
     using reader = new PipeReader();
     const read = (task: AgentTask, fd: number, flags: number) => {
-      const { size, bytes, packets } = reader.read(
-        [{ pid: task.pid, fd, flags }],
-        "a pipe",
-      );
+      const [{ size, bytes, packets }] = reader.readAll([
+        { ends: [{ pid: task.pid, fd, flags }], link: "a pipe" },
+      ]);
       return { size, bytes: [...bytes], packets };
     };
     assertEquals(read(first, 0, O.RDONLY), {

@@ -48,6 +48,8 @@ export interface SeenUnixSocket {
   readonly hasError: boolean;
   /** Memory of what it has sent and its peer has not read; of some types. */
   readonly unread: number;
+  /** poll(2) tells that it can be read: something, or the end. */
+  readonly canBeRead: boolean;
 }
 
 export interface BoundFile {
@@ -63,6 +65,7 @@ export interface BoundFile {
 }
 
 const SIOCUNIXFILE = 0x89e0n;
+const POLLIN = 0x1;
 const PERMISSIONS = 0o7777;
 /** What SO_PEERCRED says where nobody has connected. */
 const NOBODY = 0xffffffff;
@@ -93,6 +96,7 @@ export function lookAtUnixSocket(
     file: isPath(diag.name) ? lookAtFile(fd, diag.name) : undefined,
     hasError,
     unread: diag.state === STATE.ESTABLISHED ? calls.unread : 0,
+    canBeRead: (calls.events & POLLIN) !== 0,
   };
 }
 
@@ -336,9 +340,14 @@ function waitsFor(
   return listeners().awaitedBy(ino);
 }
 
-/** Whether it can hold anything: it neither listens nor waits to connect. */
-export function hasQueue({ diag: { type, state } }: SeenUnixSocket): boolean {
-  return type === SOCK.DGRAM || state === STATE.ESTABLISHED;
+/**
+ * Whether it may hold anything: it neither listens nor waits to connect, and
+ * could be read when it was looked at.
+ */
+export function hasQueue(
+  { diag: { type, state }, canBeRead }: SeenUnixSocket,
+): boolean {
+  return canBeRead && (type === SOCK.DGRAM || state === STATE.ESTABLISHED);
 }
 
 /** Its peer is gone, and had not read all: the next call tells so. */

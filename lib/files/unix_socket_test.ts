@@ -129,6 +129,7 @@ function seen(diag: Partial<UnixDiag>, rest: Partial<SeenUnixSocket> = {}) {
     file: undefined,
     hasError: false,
     unread: 0,
+    canBeRead: false,
     ...rest,
   };
 }

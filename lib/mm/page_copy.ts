@@ -237,6 +237,9 @@ export async function copySmallTasks(
   return stored;
 }
 
+/** To hand one over to another thread takes longer than to copy this, bytes. */
+const SMALL_OBJECT = 1n << 18n;
+
 /**
  * Appends the content of a shared memory object to `fd`.
  *
@@ -249,13 +252,12 @@ export async function copyObjectPages(
   counters: PageCounters,
 ): Promise<StoredPages> {
   const list = new BigUint64Array(1);
-  const count = await library("pages").ckpt_copy_object_pages(
-    object,
-    size,
-    fd,
-    counters.buffer,
-    new Uint8Array(list.buffer),
-  );
+  const found = new Uint8Array(list.buffer);
+  const count = size <= SMALL_OBJECT
+    ? library("objects")
+      .copy_small_object(object, size, fd, counters.buffer, found)
+    : await library("pages")
+      .ckpt_copy_object_pages(object, size, fd, counters.buffer, found);
   return takeList(count, list[0], "saving shared memory");
 }
 
