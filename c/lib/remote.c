@@ -288,6 +288,16 @@ void put_all_back(void)
 	}
 }
 
+/* For code that hands control back by the call in ebp with the arguments r13, r14, r15. */
+static void set_yield(const struct host *host, struct user_regs_struct *regs)
+{
+	regs->rbp = host->quiet_signal ? SYS_tgkill : AGENT_YIELD_NR;
+	regs->r13 = host->pid;
+	regs->r14 = host->tid;
+	regs->r15 = host->quiet_signal;
+	regs->orig_rax = -1;
+}
+
 #define AGENT_PROTECT 16 /* offset in start.S */
 #define CODE 4096
 
@@ -302,11 +312,7 @@ static int64_t protect(const struct host *host, uint64_t area, uint64_t length)
 	regs.rdi = area + CODE;
 	regs.rsi = length - CODE;
 	regs.rdx = PROT_READ | PROT_WRITE;
-	regs.rbp = host->quiet_signal ? SYS_tgkill : AGENT_YIELD_NR;
-	regs.r13 = host->pid;
-	regs.r14 = host->tid;
-	regs.r15 = host->quiet_signal;
-	regs.orig_rax = -1;
+	set_yield(host, &regs);
 	ret = run(host, &regs);
 	if (ret < 0)
 		return ret;
@@ -344,6 +350,43 @@ EXPORT int64_t ckpt_agent_enter(const struct host *host, uint64_t length)
 		return ret;
 	}
 	return area;
+}
+
+/* What lib/ffi/call_code.ts keeps in registers. */
+struct call_results {
+	uint64_t rbx, r12, r9;
+};
+
+static int64_t ask_thread(const struct host *host, uint64_t code, uint64_t scratch, struct call_results *results)
+{
+	struct user_regs_struct regs = host->regs;
+	int64_t ret = write_cure(host, 0);
+
+	if (!ret)
+		ret = set_dispatch(host, &(struct dispatch){ 0 });
+	if (ret < 0)
+		return ret;
+	regs.rip = code;
+	regs.rsp = scratch;
+	regs.rbx = regs.r12 = regs.r9 = 0;
+	set_yield(host, &regs);
+	ret = run(host, &regs);
+	*results = (struct call_results){ regs.rbx, regs.r12, regs.r9 };
+	return put_back(host) ? : ret;
+}
+
+/*
+ * Lets stopped threads of one process, one after the other, run the code that was written at `code`, which leads to
+ * their cures; all have the same cave. Each has `stride` bytes for what the calls write, from `scratch` on.
+ */
+EXPORT int64_t ckpt_ask_threads(const struct host *hosts, uint64_t count, uint64_t code, uint64_t scratch,
+				uint64_t stride, struct call_results *results)
+{
+	int64_t ret = 0;
+
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = ask_thread(&hosts[i], code, scratch + i * stride, &results[i]);
+	return ret;
 }
 
 struct call {

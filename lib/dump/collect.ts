@@ -6,10 +6,12 @@ import { CkptError, EXIT, type Reason } from "../error.ts";
 import { ENOENT } from "../ffi/errno.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import {
+  type Cave,
   type CaveCandidate,
   findCave,
   isInsideAgent,
   RemoteTask,
+  threadCode,
 } from "../ffi/remote_task.ts";
 import { readSmallFile } from "../ffi/small_files.ts";
 import { Snapshot } from "../ffi/snapshot.ts";
@@ -71,9 +73,9 @@ import { askSignalActions } from "../task/signal_actions.ts";
 import {
   askThread,
   readIoPriority,
+  THREAD_QUESTIONS,
   threadAnswerProblems,
   type ThreadAnswers,
-  threadQuestions,
   type ThreadReadings,
 } from "../task/thread_attributes.ts";
 import type { Sighting } from "./survey.ts";
@@ -230,8 +232,7 @@ export function interview(
   const questions = prepared?.subject === subjectOf(seen)
     ? prepared
     : prepareQuestions(seen, wantSnapshot);
-  const threadly = threadQuestions();
-  const stride = (threadly.scratchLength + 15) & ~15;
+  const stride = (THREAD_QUESTIONS.scratchLength + 15) & ~15;
   const scratchAt = (questions.program.size + 63) & ~63;
   const room = Math.max(
     questions.inherited.size,
@@ -243,15 +244,19 @@ export function interview(
     ...thread,
     ...readThread(thread, i === 0 ? seen.stat : readStat(thread.tid)),
   }));
-  const cave = findCave(memory, caveCandidates(seen.mappings));
+  const cave = caveOf(memory, caveCandidates(seen.mappings));
 
   using remote = RemoteTask.enter(leader.host, memory, cave, room);
   const outcome = remote.run(questions.program);
   const posix = questions.posix(outcome);
   refuse(pid, [...posix.reasons, ...questions.segments(outcome, pid)]);
   const scratch = remote.room + BigInt(scratchAt);
-  const results = others.map(({ host }, i) =>
-    remote.inject(host, threadly.calls(scratch + BigInt(i * stride)))
+  const results = remote.askThreads(
+    others.map(({ host }) => host),
+    questionCode(),
+    THREAD_QUESTIONS.calls.length,
+    scratch,
+    stride,
   );
   const bytes = memory.read(scratch, stride * others.length);
   const expiries = countPendingExpiries(
@@ -312,7 +317,7 @@ function insideOldAgent(
   memory: TaskMemory,
 ): Reason[] {
   return threads.filter(({ registers }) =>
-    isInsideAgent(memory, registers[REGISTER.rip])
+    isInsideAgent(memory, registers[REGISTER.rip], questionCode())
   ).map(({ tid }) => ({
     object: `thread ${tid}`,
     why: "a ckpt that was killed left it, and it has not put itself back yet",
@@ -358,7 +363,7 @@ export function conclude(
   const answers = [
     questions.leader(outcome),
     ...asked.answers.map(({ results, scratch }) =>
-      threadQuestions().read(results, scratch)
+      THREAD_QUESTIONS.read(results, scratch)
     ),
   ];
   refuse(
@@ -458,6 +463,21 @@ function countPendingExpiries(
   returnExpiries(undo, counted);
   if (undo.operationCount > 0) remote.run(undo);
   return counted;
+}
+
+let code: Uint8Array<ArrayBuffer> | undefined;
+
+/** By which threads other than that of the agent are asked. */
+function questionCode(): Uint8Array<ArrayBuffer> {
+  return code ??= threadCode(THREAD_QUESTIONS.calls);
+}
+
+/** @throws CkptError refused, when no area has room */
+export function caveOf(
+  memory: TaskMemory,
+  candidates: readonly CaveCandidate[],
+): Cave {
+  return findCave(memory, candidates, questionCode());
 }
 
 /** Executable private areas, the vdso first. */

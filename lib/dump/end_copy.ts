@@ -11,14 +11,13 @@ import { CkptError, EXIT } from "../error.ts";
 import { FrozenProcess } from "../ffi/frozen_process.ts";
 import {
   type CaveCandidate,
-  findCave,
   injectAlone,
   type InjectedCall,
 } from "../ffi/remote_task.ts";
 import type { Snapshot } from "../ffi/snapshot.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { readMaps, readStat } from "../proc/read.ts";
-import { caveCandidates } from "./collect.ts";
+import { caveCandidates, caveOf } from "./collect.ts";
 import { livingThread } from "../task/process_tree.ts";
 import { readStoppedThreads } from "./threads.ts";
 
@@ -183,7 +182,7 @@ function takeZombie(
   const [tid] = held.tids;
   using memory = TaskMemory.open(tid);
   const [thread] = readStoppedThreads(Int32Array.of(tid), memory);
-  const cave = findCave(memory, candidates);
+  const cave = caveOf(memory, candidates);
   const calls: InjectedCall[] = [{
     name: "wait4",
     args: [BigInt(snapshot.pid), 0n, WNOHANG | WALL, 0n],

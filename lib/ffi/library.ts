@@ -100,6 +100,10 @@ const dump = {
   ckpt_ask_thread: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_await_thread: { parameters: ["i32", "i32"], result: "i64" },
   ckpt_adopt_snapshot: { parameters: ["i32", "u64"], result: "i64" },
+  ckpt_ask_threads: {
+    parameters: ["buffer", "u64", "u64", "u64", "u64", "buffer"],
+    result: "i64",
+  },
   ckpt_inject: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
   /** For ptrace(2) and wait4(2), which only the tracer can use. */
   tracer_syscall: {

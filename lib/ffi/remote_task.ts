@@ -4,6 +4,12 @@
  * puts itself back (c/lib/remote.c, c/lib/cure.S).
  */
 import { CkptError, EXIT } from "../error.ts";
+import {
+  callResults,
+  encodeCalls,
+  type OwnCall,
+  RESULT_REGISTERS,
+} from "./call_code.ts";
 import { checked } from "./cause.ts";
 import { describeErrno } from "./errno.ts";
 import { library } from "./library.ts";
@@ -30,8 +36,13 @@ export interface Host {
   quietSignal: number;
 }
 
-/** Unused bytes of an executable page of the task, where the cures go. */
+/**
+ * Unused bytes of an executable page of the task, where the cures go, and in
+ * front of them what other threads are asked.
+ */
 export interface Cave {
+  /** See {@link threadCode}. */
+  code: bigint;
   /** For the thread that runs the agent. */
   leader: bigint;
   /** For another thread, while the leader is inside the agent. */
@@ -52,25 +63,33 @@ export interface CaveCandidate {
   end: number;
 }
 
+/** The code by which threads make calls, in the place that it has in a cave. */
+export function threadCode(
+  calls: readonly OwnCall[],
+): Uint8Array<ArrayBuffer> {
+  return encodeCalls(calls, cureSize());
+}
+
 /**
  * Finds unused bytes at the end of an executable area: zeros that no code can
  * reach. The vdso's tail has room on every kernel seen so far.
  *
+ * @param code that is to go there
  * @throws CkptError refused, when no area has room
  */
 export function findCave(
   memory: TaskMemory,
   candidates: readonly CaveCandidate[],
+  code: Uint8Array,
 ): Cave {
   const size = cureSize();
-  // One byte more than needed must be zero as well: the last instruction in
-  // front of the cave may end in a zero byte.
-  const length = 2 * size;
+  const length = code.length + 2 * size;
   for (const { end } of candidates) {
     const start = BigInt(end - length);
-    const bytes = memory.read(start - 16n, length + 16);
-    if (isUnused(bytes) || isLeft(bytes.subarray(16), size)) {
-      return { leader: start, thread: start + BigInt(size), length };
+    const bytes = memory.read(start - GAP, length + Number(GAP));
+    if (isFree(bytes, size, code)) {
+      const leader = start + BigInt(code.length);
+      return { code: start, leader, thread: leader + BigInt(size), length };
     }
   }
   throw new CkptError(EXIT.refused, `entering task ${memory.pid}`, [{
@@ -80,15 +99,29 @@ export function findCave(
   }]);
 }
 
+/** Zeros in front: the last instruction may end in some. */
+const GAP = 16n;
+
+/** Whether nothing is there, or what a ckpt left that was killed: never run again. */
+function isFree(bytes: Uint8Array, size: number, code: Uint8Array): boolean {
+  const [inFront, ...parts] = [Number(GAP), code.length, size, size].map(
+    (length, i, lengths) => {
+      const start = lengths.slice(0, i).reduce((sum, n) => sum + n, 0);
+      return bytes.subarray(start, start + length);
+    },
+  );
+  return isUnused(inFront) &&
+    [code, CURE_BEGIN, CURE_BEGIN].every((left, i) =>
+      isUnused(parts[i]) || begins(parts[i], left)
+    );
+}
+
 function isUnused(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === ZERO);
 }
 
-/** A cave where a killed ckpt left one cure, or both: never run again. */
-function isLeft(bytes: Uint8Array, size: number): boolean {
-  return [bytes.subarray(0, size), bytes.subarray(size)].every((half) =>
-    isUnused(half) || CURE_BEGIN.every((byte, i) => half[i] === byte)
-  );
+function begins(bytes: Uint8Array, start: ArrayLike<number>): boolean {
+  return Array.prototype.every.call(start, (byte, i) => bytes[i] === byte);
 }
 
 /** How a cure begins: syscall; mov %rax, %rdi (c/lib/cure.S). */
@@ -101,23 +134,29 @@ export const AGENT_START = 0x10000n;
 const PAGE_MASK = ~4095n;
 
 /**
- * Whether an address is in the code of an agent, or in a cure: then a ckpt
- * that was killed left the thread there.
+ * Whether an address is in the code of an agent, in a cure, or in the code in
+ * front: then a ckpt that was killed left the thread there.
  */
-export function isInsideAgent(memory: TaskMemory, address: bigint): boolean {
-  const begins = (at: bigint, bytes: readonly number[]) => {
-    const found = memory.read(at, bytes.length);
-    return bytes.every((byte, i) => found[i] === byte);
-  };
+export function isInsideAgent(
+  memory: TaskMemory,
+  address: bigint,
+  code: Uint8Array,
+): boolean {
+  const holds = (at: bigint, bytes: ArrayLike<number>) =>
+    begins(memory.read(at, bytes.length), bytes);
   try {
     const page = address & PAGE_MASK;
-    if (page !== AGENT_START && begins(page, AGENT_BEGIN)) return true;
-    const end = page + 4096n;
-    const size = BigInt(cureSize());
-    return [1n, 2n].some((n) => {
-      const start = end - n * size;
-      return address >= start && address < start + size &&
-        begins(start, CURE_BEGIN);
+    if (page !== AGENT_START && holds(page, AGENT_BEGIN)) return true;
+    const size = cureSize();
+    let start = page + 4096n;
+    return [
+      { length: size, left: CURE_BEGIN },
+      { length: size, left: CURE_BEGIN },
+      { length: code.length, left: code },
+    ].some(({ length, left }) => {
+      start -= BigInt(length);
+      return address >= start && address < start + BigInt(length) &&
+        holds(start, left);
     });
   } catch (error) {
     // An address that cannot be read is in no code at all.
@@ -126,13 +165,15 @@ export function isInsideAgent(memory: TaskMemory, address: bigint): boolean {
   }
 }
 
+const HOST_BYTES = 40 + 216 + 32 + 8 + 8;
+
 /** struct host of c/lib/remote.c. */
 function encodeHost(
   host: Host,
   memory: TaskMemory,
   cave: bigint,
 ): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(40 + 216 + 32 + 8 + 8);
+  const out = new Uint8Array(HOST_BYTES);
   const view = new DataView(out.buffer);
   view.setInt32(0, host.tid, true);
   view.setInt32(4, memory.fd, true);
@@ -156,28 +197,6 @@ export interface InjectedCall {
   args: readonly bigint[];
 }
 
-function inject(
-  host: Host,
-  memory: TaskMemory,
-  cave: bigint,
-  calls: readonly InjectedCall[],
-): bigint[] {
-  const words = new BigUint64Array(calls.length * 8);
-  calls.forEach(({ name, args }, i) => {
-    words[i * 8] = BigInt(NR[name]);
-    args.forEach((argument, k) => words[i * 8 + 1 + k] = argument);
-  });
-  checked(
-    library("dump").ckpt_inject(
-      encodeHost(host, memory, cave),
-      new Uint8Array(words.buffer),
-      BigInt(calls.length),
-    ),
-    `asking thread ${host.tid}`,
-  );
-  return calls.map((_, i) => BigInt.asIntN(64, words[i * 8 + 7]));
-}
-
 /**
  * Makes system calls in one stopped thread, without an agent, and wipes the
  * cave.
@@ -190,9 +209,26 @@ export function injectAlone(
   cave: Cave,
   calls: readonly InjectedCall[],
 ): bigint[] {
-  const results = inject(host, memory, cave.thread, calls);
-  memory.write(cave.leader, new Uint8Array(cave.length));
-  return results;
+  const words = new BigUint64Array(calls.length * 8);
+  calls.forEach(({ name, args }, i) => {
+    words[i * 8] = BigInt(NR[name]);
+    args.forEach((argument, k) => words[i * 8 + 1 + k] = argument);
+  });
+  checked(
+    library("dump").ckpt_inject(
+      encodeHost(host, memory, cave.thread),
+      new Uint8Array(words.buffer),
+      BigInt(calls.length),
+    ),
+    `asking thread ${host.tid}`,
+  );
+  wipe(memory, cave);
+  return calls.map((_, i) => BigInt.asIntN(64, words[i * 8 + 7]));
+}
+
+/** No thread can be in it any more. */
+function wipe(memory: TaskMemory, { code, length }: Cave): void {
+  memory.write(code, new Uint8Array(length));
 }
 
 const AGENT_ROOM = 4096;
@@ -282,16 +318,44 @@ export class RemoteTask implements Disposable {
   }
 
   /**
-   * Makes system calls in another stopped thread of the same process, which is
-   * put back afterwards.
+   * Lets other stopped threads of the same process make calls, each all of
+   * them, and puts each back.
    *
-   * @returns what each call returned, negative: -errno
+   * @param calls how many the code makes
+   * @param scratch address of `stride` bytes for each, for what calls write
+   * @returns for each thread what each call returned, negative: -errno
    */
-  inject(
-    host: Host,
-    calls: readonly InjectedCall[],
-  ): bigint[] {
-    return inject(host, this.memory, this.cave.thread, calls);
+  askThreads(
+    hosts: readonly Host[],
+    code: Uint8Array<ArrayBuffer>,
+    calls: number,
+    scratch: bigint,
+    stride: number,
+  ): bigint[][] {
+    if (hosts.length === 0) return [];
+    this.memory.write(this.cave.code, code);
+    const encoded = new Uint8Array(hosts.length * HOST_BYTES);
+    hosts.forEach((host, i) =>
+      encoded.set(
+        encodeHost(host, this.memory, this.cave.thread),
+        i * HOST_BYTES,
+      )
+    );
+    const results = new BigUint64Array(hosts.length * RESULT_REGISTERS);
+    checked(
+      library("dump").ckpt_ask_threads(
+        encoded,
+        BigInt(hosts.length),
+        this.cave.code,
+        scratch,
+        BigInt(stride),
+        new Uint8Array(results.buffer),
+      ),
+      `asking the threads of task ${this.memory.pid}`,
+    );
+    return hosts.map((_, i) =>
+      callResults(results.subarray(i * RESULT_REGISTERS), calls)
+    );
   }
 
   /** Takes the agent out of the task and wipes the cave. */
@@ -302,7 +366,7 @@ export class RemoteTask implements Disposable {
       library("dump").ckpt_agent_leave(this.#encoded, this.area),
       `leaving task ${this.memory.pid}`,
     );
-    this.memory.write(this.cave.leader, new Uint8Array(this.cave.length));
+    wipe(this.memory, this.cave);
   }
 
   [Symbol.dispose](): void {

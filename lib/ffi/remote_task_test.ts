@@ -3,6 +3,7 @@ import { CkptError, EXIT } from "../error.ts";
 import { readStoppedThreads, type StoppedThread } from "../dump/threads.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import { readMaps } from "../proc/read.ts";
+import type { OwnCall } from "./call_code.ts";
 import { FrozenProcess } from "./frozen_process.ts";
 import { Program } from "./program.ts";
 import {
@@ -10,7 +11,9 @@ import {
   cureSize,
   findCave,
   injectAlone,
+  isInsideAgent,
   RemoteTask,
+  threadCode,
 } from "./remote_task.ts";
 import { Snapshot } from "./snapshot.ts";
 import { TaskMemory } from "./task_memory.ts";
@@ -28,6 +31,23 @@ ready()
 `;
 
 const ROOM = 65536;
+
+const PR_GET_NAME = 16;
+const NAME_AT = 24;
+/** Every argument, and as many results as there may be. */
+const CALLS: readonly OwnCall[] = [
+  { name: "prctl", args: [PR_GET_NAME, { scratch: NAME_AT }] },
+  { name: "close", args: [9999] },
+  { name: "madvise", args: [1, 0, 0] },
+  { name: "pread64", args: [0xffff_ffff, { scratch: 0 }, 1, 0] },
+  ...Array.from({ length: 7 }, () => ({
+    name: "prctl" as const,
+    args: [0x7fff_0000, 0, 1, 2, 3],
+  })),
+  { name: "close", args: [0x7fff_ffff] },
+];
+const RESULTS = [0n, -9n, -22n, -9n, ...Array(7).fill(-22n), -9n];
+const CODE = threadCode(CALLS);
 
 /** A stopped process, and what is needed to enter it. */
 interface Stopped {
@@ -55,7 +75,7 @@ function stop<T>(pid: number, act: (stopped: Stopped) => T): T {
   using frozen = FrozenProcess.freeze(pid, 1000);
   using memory = TaskMemory.open(pid);
   const threads = readStoppedThreads(frozen.tids, memory);
-  const cave = findCave(memory, vdsoOf(pid));
+  const cave = findCave(memory, vdsoOf(pid), CODE);
   return act({ pid, threads, memory, cave, frozen });
 }
 
@@ -66,7 +86,7 @@ Deno.test("a program that runs in a task leaves no trace", async () => {
   const first = stop(pid, ({ frozen }) => registersOf(frozen));
   stop(pid, ({ threads, memory, cave, frozen }) => {
     const stopped = observeState(pid);
-    const vdso = memory.read(cave.leader, cave.length);
+    const vdso = memory.read(cave.code, cave.length);
     assertEquals(vdso, new Uint8Array(cave.length));
     {
       using remote = RemoteTask.enter(threads[0].host, memory, cave, ROOM);
@@ -98,17 +118,27 @@ Deno.test("a program that runs in a task leaves no trace", async () => {
       const again = new Program();
       const thread = again.call("gettid", [], "asking the thread id");
       assertEquals(remote.run(again).result(thread), BigInt(pid));
-      for (const { tid, host } of threads.slice(1)) {
-        const results = remote.inject(host, [
-          { name: "gettid", args: [] },
-          { name: "close", args: [9999n] },
-          { name: "gettid", args: [] },
-        ]);
-        assertEquals(results, [BigInt(tid), -9n, BigInt(tid)]);
-      }
+      const others = threads.slice(1);
+      const scratch = remote.room + BigInt(ROOM / 2);
+      const results = remote.askThreads(
+        others.map(({ host }) => host),
+        CODE,
+        CALLS.length,
+        scratch,
+        64,
+      );
+      assertEquals(results, others.map(() => RESULTS));
+      others.forEach(({ tid }, i) => {
+        const at = scratch + BigInt(i * 64 + NAME_AT);
+        const name = memory.read(at, 16);
+        assertEquals(
+          new TextDecoder().decode(name).replace(/\0.*/, ""),
+          Deno.readTextFileSync(`/proc/${tid}/comm`).trimEnd(),
+        );
+      });
     }
     assertEquals(observeState(pid), stopped);
-    assertEquals(memory.read(cave.leader, cave.length), vdso);
+    assertEquals(memory.read(cave.code, cave.length), vdso);
     // As the kernel would let it go on: an interrupted call begins again.
     assertEquals(
       registersOf(frozen),
@@ -212,7 +242,7 @@ Deno.test("one thread makes calls without an agent", async () => {
     ]);
     assertEquals(results, [BigInt(tid), BigInt(pid)]);
     assertEquals(
-      memory.read(cave.leader, cave.length),
+      memory.read(cave.code, cave.length),
       new Uint8Array(cave.length),
     );
     const [, mask, ...registers] = registersOf(frozen)[1];
@@ -232,7 +262,7 @@ ready(ctypes.addressof(ctypes.c_char.from_buffer(area)))
   stop(child.pid, ({ memory, pid }) => {
     for (const candidates of [[], [{ start: full, end: full + 4096 }]]) {
       const error = assertThrows(
-        () => findCave(memory, candidates),
+        () => findCave(memory, candidates, CODE),
         CkptError,
       );
       assertEquals(error.exit, EXIT.refused);
@@ -240,7 +270,11 @@ ready(ctypes.addressof(ctypes.c_char.from_buffer(area)))
     }
     // The next one is taken instead; the last byte of code may be a zero.
     const [vdso] = vdsoOf(pid);
-    const cave = findCave(memory, [{ start: full, end: full + 4096 }, vdso]);
+    const cave = findCave(
+      memory,
+      [{ start: full, end: full + 4096 }, vdso],
+      CODE,
+    );
     assertEquals(cave.leader, BigInt(vdso.end - 2 * cureSize()));
     assertEquals(cave.thread, cave.leader + BigInt(cureSize()));
   });
@@ -250,20 +284,28 @@ Deno.test("a cave with the cure of a ckpt that was killed is used again", async 
   await using child = await ChildProgram.start("ready()");
   stop(child.pid, ({ memory, cave, threads, pid }) => {
     const remote = RemoteTask.enter(threads[0].host, memory, cave, ROOM);
-    const left = memory.read(cave.leader, cave.length);
+    const left = memory.read(cave.code, cave.length);
     assert(left.some((byte) => byte !== 0), "there is no cure");
-    assertEquals(findCave(memory, vdsoOf(pid)), cave);
+    assertEquals(findCave(memory, vdsoOf(pid), CODE), cave);
     remote.leave();
     // That of a thread alone, or of both.
-    const half = cave.length / 2;
-    const cure = left.slice(0, half);
+    const cure = left.slice(CODE.length, CODE.length + cureSize());
     memory.write(cave.thread, cure);
-    assertEquals(findCave(memory, vdsoOf(pid)), cave);
+    assertEquals(findCave(memory, vdsoOf(pid), CODE), cave);
     memory.write(cave.leader, cure);
-    assertEquals(findCave(memory, vdsoOf(pid)), cave);
+    assertEquals(findCave(memory, vdsoOf(pid), CODE), cave);
+    memory.write(cave.code, CODE);
+    assertEquals(findCave(memory, vdsoOf(pid), CODE), cave);
+    // A thread that was left there has not put itself back yet.
+    const inside = (at: bigint) => isInsideAgent(memory, at, CODE);
+    assert([cave.code, cave.leader, cave.thread].every(inside));
+    assert(inside(cave.leader - 1n));
+    assert(!inside(cave.code - 1n));
     memory.write(cave.thread, cure.toReversed());
-    assertThrows(() => findCave(memory, vdsoOf(pid)), CkptError);
-    memory.write(cave.leader, new Uint8Array(cave.length));
+    assertThrows(() => findCave(memory, vdsoOf(pid), CODE), CkptError);
+    assert(!inside(cave.thread));
+    memory.write(cave.code, new Uint8Array(cave.length));
+    assert(!inside(cave.code));
   });
 });
 
@@ -332,7 +374,7 @@ ready(ctypes.addressof(ctypes.c_char.from_buffer(area)))
     using copy = TaskMemory.open(snapshot.pid);
     assertEquals(new TextDecoder().decode(copy.read(address, 6)), "before");
     assertEquals(
-      copy.read(cave.leader, cave.length),
+      copy.read(cave.code, cave.length),
       new Uint8Array(cave.length),
     );
   }

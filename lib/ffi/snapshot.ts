@@ -73,7 +73,7 @@ export class Snapshot implements Disposable {
     );
     const memory = TaskMemory.open(pid);
     // The cure is in the copy, too.
-    memory.write(remote.cave.leader, new Uint8Array(remote.cave.length));
+    memory.write(remote.cave.code, new Uint8Array(remote.cave.length));
     return new Snapshot(
       pid,
       memory,

@@ -3,13 +3,14 @@
  * cleared at its end, the robust list, the parent-death signal, the timer
  * slack, the I/O priority, and the modes of prctl(2) and arch_prctl(2).
  *
- * Most of it only the thread itself can tell. {@link threadQuestions} says
+ * Most of it only the thread itself can tell. {@link THREAD_QUESTIONS} says
  * which calls it has to make, however they are made.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
+import type { OwnCall, Scratch } from "../ffi/call_code.ts";
 import { describeErrno } from "../ffi/errno.ts";
 import type { Outcome, Program } from "../ffi/program.ts";
-import { type NR, syscall } from "../ffi/syscall.ts";
+import { syscall } from "../ffi/syscall.ts";
 import type {
   ckpt_thread_entry,
   thread_core_entry,
@@ -58,14 +59,7 @@ const SPECULATION = [
 /** The state can be set by prctl(2). */
 const PR_SPEC_PRCTL = 1;
 
-/** Where an answer goes: bytes of the scratch space. */
-interface Scratch {
-  readonly scratch: number;
-}
-
-interface Question {
-  readonly name: keyof typeof NR;
-  readonly args: readonly (number | Scratch)[];
+interface Question extends OwnCall {
   /** For errors: what is asked for. */
   readonly about: string;
   /** Not every kernel or processor has it. */
@@ -142,15 +136,8 @@ export interface ThreadAnswers {
 
 /** System calls for a thread to make, and what their results mean. */
 export interface ThreadQuestions {
-  /**
-   * The calls, in order.
-   *
-   * @param scratch address of `scratchLength` bytes in the thread's memory,
-   * aligned to 16
-   */
-  calls(
-    scratch: bigint,
-  ): { name: keyof typeof NR; args: bigint[] }[];
+  /** Their arguments may name the thread's scratch space. */
+  readonly calls: readonly OwnCall[];
   readonly scratchLength: number;
   /**
    * @param results of the calls, in order; negative is a -errno
@@ -160,22 +147,12 @@ export interface ThreadQuestions {
   read(results: readonly bigint[], scratch: DataView): ThreadAnswers;
 }
 
-/** The questions to a thread that makes single calls. */
-export function threadQuestions(): ThreadQuestions {
-  return {
-    calls: (scratch) =>
-      QUESTIONS.map(({ name, args }) => ({
-        name,
-        args: args.map((argument) =>
-          typeof argument === "object"
-            ? scratch + BigInt(argument.scratch)
-            : BigInt(argument)
-        ),
-      })),
-    scratchLength: SCRATCH_BYTES,
-    read: readAnswers,
-  };
-}
+/** The questions to a thread that makes the calls without an agent. */
+export const THREAD_QUESTIONS: ThreadQuestions = {
+  calls: QUESTIONS,
+  scratchLength: SCRATCH_BYTES,
+  read: readAnswers,
+};
 
 /** The same questions to the thread that runs a program. */
 export function askThread(

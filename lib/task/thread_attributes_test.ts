@@ -12,8 +12,8 @@ import {
   restoreThreadName,
   restoreTidAddress,
   syscallUserDispatch,
+  THREAD_QUESTIONS,
   threadAttributeProblems,
-  threadQuestions,
 } from "./thread_attributes.ts";
 import { readThreads } from "../ffi/thread_state.ts";
 import { AgentTask } from "./testing/agent_task.ts";
@@ -125,16 +125,26 @@ Deno.test("speculation controls are saved where they can be set and differ", () 
 
 Deno.test("single calls ask the same as a program", () => {
   using task = new AgentTask();
-  const questions = threadQuestions();
+  const { calls, scratchLength, read } = THREAD_QUESTIONS;
   const program = new Program();
   restoreTidAddress(program, 0x7000_1234_5670n);
-  const results = questions.calls(task.scratch).map(({ name, args }) =>
-    program.call(name, args, "asking", { mayFail: true })
+  const scratch = program.reserve(scratchLength);
+  const results = calls.map(({ name, args }) =>
+    program.call(
+      name,
+      args.map((argument) =>
+        typeof argument === "object"
+          ? program.at(scratch, argument.scratch)
+          : argument
+      ),
+      "asking",
+      { mayFail: true },
+    )
   );
   const outcome = task.run(program);
-  const single = questions.read(
+  const single = read(
     results.map((result) => outcome.result(result)),
-    task.read(task.scratch, questions.scratchLength),
+    outcome.data(scratch),
   );
   const whole = new Program();
   const ask = askThread(whole);
@@ -143,11 +153,11 @@ Deno.test("single calls ask the same as a program", () => {
 });
 
 Deno.test("a question that fails is named", () => {
-  const questions = threadQuestions();
-  const results = questions.calls(0n).map(() => 0n);
+  const { calls, read } = THREAD_QUESTIONS;
+  const results = calls.map(() => 0n);
   results[1] = -22n;
   const error = assertThrows(
-    () => questions.read(results, new DataView(new ArrayBuffer(48))),
+    () => read(results, new DataView(new ArrayBuffer(48))),
     CkptError,
   );
   assertEquals(error.reasons.map(({ object, why }) => [object, why]), [[
