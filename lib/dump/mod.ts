@@ -22,7 +22,7 @@ import {
   pipesAmong,
   type SeenTable,
 } from "../files/descriptors.ts";
-import { expectLocks, readLocks } from "../files/all_locks.ts";
+import { keepLocksReady, readLocks } from "../files/all_locks.ts";
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
 import {
@@ -187,7 +187,7 @@ async function dumpOnce(
   const action = `dumping task ${pid}`;
   refuseImpossible(pid, action);
   report.log(3, `looking at the tree of task ${pid}`);
-  void expectLocks();
+  using locksReady = keepLocksReady();
   using mounts = new LazyMounts(options);
   const running = await surveyWithMounts(pid, options, mounts);
   if (running === undefined) {
@@ -254,6 +254,7 @@ async function dumpOnce(
     mounts,
     networkValues,
   );
+  locksReady[Symbol.dispose]();
   const { hasSnapshots } = still;
   if (hasSnapshots) {
     await still.files.copied;

@@ -123,6 +123,11 @@ const pages = {
     result: "i64",
     nonblocking: true,
   },
+  ckpt_keep_locks_ready: {
+    parameters: ["buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
   ckpt_copy_pieces: { parameters: ["u64"], result: "i64", nonblocking: true },
   ckpt_copy_tasks: {
     parameters: ["buffer", "u64"],

@@ -1,39 +1,26 @@
 /**
  * The text of /proc/locks. The kernel tells it when it has seen every processor
  * pause (locks_start in fs/locks.c takes a percpu_rwsem to write): some 10 ms,
- * but at once when it was asked a moment ago. So it is asked beside JavaScript
- * first, and again when the program stands still.
+ * but at once when it was asked a moment ago. So it is asked again and again,
+ * beside JavaScript, until it was read of a program that stands still.
  */
+import { library } from "../ffi/library.ts";
 import { readSmallFile } from "../ffi/small_files.ts";
-import {
-  addressOf,
-  close,
-  O,
-  open,
-  syscallBeside,
-  SyscallError,
-} from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 
-const PATH = "/proc/locks";
-/** Here, so that it stays while it is read into. */
-const FIRST_BYTE = new Uint8Array(1);
-
-/** Has the kernel wait now, while something else is done. */
-export async function expectLocks(): Promise<void> {
-  let fd: number | undefined;
-  try {
-    fd = open(PATH, O.RDONLY);
-    await syscallBeside("read", BigInt(fd), addressOf(FIRST_BYTE), 1n);
-  } catch (error) {
-    // Who reads it will say so.
-    if (!(error instanceof SyscallError)) throw error;
-  } finally {
-    if (fd !== undefined) close(fd);
-  }
+/**
+ * Sees to it that {@link readLocks} need not wait.
+ *
+ * @returns ends that
+ */
+export function keepLocksReady(): Disposable {
+  // A small view of bytes alone would be moved by the collector of garbage.
+  const end = new Uint8Array(new ArrayBuffer(1));
+  library("pages").ckpt_keep_locks_ready(end);
+  return { [Symbol.dispose]: () => void (end[0] = 1) };
 }
 
 /** @throws SyscallError */
 export function readLocks(): string {
-  return decodeText(readSmallFile(PATH));
+  return decodeText(readSmallFile("/proc/locks"));
 }

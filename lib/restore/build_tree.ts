@@ -258,6 +258,13 @@ interface Member {
   readonly leader: AgentThread;
 }
 
+interface LaterPrograms {
+  readonly process: Program;
+  /** Of all threads but the leader. */
+  readonly threads: readonly Program[];
+  readonly leader: Program;
+}
+
 class TreeBuilder implements Disposable {
   readonly #agents = new Map<number, AgentProcess>();
   readonly #layout: AgentLayout;
@@ -268,6 +275,9 @@ class TreeBuilder implements Disposable {
   #members: Member[] = [];
   /** Threads that are there before the others, to fork their children. */
   readonly #early = new Map<number, AgentThread>();
+  readonly #laterPrograms = new Map<number, LaterPrograms>();
+  /** The first process of those that share directories, by their id. */
+  readonly #firstWithDirectories: ReadonlyMap<number, number>;
 
   constructor(
     readonly images: TreeImages,
@@ -280,6 +290,10 @@ class TreeBuilder implements Disposable {
     this.#descriptors = descriptors;
     this.#agents.set(root.pid, root);
     this.#slots = slotNumbers(images);
+    this.#firstWithDirectories = new Map(
+      images.processes.map(({ ids, pid }) => [ids.fs_id, pid] as const)
+        .reverse(),
+    );
     this.#byPid = new Map(
       images.processes.map((process) => [process.pid, process]),
     );
@@ -404,8 +418,13 @@ class TreeBuilder implements Disposable {
       terminals,
       memory: (pid) => this.#memoryOf(pid),
       run: (agent, program, room, tid) => this.#run(agent, program, room, tid),
-      start: (agent, program) =>
-        this.#start(agent, program, this.#leader(agent.pid)),
+      start: (agent, program) => {
+        const finish = this.#start(agent, program, this.#leader(agent.pid));
+        return () => {
+          this.#later(this.#byPid.get(agent.pid)!);
+          finish();
+        };
+      },
       runToEnd: (agent, program) => {
         const leader = this.#leader(agent.pid);
         const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
@@ -444,6 +463,30 @@ class TreeBuilder implements Disposable {
       this.numbers.of(made?.namespace ?? mounts.own),
       this.numbers.of(made?.root ?? mounts.outside),
     );
+  }
+
+  /**
+   * The programs that it runs when it has its memory; written while the agent
+   * fills that, which is nothing that needs ckpt.
+   */
+  #later(images: TaskImages): LaterPrograms {
+    const known = this.#laterPrograms.get(images.pid);
+    if (known !== undefined) return known;
+    const { host } = this.plan;
+    const programs = {
+      process: processProgram(
+        images,
+        host,
+        this.numbers,
+        rangeOf(this.#layout),
+        this.#firstWithDirectories.get(images.ids.fs_id) === images.pid,
+      ),
+      threads: images.threads.slice(1)
+        .map((thread) => threadProgram(images, host, thread)),
+      leader: leaderProgram(images, host),
+    };
+    this.#laterPrograms.set(images.pid, programs);
+    return programs;
   }
 
   #memoryOf(pid: number): Program | undefined {
@@ -659,21 +702,14 @@ class TreeBuilder implements Disposable {
         );
       }
     }
-    const directories = new Set<number>();
     const running = this.#members.map((member) => {
       const { images, agent, leader } = member;
-      const program = processProgram(
-        images,
-        host,
-        this.numbers,
-        rangeOf(this.#layout),
-        !directories.has(images.ids.fs_id),
-      );
-      directories.add(images.ids.fs_id);
+      const later = this.#later(images);
+      const program = later.process;
       const slot = this.#slot(images.pid);
       const room = new ProgramRoom(slot);
       const threads = images.threads.slice(1).map((image, i) => {
-        const program = threadProgram(images, host, image);
+        const program = later.threads[i];
         const address = room.place(program);
         agent.memory.write(address, program.encode(address, 1n));
         const thread = { tid: image.tid, stack: stackOf(slot, i + 1) };
@@ -706,7 +742,7 @@ class TreeBuilder implements Disposable {
 
   /** The rest of each leader: limits, credentials, filters. */
   restoreThreads(): void {
-    this.#runAll(({ images }) => leaderProgram(images, this.plan.host));
+    this.#runAll(({ images }) => this.#later(images).leader);
   }
 
   /** It begins where its first process is when it makes it. */
