@@ -3,7 +3,10 @@ import { assertEquals } from "@std/assert";
 import { compile, dump, type Program, restore, Scope } from "./harness.ts";
 import { difference } from "./observe.ts";
 
-/** Lines of mountinfo(5) of several processes, with numbers in the order in which they occur. */
+/**
+ * Lines of mountinfo(5) of several processes, with numbers in the order in which they occur. What was removed may have
+ * had a name beside its own, where another file has that.
+ */
 export function mountsOf(pids: readonly number[]): string[][] {
   const names = new Map<string, number>();
   const rename = (kind: string, value: string) => {
@@ -15,7 +18,7 @@ export function mountsOf(pids: readonly number[]): string[][] {
     const lines = mountInfo(pid).trimEnd().split("\n");
     const ids = new Set(lines.map((line) => line.split(" ")[0]));
     return lines.map((line) => {
-      if (line === "ended") return line;
+      if (line === "ended" || line === "") return line;
       const [id, parent, device, root, point, flags, ...rest] = line.split(" ");
       const dash = rest.indexOf("-");
       const tags = rest.slice(0, dash).map((tag) => {
@@ -26,7 +29,7 @@ export function mountsOf(pids: readonly number[]): string[][] {
         rename("mount", id),
         ids.has(parent) ? rename("mount", parent) : "outside",
         rename("device", device),
-        root,
+        root.replace(/\.ckpt-ghost\.\d+(?=\/\/deleted$)/, ""),
         point,
         flags,
         ...tags,

@@ -3,6 +3,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { dump, LONG, type Program, restore, Scope } from "./harness.ts";
 import { mountsOf, startIn, survives } from "./mounts.ts";
+import { killRestores } from "./own_namespaces.ts";
 
 const SHAPES: Record<string, string> = {
   "file systems of its own": `
@@ -282,6 +283,7 @@ for (
     "mounts_covered",
     "mounts_over_root",
     "mounts_removed",
+    "mounts_removed_outside",
     "mounts_detached",
     "fd_memfd",
     "mem_growth",
@@ -294,6 +296,27 @@ for (
     await survives(scope, await startIn(scope, "", name));
   });
 }
+
+const KILLS = LONG ? 300 : 12;
+
+Deno.test("no restore that is killed leaves a name of what was removed outside", async () => {
+  await using scope = new Scope();
+  const program = await startIn(scope, "", "mounts_removed_outside");
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  const start = performance.now();
+  await restore(scope, program, images);
+  const whole = performance.now() - start;
+  await program.kill();
+  await killRestores(scope, images, KILLS, whole, () => "outer");
+  const outside = `${program.work}/outside`;
+  const names = [...Deno.readDirSync(outside)].map(({ name }) => name);
+  assertEquals(names, ["replaced"]);
+  // A kill is told by the time of the directory.
+  Deno.utimeSync(outside, 3000, 3000);
+  await restore(scope, program, images);
+  assertEquals(await program.verify(), "ok");
+});
 
 const SEEDS = LONG ? 1000 : 50;
 const FIRST = Number(Deno.env.get("CKPT_FIRST_SEED") ?? 1);

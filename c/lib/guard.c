@@ -1,7 +1,7 @@
 /*
  * A tiny process that outlives ckpt: when ckpt ends without a word, even by SIGKILL, or holds on for too long, it does
- * what was prepared: it writes into files, as the state of cgroups that ckpt has changed for a moment, or thaws file
- * systems.
+ * what was prepared: it writes into files, as the state of cgroups that ckpt has changed for a moment, thaws file
+ * systems, or removes names.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,10 +17,13 @@
 #include "ckpt.h"
 
 /* What to do with which file. lib/ffi/guard.ts has the same. */
+enum guard_act { GUARD_WRITE, GUARD_REQUEST, GUARD_UNLINK, GUARD_RMDIR };
+
 struct guard_order {
 	int32_t fd;
-	uint32_t request; /* of an ioctl(2) without an argument; 0: write the text */
-	char text[16];	  /* ends with a zero */
+	uint32_t act;	  /* enum guard_act */
+	uint32_t request; /* of an ioctl(2) without an argument */
+	char text[60];	  /* what is written, or the way from `fd` to what is removed; ends with a zero */
 };
 
 #define STACK 16384
@@ -53,13 +56,21 @@ static void carry_out(const struct guard_order *order)
 {
 	uint64_t length = 0;
 
-	if (order->request) {
+	switch (order->act) {
+	case GUARD_WRITE:
+		while (order->text[length])
+			length++;
+		raw_call(SYS_write, order->fd, (uint64_t)order->text, length, 0, 0, 0);
+		break;
+	case GUARD_REQUEST:
 		raw_call(SYS_ioctl, order->fd, order->request, 0, 0, 0, 0);
-		return;
+		break;
+	case GUARD_UNLINK:
+	case GUARD_RMDIR:
+		raw_call(SYS_unlinkat, order->fd, (uint64_t)order->text,
+			 order->act == GUARD_RMDIR ? AT_REMOVEDIR : 0, 0, 0, 0);
+		break;
 	}
-	while (order->text[length])
-		length++;
-	raw_call(SYS_write, order->fd, (uint64_t)order->text, length, 0, 0, 0);
 }
 
 /*

@@ -7,14 +7,19 @@ import { library } from "./library.ts";
 import { close, O, open } from "./syscall.ts";
 
 /** struct guard_order of c/lib/guard.c. */
-const ORDER_SIZE = 24;
-const TEXT_AT = 8;
-const LONGEST_TEXT = 15;
+const ORDER_SIZE = 72;
+const ACT_AT = 4;
+const REQUEST_AT = 8;
+const TEXT_AT = 12;
+const LONGEST_TEXT = 59;
+
+/** enum guard_act, ibid. */
+const ACT = { write: 0, request: 1, unlink: 2, rmdir: 3 } as const;
 
 /** A text to be written into a file. */
 export interface GuardText {
   readonly path: string;
-  /** ASCII, at most 15 letters. */
+  /** ASCII, at most 59 letters. */
   readonly text: string;
 }
 
@@ -24,7 +29,22 @@ export interface GuardRequest {
   readonly request: number;
 }
 
-export type GuardOrder = GuardText | GuardRequest;
+/** A name to be removed, if it is there. */
+export interface GuardRemoval {
+  /** Of the directory. */
+  readonly path: string;
+  /** The way from there: ASCII, at most 59 letters. */
+  readonly remove: string;
+  readonly isDirectory: boolean;
+}
+
+export type GuardOrder = GuardText | GuardRequest | GuardRemoval;
+
+function actOf(order: GuardOrder): number {
+  if ("text" in order) return ACT.write;
+  if ("request" in order) return ACT.request;
+  return order.isDirectory ? ACT.rmdir : ACT.unlink;
+}
 
 export class Guard implements Disposable {
   #address: bigint | undefined;
@@ -50,15 +70,17 @@ export class Guard implements Disposable {
         const fd = open(order.path, "text" in order ? O.WRONLY : O.RDONLY);
         fds.push(fd);
         view.setInt32(at, fd, true);
+        view.setUint32(at + ACT_AT, actOf(order), true);
         if ("request" in order) {
-          view.setUint32(at + 4, order.request, true);
+          view.setUint32(at + REQUEST_AT, order.request, true);
           continue;
         }
-        if (order.text.length > LONGEST_TEXT) {
-          throw new Error(`"${order.text}" is too long`);
+        const text = "text" in order ? order.text : order.remove;
+        if (text.length > LONGEST_TEXT) {
+          throw new Error(`"${text}" is too long`);
         }
         new TextEncoder().encodeInto(
-          order.text,
+          text,
           encoded.subarray(at + TEXT_AT, at + ORDER_SIZE - 1),
         );
       }

@@ -50,6 +50,39 @@ setTimeout(() => {}, 60_000);`,
   }
 });
 
+Deno.test("a guard removes names when its maker is killed", async () => {
+  const path = Deno.makeTempDirSync();
+  Deno.mkdirSync(`${path}/made`);
+  for (const name of ["made/file", "kept"]) {
+    Deno.writeTextFileSync(`${path}/${name}`, "");
+  }
+  const orders = [
+    { path, remove: "made/file", isDirectory: false },
+    { path, remove: "never-made", isDirectory: false },
+    { path, remove: "made", isDirectory: true },
+  ];
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      "eval",
+      "--no-check",
+      `import { Guard } from "${new URL("guard.ts", import.meta.url)}";
+Guard.start(${JSON.stringify(orders)});
+console.log("started");
+setTimeout(() => {}, 60_000);`,
+    ],
+    stdout: "piped",
+  }).spawn();
+  await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
+  child.kill("SIGKILL");
+  await child.status;
+  const names = () => [...Deno.readDirSync(path)].map(({ name }) => name);
+  while (names().includes("made")) {
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  assertEquals(names(), ["kept"]);
+  Deno.removeSync(path, { recursive: true });
+});
+
 Deno.test("a file that cannot be opened is an error, and nothing stays open", () => {
   const [order] = files();
   const before = listDescriptors(Deno.pid).length;

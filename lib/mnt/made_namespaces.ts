@@ -179,10 +179,13 @@ class Builder implements Disposable {
     if (operation.kind === "fill") {
       await fill(operation.device, this.#fd(operation.mount));
     } else if (operation.kind === "remake") {
-      const { mount, from, of, path } = operation;
+      const { mount, from, of, path, isOutside } = operation;
+      // What is cloned from it gets its own flags.
+      if (isOutside) setAttributes(this.#fd(from), 0);
       const made = await this.#removed.make(
         this.#fd(from),
         path,
+        isOutside,
         (directory) => fillSource(of, directory),
       );
       this.#mounts.set(mount, made);

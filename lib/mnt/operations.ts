@@ -66,6 +66,8 @@ export type Operation =
     readonly of: number;
     /** Where it was, from the root of `from`. */
     readonly path: string;
+    /** Whether `from` is of the outside, which has other users. */
+    readonly isOutside: boolean;
   }
   /** Removes what was made so: only what has a name can be mounted. */
   | { readonly kind: "remove" }

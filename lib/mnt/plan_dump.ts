@@ -329,7 +329,6 @@ class Planner {
   }
 
   #isPartOfOutside(mount: Mount): boolean {
-    if (mount.deleted) return false;
     if (this.#isPartOfRoot(mount)) return true;
     return this.#outside.some((other) => this.#isPartOf(mount, other));
   }

@@ -266,7 +266,7 @@ class Planner {
 
   #remake(mount: ImageMount, provider: Provider): void {
     const { removed, root } = mount;
-    if (removed === undefined || provider.place !== undefined) {
+    if (removed === undefined) {
       this.#refuse(
         mount,
         "what it shows was removed, and the image does not hold it",
@@ -279,6 +279,7 @@ class Planner {
         from: provider.number,
         of: removed,
         path: relativePath(root, provider.root),
+        isOutside: provider.place !== undefined,
       });
     }
   }
@@ -590,7 +591,9 @@ class Planner {
     }
     const wide = members.find((mount) => {
       const rootHere = this.#rootHere(mount);
-      return !mount.deleted && roots.every((root) => isWithin(root, rootHere));
+      return roots.every((root) =>
+        mount.deleted ? root === rootHere : isWithin(root, rootHere)
+      );
     });
     if (wide !== undefined) return this.#memberOf(wide);
     const [superblock] = superblocks;

@@ -212,7 +212,8 @@ export class TreeNamespaces implements Disposable {
     const removed = new Map<Mount, number>();
     const first = new Map<string, number>();
     for (const { mount, origin } of mounts) {
-      if (!mount.deleted || origin.kind !== "fresh") continue;
+      if (!mount.deleted) continue;
+      if (origin.kind !== "fresh" && origin.kind !== "part") continue;
       const namespace = all.find(({ number }) => number === mount.namespace)!;
       const status = stat(this.#bareOf(namespace, mount.id));
       if ((status.mode & S_IF.MT) !== S_IF.DIR && status.nlink > 0n) {
