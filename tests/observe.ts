@@ -113,7 +113,7 @@ function areas(pid: number): Area[] {
         ).replace(
           /^(\S+ \S+ \S+) (\d+) +(\/.* \(deleted\)|anon_inode:.*)$/,
           "$1 deleted inode $2 $3",
-        ),
+        ).replace(/^(\S+ \S+ \S+) \d+ +(socket:.*)$/, "$1 $2"),
         flags: "",
       });
     } else if (line.startsWith("VmFlags:")) {

@@ -10,7 +10,7 @@ import { assertUnchanged, type Program, Scope } from "./harness.ts";
 const DESCRIPTORS = [
   "tcp",
   "vsock",
-  "packet-ring",
+  "fanout-program",
   "fanotify-permission",
   "io_uring-of-one-thread",
   "unattached-tun",

@@ -14,6 +14,7 @@ survives(
   "datagrams, multicast groups, raw sockets and ended connections",
 );
 survives("sk_link", "netlink and packet sockets");
+survives("packet_rings", "packet sockets with rings in memory");
 survives("sk_inet", "TCP and UDP sockets without a connection");
 survives("sk_ports", "sockets that share a port");
 survives("sk_unaccepted", "TCP connections that wait to be accepted", {

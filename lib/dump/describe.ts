@@ -413,6 +413,9 @@ function writeSockets(
   if (extensions.some(({ corked }) => corked !== undefined)) {
     features.add("ckpt:corked");
   }
+  if (extensions.some(({ packet_rings }) => packet_rings !== undefined)) {
+    features.add("ckpt:packet-rings");
+  }
   for (const [ino, { stream }] of described.connections) {
     writer.write("tcp-stream", ino, stream);
   }

@@ -20,6 +20,7 @@ import {
   type tty_info_entry,
   TtyType,
 } from "../image/schema.gen.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
 import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
 import { describeObject } from "./describe_objects.ts";
@@ -82,6 +83,7 @@ export function describeFiles(
     }
   }
   const terminals: tty_info_entry[] = [];
+  /** Ids of io_urings, and of packet sockets, which may be mapped. */
   const rings = new Map<bigint, number>();
   const descriptors = survey.descriptors.descriptors.map((descriptor) => {
     const { description } = descriptor;
@@ -90,11 +92,14 @@ export function describeFiles(
       () =>
         addDescription(table, terminals, description, survey, memfds, sockets),
     );
-    if (description.kind === "io_uring") rings.set(description.status.ino, id);
+    const { kind, socket, status: { ino } } = description;
+    if (kind === "io_uring" || socket?.family === "packet") rings.set(ino, id);
     return describeDescriptor(descriptor, id);
   });
   for (const { entry, inode } of survey.vmas.vmas) {
-    if (isRingArea(entry)) entry.shmid = BigInt(rings.get(inode)!);
+    if (isRingArea(entry) || entry.status === VMA_STATUS.SOCKET) {
+      entry.shmid = BigInt(rings.get(inode)!);
+    }
   }
   return {
     descriptors,

@@ -15,6 +15,7 @@ import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isConnected, TCP_STATE } from "../files/tcp_state.ts";
 import { SOCK_RAW } from "../files/inet_kinds.ts";
 import { describeNetlinkSocket } from "../files/netlink_socket.ts";
+import type { readPacketRings } from "../files/packet_rings.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
@@ -111,6 +112,7 @@ export interface MoreOfSockets {
   sharedPorts?: FoundSharedPorts | undefined;
   /** TCP connections that wait to be accepted. */
   unaccepted?: Unaccepted | undefined;
+  packetRings?: ReturnType<typeof readPacketRings> | undefined;
 }
 
 export interface DescribedSockets {
@@ -129,7 +131,7 @@ export function describeSockets(
   contents: SocketQueues,
   files: FileTable,
   flight: ReadonlyMap<number, number> = new Map(),
-  { unread, waiting, sharedPorts, unaccepted }: MoreOfSockets = {},
+  { unread, waiting, sharedPorts, unaccepted, packetRings }: MoreOfSockets = {},
 ): DescribedSockets {
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
@@ -151,7 +153,10 @@ export function describeSockets(
       extension.shared_port = sharedPorts?.ports.get(ino);
       extension.unaccepted = unaccepted?.get(ino);
     }
-    if (socket.family === "packet") extension.interface = socket.interface;
+    if (socket.family === "packet") {
+      extension.interface = socket.interface;
+      extension.packet_rings = packetRings?.get(socket.ino);
+    }
     if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {
       extension.type = socket.kind.type;
     }

@@ -26,6 +26,7 @@ import { keepLocksReady, readLocks } from "../files/all_locks.ts";
 import { FileTable } from "../files/file_table.ts";
 import { Flight } from "../files/flight.ts";
 import {
+  anyPacketRings,
   anyWaiting,
   awaitsAccept,
   hasUnread,
@@ -737,6 +738,10 @@ async function whileStopped(
     if (still.tables.some(sharesPorts)) {
       const { readSharedPorts } = await import("../files/shared_ports.ts");
       more.sharedPorts = readSharedPorts(still.tables);
+    }
+    if (anyPacketRings(still.tables)) {
+      const { readPacketRings } = await import("../files/packet_rings.ts");
+      more.packetRings = readPacketRings(still.tables);
     }
     if (anyWaiting(still.tables)) {
       const { readWaiting } = await import("../files/waiting_connections.ts");

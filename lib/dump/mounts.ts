@@ -8,6 +8,7 @@ import type { MountTree } from "../mnt/mount_tree.ts";
 import type { MountsPlan } from "../mnt/plan_dump.ts";
 import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
 import type { Report } from "../report.ts";
+import { anyPacketRings } from "../files/sockets.ts";
 import type { DumpOptions } from "./options.ts";
 import type { SurveyOptions } from "./survey.ts";
 import { surveyRunning, type TreeSurvey } from "./survey_tree.ts";
@@ -54,10 +55,18 @@ export async function surveyWithMounts(
   const hasRings = survey?.processes.some(({ descriptors: { descriptors } }) =>
     descriptors.some(({ description: { kind } }) => kind === "io_uring")
   );
-  if (survey === undefined || !hasRings) return survey;
-  const { ringReasons } = await import("../files/io_uring.ts");
-  const reasons = ringReasons(survey.seen.processes);
-  return { ...survey, reasons: [...survey.reasons, ...reasons] };
+  if (survey === undefined) return survey;
+  const { processes } = survey.seen;
+  const reasons = [...survey.reasons];
+  if (hasRings) {
+    const { ringReasons } = await import("../files/io_uring.ts");
+    reasons.push(...ringReasons(processes));
+  }
+  if (anyPacketRings(processes)) {
+    const { packetRingReasons } = await import("../files/packet_rings.ts");
+    reasons.push(...packetRingReasons(processes));
+  }
+  return { ...survey, reasons };
 }
 
 /** Overlays whose layers nothing but their options tells. */

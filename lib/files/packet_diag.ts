@@ -2,14 +2,20 @@
  * What the kernel tells of packet sockets that no call on the socket itself
  * does (NETLINK_SOCK_DIAG, linux/packet_diag.h).
  */
-import type { packet_mclist } from "../image/schema.gen.ts";
+import type { packet_mclist, packet_ring } from "../image/schema.gen.ts";
 import { askSocketDiag, readAttributes } from "./sock_diag.ts";
 
 export interface PacketDetails {
   readonly copyThreshold: number;
   /** Addresses and modes asked of interfaces (PACKET_ADD_MEMBERSHIP). */
   readonly memberships: readonly packet_mclist[];
-  readonly hasRing: boolean;
+  readonly rings: PacketRings;
+}
+
+/** Rings of packets in memory. */
+export interface PacketRings {
+  readonly receiving: packet_ring | undefined;
+  readonly sending: packet_ring | undefined;
 }
 
 const AF_PACKET = 17;
@@ -59,7 +65,24 @@ export function parse(
   return [{
     copyThreshold: info[3],
     memberships,
-    hasRing: attributes.has(ATTRIBUTE.receiving) ||
-      attributes.has(ATTRIBUTE.sending),
+    rings: {
+      receiving: parseRing(attributes.get(ATTRIBUTE.receiving)),
+      sending: parseRing(attributes.get(ATTRIBUTE.sending)),
+    },
   }];
+}
+
+/** @param value struct packet_diag_ring */
+function parseRing(
+  value: Uint8Array<ArrayBuffer> | undefined,
+): packet_ring | undefined {
+  if (value === undefined) return undefined;
+  const [block_size, block_nr, frame_size, frame_nr, ...more] = new Uint32Array(
+    value.buffer,
+  );
+  const [retire_tmo, sizeof_priv, features] = more;
+  return {
+    ...{ block_size, block_nr, frame_size, frame_nr },
+    ...{ retire_tmo, sizeof_priv, features },
+  };
 }

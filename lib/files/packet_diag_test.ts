@@ -8,6 +8,8 @@ const ANSWER = Uint8Array.fromHex(
     "0100000002000000010006000102030405060000" + "00".repeat(24),
 );
 
+const NO_RINGS = { receiving: undefined, sending: undefined };
+
 Deno.test("what packet sockets have asked of interfaces is read, as often as they did", () => {
   const once = {
     index: 1,
@@ -15,7 +17,7 @@ Deno.test("what packet sockets have asked of interfaces is read, as often as the
     addr: Uint8Array.of(1, 2, 3, 4, 5, 6),
   };
   assertEquals(parse(ANSWER, 0x414b08), [
-    { copyThreshold: 0, memberships: [once, once], hasRing: false },
+    { copyThreshold: 0, memberships: [once, once], rings: NO_RINGS },
   ]);
   assertEquals(parse(ANSWER, 5), []);
 });

@@ -11,7 +11,7 @@ import type {
 } from "../image/schema.gen.ts";
 import { hasInterface, interfaceName } from "./interfaces.ts";
 import type { Wanted } from "./make_descriptions.ts";
-import { packetDetails } from "./packet_diag.ts";
+import { packetDetails, type PacketRings } from "./packet_diag.ts";
 import type { PacketSocketImage } from "./socket_images.ts";
 import {
   AF_PACKET,
@@ -37,7 +37,7 @@ export interface SeenPacketSocket {
   readonly values: Readonly<Record<keyof typeof OPTION, number>>;
   readonly copyThreshold: number;
   readonly memberships: readonly packet_mclist[];
-  readonly hasRing: boolean;
+  readonly rings: PacketRings;
   readonly options: SocketOptions;
   readonly hasUnread: boolean;
   readonly hasError: boolean;
@@ -54,6 +54,8 @@ const OPTION = {
   TIMESTAMP: 17,
   FANOUT: 18,
 } as const;
+/** PACKET_FANOUT_CBPF, PACKET_FANOUT_EBPF */
+const CHOOSERS = [6, 7];
 const ADD_MEMBERSHIP = 1;
 const COPY_THRESHOLD = 7;
 /** CRIU's number for a socket that is in no group. */
@@ -95,7 +97,7 @@ export function lookAtPacketSocket(
     values: Object.fromEntries(entries) as SeenPacketSocket["values"],
     copyThreshold: details.copyThreshold,
     memberships: details.memberships,
-    hasRing: details.hasRing,
+    rings: details.rings,
     options: readSocketOptions(fd, kind),
     hasUnread: (events & POLLIN) !== 0,
     hasError,
@@ -104,13 +106,14 @@ export function lookAtPacketSocket(
 
 /** @returns why it cannot be saved, undefined when it can */
 export function packetProblem(
-  { hasRing, hasError }: SeenPacketSocket,
+  { hasError, values: { FANOUT } }: SeenPacketSocket,
 ): { why: string; remedy?: string } | undefined {
-  if (hasRing) {
+  if (CHOOSERS.includes(FANOUT >>> 16 & 0xff)) {
     return {
-      why: "it has a ring of packets in memory (PACKET_RX_RING, " +
-        "PACKET_TX_RING), and the kernel tells nobody where in it it is",
-      remedy: "let the program use recv(2) instead",
+      why: "it is in a fanout group in which a program of BPF chooses " +
+        "(PACKET_FANOUT_DATA), and the kernel does not give its instructions",
+      remedy: "let the program use another kind of group, such as " +
+        "PACKET_FANOUT_HASH",
     };
   }
   return hasError
@@ -147,6 +150,8 @@ export function describePacketSocket(
     copy_thresh: socket.copyThreshold,
     mclist: [...socket.memberships],
     fanout: values.FANOUT === 0 ? undefined : values.FANOUT >>> 0,
+    rx_ring: socket.rings.receiving,
+    tx_ring: socket.rings.sending,
   };
 }
 
@@ -167,8 +172,8 @@ export function packetProblems(
 /** socket(2), and all that it takes until it is as it was. */
 export function makePacketSocket(
   table: TableProgram,
-  { flags, fd, cloexec }: Wanted,
-  { entry, extension }: PacketSocketImage,
+  { fd, cloexec }: Wanted,
+  image: PacketSocketImage,
   interfaces: ReadonlyMap<string, number>,
 ): void {
   const { program } = table;
@@ -176,16 +181,27 @@ export function makePacketSocket(
   // Without a protocol it gets nothing until it is bound.
   program.call(
     "socket",
-    [AF_PACKET, entry.type | O.CLOEXEC, 0],
+    [AF_PACKET, image.entry.type | O.CLOEXEC, 0],
     `making ${what}`,
   );
   table.move(table.take(), fd, cloexec);
+  const options = new OptionSetter(program, fd, what);
+  preparePacketSocket(options, image);
+  filterPacketSocket(options, image);
+  placePacketSocket(options, image, interfaces);
+}
+
+/** All options that rings hinder; of what it does not get anything yet. */
+export function preparePacketSocket(
+  options: OptionSetter,
+  { entry, extension }: PacketSocketImage,
+): void {
+  const { program, fd, what } = options;
   const { uid = 0, gid = 0 } = extension;
   if (uid !== 0 || gid !== 0) {
     program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
   }
-  const options = new OptionSetter(program, fd, what);
-  options.common(entry.opts);
+  options.common({ ...entry.opts, so_filter: [] });
   const set = (name: number, value: number | boolean) => {
     if (value) options.int(SOL_PACKET, name, Number(value));
   };
@@ -197,7 +213,24 @@ export function makePacketSocket(
   set(OPTION.LOSS, entry.loss);
   set(OPTION.TIMESTAMP, entry.timestamp);
   set(COPY_THRESHOLD, entry.copy_thresh);
-  options.further(extension.options);
+  options.further(extension.options, false);
+}
+
+export function filterPacketSocket(
+  options: OptionSetter,
+  { entry, extension }: PacketSocketImage,
+): void {
+  options.filter(entry.opts);
+  options.locks(extension.options);
+}
+
+/** Lets it get what it is to get. */
+export function placePacketSocket(
+  options: OptionSetter,
+  { entry, extension }: PacketSocketImage,
+  interfaces: ReadonlyMap<string, number>,
+): void {
+  const { program, fd, what } = options;
   for (const { index, type, addr } of entry.mclist) {
     const request = new Uint8Array(MREQ);
     const view = new DataView(request.buffer);
@@ -223,7 +256,7 @@ export function makePacketSocket(
   if (fanout !== NO_FANOUT) options.int(SOL_PACKET, OPTION.FANOUT, fanout);
   program.call(
     "fcntl",
-    [fd, F_SETFL, flags & SETTABLE_FLAGS],
+    [fd, F_SETFL, entry.flags & SETTABLE_FLAGS],
     `setting the flags of ${what}`,
   );
 }

@@ -608,7 +608,7 @@ class TablePlan {
       if (finish !== undefined) this.#unfilled.set(id, finish);
     } else if (nlsk !== undefined) {
       makeNetlinkSocket(table, wanted[0], netlink.get(id)!);
-    } else if (psk !== undefined) {
+    } else if (psk !== undefined && tree.madeFor(id) === undefined) {
       makePacketSocket(table, wanted[0], packet.get(id)!, tree.interfaces);
     } else if (isk !== undefined) {
       const socket = inet.get(id)!;
@@ -658,10 +658,10 @@ class TablePlan {
   #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
     const replacement = this.#tree.given.get(id);
     const made = this.#tree.madeFor(id);
-    const { reg, memfd, nsf, bpf } = this.#tree.file(id);
+    const { reg, memfd, nsf, bpf, psk } = this.#tree.file(id);
     const source = replacement !== undefined
       ? pathOf(replacement)
-      : (memfd ?? nsf ?? bpf) === undefined
+      : (memfd ?? nsf ?? bpf ?? psk) === undefined
       ? this.#tree.path(id).name
       : this.#tree.name(id);
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);

@@ -157,11 +157,13 @@ export function unsupportedSockets(
       reasons.push({ object: `socket:[${entry.ino}]`, why });
     }
   }
-  for (const { entry } of packet.values()) {
+  for (const { entry, extension } of packet.values()) {
     if ((entry.rx_ring ?? entry.tx_ring) === undefined) continue;
+    if (extension.packet_rings !== undefined) continue;
     reasons.push({
       object: `the packet socket with id ${entry.id} in files.img`,
-      why: "it has a ring of packets in memory, which is not supported",
+      why: "it has a ring of packets in memory, and the image does not tell " +
+        "where in it the kernel was",
     });
   }
   return reasons;

@@ -318,6 +318,14 @@ export function anyWaiting(processes: readonly SocketHolder[]): boolean {
   );
 }
 
+/** Whether packet_rings.ts has something to look at. */
+export function anyPacketRings(processes: readonly SocketHolder[]): boolean {
+  return [...socketsOf(processes)].some(({ socket }) =>
+    socket.family === "packet" &&
+    (socket.rings.receiving ?? socket.rings.sending) !== undefined
+  );
+}
+
 /** What cannot be put back: packets that raw sockets and the like have got. */
 export function* lostPackets(
   processes: readonly SocketHolder[],
@@ -328,7 +336,8 @@ export function* lostPackets(
     }
   }
   for (const { pid, fd, link, socket } of socketsOf(processes)) {
-    const isLost = socket.family === "packet" || socket.family === "inet" &&
+    const isLost = socket.family === "packet" &&
+        socket.rings.receiving === undefined || socket.family === "inet" &&
         socket.kind.type !== SOCK.STREAM && !isUdp(socket);
     if (isLost && socket.hasUnread) {
       yield `descriptor ${fd} (${link}) of task ${pid}`;

@@ -1,7 +1,8 @@
 /**
  * State that CRIU's format has no place for. Where restoring without it would
  * be wrong, the inventory lists "ckpt:<feature>" among the plugins: CRIU then
- * refuses, because it has no plugin of that name.
+ * refuses, because it has no plugin of that name. (It looks for none where the
+ * directory of its plugins does not exist, /usr/lib/criu or `--libdir`.)
  */
 
 export const FEATURES = {
@@ -26,6 +27,7 @@ export const FEATURES = {
   "ckpt:sysv-shm": "attached System V shared memory of the host",
   "ckpt:queues": "POSIX message queues",
   "ckpt:rings": "instances of io_uring",
+  "ckpt:packet-rings": "packet sockets with rings in memory",
   "ckpt:eventfd": "an eventfd that is a semaphore, or with a high count",
   "ckpt:terminals": "lines, stopped output and the like of terminals",
   "ckpt:watches": "watched files without a name, or whole file systems",

@@ -417,6 +417,13 @@ export interface ckpt_packet_entry {
   name?: Uint8Array | undefined;
 }
 
+export interface ckpt_packet_rings_entry {
+  received: number;
+  sent: number;
+  stuck?: boolean | undefined;
+  parts: ckpt_ring_part_entry[];
+}
+
 export interface ckpt_pipe_entry {
   pipe_id: number;
   packets: number[];
@@ -460,6 +467,11 @@ export interface ckpt_ring_entry {
   eventfd_async?: boolean | undefined;
 }
 
+export interface ckpt_ring_part_entry {
+  offset: number;
+  content: Uint8Array;
+}
+
 export interface ckpt_segment_entry {
   id: number;
   changed: bigint;
@@ -499,6 +511,7 @@ export interface ckpt_socket_entry {
   waiting: ckpt_waiting_entry[];
   shared_port?: ckpt_shared_port_entry | undefined;
   unaccepted?: ckpt_unaccepted_entry | undefined;
+  packet_rings?: ckpt_packet_rings_entry | undefined;
 }
 
 export interface ckpt_socket_option {
@@ -1729,10 +1742,12 @@ export interface Messages {
   ckpt_message_entry: ckpt_message_entry;
   ckpt_mount_entry: ckpt_mount_entry;
   ckpt_packet_entry: ckpt_packet_entry;
+  ckpt_packet_rings_entry: ckpt_packet_rings_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
   ckpt_queue_entry: ckpt_queue_entry;
   ckpt_range_entry: ckpt_range_entry;
   ckpt_ring_entry: ckpt_ring_entry;
+  ckpt_ring_part_entry: ckpt_ring_part_entry;
   ckpt_segment_entry: ckpt_segment_entry;
   ckpt_shared_port_entry: ckpt_shared_port_entry;
   ckpt_snapshot_entry: ckpt_snapshot_entry;
@@ -1917,14 +1932,16 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_message_entry: "1!uint32 priority,2!bytes data",
   ckpt_mount_entry: "1!uint32 mnt_id,2?string type,3?string host_path,4?string peer_path,5?string master_path,6*@ckpt_layer_entry layers,7?uint32 removed,8?@mnt_entry detached",
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
+  ckpt_packet_rings_entry: "1!uint32 received,2!uint32 sent,3?bool stuck,4*@ckpt_ring_part_entry parts",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
   ckpt_ring_entry: "1!uint32 id,2!uint32 pid,3!uint32 flags,4!uint32 requests,5!uint32 results,6!uint32 taken,7!uint32 given,8*int32 files,9*@ckpt_buffer_entry buffers,10?uint32 eventfd,11?bool eventfd_async",
+  ckpt_ring_part_entry: "1!uint32 offset,2!bytes content",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
-  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port,19?@ckpt_unaccepted_entry unaccepted",
+  ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port,19?@ckpt_unaccepted_entry unaccepted,20?@ckpt_packet_rings_entry packet_rings",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",

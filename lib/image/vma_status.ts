@@ -14,6 +14,7 @@ export const VMA_STATUS = {
   ANON_SHARED: 0x100,
   ANON_PRIVATE: 0x200,
   SYSVIPC: 0x400,
+  /** Rings of the packet socket that `shmid` names; alone, unlike CRIU's. */
   SOCKET: 0x800,
   VVAR: 0x1000,
   AIORING: 0x2000,
@@ -42,7 +43,7 @@ export function isPrivate({ status }: vma_entry): boolean {
 /** Whether the entry stands for an area that a restore makes. */
 export function isArea({ status }: vma_entry): boolean {
   if (status & (VMA_STATUS.GUARD | VMA_STATUS.VSYSCALL)) return false;
-  return (status & (VMA_STATUS.REGULAR | RINGS)) !== 0;
+  return (status & (VMA_STATUS.REGULAR | VMA_STATUS.SOCKET | RINGS)) !== 0;
 }
 
 /** The bits of pagemap_entry.flags. */

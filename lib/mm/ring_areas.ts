@@ -1,7 +1,9 @@
 /**
- * Areas that show an io_uring (io_uring(7)): memory of the kernel, shared by
- * all that map the same file. `shmid` is the id of the file.
+ * Areas that show an io_uring (io_uring(7)) or the rings of a packet socket
+ * (packet(7)): memory of the kernel, shared by all that map the same file.
+ * `shmid` is the id of the file.
  */
+import { CkptError, EXIT } from "../error.ts";
 import type { Argument, Program } from "../ffi/program.ts";
 import type { vma_entry } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
@@ -54,7 +56,7 @@ export function mapRings(
       "reserving what is no place for an io_uring",
     );
   }
-  for (const { start, end, prot, pgoff, shmid, madv = 0n } of areas) {
+  for (const { start, end, prot, pgoff, shmid, madv } of areas) {
     const what = `the io_uring at ${start.toString(16)}`;
     program.call("munmap", [start, end - start], `making room for ${what}`);
     program.call(
@@ -73,13 +75,53 @@ export function mapRings(
         { whole: true },
       );
     }
-    for (let advice = 0; advice < 64; advice++) {
-      if ((madv >> BigInt(advice) & 1n) === 0n) continue;
-      program.call("madvise", [start, end - start, advice], `advising ${what}`);
-    }
+    advise(program, { start, end, madv }, what);
   }
   for (const { start, end } of reserved) {
     program.call("munmap", [start, end - start], "giving free what was kept");
+  }
+}
+
+function advise(
+  program: Program,
+  { start, end, madv = 0n }: Pick<vma_entry, "start" | "end" | "madv">,
+  what: string,
+): void {
+  for (let advice = 0; advice < 64; advice++) {
+    if ((madv >> BigInt(advice) & 1n) === 0n) continue;
+    program.call("madvise", [start, end - start, advice], `advising ${what}`);
+  }
+}
+
+/**
+ * Maps the rings of packet sockets, which have their content already.
+ *
+ * @param numbers of the descriptors of the sockets, by the ids of their files
+ */
+export function mapPacketRings(
+  program: Program,
+  areas: readonly vma_entry[],
+  numbers: ReadonlyMap<number, number>,
+): void {
+  for (const area of areas) {
+    const { start, end, prot, shmid } = area;
+    const what = `the rings of a packet socket at ${start.toString(16)}`;
+    const number = numbers.get(Number(shmid));
+    if (number === undefined) {
+      throw new CkptError(EXIT.image, `mapping ${what}`, [{
+        object: `files.img, id ${shmid}`,
+        why: "the process has no descriptor of it",
+      }]);
+    }
+    program.call(
+      "mmap",
+      [
+        ...[start, end - start, prot, MAP.shared | MAP.fixedNoreplace],
+        ...[number, 0],
+      ],
+      `mapping ${what}`,
+    );
+    advise(program, area, what);
   }
 }
 

@@ -187,6 +187,7 @@ function refuse(
   }
   const { path } = mapping;
   if (isRing(path)) return undefined;
+  if (isPacketRing(mapping)) return undefined;
   if (path.startsWith("anon_inode:") || path.startsWith("socket:")) {
     return { why: "memory of a kernel object is not supported yet" };
   }
@@ -201,6 +202,11 @@ function refuse(
 
 function isRing(path: string): boolean {
   return path === "anon_inode:[io_uring]";
+}
+
+/** The rings of a packet socket, all of them. */
+function isPacketRing({ path, shared, offset }: SmapsMapping): boolean {
+  return shared && offset === 0 && path.startsWith("socket:[");
 }
 
 function planVma(mapping: SmapsMapping): Vma {
@@ -278,6 +284,10 @@ function planVma(mapping: SmapsMapping): Vma {
     entry.pgoff = BigInt(mapping.offset);
     entry.status = VMA_STATUS.IO_URING;
     return { ...base, content: "all" };
+  }
+  if (isPacketRing(mapping)) {
+    entry.status = VMA_STATUS.SOCKET;
+    return { ...base, content: "none" };
   }
   if (isMemfd(mapping)) {
     entry.pgoff = BigInt(mapping.offset);

@@ -377,6 +377,18 @@ const SAVED: readonly [what: string, string, string, Expected][] = [
     },
   ],
   [
+    "the rings of a packet socket",
+    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:09 91                         socket:[91]",
+    "rd wr sh mr mw ms mm",
+    {
+      prot: 3,
+      flags: MAP.shared,
+      status: VMA_STATUS.SOCKET,
+      content: "none",
+      inode: 91n,
+    },
+  ],
+  [
     "huge pages of its own",
     "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /anon_hugepage (deleted)",
     "rd wr mr mw me de ht",
@@ -526,8 +538,13 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
     "memory of a kernel object is not supported yet",
   ],
   [
-    "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:08 9                          socket:[91]",
+    "7f5da0a00000-7f5da0a02000 rw-s 00001000 00:08 9                          socket:[91]",
     "rd wr sh mr mw me ms",
+    "memory of a kernel object is not supported yet",
+  ],
+  [
+    "7f5da0a00000-7f5da0a02000 rw-p 00000000 00:08 9                          socket:[91]",
+    "rd wr mr mw me",
     "memory of a kernel object is not supported yet",
   ],
   [
@@ -645,12 +662,14 @@ Deno.test("of random mappings, each is planned with its range and protection or 
         VMA_STATUS.ANON_SHARED,
         VMA_STATUS.FILE_PRIVATE,
         VMA_STATUS.FILE_SHARED,
+        VMA_STATUS.SOCKET,
       ].filter((kind) => (entry.status & kind) !== 0);
       assertEquals(kinds.length, 1);
       const isFile = (kinds[0] &
         (VMA_STATUS.FILE_PRIVATE | VMA_STATUS.FILE_SHARED)) !== 0;
       assertEquals(path !== undefined, isFile);
-      assertEquals((entry.flags & MAP.anonymous) === 0, isFile);
+      const isSocket = kinds[0] === VMA_STATUS.SOCKET;
+      assertEquals((entry.flags & MAP.anonymous) === 0, isFile || isSocket);
       assertEquals(content === "object", kinds[0] === VMA_STATUS.ANON_SHARED);
       const types = [MAP.shared, MAP.private, MAP.droppable].filter((type) =>
         (entry.flags & 0xf) === type

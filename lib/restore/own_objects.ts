@@ -1,8 +1,8 @@
 /**
  * What ckpt opens or makes itself before the first process exists: kernel
  * objects that are each one open file, which the processes are given.
- * Namespaces, maps of eBPF, POSIX message queues, queues of network devices.
- * Namespaces, maps of eBPF, POSIX message queues, io_urings.
+ * Namespaces, maps of eBPF, POSIX message queues, queues of network devices,
+ * io_urings, packet sockets that have rings in memory.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { close, O, open, stat, SyscallError } from "../ffi/syscall.ts";
@@ -13,6 +13,8 @@ import {
   openBpfMap,
 } from "../files/bpf_map.ts";
 import { makeRing, ringImageProblem } from "../files/io_uring.ts";
+import { interfacesOf } from "../files/interfaces.ts";
+import { makePacketRings } from "../files/make_packet_rings.ts";
 import { namespacePath } from "../files/namespaces.ts";
 import {
   makeQueue,
@@ -33,7 +35,7 @@ import type {
 } from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
 
-type Images = Pick<TreeImages, "set" | "files" | "open">;
+type Images = Pick<TreeImages, "set" | "files" | "open" | "sockets">;
 
 /** Numbers of the namespaces that the tree, and so ckpt, is in. */
 function idsOfRoot(set: Images["set"]): task_kobj_ids_entry {
@@ -149,6 +151,7 @@ export class OwnObjects implements Disposable {
         const fd = attempt("an io_uring", () => makeRing(entry));
         made.byFile.set(entry.id, { fd, reopen: false });
       }
+      made.#makePacketRings(images);
       for (const entry of queuesOf(images.set)) {
         attempt(
           `message queue /${entry.name}`,
@@ -205,6 +208,21 @@ export class OwnObjects implements Disposable {
       const fd = attempt(object, () => makeTun(path, wanted, entry));
       this.byFile.set(id, { fd, reopen: false });
       if (link !== undefined) restoreTunLink(name, link);
+    }
+  }
+
+  #makePacketRings({ sockets: { packet }, open: used }: Images): void {
+    const interfaces = interfacesOf(
+      [...packet.values()].map(({ extension }) => ({ entry: {}, extension })),
+    );
+    for (const [id, image] of packet) {
+      const { packet_rings } = image.extension;
+      if (packet_rings === undefined || !used.has(id)) continue;
+      const fd = attempt(
+        "a packet socket with rings",
+        () => makePacketRings(image, interfaces),
+      );
+      this.byFile.set(id, { fd, reopen: false });
     }
   }
 

@@ -17,7 +17,8 @@ import type {
 import { restoreRings } from "../mm/aio.ts";
 import type { AddressRange } from "../mm/hole.ts";
 import { realAreas } from "../mm/areas.ts";
-import { isRingArea, mapRings } from "../mm/ring_areas.ts";
+import { VMA_STATUS } from "../image/vma_status.ts";
+import { isRingArea, mapPacketRings, mapRings } from "../mm/ring_areas.ts";
 import { storedPages } from "../mm/stored_pages.ts";
 import { readRings } from "./aio_rings.ts";
 import { inheritedRanges } from "../mm/inherited_pages.ts";
@@ -321,6 +322,9 @@ export function processProgram(
   const stored = storedPages(images.pagemap.entries);
   // Memory that several processes use is stored with the first of them.
   const rings = stored.length > 0 ? mm.vmas.filter(isRingArea) : [];
+  const packets = mm.vmas.filter(({ status }) => status === VMA_STATUS.SOCKET);
+  const byId = new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
+  if (stored.length > 0) mapPacketRings(program, packets, byId);
   if (mm.aios.length + rings.length > 0) {
     const name = pagesName(images.pagemap.pages_id);
     const pages = program.call(
@@ -337,9 +341,9 @@ export function processProgram(
     if (rings.length > 0) {
       const taken = [
         ...realAreas(mm),
+        ...packets,
         { start: BigInt(agent.start), end: BigInt(agent.end) },
       ];
-      const byId = new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
       mapRings(program, rings, taken, byId, stored, pages);
     }
     program.call("close", [pages], `closing ${name}`);

@@ -252,10 +252,13 @@ export function readTreeImages(set: ImageSet): TreeImages {
 }
 
 /** Whether ckpt has to open or make something by own_objects.ts. */
-export function hasOwnObjects({ set, files }: TreeImages): boolean {
+export function hasOwnObjects({ set, files, sockets }: TreeImages): boolean {
   return set.read("ckpt-queues", undefined) !== undefined ||
     set.read("ckpt-tuns", undefined) !== undefined ||
     set.read("ckpt-rings", undefined) !== undefined ||
+    sockets.packet.values().some(({ extension }) =>
+      extension.packet_rings !== undefined
+    ) ||
     files.values().some(({ nsf, bpf }) => (nsf ?? bpf) !== undefined);
 }
 
@@ -402,7 +405,7 @@ function normalArea(
 ): vma_entry {
   const object = `mm image, area ${vma.start.toString(16)}`;
   for (const [bit, what] of UNSUPPORTED_AREAS) {
-    if ((vma.status & bit) !== 0) {
+    if ((vma.status & bit) !== 0 && vma.status !== VMA_STATUS.SOCKET) {
       refuse(object, `${what} is not supported yet`);
     }
   }

@@ -166,6 +166,10 @@ async function act(
       ...options,
     ]
     : ["restore", "-l", "-d", "-D", images, "-v4", "-o", log, ...options];
+  // Only where this directory exists, CRIU refuses what needs a plugin.
+  if (action === "restore" && tool !== CKPT) {
+    args.push("--libdir", scope.path("plugins"));
+  }
   const answer = await run(tool, args);
   if (answer.code !== 0) {
     let text = answer.stderr;

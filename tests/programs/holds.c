@@ -8,9 +8,10 @@
 #include <linux/aio_abi.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
-#include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
+#include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
@@ -75,11 +76,15 @@ static void build(const char *kind) {
     close(listener);
   } else if (!strcmp(kind, "vsock")) {
     hold(kind, socket(AF_VSOCK, SOCK_STREAM, 0));
-  } else if (!strcmp(kind, "packet-ring")) {
-    int fd = socket(AF_PACKET, SOCK_RAW, 0);
-    struct tpacket_req ring = {.tp_block_size = 4096, .tp_block_nr = 2, .tp_frame_size = 2048, .tp_frame_nr = 4};
+  } else if (!strcmp(kind, "fanout-program")) {
+    struct sock_filter code[] = {{BPF_RET | BPF_K, 0, 0, 0}};
+    struct sock_fprog program = {1, code};
+    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5), .sll_ifindex = 1};
+    int fd = (int)MUST(socket(AF_PACKET, SOCK_RAW, 0)), group = PACKET_FANOUT_CBPF << 16 | (getpid() & 0xffff);
+    MUST(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+    MUST(setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof(group)));
+    MUST(setsockopt(fd, SOL_PACKET, PACKET_FANOUT_DATA, &program, sizeof(program)));
     hold(kind, fd);
-    MUST(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
   } else if (!strcmp(kind, "fanotify-permission")) {
     int fd = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
     hold(kind, fd);
@@ -146,10 +151,10 @@ static void build(const char *kind) {
     int epoll = (int)MUST(epoll_create1(EPOLL_CLOEXEC)), file = (int)MUST(eventfd(0, 0));
     struct epoll_event event = {.events = EPOLLIN};
     MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, file, &event));
-    pid_t middle = child(0);
+    pid_t middle = (pid_t)MUST(fork());
     if (middle == 0) {
       close(epoll);
-      if (child(0) == 0) setsid(), end_with_test();
+      if (MUST(fork()) == 0) setsid(), end_with_test();
       _exit(0);
     }
     MUST(waitpid(middle, NULL, 0));

@@ -10,6 +10,7 @@
 #include "check.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 enum { PERIOD = 65521, AT_ONCE = 20000 };
@@ -63,6 +64,8 @@ int main(int argc, char **argv) {
   socklen_t length = is_six ? sizeof(six) : sizeof(four);
   MUST(inet_pton(address->sa_family, argv[3], is_six ? (void *)&six.sin6_addr : (void *)&four.sin_addr));
   connection = (int)MUST(socket(address->sa_family, SOCK_STREAM, 0));
+  /* BBR takes a hundred pauses for a slow line, and needs minutes then for what is queued. */
+  MUST(setsockopt(connection, IPPROTO_TCP, TCP_CONGESTION, "reno", 4));
   bool listens = strcmp(argv[2], "listen") == 0;
   if (listens) {
     char text[16];

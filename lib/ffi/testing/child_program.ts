@@ -119,7 +119,10 @@ export class ChildProgram implements AsyncDisposable {
         await new Promise((done) => setTimeout(done, 1));
       }
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      // It may go away while its directory is read.
+      const isGone = error instanceof Deno.errors.NotFound ||
+        error instanceof Error && "code" in error && error.code === "ESRCH";
+      if (!isGone) throw error;
     }
   }
 }

@@ -191,8 +191,10 @@ class AddressSpaceCheck {
         this.#wrong(`${field}.shmid`, `${shmid} is no io_uring`);
       }
     } else if (status & VMA_STATUS.SOCKET) {
-      if (this.files.known && !this.files.type(Number(shmid))) {
-        this.#wrong(`${field}.shmid`, `${shmid} is no socket of files.img`);
+      const isPacket = this.files.type(Number(shmid)) === fd_types.PACKETSK;
+      if (this.files.known && !isPacket) {
+        const why = `${shmid} is no packet socket of files.img`;
+        this.#wrong(`${field}.shmid`, why);
       }
     } else if (
       (status & (VMA_STATUS.ANON_SHARED | VMA_STATUS.SYSVIPC)) ===

@@ -5,6 +5,7 @@ import type {
   ckpt_socket_entry,
   file_entry,
   inet_sk_entry,
+  packet_sock_entry,
   sk_opts_entry,
   unix_sk_entry,
 } from "../schema.gen.ts";
@@ -30,6 +31,10 @@ const LONGEST_FILTER = 4096;
 /** IFNAMSIZ, with a zero at the end. */
 const LONGEST_INTERFACE = 15;
 const LONGEST_OPTION = 64;
+/** PACKET_VERSION */
+const TPACKET_V3 = 2;
+/** As lib/files/packet_rings.ts saves at most. */
+const LARGEST_RINGS = 128 << 20;
 const SCM_RIGHTS = 1;
 /** SCM_MAX_FD of the kernel's include/net/scm.h. */
 const MOST_RIGHTS = 253;
@@ -52,8 +57,10 @@ export function checkSockets(
   const unix = new Map<number, unix_sk_entry>();
   const sockets = new Set<number>();
   const connections = new Set<number>();
+  const packets = new Map<number, packet_sock_entry>();
   files.forEach(({ id, usk, isk, nlsk, psk }, number) => {
     if ((usk ?? isk ?? nlsk ?? psk) !== undefined) sockets.add(id);
+    if (psk !== undefined) packets.set(id, psk);
     if (usk === undefined) return;
     if (unix.has(usk.ino)) {
       findings.add(FILES, number, "usk.ino", `${usk.ino} is there twice`);
@@ -77,6 +84,50 @@ export function checkSockets(
     new Set(files.map(({ id }) => id)),
   );
   checkExtensions(findings, sockets, unix);
+  checkPacketRings(findings, packets);
+}
+
+/** The kernel takes the rings themselves, or not; how far they are, is ours. */
+function checkPacketRings(
+  findings: Findings,
+  sockets: ReadonlyMap<number, packet_sock_entry>,
+): void {
+  (findings.read("ckpt-sockets", undefined) ?? []).forEach((entry, i) => {
+    const { id, packet_rings: rings } = entry;
+    if (rings === undefined) return;
+    const wrong = (field: string, why: string) =>
+      findings.add(EXTENSIONS, i, `packet_rings.${field}`, why);
+    const { rx_ring, tx_ring, version = 0 } = sockets.get(id) ?? {};
+    if ((rx_ring ?? tx_ring) === undefined) {
+      wrong("received", `${id} is no packet socket with a ring`);
+    }
+    if (version > TPACKET_V3) {
+      wrong("received", `version ${version} is unknown`);
+    }
+    const hasBlocks = version === TPACKET_V3;
+    const places = (hasBlocks ? rx_ring?.block_nr : rx_ring?.frame_nr) ?? 1;
+    if (rings.received >= places) {
+      wrong("received", `${rings.received} is beyond the ring`);
+    }
+    if (rings.sent >= (tx_ring?.frame_nr ?? 1)) {
+      wrong("sent", `${rings.sent} is beyond the ring`);
+    }
+    let size = 0;
+    for (const ring of [rx_ring, tx_ring]) {
+      if (ring === undefined) continue;
+      const { block_size, block_nr, frame_size, frame_nr } = ring;
+      size += block_size * block_nr;
+      const inBlock = Math.floor(block_size / frame_size);
+      if (frame_nr !== inBlock * block_nr || size > LARGEST_RINGS) {
+        wrong("parts", "are of rings that do not exist");
+      }
+    }
+    for (const { offset, content } of rings.parts) {
+      if (offset + content.length > size) {
+        wrong("parts", "are beyond the rings");
+      }
+    }
+  });
 }
 
 function checkUnix(

@@ -4,9 +4,11 @@ import { encodeImage } from "../framing.ts";
 import { readImageSet } from "../image_set.ts";
 import { type Content, type Entry, imageName } from "../kinds.ts";
 import {
+  type ckpt_packet_rings_entry,
   type ckpt_socket_entry,
   fd_types,
   type inet_sk_entry,
+  type packet_sock_entry,
   type sk_opts_entry,
   type unix_sk_entry,
 } from "../schema.gen.ts";
@@ -38,6 +40,8 @@ interface Parts {
   queues: Content<"sk-queues">;
   streams: Entry<"tcp-stream">[];
   extensions: ckpt_socket_entry[];
+  packet: packet_sock_entry;
+  rings: ckpt_packet_rings_entry;
 }
 
 function parts(): Parts {
@@ -56,10 +60,29 @@ function parts(): Parts {
     fown,
     opts: options(),
   };
+  const ring = { block_size: 4096, block_nr: 2, frame_size: 2048, frame_nr: 4 };
+  const packet: packet_sock_entry = {
+    ...{ id: 23, type: 3, protocol: 0, flags: 2, ifindex: 0, version: 2 },
+    ...{ reserve: 0, aux_data: false, orig_dev: false, vnet_hdr: false },
+    ...{ loss: false, timestamp: 0, copy_thresh: 0, mclist: [] },
+    rx_ring: { ...ring, retire_tmo: 8, sizeof_priv: 0, features: 0 },
+    tx_ring: { ...ring, retire_tmo: 0, sizeof_priv: 0, features: 0 },
+    fown,
+    opts: options(),
+  };
+  const noMore = {
+    ...{ options: [], pending: [], packets: [], other_names: [] },
+    ...{ datagrams: [], memberships: [], waiting: [] },
+  };
+  const rings = {
+    ...{ received: 1, sent: 3 },
+    parts: [{ offset: 12288, content: new Uint8Array(4096) }],
+  };
   const image = minimalImage();
   image.files.push(
     ...pair.map((usk) => ({ type: fd_types.UNIXSK, id: usk.id, usk })),
     { type: fd_types.INETSK, id: 22, isk: inet },
+    { type: fd_types.PACKETSK, id: 23, psk: packet },
   );
   return {
     image,
@@ -67,16 +90,12 @@ function parts(): Parts {
     inet,
     streams: [],
     queues: [{ id_for: 20, length: 3, scm: [], extra: new Uint8Array(3) }],
-    extensions: [{
-      id: 20,
-      options: [],
-      pending: [],
-      packets: [{}],
-      other_names: [],
-      datagrams: [],
-      memberships: [],
-      waiting: [],
-    }],
+    extensions: [
+      { ...noMore, id: 20, packets: [{}] },
+      { ...noMore, id: 23, packet_rings: rings },
+    ],
+    packet,
+    rings,
   };
 }
 
@@ -145,7 +164,34 @@ Deno.test("sockets that fit together are fine", async () => {
 
 const STREAM = "tcp-stream-387.img, field";
 
+const RINGS = "ckpt-sockets.img, field packet_rings";
+
 const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
+  [
+    ({ rings }) => rings.received = 2,
+    `${RINGS}.received: 2 is beyond the ring`,
+  ],
+  [({ rings }) => rings.sent = 4, `${RINGS}.sent: 4 is beyond the ring`],
+  [
+    ({ rings }) => rings.parts[0].offset = 12289,
+    `${RINGS}.parts: are beyond the rings`,
+  ],
+  [
+    ({ packet }) => packet.rx_ring!.frame_nr = 5,
+    `${RINGS}.parts: are of rings that do not exist`,
+  ],
+  [
+    ({ packet }) => packet.tx_ring!.frame_size = 0,
+    `${RINGS}.parts: are of rings that do not exist`,
+  ],
+  [
+    ({ packet }) => packet.version = 3,
+    `${RINGS}.received: version 3 is unknown`,
+  ],
+  [
+    ({ extensions }) => extensions[1].id = 22,
+    `${RINGS}.received: 22 is no packet socket with a ring`,
+  ],
   [
     connected(),
     "files.img, field isk.state: tcp-stream-387.img is missing",
