@@ -107,7 +107,7 @@ export async function startIn(
  * new ones, compared by mountsOf. And a name that another file has by now.
  */
 const NUMBERS =
-  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/(dev\/zero|(mnt|deep)\/\S*)$|after: .*\.ckpt-ghost\.1 \(deleted\)$/;
+  /(^|\d\/)(mountinfo|ns\/mnt): |mnt_id:|before: ino:|^(\d+\/)?maps: .*\/(dev\/zero|(mnt|deep)\/\S*|program)$|after: .*\.ckpt-ghost\.1 \(deleted\)$/;
 
 /** The whole way, twice: mounts and everything else are as before. */
 export async function survives(

@@ -239,6 +239,55 @@ Deno.test("another directory can become the root", async () => {
   assertEquals(await program.verify(), "ok");
 });
 
+for (
+  const name of [
+    "mounts_removed",
+    "mounts_removed_outside",
+    "mounts_covered",
+    "mounts_over_root",
+    "mounts_detached",
+    "mounts_nested",
+  ]
+) {
+  Deno.test(`another directory can become the root of ${name}`, async () => {
+    await using scope = new Scope();
+    const program = await startIn(scope, "", name);
+    const mounts = mountsOf(program.tree());
+    const images = scope.path("images");
+    await dump(scope, program, images);
+    const other = scope.path("other");
+    await scope.unshareMounts(`mount --bind / ${other}`);
+    await restore(scope, program, images, "--root", other);
+    assertEquals(mountsOf(program.tree()), mounts);
+    assertEquals(await program.verify(), "ok");
+  });
+}
+
+Deno.test("overlays come back below another root, of directories of that", async () => {
+  await using scope = new Scope();
+  const program = await startIn(
+    scope,
+    `mount -t tmpfs layers /mnt; mkdir /mnt/up /mnt/work
+    mount -t overlay part -o lowerdir=/usr/share,upperdir=/mnt/up,workdir=/mnt/work /srv
+    echo new > /srv/new`,
+    "mem_files",
+  );
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  const other = scope.path("other");
+  await scope.unshareMounts(`
+    mount --bind / ${other}
+    mount --bind ${scope.path("share")} ${other}/usr/share
+  `);
+  await restore(scope, program, images, "--root", other);
+  const seen = `/proc/${program.pid}/root/srv`;
+  assertEquals(Deno.readTextFileSync(`${seen}/new`), "new\n");
+  Deno.writeTextFileSync(`${seen}/later`, "later");
+  const up = `/proc/${program.pid}/root/mnt/up`;
+  assertEquals(Deno.readTextFileSync(`${up}/later`), "later");
+  assertEquals(await program.verify(), "ok");
+});
+
 Deno.test("a dry run tells every step, and makes nothing", async () => {
   await using scope = new Scope();
   const program = await startIn(scope, "mount -t tmpfs x /mnt", "mem_files");

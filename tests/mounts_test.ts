@@ -69,6 +69,15 @@ const SHAPES: Record<string, string> = {
     mount --bind /usr /
     mount --bind /usr/share /srv
   `,
+  "a directory of which only binds are left": `
+    mount -t tmpfs one /mnt
+    mkdir /mnt/a /mnt/point /mnt/other
+    mount -t tmpfs -o size=2m,nr_inodes=500 two /mnt/a
+    mkdir -p /mnt/a/b/c /mnt/a/d; echo content > /mnt/a/b/c/file; echo hidden > /mnt/a/hidden
+    mount --bind /mnt/a/b/c /mnt/point
+    mount --bind /mnt/a/d /mnt/other
+    umount /mnt/a
+  `,
   "a file of which only a bind is left": `
     mount -t tmpfs one /mnt
     mkdir /mnt/a; : > /mnt/point
@@ -294,6 +303,13 @@ for (
   Deno.test(`${name} survives in a mount namespace`, async () => {
     await using scope = new Scope();
     await survives(scope, await startIn(scope, "", name));
+  });
+}
+
+for (const where of ["covered", "unmounted"]) {
+  Deno.test(`a program survives whose own file is on a mount that is ${where}`, async () => {
+    await using scope = new Scope();
+    await survives(scope, await startIn(scope, "", "mounts_exe", where));
   });
 }
 

@@ -2,10 +2,11 @@
  * Trees in namespaces of their own, dumped and restored by a ckpt that is outside: what namespaces_test.ts does
  * inside, where everything is the same.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import { compile, LONG, Program, Scope, until } from "./harness.ts";
 import { kill } from "./libc.ts";
+import { container, mountsOf } from "./mounts.ts";
 import {
   childOf,
   dump,
@@ -120,6 +121,119 @@ for (
       () => isThere(`${program.work}/result`) || undefined,
     );
     assertEquals(program.result(), "ok\n");
+  });
+}
+
+for (
+  const name of [
+    "mounts_nested",
+    "mounts_covered",
+    "mounts_removed",
+    "mounts_removed_outside",
+    "mounts_detached",
+  ]
+) {
+  Deno.test(`${name} survives in all namespaces together, twice`, async () => {
+    await using scope = new Scope();
+    const work = scope.path(`work-${name}`);
+    const unshare = await scope.startCommand(work, "unshare", [
+      "--fork",
+      ...ALL,
+      ...["--mount", "--propagation", "private", "setsid", "bash", "-c"],
+      `${container("")}\ncd "$2"\nexec "\${@:3}"`,
+      ...[scope.directory, scope.path("root"), work],
+      ...[await compile(name), work],
+    ]);
+    const pid = await until("unshare has a child", () => childOf(unshare.pid));
+    let program = new Program(pid, work, unshare.log);
+    scope.defer(() => {
+      kill(pid, SIGKILL);
+    });
+    await until("it is ready", () => isThere(`${work}/ready`) || undefined);
+    const kinds = differing(program.pid);
+    assertEquals(kinds.length, ALL_KINDS);
+    const mounts = mountsOf(program.tree());
+    for (const images of ["first", "second"]) {
+      await dump(scope, program, scope.path(images));
+      await gone(program.pid);
+      program = await restore(scope, program, scope.path(images));
+      assertEquals(differing(program.pid), kinds);
+      assertEquals(mountsOf(program.tree()), mounts);
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+}
+
+/** Of namespaces, but for that of users. */
+const ALL_KINDS = 7;
+
+const REFUSED: Record<string, { script: string; why: RegExp }> = {
+  "a user namespace": {
+    script:
+      "exec unshare --user --map-root-user sh -c 'echo x > ready; sleep 100'",
+    why: /task \d+.*user namespace/,
+  },
+  "a nested pid namespace": {
+    script: "unshare --fork --pid sh -c 'echo x > ready; sleep 100' & wait",
+    why: /task \d+.*pid namespace/,
+  },
+  "a nested network namespace": {
+    script: "unshare --net sh -c 'echo x > ready; sleep 100' & wait",
+    why: /task \d+.*net(work)? namespace/,
+  },
+  "a table of nf_tables": {
+    script: "nft add table ip mine; echo x > ready; sleep 100 & wait",
+    why: /table.* mine/,
+  },
+  "a rule as iptables makes it": {
+    script: "nft add table ip filter; " +
+      "nft add chain ip filter INPUT '{ type filter hook input priority 0; }'; " +
+      "nft add rule ip filter INPUT ip saddr 10.1.2.3 drop; " +
+      "echo x > ready; sleep 100 & wait",
+    why: /table.* filter/,
+  },
+  "devices beside the loopback": {
+    script:
+      "ip link add bridge7 type bridge; ip link add veth7 type veth peer name veth8; echo x > ready; sleep 100 & wait",
+    why: /device bridge7[^]*device veth[78][^]*device veth[78]/,
+  },
+  "a queueing discipline": {
+    script:
+      "ip link set lo up; tc qdisc add dev lo root pfifo; echo x > ready; sleep 100 & wait",
+    why: /queueing discipline|qdisc/,
+  },
+};
+
+for (const [what, { script, why }] of Object.entries(REFUSED)) {
+  Deno.test(`${what} in all namespaces is refused by name, and nothing is stopped`, async () => {
+    await using scope = new Scope();
+    const work = scope.path("work");
+    const unshare = await scope.startCommand(work, "unshare", [
+      ...["--fork", ...ALL, "setsid", "sh", "-c", script],
+    ]);
+    await until("ready", () => isThere(`${work}/ready`) || undefined);
+    const pid = childOf(unshare.pid)!;
+    scope.defer(() => {
+      kill(pid, SIGKILL);
+    });
+    const program = new Program(pid, work, unshare.log);
+    await until("it sleeps", () => {
+      const last = Deno.readTextFileSync(`/proc/${program.tree().at(-1)}/stat`);
+      return last.includes("(sleep) S ") || undefined;
+    });
+    const before = program.observe();
+    const images = scope.path("images");
+    for (
+      const command of [
+        ["check", `${pid}`],
+        ["dump", "-t", `${pid}`, "-D", images],
+      ]
+    ) {
+      const answer = await scope.ckpt(...command, ...OPTIONS);
+      assertEquals(answer.code, EXIT.refused, answer.stderr);
+      assertMatch(answer.stdout + answer.stderr, why);
+    }
+    assertEquals(program.observe(), before);
   });
 }
 
