@@ -75,7 +75,7 @@ mount --bind "$0" "$0"
  */
 export async function startIn(
   scope: Scope,
-  script: string | { before: string; propagation: string },
+  script: string | { before: string; after?: string; propagation: string },
   name: string,
   ...args: string[]
 ): Promise<Program> {

@@ -5,8 +5,10 @@
  * dumped; and the program verifies itself. What CRIU cannot do with images of its own is no fault of the exchange:
  * CRIU to CRIU comes first and is the measure.
  */
-import { CKPT, type Program, run, Scope } from "../harness.ts";
-import { startIn } from "../mounts.ts";
+import { CKPT, compile, Program, run, Scope, until } from "../harness.ts";
+import { kill, reap } from "../libc.ts";
+import { container, startIn } from "../mounts.ts";
+import { childOf, gone, isThere } from "../own_namespaces.ts";
 
 const CRIU = Deno.env.get("CRIU") ?? "criu";
 const CRIT = (Deno.env.get("CRIT") ?? "crit").split(" ");
@@ -111,6 +113,12 @@ const PROGRAMS = Deno.args.length > 0 ? Deno.args : [
   "mounts:plain mem_files",
   "mounts:parts files_regular",
   "mounts:peers tree_child",
+  "mounts:file mem_files",
+  "mounts:external mem_files",
+  "mounts:plain mounts_nested",
+  "namespaces:--pid mem_files",
+  "namespaces:--pid,--uts,--ipc tree_child",
+  "namespaces:--pid,--uts,--ipc,--net threads",
 ];
 
 /** Mount namespaces of the program's own; everything it has open is in them. */
@@ -123,6 +131,9 @@ const MOUNTS: Readonly<Record<string, string>> = {
     mount -t tmpfs two /mnt/a; mount --make-shared /mnt/a
     mount --bind /mnt/a /mnt/b; mount --make-slave /mnt/b
     mount --bind /mnt/a /mnt/c`,
+  file: `mount -t tmpfs one /mnt; echo content > /mnt/file; : > /mnt/point
+    mount --bind /mnt/file /mnt/point`,
+  external: ":",
 };
 const INSIDE = 'exec < /dev/null >> "$0/inner-log" 2>&1';
 
@@ -130,10 +141,12 @@ const INSIDE = 'exec < /dev/null >> "$0/inner-log" 2>&1';
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   sk_tcp: ["--tcp-established"],
 };
-/** ckpt takes away only what nf_tables blocks. */
-const CRIU_ONLY: Readonly<Record<string, readonly string[]>> = {
-  sk_tcp: ["--network-lock", "nftables"],
-};
+/** ckpt takes away only what nf_tables blocks, and iptables may not be there. */
+const CRIU_ONLY: readonly string[] = ["--network-lock", "nftables"];
+
+/** Images of a network namespace that are no entries: what ip(8) and others write. */
+const RAW =
+  /^(pages|tmpfs|ckpt|ifaddr|route6?|rule|ip6?tables|nftables)-.*\.img$/;
 
 /** "ok", or in one line what went wrong. */
 type Outcome = string;
@@ -184,9 +197,10 @@ async function act(
     }`;
   }
   if (action === "dump") {
-    await program.ended();
+    // The one that waits for a program in other namespaces is another's child.
+    await gone(program.pid);
     await scope.gone();
-  } else program.restored();
+  } else if (!args.includes("--pidfile")) program.restored();
   return "ok";
 }
 
@@ -210,6 +224,93 @@ async function bindRoot(scope: Scope): Promise<string> {
   return root;
 }
 
+/** A file system of the outside, which the program has at /srv. */
+async function mountOutside(scope: Scope): Promise<string> {
+  const outside = scope.path("outside");
+  await run("mount", ["-t", "tmpfs", "outside", outside]);
+  Deno.writeTextFileSync(`${outside}/file`, "content");
+  scope.defer(async () => {
+    await run("umount", [outside]);
+  });
+  return outside;
+}
+
+/** A program to be exchanged, and what the tools have to be told. */
+interface Subject {
+  readonly program: Program;
+  readonly dumping: readonly string[];
+  readonly restoring: readonly string[];
+  /** Where the restore writes the pid, of a program that gets another one. */
+  readonly pidfile?: string;
+}
+
+/** @param name "program arguments", after "mounts:SHAPE " or "namespaces:OPTIONS " */
+async function start(scope: Scope, name: string): Promise<Subject> {
+  const [, kind, shape = ""] = /^(?:(mounts|namespaces):(\S+) )?/.exec(name)!;
+  const [file, ...args] = name.slice(kind ? `${kind}:${shape} `.length : 0)
+    .split(" ");
+  const told = OPTIONS[file] ?? [];
+  if (kind === "namespaces") {
+    const program = await startInNamespaces(
+      scope,
+      shape.split(","),
+      file,
+      ...args,
+    );
+    const pidfile = `${scope.path("pid")}/pid`;
+    const rooted = ["--root", await bindRoot(scope)];
+    return {
+      program,
+      dumping: told,
+      restoring: [...told, ...rooted, "--pidfile", pidfile],
+      pidfile,
+    };
+  }
+  if (kind === undefined) {
+    const program = await scope.start(file, ...args);
+    return { program, dumping: told, restoring: told };
+  }
+  const rooted = ["--root", await bindRoot(scope)];
+  const after = `${MOUNTS[shape]}\n${INSIDE}`;
+  if (shape !== "external") {
+    const program = await startIn(scope, after, file, ...args);
+    return { program, dumping: told, restoring: [...told, ...rooted] };
+  }
+  const outside = await mountOutside(scope);
+  const before = `mount --bind "${outside}" srv`;
+  const script = { before, after, propagation: "private" };
+  return {
+    program: await startIn(scope, script, file, ...args),
+    dumping: ["--external", "mnt[/srv]:srv"],
+    restoring: [...rooted, "--external", `mnt[srv]:${outside}`],
+  };
+}
+
+/** As the init of a pid namespace, with mounts of its own. */
+async function startInNamespaces(
+  scope: Scope,
+  kinds: readonly string[],
+  name: string,
+  ...args: string[]
+): Promise<Program> {
+  const work = scope.path("work");
+  const unshare = await scope.startCommand(work, "unshare", [
+    ...["--fork", ...kinds, "--mount", "--propagation", "private"],
+    ...["setsid", "bash", "-c"],
+    `${container("")}\n${INSIDE}\ncd "$2"\nexec "\${@:3}"`,
+    ...[scope.directory, scope.path("root"), work],
+    ...[await compile(name), work, ...args],
+  ]);
+  const pid = await until("unshare has a child", () => childOf(unshare.pid));
+  scope.defer(() => {
+    kill(pid, SIGKILL);
+  });
+  await until("it is ready", () => isThere(`${work}/ready`) || undefined);
+  return new Program(pid, work, unshare.log);
+}
+
+const SIGKILL = 9;
+
 /** One program dumped by one tool and restored by another; `look` sees the images in between. */
 async function exchange(
   name: string,
@@ -218,26 +319,31 @@ async function exchange(
   look: (images: string) => Promise<Outcome> = () => Promise.resolve("ok"),
 ): Promise<Outcome> {
   await using scope = new Scope();
-  const mounts = /^mounts:(\S+) /.exec(name);
-  const [file, ...args] = name.slice(mounts?.[0].length ?? 0).split(" ");
-  const rooted = mounts === null ? [] : ["--root", await bindRoot(scope)];
-  const program = mounts === null
-    ? await scope.start(file, ...args)
-    : await startIn(scope, `${MOUNTS[mounts[1]]}\n${INSIDE}`, file, ...args);
-  const options = (tool: string) => [
-    ...OPTIONS[file] ?? [],
-    ...tool === CKPT ? [] : CRIU_ONLY[file] ?? [],
-  ];
+  const subject = await start(scope, name);
+  const { dumping, restoring, pidfile } = subject;
+  let { program } = subject;
+  const only = (tool: string) =>
+    tool !== CKPT && /\bsk_tcp\b|--net\b/.test(name) ? CRIU_ONLY : [];
   const images = scope.path("images");
   for (
     const step of [
-      () => act(scope, from, "dump", program, images, options(from)),
-      () => look(images),
       () =>
-        act(scope, to, "restore", program, images, [
-          ...options(to),
-          ...rooted,
-        ]),
+        act(scope, from, "dump", program, images, [...dumping, ...only(from)]),
+      () => look(images),
+      async () => {
+        const outcome = await act(scope, to, "restore", program, images, [
+          ...restoring,
+          ...only(to),
+        ]);
+        if (outcome !== "ok" || pidfile === undefined) return outcome;
+        const pid = Number(Deno.readTextFileSync(pidfile));
+        scope.defer(() => {
+          kill(pid, SIGKILL);
+          reap(pid);
+        });
+        program = new Program(pid, program.work, program.log);
+        return outcome;
+      },
       () => verify(program),
     ]
   ) {
@@ -250,12 +356,7 @@ async function exchange(
 /** crit decodes every image of CRIU's format; it cannot know ckpt's own. */
 async function decode(images: string): Promise<Outcome> {
   for (const entry of Deno.readDirSync(images)) {
-    if (
-      !entry.name.endsWith(".img") || entry.name.startsWith("pages-") ||
-      entry.name.startsWith("ckpt-") || entry.name.startsWith("tmpfs-")
-    ) {
-      continue;
-    }
+    if (!entry.name.endsWith(".img") || RAW.test(entry.name)) continue;
     const [command, ...args] = CRIT;
     const answer = await run(command, [
       ...args,
