@@ -15,6 +15,7 @@ import {
   type inventory_entry,
   lsmtype,
   type memfd_inode_entry,
+  seccomp_mode,
   type task_core_entry,
   type task_kobj_ids_entry,
   type tty_info_entry,
@@ -592,7 +593,9 @@ function writeExtension(
     }
     if (entry.affinity !== undefined) features.add("ckpt:affinity");
     if (entry.xsave !== undefined) features.add("ckpt:xsave");
-    if (entry.tsc_mode !== undefined) features.add("ckpt:tsc");
+    // Strict mode forbids it by itself.
+    const isStrict = thread.status.seccomp === seccomp_mode.strict;
+    if (entry.tsc_mode !== undefined && !isStrict) features.add("ckpt:tsc");
     return entry;
   }).filter((entry) => Object.values(entry).filter(isSaid).length > 1);
   const areas = survey.vmas.vmas.flatMap((vma): ckpt_area_entry[] => {

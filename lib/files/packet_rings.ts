@@ -110,6 +110,17 @@ function kernelOf(): KernelStructures | string {
   return opened ??= KernelStructures.open(WANTED);
 }
 
+function ringsProblem({ rings }: SeenPacketSocket): string | undefined {
+  const bytes = sizeOf(rings);
+  const kernel = kernelOf();
+  return bytes > LARGEST
+    ? `its rings have ${bytes} bytes, more than ${LARGEST}`
+    : typeof kernel === "string"
+    ? "it has a ring of packets in memory, and to see where in it the kernel " +
+      `is, its memory has to be read: ${kernel}`
+    : undefined;
+}
+
 /** Why rings of a tree cannot be saved. */
 export function packetRingReasons(processes: readonly Holder[]): Reason[] {
   const reasons: Reason[] = [];
@@ -117,15 +128,8 @@ export function packetRingReasons(processes: readonly Holder[]): Reason[] {
   for (const { pid, descriptors } of processes) {
     for (const { fd, link, status, socket } of descriptors) {
       if (socket?.family !== "packet" || !hasRings(socket)) continue;
-      const bytes = sizeOf(socket.rings);
-      sizes.set(status.ino, bytes);
-      const kernel = kernelOf();
-      const why = bytes > LARGEST
-        ? `its rings have ${bytes} bytes, more than ${LARGEST}`
-        : typeof kernel === "string"
-        ? "it has a ring of packets in memory, and to see where in it the " +
-          `kernel is, its memory has to be read: ${kernel}`
-        : undefined;
+      sizes.set(status.ino, sizeOf(socket.rings));
+      const why = ringsProblem(socket);
       if (why === undefined) continue;
       const object = `descriptor ${fd} (${link}) of task ${pid}`;
       reasons.push({ object, why });
@@ -167,15 +171,25 @@ export function readPacketRings(
         socket?.family !== "packet" || !hasRings(socket) ||
         found.has(socket.ino)
       ) continue;
+      const refuse = (why: string, cause?: unknown) => {
+        const object = `descriptor ${fd} (${link}) of task ${pid}`;
+        const action = "looking at packet sockets";
+        return new CkptError(EXIT.refused, action, [{ object, why }], {
+          cause,
+        });
+      };
+      // It may have got them since the program was looked at while it ran.
+      const why = ringsProblem(socket);
+      if (why !== undefined) throw refuse(why);
       const own = getDescriptorOf(tid, fd);
       try {
         found.set(socket.ino, readOne(own, socket));
       } catch (error) {
         if (!(error instanceof NoSuchMemory)) throw error;
-        throw new CkptError(EXIT.refused, "looking at packet sockets", [{
-          object: `descriptor ${fd} (${link}) of task ${pid}`,
-          why: `looking it up in the kernel failed: ${error.message}`,
-        }], { cause: error });
+        throw refuse(
+          `looking it up in the kernel failed: ${error.message}`,
+          error,
+        );
       } finally {
         close(own);
       }
