@@ -4,9 +4,11 @@
  * fail or be killed, the kernel lets it through again.
  */
 import { EXIT } from "../error.ts";
+import { makeRoomForDescriptors } from "../ffi/descriptor_room.ts";
 import { lockName, NetworkLock } from "../files/network_lock.ts";
 import {
   ConnectionChanged,
+  countConnections,
   HeldConnections,
   type ReadConnections,
 } from "../files/tcp_connection.ts";
@@ -29,8 +31,10 @@ export class DumpedConnections implements Disposable {
    */
   #unaccepted: ReadonlySet<number> = new Set();
 
-  prepare(): void {
-    this.#lock ??= NetworkLock.prepare(this.runId);
+  prepare(processes: Processes): void {
+    if (this.#lock !== undefined) return;
+    makeRoomForDescriptors(countConnections(processes));
+    this.#lock = NetworkLock.prepare(this.runId);
   }
 
   /**
@@ -39,7 +43,7 @@ export class DumpedConnections implements Disposable {
    * @throws ChangedMeanwhile when one has ended since it was looked at
    */
   read(processes: Processes): ReadConnections {
-    this.prepare();
+    this.prepare(processes);
     const held = this.#held = HeldConnections.of(processes);
     this.#lock!.block(held.addresses());
     try {

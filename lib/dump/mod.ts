@@ -207,9 +207,10 @@ async function dumpOnce(
   using writer = ImageWriter.open(options.imagesDirectory, options);
   using links = new DumpLinks(options.imagesDirectory, options.linkPlace);
   using connections = new DumpedConnections(readRandomUuid());
-  if (
-    options.tcpEstablished && hasConnections(running?.seen.processes ?? [])
-  ) connections.prepare();
+  const processes = running?.seen.processes ?? [];
+  if (options.tcpEstablished && hasConnections(processes)) {
+    connections.prepare(processes);
+  }
   await prepareKernelSockets(running?.seen.processes ?? []);
   using terminals = await prepareTerminals(running?.seen.processes ?? []);
   await report.letSignalsIn();

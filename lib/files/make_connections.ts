@@ -14,7 +14,7 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { describeErrno, EADDRNOTAVAIL } from "../ffi/errno.ts";
 import { runOwnProgram } from "../ffi/own_program.ts";
-import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
+import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import { pause } from "../ffi/pause.ts";
 import { Program, type Result } from "../ffi/program.ts";
 import { close, O, syscall } from "../ffi/syscall.ts";
@@ -393,10 +393,13 @@ export class MadeConnections implements Disposable {
     if (sockets.length === 0) return;
     const pidfd = openPidfd(pid);
     try {
-      for (const { id, fd: theirs } of sockets) {
-        const image = images.get(id)!;
-        const fd = getDescriptor(pidfd, theirs);
-        this.#made.push({ fd, image });
+      const own = getDescriptors(pidfd, sockets.map(({ fd }) => fd));
+      const made = sockets.map(({ id }, i) => ({
+        fd: own[i],
+        image: images.get(id)!,
+      }));
+      this.#made.push(...made);
+      for (const { fd, image } of made) {
         const program = new Program();
         const sends = planConnection(program, fd, image, interfaces);
         run(program, sends, image);
@@ -456,7 +459,7 @@ export class MadeConnections implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { fd } of this.#made) close(fd);
+    closeAll(this.#made.map(({ fd }) => fd));
   }
 }
 

@@ -9,7 +9,7 @@
  * finds it, too, so that each can restore what the other has dumped.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
-import { EEXIST, ENOENT, EPERM } from "../ffi/errno.ts";
+import { ENOENT, EPERM } from "../ffi/errno.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import {
   type Attribute,
@@ -347,17 +347,17 @@ export class NetworkLock implements Disposable {
 /** Whether a dump has left a table of this name here. */
 export function hasLock(name: string): boolean {
   using socket = open();
-  const steps: Step[] = [{
-    type: MESSAGE.newTable,
-    flags: NLM_F.CREATE | NLM_F.EXCL,
-    attributes: [[1, name], [2, NFT_TABLE_F_OWNER]],
-  }];
+  const request = encodeMessage(
+    NFNL_SUBSYS_NFTABLES << 8 | MESSAGE.getTable,
+    NLM_F.ACK,
+    1,
+    join([nfgenmsg(NFPROTO_INET, 0), encodeAttributes([[1, name]])]),
+  );
   try {
-    // It goes with the socket.
-    carryOut(socket, steps);
-    return false;
+    socket.transact(request, 1);
+    return true;
   } catch (error) {
-    if (error instanceof SyscallError && error.errno === EEXIST) return true;
+    if (error instanceof SyscallError && error.errno === ENOENT) return false;
     if (error instanceof SyscallError) {
       return explained(() => {
         throw error;

@@ -374,6 +374,12 @@ class OptionQuestions {
     return this.#answers.bytes.slice(at, at + this.length(level, name));
   }
 
+  /** The same without a copy: good until others are asked. */
+  view(level: number, name: number): DataView {
+    const at = this.#answerAt(this.#index(level, name)) + ANSWER.value;
+    return new DataView(this.#answers.bytes.buffer, at, LONGEST_OPTION);
+  }
+
   tryInt(level: number, name: number): number | undefined {
     if (this.result(level, name) < 0) return undefined;
     const at = this.#answerAt(this.#index(level, name)) + ANSWER.value;
@@ -766,11 +772,9 @@ function tcpInfoQuestions(): OptionQuestions {
   return questionsFor("TCP info", () => [[IPPROTO_TCP, TCP_INFO]]);
 }
 
-/** The beginning of struct tcp_info. */
+/** The beginning of struct tcp_info; good until others are asked. */
 export function readTcpInfo(fd: number): DataView {
-  return new DataView(
-    tcpInfoQuestions().ask(fd).bytes(IPPROTO_TCP, TCP_INFO)!.buffer,
-  );
+  return tcpInfoQuestions().ask(fd).view(IPPROTO_TCP, TCP_INFO);
 }
 
 /** The name of a protocol between TCP and the program; zeros: there is none. */

@@ -2,11 +2,12 @@
  * TCP connections, from the first acknowledgement to the last: which states of
  * a socket are one, and what is read of it while its traffic is blocked.
  */
+import { Calls, Slots } from "../ffi/calls.ts";
 import { library } from "../ffi/library.ts";
 import { checked } from "../ffi/cause.ts";
 import { describeErrno, EAGAIN } from "../ffi/errno.ts";
 import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
-import { addressOf, close, syscall } from "../ffi/syscall.ts";
+import { addressOf, close, SyscallError } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
 import {
   type InetAddress,
@@ -63,8 +64,8 @@ const INFO = { state: 0, options: 5, scales: 6 } as const;
 /** TCPI_OPT_* that belong to the connection. */
 const TCPI_OPT = { TIMESTAMPS: 1, SACK: 2, WSCALE: 4 } as const;
 const KEPT_OPTIONS = TCPI_OPT.TIMESTAMPS | TCPI_OPT.SACK | TCPI_OPT.WSCALE;
-const SIOCINQ = 0x541bn;
-const SIOCOUTQ = 0x5411n;
+const SIOCINQ = 0x541b;
+const SIOCOUTQ = 0x5411;
 /** The kernel copies whole buffers, also what is acknowledged of the first. */
 const LARGEST_BUFFER = 1 << 19;
 const TRIES = 5;
@@ -102,6 +103,17 @@ interface HeldConnection {
 export function hasConnections(processes: readonly Holder[]): boolean {
   return processes.some(({ descriptors }) =>
     descriptors.some(({ socket }) => asConnection(socket) !== undefined)
+  );
+}
+
+/** How many there are, more than once where several processes have one. */
+export function countConnections(processes: readonly Holder[]): number {
+  return processes.reduce(
+    (sum, { descriptors }) =>
+      sum +
+      descriptors.filter(({ socket }) => asConnection(socket) !== undefined)
+        .length,
+    0,
   );
 }
 
@@ -193,19 +205,10 @@ function readAll(
   if (held.length === 0) return new Map();
   const records = new Uint8Array(held.length * RECORD);
   const view = new DataView(records.buffer);
-  const count = new Uint8Array(4);
-  const counted = new DataView(count.buffer);
-  const ask = (fd: number, request: bigint) => {
-    syscall("ioctl", BigInt(fd), request, addressOf(count));
-    return counted.getInt32(0, true);
-  };
-  const rooms = held.map(({ fd }) => {
-    const out = ask(fd, SIOCOUTQ);
-    return {
-      in: new Uint8Array(ask(fd, SIOCINQ)),
-      out: new Uint8Array(out === 0 ? 0 : out + LARGEST_BUFFER),
-    };
-  });
+  const rooms = lengthsOf(held).map((length) => ({
+    in: new Uint8Array(length.in),
+    out: new Uint8Array(length.out === 0 ? 0 : length.out + LARGEST_BUFFER),
+  }));
   held.forEach(({ fd }, i) => {
     const at = i * RECORD;
     view.setInt32(at, fd, true);
@@ -234,6 +237,32 @@ function readAll(
     read.set(socket.ino, decode(record, rooms[i], socket));
   }
   return read;
+}
+
+/** Bytes in both queues of each. */
+function lengthsOf(
+  held: readonly HeldConnection[],
+): { in: number; out: number }[] {
+  const fds = new Slots(8, held.length);
+  const slots = new Slots(8, held.length);
+  held.forEach(({ fd }, i) => fds.view.setUint32(8 * i, fd, true));
+  const calls = new Calls();
+  const fd = { loaded: fds };
+  const asked = [
+    calls.add("ioctl", [fd, SIOCINQ, { slots }]),
+    calls.add("ioctl", [fd, SIOCOUTQ, { slots, offset: 4 }]),
+  ];
+  calls.run(held.length);
+  return held.map((_, i) => {
+    for (const call of asked) {
+      const result = calls.result(i, call);
+      if (result < 0) throw new SyscallError("ioctl", -result);
+    }
+    return {
+      in: slots.view.getInt32(8 * i, true),
+      out: slots.view.getInt32(8 * i + 4, true),
+    };
+  });
 }
 
 function decode(

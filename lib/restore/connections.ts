@@ -5,6 +5,7 @@
  * the kernel removes ckpt's own when ckpt ends.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
+import { makeRoomForDescriptors } from "../ffi/descriptor_room.ts";
 import {
   addressOfConnection,
   type ConnectionImage,
@@ -148,6 +149,7 @@ export class RestoredConnections implements Disposable {
       this.problems = [];
       return;
     }
+    makeRoomForDescriptors(connections.length);
     this.#interfaces = interfacesOf(connections);
     if (this.#left === undefined) {
       this.#lock = NetworkLock.prepare(readRandomUuid());

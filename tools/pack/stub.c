@@ -181,6 +181,18 @@ static void tell_version(void) {
 }
 
 /*
+ * Lets the kernel make room for that many descriptors. When there are threads,
+ * it waits for all processors each time that the table doubles.
+ */
+#define DESCRIPTORS 1024ul
+
+static void make_room(long fd, u64 limit) {
+  u64 last = (limit < DESCRIPTORS ? limit : DESCRIPTORS) - 1;
+  long high = syscall4(SYS_FCNTL, fd, F_DUPFD_CLOEXEC, (long)last, 0);
+  if (high >= 0) syscall4(SYS_CLOSE, high, 0, 0, 0);
+}
+
+/*
  * A memfd that holds `size` bytes from `start`. Descriptors stay as low as
  * they come, so a small RLIMIT_NOFILE does no harm, but never take the place
  * of a standard stream that the caller has closed.
@@ -403,6 +415,8 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
                           header.program[which].text_size);
   long library = memfd_of("libckpt.so", base + header.library_offset,
                           header.library_size);
+
+  make_room(library, limit[0]);
 
   stand_in(header.xstat64_slot, (u64)xstat64);
   stand_in(header.open64_slot, (u64)open64);
