@@ -222,7 +222,8 @@ export async function writeImages(
       threads: [...threads.get(pid) ?? [pid]],
     })),
   );
-  writeObjects(writer, described, features);
+  const descriptions = descriptionsOf(described);
+  writeObjects(writer, described, descriptions, features);
   writer.write("files", undefined, inOrder(files.entries));
   writeGhosts(writer, files, features);
   if (terminals.size > 0) {
@@ -234,8 +235,8 @@ export async function writeImages(
     }
   }
   writeLocks(writer, described);
-  writePipes(writer, described, features);
-  writeSockets(writer, described, features);
+  writePipes(writer, described, descriptions, features);
+  writeSockets(writer, described, descriptions, features);
   const { segments } = survey.seen.segments;
   if (segments.length > 0) {
     const { shm, extensions } = describeSegments(segments);
@@ -281,6 +282,7 @@ export async function writeImages(
 function writeObjects(
   writer: ImageWriter,
   described: Described,
+  descriptions: ReadonlySet<Description>,
   features: Set<Feature>,
 ): void {
   const { processes, flight, files, memfds, contents, validation } = described;
@@ -301,7 +303,7 @@ function writeObjects(
   if (extensions.length > 0) writer.write("ckpt-files", undefined, extensions);
   if (watches.length > 0) writer.write("ckpt-watches", undefined, watches);
   for (const feature of objects.features) features.add(feature);
-  const more = contents?.write(descriptionsOf(described), files, writer);
+  const more = contents?.write(descriptions, files, writer);
   for (const feature of more ?? []) features.add(feature);
   if (memfds.length > 0) writer.write("memfd", undefined, [...memfds]);
 }
@@ -345,10 +347,11 @@ function writeLocks(
 function writePipes(
   writer: ImageWriter,
   described: Described,
+  descriptions: ReadonlySet<Description>,
   features: Set<Feature>,
 ): void {
   const { pipes, fifos, extensions, features: found } = describePipes(
-    descriptionsOf(described),
+    descriptions,
     described.pipes,
     described.files,
   );
@@ -358,14 +361,18 @@ function writePipes(
   for (const feature of found) features.add(feature);
 }
 
-/** Of all processes, and those in flight; some more than once. */
-function descriptionsOf({ processes, flight }: Described): Description[] {
-  return [
-    ...processes.flatMap(({ survey }) =>
-      survey.descriptors.descriptors.map(({ description }) => description)
-    ),
-    ...flight.descriptions,
-  ];
+/** Of all processes, and those in flight; each once. */
+function descriptionsOf(
+  { processes, flight }: Described,
+): ReadonlySet<Description> {
+  const all = new Set<Description>();
+  for (const { survey } of processes) {
+    for (const { description } of survey.descriptors.descriptors) {
+      all.add(description);
+    }
+  }
+  for (const description of flight.descriptions) all.add(description);
+  return all;
 }
 
 function writeTerminals(
@@ -383,10 +390,11 @@ function writeTerminals(
 function writeSockets(
   writer: ImageWriter,
   described: Described,
+  descriptions: ReadonlySet<Description>,
   features: Set<Feature>,
 ): void {
   const { queues, extensions } = describeSockets(
-    descriptionsOf(described),
+    descriptions,
     described.sockets,
     described.files,
     described.flight.ids,

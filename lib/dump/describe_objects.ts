@@ -1,6 +1,7 @@
 /** Kernel objects without a name, as entries of files.img and ckpt-files.img. */
 import { dumpEventfd, isBeyondEntry } from "../files/eventfd.ts";
 import { dumpEpoll, dumpWatched, type Watched } from "../files/epoll.ts";
+import { numberOf } from "../files/description_index.ts";
 import type { Description } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
 import { dumpFanotify } from "../files/fanotify.ts";
@@ -77,12 +78,7 @@ export function describeObjects(
   const extensions: ckpt_file_entry[] = [];
   const watches: ckpt_watches_entry[] = [];
   const features = new Set<Feature>();
-  const idAt = new Map<string, number>();
-  for (const { descriptions } of tables) {
-    for (const description of descriptions) {
-      idAt.set(placeKey(description), files.idOf(description));
-    }
-  }
+  const idAt = idsByPlace(tables, files);
   const done = new Set<number>();
   for (const { descriptions, descriptors } of tables) {
     const numbers = new TableNumbers(descriptors);
@@ -109,7 +105,7 @@ export function describeObjects(
       if (object.kind !== "epoll") continue;
       const { tfd, watched, isWhole } = describeWatched(
         description.watched!,
-        ({ target }) => idAt.get(placeKey({ place: target }))!,
+        ({ target }) => idAt.get(numberOf(target))!,
         numbers,
       );
       files.entry(id).epfd!.tfd = tfd;
@@ -148,8 +144,19 @@ function describeWatches(
   };
 }
 
-function placeKey({ place }: Pick<Description, "place">): string {
-  return `${place.pid} ${place.fd}`;
+/** The files by the places where they were first seen. */
+function idsByPlace(
+  tables: readonly DescribedTable[],
+  files: FileTable,
+): ReadonlyMap<number, number> {
+  const ids = new Map<number, number>();
+  for (const { descriptions } of tables) {
+    for (const description of descriptions) {
+      const key = numberOf(description.place);
+      if (!ids.has(key)) ids.set(key, files.idOf(description));
+    }
+  }
+  return ids;
 }
 
 /** Which numbers a process has for files, and which files by numbers. */

@@ -19,6 +19,11 @@ export function nameOf({ pid, fd }: DescriptorPlace): string {
   return `${pid} ${fd}`;
 }
 
+/** The same, faster: pids have 22 bits, descriptors 31. */
+export function numberOf({ pid, fd }: DescriptorPlace): number {
+  return pid * 2 ** 31 + fd;
+}
+
 /** struct description of c/lib/descriptors.c. */
 const DESCRIPTION = 32;
 

@@ -26,6 +26,7 @@ import {
   DescriptionIndex,
   type DescriptorPlace,
   nameOf,
+  numberOf,
 } from "./description_index.ts";
 import { type BpfMap, bpfMapProblem, parseBpfMap } from "./bpf_map.ts";
 import type { Watched } from "./epoll.ts";
@@ -452,7 +453,7 @@ export function queuesAmong(processes: readonly SeenTable[]): PipeIdentity[] {
 /** What is known of a whole tree while its processes are planned. */
 export class TreeDescriptions {
   /** Undefined for what is refused. By the first place of each. */
-  readonly #known = new Map<string, Description | undefined>();
+  readonly #known = new Map<number, Description | undefined>();
 
   /** @param pids all processes of the tree; @param tids and their threads */
   constructor(
@@ -466,15 +467,15 @@ export class TreeDescriptions {
   ) {}
 
   has(place: DescriptorPlace): boolean {
-    return this.#known.has(nameOf(place));
+    return this.#known.has(numberOf(place));
   }
 
   get(place: DescriptorPlace): Description | undefined {
-    return this.#known.get(nameOf(place));
+    return this.#known.get(numberOf(place));
   }
 
   set(place: DescriptorPlace, description: Description | undefined): void {
-    this.#known.set(nameOf(place), description);
+    this.#known.set(numberOf(place), description);
   }
 }
 
@@ -594,12 +595,14 @@ function classify(
     const problem = locksProblem(pid, descriptor, options, tree);
     if (problem !== undefined) return problem;
   }
-  const external = `file[${info.mntId.toString(16)}:${status.ino}]`;
-  if (options.external.includes(external)) return { kind: "external" };
+  if (
+    options.external.length > 0 &&
+    options.external.includes(externalKey(descriptor))
+  ) return { kind: "external" };
   if (isOpenPipe({ link, info, status })) {
     const holder = tree.outside.holder({ link, status });
     return isFifo({ link, status })
-      ? classifyFifo(external, holder)
+      ? classifyFifo(externalKey(descriptor), holder)
       : classifyPipe(link, options, holder);
   }
   if (KINDS.pidfd.link.test(link)) return classifyPidfd(info, tree);
@@ -637,6 +640,13 @@ function classify(
   return classifyNamed(link, tree);
 }
 
+/** By which --external names a file. */
+function externalKey(
+  { info, status }: Pick<SeenDescriptor, "info" | "status">,
+): string {
+  return `file[${info.mntId.toString(16)}:${status.ino}]`;
+}
+
 const ONLY_NAMED = {
   why: "it only names a kernel object (O_PATH), which is not supported",
 };
@@ -655,7 +665,7 @@ function classifyDevice(
   }
   const why = deviceProblem(status);
   if (why === undefined) return { kind: "device" };
-  const key = `file[${info.mntId.toString(16)}:${status.ino}]`;
+  const key = externalKey({ info, status });
   return {
     why,
     remedy: `if the outside gives it again at restore: --external ${key}, ` +

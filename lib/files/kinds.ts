@@ -249,6 +249,7 @@ export const RESTORED_TYPES: ReadonlySet<number> = new Set(
 export function refusalOfLink(
   link: string,
 ): { why: string; remedy?: string } | undefined {
+  if (!ANY_REFUSED.test(link)) return undefined;
   for (const { link: form, name, state, ...rest } of refused()) {
     if (!form!.test(link)) continue;
     return { why: `${name} is not supported: ${state}`, ...rest };
@@ -259,3 +260,8 @@ export function refusalOfLink(
 function refused(): Kind[] {
   return Object.values<Kind>(REFUSED);
 }
+
+/** All that they show at once: most links are none of them. */
+const ANY_REFUSED = new RegExp(
+  refused().map(({ link }) => link!.source).join("|"),
+);
