@@ -154,6 +154,11 @@ const objects = {
 } as const;
 
 const filling = {
+  ckpt_fill_task: {
+    parameters: ["i32", "i32", "buffer", "u64", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
   ckpt_fill_memory: {
     parameters: ["i32", "u64", "buffer", "u64", "buffer"],
     result: "i64",

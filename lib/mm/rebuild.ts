@@ -4,6 +4,7 @@
  * and given its final protection.
  */
 import type { Argument, Program } from "../ffi/program.ts";
+import type { vma_entry } from "../image/schema.gen.ts";
 import { PROT } from "../proc/maps.ts";
 import {
   advise,
@@ -45,16 +46,31 @@ export function unmapAllBut(program: Program, agent: AddressRange): void {
  * mapped but the agent. Seals are for later ({@link sealMemory}).
  */
 export function rebuildMemory(program: Program, input: RebuildInput): void {
+  mapMemory(program, input);
+  fill(program, pagesToFill(input), input);
+  settleMemory(program, input);
+}
+
+/** The first part of {@link rebuildMemory}: areas, writable where filled. */
+export function mapMemory(program: Program, input: RebuildInput): void {
   const real = realAreas(input.mm);
-  const written = areasWithPages(real, input.pages.map(rangeOf));
-  mapAreas(program, real, new Set(real), written, input);
-  const vdso = real.find(isVdso);
-  const stored = storedPages(input.pages);
+  mapAreas(program, real, new Set(real), filledAreas(real, input), input);
+}
+
+/** The second part: what is to be read to its place. */
+export function pagesToFill({ mm, pages }: RebuildInput): StoredRange[] {
   // The kernel's own, and what is filled later.
-  const others = input.mm.vmas.filter((vma) =>
+  const others = mm.vmas.filter((vma) =>
     isVdso(vma) || isRing(vma) || isRingArea(vma)
   );
-  fill(program, others.reduce(without, stored), input);
+  return others.reduce(without, storedPages(pages));
+}
+
+/** The last part: protection, guards, advice, locks. */
+export function settleMemory(program: Program, input: RebuildInput): void {
+  const real = realAreas(input.mm);
+  const written = filledAreas(real, input);
+  const vdso = real.find(isVdso);
   for (const vma of real) {
     if (
       written.has(vma) && vma !== vdso &&
@@ -67,6 +83,13 @@ export function rebuildMemory(program: Program, input: RebuildInput): void {
     if (!isVvar(vma) && !isVdso(vma)) advise(program, vma, input);
   }
   lockAreas(program, real, input);
+}
+
+function filledAreas(
+  real: readonly vma_entry[],
+  { pages }: RebuildInput,
+): ReadonlySet<vma_entry> {
+  return areasWithPages(real, pages.map(rangeOf));
 }
 
 /**

@@ -28,3 +28,28 @@ export function storedPages(pages: readonly pagemap_entry[]): StoredRange[] {
   }
   return found;
 }
+
+export function bytesIn(stored: readonly StoredRange[]): bigint {
+  return stored.reduce((sum, { start, end }) => sum + end - start, 0n);
+}
+
+/** Two parts with the same number of bytes, if need be of one range. */
+export function halve(
+  stored: readonly StoredRange[],
+): [StoredRange[], StoredRange[]] {
+  const pages = bytesIn(stored) / BigInt(PAGE_SIZE);
+  let left = pages / 2n * BigInt(PAGE_SIZE);
+  const first: StoredRange[] = [];
+  const second: StoredRange[] = [];
+  for (const range of stored) {
+    const size = range.end - range.start;
+    const taken = size < left ? size : left;
+    left -= taken;
+    const middle = range.start + taken;
+    if (taken > 0n) first.push({ ...range, end: middle });
+    if (taken < size) {
+      second.push({ ...range, start: middle, offset: range.offset + taken });
+    }
+  }
+  return [first, second];
+}

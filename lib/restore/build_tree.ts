@@ -42,6 +42,7 @@ import type { Given } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
 import { giveUpControl, setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
+import { fillTask } from "./fill_task.ts";
 import { Memfds } from "./memfds.ts";
 import { enterMounts } from "./mount_services.ts";
 import type { TreeMounts } from "./mounts.ts";
@@ -55,6 +56,7 @@ import {
   eventProgram,
   leaderProgram,
   memoryProgram,
+  type MemoryPrograms,
   moveServices,
   processProgram,
   ServiceNumbers,
@@ -418,13 +420,7 @@ class TreeBuilder implements Disposable {
       terminals,
       memory: (pid) => this.#memoryOf(pid),
       run: (agent, program, room, tid) => this.#run(agent, program, room, tid),
-      start: (agent, program) => {
-        const finish = this.#start(agent, program, this.#leader(agent.pid));
-        return () => {
-          this.#later(this.#byPid.get(agent.pid)!);
-          finish();
-        };
-      },
+      rebuild: (agent, programs) => this.#rebuild(agent, programs),
       runToEnd: (agent, program) => {
         const leader = this.#leader(agent.pid);
         const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
@@ -489,7 +485,27 @@ class TreeBuilder implements Disposable {
     return programs;
   }
 
-  #memoryOf(pid: number): Program | undefined {
+  #rebuild(
+    agent: AgentProcess,
+    { first, halves }: MemoryPrograms,
+  ): () => Promise<void> {
+    const images = this.#byPid.get(agent.pid)!;
+    const leader = this.#leader(agent.pid);
+    const { signal } = this.report;
+    if (halves !== undefined) this.#run(agent, first);
+    const finish = this.#start(agent, halves?.own ?? first, leader);
+    const filled = halves && fillTask(images, halves.beside, signal);
+    // It is awaited below, if nothing fails before.
+    filled?.catch(() => {});
+    return async () => {
+      this.#later(images);
+      await filled;
+      finish();
+      if (halves !== undefined) this.#run(agent, halves.last);
+    };
+  }
+
+  #memoryOf(pid: number): MemoryPrograms | undefined {
     if (this.#slots.get(pid) !== 0) return undefined;
     const images = this.#byPid.get(pid)!;
     return memoryProgram(

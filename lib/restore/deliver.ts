@@ -6,6 +6,7 @@ import { readChildren } from "../proc/read.ts";
 import { takeControl } from "../files/terminal.ts";
 import type { Step } from "../task/births.ts";
 import { restoreThreadName } from "../task/thread_attributes.ts";
+import type { MemoryPrograms } from "./programs.ts";
 import type { TaskImages, ZombieImage } from "./task_images.ts";
 
 /** What the steps need of the one who builds the tree. */
@@ -17,12 +18,12 @@ export interface Delivery {
   /** Paths of the terminals that control sessions, by these. */
   readonly terminals: ReadonlyMap<number, string>;
   /**
-   * The program that rebuilds the memory of a process; undefined for one that
+   * The programs that rebuild the memory of a process; undefined for one that
    * uses its parent's.
    */
-  memory(pid: number): Program | undefined;
-  /** Lets an agent begin a program. @returns what waits for its end */
-  start(agent: AgentProcess, program: Program): () => void;
+  memory(pid: number): MemoryPrograms | undefined;
+  /** Lets an agent begin with them. @returns what waits for their end */
+  rebuild(agent: AgentProcess, programs: MemoryPrograms): () => Promise<void>;
   /** Lets an agent run a program in which it ends. @returns its status */
   runToEnd(agent: AgentProcess, program: Program): number;
   /**
@@ -89,23 +90,23 @@ async function deliverMemories(
   first: number,
   delivery: Delivery,
 ): Promise<number> {
-  const running: { table: number; finish: () => void }[] = [];
+  const running: { table: number; finish: () => Promise<void> }[] = [];
   const finishOldest = async () => {
-    running.shift()!.finish();
+    await running.shift()!.finish();
     // Filling memory may have taken long, and nothing was heard meanwhile.
     await delivery.letSignalsIn();
   };
   let i = first;
   for (; i < steps.length && steps[i].kind === "memory"; i++) {
     const { by } = steps[i];
-    const program = delivery.memory(by);
-    if (program === undefined) continue;
+    const programs = delivery.memory(by);
+    if (programs === undefined) continue;
     const table = delivery.living.get(by)!.ids.files_id;
     while (
       running.length === FILLED_AT_ONCE ||
       running.some((other) => other.table === table)
     ) await finishOldest();
-    const finish = delivery.start(delivery.agents.get(by)!, program);
+    const finish = delivery.rebuild(delivery.agents.get(by)!, programs);
     running.push({ table, finish });
   }
   while (running.length > 0) await finishOldest();

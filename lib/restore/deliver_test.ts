@@ -18,6 +18,7 @@ import { readStat } from "../proc/read.ts";
 import type { Step } from "../task/births.ts";
 import { freePid } from "../task/testing/agent_task.ts";
 import { deliver, type Delivery } from "./deliver.ts";
+import type { MemoryPrograms } from "./programs.ts";
 import type { TaskImages, ZombieImage } from "./task_images.ts";
 
 const ROOT = 10;
@@ -96,16 +97,19 @@ async function record(
     memory: (pid) => {
       const program = new Program();
       program.call("getpid", [], `memory of ${pid}`);
-      return program;
+      return { first: program };
     },
     run: (agent, program, room, tid) => {
       note(agent, program, room, tid);
       return Int32Array.from(births(program), ({ pid }) => pid);
     },
-    start: (agent, program) => {
-      note(agent, program);
+    rebuild: (agent, { first }) => {
+      note(agent, first);
       begun.push(agent.pid);
-      return () => begun.push(-agent.pid);
+      return () => {
+        begun.push(-agent.pid);
+        return Promise.resolve();
+      };
     },
     runToEnd: (agent, program) => {
       note(agent, program);
@@ -403,12 +407,12 @@ class RealDelivery implements Delivery, Disposable {
     this.zombies = new Map(zombies.map((zombie) => [zombie.pid, zombie]));
   }
 
-  memory = () => new Program();
+  memory = () => ({ first: new Program() });
   run = (agent: AgentProcess, program: Program, room: number) =>
     runProgram(agent, program, room).born;
-  start = (agent: AgentProcess, program: Program) => {
-    runProgram(agent, program, 0);
-    return () => {};
+  rebuild = (agent: AgentProcess, { first }: MemoryPrograms) => {
+    runProgram(agent, first, 0);
+    return () => Promise.resolve();
   };
   runToEnd = runToEnd;
   letSignalsIn = () => Promise.resolve();

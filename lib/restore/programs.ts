@@ -19,12 +19,25 @@ import type { AddressRange } from "../mm/hole.ts";
 import { realAreas } from "../mm/areas.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
 import { isRingArea, mapPacketRings, mapRings } from "../mm/ring_areas.ts";
-import { storedPages } from "../mm/stored_pages.ts";
+import {
+  bytesIn,
+  halve,
+  storedPages,
+  type StoredRange,
+} from "../mm/stored_pages.ts";
 import { readRings } from "./aio_rings.ts";
 import { inheritedRanges } from "../mm/inherited_pages.ts";
 import { inheritMemory } from "../mm/inherit.ts";
 import { restoreMemoryMap } from "../mm/memory_map.ts";
-import { rebuildMemory, sealMemory, unmapAllBut } from "../mm/rebuild.ts";
+import {
+  fill,
+  mapMemory,
+  pagesToFill,
+  rebuildMemory,
+  sealMemory,
+  settleMemory,
+  unmapAllBut,
+} from "../mm/rebuild.ts";
 import { encodeText } from "../ffi/text.ts";
 import { restoreAlternateStack } from "../task/alternate_stack.ts";
 import { restoreCredentials } from "../task/credentials.ts";
@@ -201,6 +214,22 @@ export function moveServices(
   );
 }
 
+/** How a process gets its memory. */
+export interface MemoryPrograms {
+  /** All of it; where `halves` are given, all that comes before these. */
+  readonly first: Program;
+  /** So much that ckpt fills a part of it, while the agent fills the rest. */
+  readonly halves?: {
+    readonly own: Program;
+    readonly beside: readonly StoredRange[];
+    /** When both are done. */
+    readonly last: Program;
+  };
+}
+
+/** From here on a second processor is worth two more stops: 8 MiB. */
+const WORTH_HALVING = 8n << 20n;
+
 /**
  * The memory of a process and its program file, which can be set only when the
  * agent's own is no longer mapped.
@@ -213,8 +242,10 @@ export function memoryProgram(
   numbers: ServiceNumbers,
   agent: AddressRange,
   parent: TaskImages | undefined,
-): Program {
+): MemoryPrograms {
   const program = new Program();
+  let last = program;
+  let halves: MemoryPrograms["halves"];
   const { mm, pagemap, extension } = images;
   const name = pagesName(pagemap.pages_id);
   const opened = program.call(
@@ -259,7 +290,16 @@ export function memoryProgram(
     );
     restoreMemoryMap(program, mm, exeFd);
     program.call("close", [exeFd], "closing the program file");
-    rebuildMemory(program, input);
+    const pages = pagesToFill(input);
+    if (bytesIn(pages) < WORTH_HALVING) rebuildMemory(program, input);
+    else {
+      mapMemory(program, input);
+      const [own, beside] = halve(pages);
+      halves = { own: new Program(), beside, last: new Program() };
+      fill(halves.own, own, input);
+      last = halves.last;
+      settleMemory(last, input);
+    }
   } else {
     inheritMemory(program, {
       ...input,
@@ -273,13 +313,13 @@ export function memoryProgram(
     restoreMemoryMap(program, mm, SAME_PROGRAM_FILE);
   }
   if (extension.lock_future !== undefined) {
-    program.call(
+    last.call(
       "mlockall",
       [extension.lock_future],
       "locking areas to come in memory",
     );
   }
-  return program;
+  return { first: program, halves };
 }
 
 /** For prctl_mm_map.exe_fd: nothing changes. */
