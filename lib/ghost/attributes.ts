@@ -116,26 +116,15 @@ function hasNoFlags(error: unknown): boolean {
  */
 export function readXattrs(at: string): ckpt_xattr_entry[] {
   const path = terminated(encodeText(at));
-  const list = answer((buffer) =>
-    syscallBuffer0(
-      "listxattr",
-      path,
-      addressOf(buffer),
-      BigInt(buffer.length),
-    )
+  const list = answer((address, length) =>
+    syscallBuffer0("listxattr", path, address, length)
   );
   if (list === undefined) return [];
   const names = decodeText(list).split("\0").filter((name) => name !== "");
   return names.flatMap((name) => {
-    const value = answer((buffer) => {
+    const value = answer((address, length) => {
       const text = terminated(encodeText(name));
-      return syscallBuffer0(
-        "getxattr",
-        path,
-        addressOf(text),
-        addressOf(buffer),
-        BigInt(buffer.length),
-      );
+      return syscallBuffer0("getxattr", path, addressOf(text), address, length);
     });
     return value === undefined ? [] : [{ name, value }];
   });
@@ -144,12 +133,16 @@ export function readXattrs(at: string): ckpt_xattr_entry[] {
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
 const LARGEST_XATTR = 65536;
 
+let room: Uint8Array<ArrayBuffer> | undefined;
+
 function answer(
-  ask: (buffer: Uint8Array<ArrayBuffer>) => bigint,
+  ask: (address: bigint, length: bigint) => bigint,
 ): Uint8Array | undefined {
-  const buffer = new Uint8Array(LARGEST_XATTR);
   try {
-    return buffer.slice(0, Number(ask(buffer)));
+    // Most have none, for which no memory is needed, neither here nor there.
+    if (ask(0n, 0n) === 0n) return new Uint8Array(0);
+    room ??= new Uint8Array(LARGEST_XATTR);
+    return room.slice(0, Number(ask(addressOf(room), BigInt(room.length))));
   } catch (error) {
     // Not supported here, or not shown to us.
     if (isOneOf(error, EOPNOTSUPP, ENODATA, EPERM)) return undefined;

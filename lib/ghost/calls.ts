@@ -379,6 +379,7 @@ export function unlinkIfThere(path: string): boolean {
 }
 
 const DIRENT_BYTES = 1 << 16;
+let direntRoom: Uint8Array<ArrayBuffer> | undefined;
 /** struct linux_dirent64: d_ino, d_off, d_reclen, d_type, d_name. */
 const DIRENT_NAME = 19;
 
@@ -408,7 +409,7 @@ export function readNames(
   directory: number,
 ): { name: string; ino: bigint }[] {
   const names: { name: string; ino: bigint }[] = [];
-  const buffer = new Uint8Array(DIRENT_BYTES);
+  const buffer = direntRoom ??= new Uint8Array(DIRENT_BYTES);
   const view = new DataView(buffer.buffer);
   for (;;) {
     const end = Number(

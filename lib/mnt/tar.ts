@@ -294,7 +294,13 @@ function header(
   },
 ): Uint8Array {
   const block = new Uint8Array(BLOCK);
-  const put = ([at]: Field, bytes: Uint8Array) => block.set(bytes, at);
+  const [, sumLength] = FIELD.checksum;
+  // Of all bytes, those of the sum itself taken for spaces.
+  let sum = sumLength * 0x20;
+  const put = ([at]: Field, bytes: Uint8Array) => {
+    block.set(bytes, at);
+    for (const byte of bytes) sum += byte;
+  };
   const number = (field: Field, value: number) => {
     // What does not fit is in a record.
     const octal = (fits(value, field) ? value : 0).toString(8);
@@ -311,10 +317,7 @@ function header(
   put(FIELD.magic, encodeText(PLAIN_MAGIC));
   number(FIELD.major, major);
   number(FIELD.minor, minor);
-  put(
-    FIELD.checksum,
-    encodeText(`${checksum(block).toString(8).padStart(6, "0")}\0 `),
-  );
+  put(FIELD.checksum, encodeText(`${sum.toString(8).padStart(6, "0")}\0 `));
   return block;
 }
 
