@@ -207,6 +207,8 @@ int main(int argc, char **argv) {
     _exit(n == 0 ? 0 : 2);
   }
   close(child.ends[1].fd);
+  /* it has closed the others */
+  tree_await_state(pid, 'S');
   check_ready();
 
   for (int i = 0; i < 3; i++) {
