@@ -26,8 +26,11 @@ Deno.test("a guard that is ended writes nothing, and leaves nothing", () => {
   for (const { path } of orders) Deno.removeSync(path);
 });
 
-Deno.test("a guard carries its orders out when its maker is killed", async () => {
-  const orders = files();
+/** Lets another process start a guard, and kills it. */
+async function killMaker(
+  orders: readonly unknown[],
+  meanwhile: () => void = () => {},
+): Promise<void> {
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "eval",
@@ -40,9 +43,16 @@ setTimeout(() => {}, 60_000);`,
     stdout: "piped",
   }).spawn();
   await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
-  assertEquals(orders.map(({ path }) => read(path)), ["", ""]);
+  meanwhile();
   child.kill("SIGKILL");
   await child.status;
+}
+
+Deno.test("a guard carries its orders out when its maker is killed", async () => {
+  const orders = files();
+  await killMaker(orders, () => {
+    assertEquals(orders.map(({ path }) => read(path)), ["", ""]);
+  });
   for (const { path, text } of orders) {
     while (read(path) === "") await new Promise((done) => setTimeout(done, 1));
     assertEquals(read(path), text);
@@ -61,20 +71,7 @@ Deno.test("a guard removes names when its maker is killed", async () => {
     { path, remove: "never-made", isDirectory: false },
     { path, remove: "made", isDirectory: true },
   ];
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      "eval",
-      "--no-check",
-      `import { Guard } from "${new URL("guard.ts", import.meta.url)}";
-Guard.start(${JSON.stringify(orders)});
-console.log("started");
-setTimeout(() => {}, 60_000);`,
-    ],
-    stdout: "piped",
-  }).spawn();
-  await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
-  child.kill("SIGKILL");
-  await child.status;
+  await killMaker(orders);
   const names = () => [...Deno.readDirSync(path)].map(({ name }) => name);
   while (names().includes("made")) {
     await new Promise((done) => setTimeout(done, 1));

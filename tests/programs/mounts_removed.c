@@ -1,53 +1,7 @@
 /*
  * Mounts of files and directories that were removed: only the mounts know them. Run in a mount namespace of its own.
  */
-#include "check.h"
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
-
-static void put(const char *path, const char *text) {
-  int fd = (int)MUST(open(path, O_WRONLY | O_CREAT, 0600));
-  MUST(write(fd, text, strlen(text)));
-  MUST(close(fd));
-}
-
-static void bind(const char *from, const char *to) {
-  MUST(mount(from, to, NULL, MS_BIND, NULL));
-}
-
-static void check_file(const char *path, const char *wanted) {
-  char text[64] = "";
-  int fd = open(path, O_RDONLY);
-  if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0) text[0] = 0;
-  close(fd);
-  CHECK_STRING("%s", wanted, text, path);
-}
-
-static long inode(const char *path) {
-  struct stat status = { 0 };
-  MUST(stat(path, &status));
-  return (long)status.st_ino;
-}
-
-static void check_mode(const char *path, long mode, long names) {
-  struct stat status = { 0 };
-  MUST(stat(path, &status));
-  CHECK_EQ("mode of %s", mode, (long)status.st_mode, path);
-  CHECK_EQ("owner of %s", 7, (long)status.st_uid, path);
-  CHECK_EQ("time of %s", 1000, (long)status.st_mtim.tv_sec, path);
-  if (names >= 0) CHECK_EQ("names of %s", names, (long)status.st_nlink, path);
-  char value[8] = "";
-  CHECK_EQ("attribute of %s", 5, (long)getxattr(path, "trusted.name", value, sizeof(value)), path);
-}
-
-static void mark(const char *path, mode_t mode) {
-  const struct timespec times[2] = { { 1000, 0 }, { 1000, 0 } };
-  MUST(chown(path, 7, 8));
-  MUST(chmod(path, mode));
-  MUST(setxattr(path, "trusted.name", "value", 5, 0));
-  MUST(utimensat(AT_FDCWD, path, times, 0));
-}
+#include "removed.h"
 
 int main(int argc, char **argv) {
   check_start(argc, argv);
@@ -94,22 +48,20 @@ int main(int argc, char **argv) {
 
   check_ready();
 
-  check_mode("/mnt/a", S_IFREG | 0640, 0);
+  check_marks("/mnt/a", S_IFREG | 0640);
   check_file("/mnt/a", "of one that is gone");
   MUST(pwrite(open_one, "O", 1, 0));
   check_file("/mnt/b", "Of one that is gone");
-  CHECK_EQ("both are the same", inode("/mnt/a"), inode("/mnt/b"));
-  check_mode("/mnt/c", S_IFDIR | 0711, 0);
+  CHECK_EQ("both are the same", status_of("/mnt/a").st_ino, status_of("/mnt/b").st_ino);
+  check_marks("/mnt/c", S_IFDIR | 0711);
   CHECK("nothing can be made in it", open("/mnt/c/x", O_CREAT | O_WRONLY, 0600) < 0 && errno == ENOENT);
   CHECK("its directory is gone", access("/mnt/source", F_OK) != 0);
   check_file("/mnt/d", "old");
   check_file("/mnt/name", "new");
-  CHECK("they are two", inode("/mnt/d") != inode("/mnt/name"));
+  CHECK("they are two", status_of("/mnt/d").st_ino != status_of("/mnt/name").st_ino);
   check_file("/mnt/e", "alone");
-  check_mode("/mnt/e", S_IFREG | 0604, 0);
-  check_mode("/mnt/g", S_IFDIR | 0701, 0);
-  struct stat status;
-  MUST(stat("/mnt", &status));
-  CHECK_EQ("time of the directory in which they were", 2000, (long)status.st_mtim.tv_sec);
+  check_marks("/mnt/e", S_IFREG | 0604);
+  check_marks("/mnt/g", S_IFDIR | 0701);
+  CHECK_EQ("time of the directory in which they were", 2000, (long)status_of("/mnt").st_mtim.tv_sec);
   return check_finish();
 }
