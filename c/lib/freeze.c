@@ -85,10 +85,15 @@ struct seizing {
 #define MOST_PIDS (4 * 1024 * 1024) /* PID_MAX_LIMIT of linux/threads.h */
 #define BITMAPS (2 * MOST_PIDS / 8)
 
+static int is_marked(const uint8_t *bitmap, int32_t id)
+{
+	return bitmap[id / 8] >> (id % 8) & 1;
+}
+
 /* Sets a bit; returns whether it was set before. */
 static int mark(uint8_t *bitmap, int32_t id)
 {
-	int was = bitmap[id / 8] >> (id % 8) & 1;
+	int was = is_marked(bitmap, id);
 
 	bitmap[id / 8] |= 1 << (id % 8);
 	return was;
@@ -131,14 +136,48 @@ static int may_be_in_group_stop(int32_t tid)
 	return !strcmp(name, "0") || !strcmp(name, "do_signal_stop");
 }
 
+/* Reads a small file of a thread as a string; "" when it is gone. */
+static void read_of_thread(int32_t pid, int32_t tid, const char *name, char *text, size_t room)
+{
+	char path[64];
+	ssize_t length = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		length = read(fd, text, room - 1);
+		close(fd);
+	}
+	text[length > 0 ? length : 0] = 0;
+}
+
+/* include/linux/sched.h */
+#define PF_EXITING 0x4
+#define PF_IO_WORKER 0x10
+
+/* PF_*; 0 when it is gone. */
+static unsigned long flags_of_thread(int32_t pid, int32_t tid)
+{
+	char text[512];
+	unsigned long flags;
+	const char *end;
+
+	read_of_thread(pid, tid, "stat", text, sizeof(text));
+	end = strrchr(text, ')');
+	return end && sscanf(end, ") %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 ? flags : 0;
+}
+
 /* Attaches and asks for a stop. 0: done, 1: the thread has ended. */
 static int64_t attach(int32_t tid, uint64_t options)
 {
 	if (ptrace(PTRACE_SEIZE, tid, 0, options) < 0) {
 		int error = errno;
 
-		/* One that ends cannot be seized: ESRCH, or EPERM when it is a zombie. */
-		return error == ESRCH || has_ended(tid) ? 1 : fail(CAUSE_SEIZE, tid, 0, -error);
+		/* One that ends cannot be seized: ESRCH; EPERM when it is a zombie, or has no memory any more. */
+		if (error == ESRCH || (flags_of_thread(tid, tid) & PF_EXITING && !await_end(tid)) || has_ended(tid))
+			return 1;
+		return fail(CAUSE_SEIZE, tid, 0, -error);
 	}
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 && errno != ESRCH)
 		return fail(CAUSE_INTERRUPT, tid, 0, -errno);
@@ -199,42 +238,18 @@ static int64_t seize_with_children(struct seizing *all, int32_t pid, int32_t tid
 	return !ret && (all->flags & SEIZE_CHILDREN) ? queue_children(all, pid, tid) : ret;
 }
 
-/* Reads a small file of a thread as a string; "" when it is gone. */
-static void read_of_thread(int32_t pid, int32_t tid, const char *name, char *text, size_t room)
-{
-	char path[64];
-	ssize_t length = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		length = read(fd, text, room - 1);
-		close(fd);
-	}
-	text[length > 0 ? length : 0] = 0;
-}
-
-#define PF_IO_WORKER 0x10 /* include/linux/sched.h */
-
 /*
  * Whether a thread works for an io_uring in the kernel ("iou-wrk-PID") and never comes out of it: nothing of it is
  * saved, the kernel starts such threads as it needs them.
  */
 static int is_io_worker(int32_t pid, int32_t tid)
 {
-	char text[512];
-	unsigned long flags;
-	const char *end;
+	char text[32];
 
 	if (tid == pid)
 		return 0;
 	read_of_thread(pid, tid, "comm", text, sizeof(text));
-	if (strncmp(text, "iou-", 4))
-		return 0;
-	read_of_thread(pid, tid, "stat", text, sizeof(text));
-	end = strrchr(text, ')');
-	return end && sscanf(end, ") %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 && (flags & PF_IO_WORKER);
+	return !strncmp(text, "iou-", 4) && flags_of_thread(pid, tid) & PF_IO_WORKER;
 }
 
 /* getdents64(2); opendir(3) would allocate memory (tracer.c). */
@@ -257,7 +272,7 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 			long tid = atol(entry->d_name);
 
 			at += entry->d_reclen;
-			if (is_id(tid) && !is_io_worker(pid, tid))
+			if (is_id(tid) && (is_marked(all->known, tid) || !is_io_worker(pid, tid)))
 				ret = seize_with_children(all, pid, tid);
 		}
 	close(fd);
