@@ -92,7 +92,7 @@ for (const isAlone of [false, true]) {
     const root = `/proc/${program.pid}/root`;
     const writer = await scope.startCommand(scope.path("writer"), "/bin/bash", [
       "-c",
-      `echo > ready; while :; do echo x > ${root}/srv/file; echo x > ${root}/mnt/file; done`,
+      `echo > ready; while :; do echo x > ${root}/srv/file; echo x >> ${root}/mnt/file; done`,
     ]);
     await writer.ready();
     const written = `test -s ${root}/srv/file`;

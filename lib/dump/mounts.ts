@@ -105,12 +105,12 @@ export async function saveSuperblocks(
   for (const mount of saved) {
     const files = namespaces.filesOf(mount);
     if (files !== undefined) {
-      saveContentOfFiles(files, writer.createRaw(contentName(mount)));
+      saveContentOfFiles(mount, files, writer.createRaw(contentName(mount)));
       continue;
     }
     const root = namespaces.cloneBare(mount);
     try {
-      saveContent(root, writer.createRaw(contentName(mount)));
+      saveContent(mount, root, writer.createRaw(contentName(mount)));
     } finally {
       close(root);
     }

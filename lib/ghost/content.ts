@@ -16,11 +16,14 @@ export const SEEK_HOLE = 4;
 
 /** Asked for at once. */
 const SEGMENTS = 4096;
+let firstRoom: BigUint64Array<ArrayBuffer> | undefined;
 
 /** Parts of a file that are no holes (lseek(2)), ascending. */
 export function dataSegments(fd: number, size: number): Segment[] {
   for (let room = SEGMENTS;; room *= 8) {
-    const found = new BigUint64Array(2 * room);
+    const found = room === SEGMENTS
+      ? firstRoom ??= new BigUint64Array(2 * room)
+      : new BigUint64Array(2 * room);
     const count = Number(
       library("ranges").ckpt_data_ranges(
         fd,

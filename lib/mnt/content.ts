@@ -2,11 +2,13 @@
  * What processes keep in file systems that live in memory, as CRIU's
  * tmpfs-dev-N.tar.gz.img: an archive of the file system from its root on.
  */
-import { close, O, open } from "../ffi/syscall.ts";
+import { CkptError, EXIT } from "../error.ts";
+import { ENODATA, ENOENT, ENXIO } from "../ffi/errno.ts";
+import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { splitPath } from "../ghost/calls.ts";
-import { ArchiveWriter } from "./archive.ts";
-import type { Mount } from "./mount.ts";
+import { ArchiveError, ArchiveWriter } from "./archive.ts";
+import { describeMount, type Mount } from "./mount.ts";
 import { restoreTree } from "./restore_tree.ts";
 import { saveFiles, saveTree, SINGLE } from "./save_tree.ts";
 
@@ -28,24 +30,43 @@ export function contentName(
 /**
  * @param root descriptor of the root of a mount, a directory or a file, with
  * nothing mounted in it
+ * @throws CkptError naming the mount
  */
-export function saveContent(root: number, path: string): void {
-  const fd = open(encodeText(path), O.WRONLY);
-  try {
-    saveTree(root, new ArchiveWriter(fd));
-  } finally {
-    close(fd);
-  }
+export function saveContent(mount: Mount, root: number, path: string): void {
+  save(mount, path, (archive) => saveTree(root, archive));
 }
 
 /** @param files links of /proc by the paths of files, which are all there is */
 export function saveContentOfFiles(
+  mount: Mount,
   files: ReadonlyMap<string, string>,
   path: string,
 ): void {
+  save(mount, path, (archive) => saveFiles(files, archive));
+}
+
+/** What the kernel says of files that are gone, or shorter, meanwhile. */
+const CHANGED: readonly number[] = [ENOENT, ENXIO, ENODATA];
+
+function save(
+  mount: Mount,
+  path: string,
+  act: (archive: ArchiveWriter) => void,
+): void {
   const fd = open(encodeText(path), O.WRONLY);
   try {
-    saveFiles(files, new ArchiveWriter(fd));
+    act(new ArchiveWriter(fd));
+  } catch (error) {
+    if (!(error instanceof SyscallError || error instanceof ArchiveError)) {
+      throw error;
+    }
+    throw new CkptError(EXIT.failed, "saving the content of file systems", [{
+      object: describeMount(mount),
+      why: error.message,
+      remedy: CHANGED.includes(error.errno)
+        ? "dump again: processes that are not dumped have changed files there"
+        : undefined,
+    }], { cause: error });
   } finally {
     close(fd);
   }
