@@ -90,12 +90,23 @@ const SUBJECTS: Record<
   },
   "threads": { namespaces: ALL, program: "threads" },
   "timers": { namespaces: ALL, program: "posix_timers" },
+  "deleted files": { namespaces: ["--pid"], program: "ghost_regular" },
+  "deleted directories, fifos, links and devices": {
+    namespaces: ALL,
+    program: "ghost_special",
+  },
+  "a deleted program and library": {
+    namespaces: ["--pid"],
+    program: "ghost_program",
+    args: ["deleted"],
+  },
 };
 
 for (
-  const [what, { namespaces, program: name, args = [] }] of Object.entries(
-    SUBJECTS,
-  )
+  const [what, { namespaces, program: name, args = [] }] of Object
+    .entries(
+      SUBJECTS,
+    )
 ) {
   Deno.test(`${name} ${[...args, "in"].join(" ")} ${namespaces.join(" ")}: ${what} survive a dump and a restore, twice`, async () => {
     await using scope = new Scope();
@@ -236,6 +247,27 @@ for (const [what, { script, why }] of Object.entries(REFUSED)) {
     assertEquals(program.observe(), before);
   });
 }
+
+Deno.test("a file with a name that nobody finds, of a tree in a pid namespace of its own, is linked and restored", async () => {
+  await using scope = new Scope();
+  const work = scope.path("work-ghost_names");
+  for (const name of ["base/a", "base/b", "m"]) {
+    Deno.mkdirSync(`${work}/${name}`, { recursive: true });
+  }
+  await scope.unshareMounts(`mount --bind ${work}/base/a ${work}/m`);
+  let program = await startIn(scope, ["--pid"], "ghost_names", "hidden");
+  const images = scope.path("images");
+  await dump(scope, program, images, "--link-remap");
+  await gone(program.pid);
+  const beside = () =>
+    [...Deno.readDirSync(`${work}/base/a`)].map(({ name }) => name);
+  assertEquals(beside(), ["link_remap.1"]);
+  program = await restore(scope, program, images);
+  assertEquals(await program.verify(), "ok");
+  const cleaned = await scope.ckpt("clean", images);
+  assertEquals(cleaned.stdout, `removed ${work}/m/link_remap.1\n`);
+  assertEquals(beside(), []);
+});
 
 Deno.test("a restore that waits ends as its program does, and tells of it", async () => {
   await using scope = new Scope();

@@ -5,6 +5,7 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { syscall } from "../ffi/syscall.ts";
 import type { LastingTracer } from "../ffi/lasting_tracer.ts";
+import { every } from "../ffi/pause.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
@@ -46,7 +47,13 @@ import { DumpLinks } from "../ghost/links.ts";
 import { SavedFiles, saveLostFiles } from "../ghost/save.ts";
 import { enterTree } from "../ns/enter.ts";
 import { messageQueues } from "../ns/ipc.ts";
-import { atTheEnd, ending, inside, isEntered } from "../ns/inside.ts";
+import {
+  atTheEnd,
+  ending,
+  inside,
+  isEntered,
+  wayToMounts,
+} from "../ns/inside.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import { CgroupFreezer } from "../task/cgroup_freezer.ts";
 import { FrozenTree } from "../task/frozen_tree.ts";
@@ -205,7 +212,11 @@ async function dumpOnce(
   ], pid);
   using guards = await prepareGuards(options, running?.seen, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
-  using links = new DumpLinks(options.imagesDirectory, options.linkPlace);
+  using links = new DumpLinks(
+    options.imagesDirectory,
+    options.linkPlace,
+    wayToMounts(),
+  );
   using connections = new DumpedConnections(readRandomUuid());
   const processes = running?.seen.processes ?? [];
   if (options.tcpEstablished && hasConnections(processes)) {
@@ -764,6 +775,8 @@ async function whileStopped(
       links,
       report,
     );
+    // What goes on beside JavaScript begins with a turn of the event loop.
+    await report.letSignalsIn();
     await saveSuperblocks(seen.namespaces, options.external, writer);
     await guards?.hold(seen, still.files);
     if (options.fileValidation?.includes("mtime")) {
@@ -874,7 +887,7 @@ function concludeAll(still: Still, report: Report): Collected[] {
 }
 
 const PROGRESS_MS = 100;
-/** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
+/** Below this nobody waits long enough to see progress. */
 const PAGES_WORTH_PROGRESS = 16384;
 
 async function saveMemory(
@@ -884,9 +897,11 @@ async function saveMemory(
   counters: PageCounters,
 ): Promise<StoredPages[]> {
   const total = processes.reduce((sum, { seen }) => sum + seen.stat.rss, 0);
-  const shown = total < PAGES_WORTH_PROGRESS ? undefined : setInterval(() => {
-    report.progress("saving memory (pages)", counters.scanned, total);
-  }, PROGRESS_MS);
+  using _shown = total < PAGES_WORTH_PROGRESS
+    ? undefined
+    : every(PROGRESS_MS, () => {
+      report.progress("saving memory (pages)", counters.scanned, total);
+    });
   const saving = new MemorySaving(counters, report.signal);
   // Memory that several processes use is stored with the first of them.
   const memories = new Set<number>();
@@ -904,8 +919,6 @@ async function saveMemory(
     return processes.map(({ seen }) => saved.get(seen.pid)?.pages ?? none);
   } finally {
     await saving.settle();
-    // Even naming it costs 8 ms the first time.
-    if (shown !== undefined) clearInterval(shown);
   }
 }
 

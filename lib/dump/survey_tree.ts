@@ -62,6 +62,7 @@ import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { MountsPlan } from "../mnt/plan_dump.ts";
 import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
+import { wayToMounts } from "../ns/inside.ts";
 import { birthProblems } from "./births.ts";
 import { frozenByOthers } from "./frozen_cgroup.ts";
 import { lostFileReasons } from "./lost_files.ts";
@@ -230,7 +231,7 @@ function lookAtWhole(
   const tables = table.descriptors.length === 0
     ? processes
     : [...processes, { ...table, tid, stat: NO_TERMINAL }];
-  const files = new FilesInUse();
+  const files = new FilesInUse(wayToMounts());
   for (const process of processes) {
     noteFiles(process, files, external, namespaces);
   }

@@ -20,3 +20,21 @@ export async function sleep(milliseconds: number): Promise<void> {
   await syscallBeside("clock_nanosleep", CLOCK_MONOTONIC, 0n, addressOf(time));
   time.fill(0); // It has to live until here.
 }
+
+/**
+ * Calls a function every so often, until what is returned is disposed of. The
+ * first timer of JavaScript's would take 25 ms: Deno compiles modules of Node's
+ * for it.
+ */
+export function every(milliseconds: number, tick: () => void): Disposable {
+  let ended = false;
+  const repeat = async () => {
+    for (;;) {
+      await sleep(milliseconds);
+      if (ended) return;
+      tick();
+    }
+  };
+  repeat();
+  return { [Symbol.dispose]: () => ended = true };
+}

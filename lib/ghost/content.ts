@@ -1,6 +1,7 @@
 /** Where the data of a file lie, and copying them without filling its holes. */
 import { EINVAL, ENODATA, EOPNOTSUPP } from "../ffi/errno.ts";
 import { library } from "../ffi/library.ts";
+import { every } from "../ffi/pause.ts";
 import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
 import type { Report } from "../report.ts";
 import { isOneOf } from "./attributes.ts";
@@ -142,7 +143,7 @@ export interface Range {
 const RANGE_WORDS = 5;
 /** From here on a second processor helps. */
 const WORTH_TWO = 8 << 20;
-/** Below this nobody waits long enough to see progress; a timer costs 8 ms. */
+/** Below this nobody waits long enough to see progress. */
 const WORTH_PROGRESS = 64 << 20;
 const PROGRESS_MS = 100;
 
@@ -162,21 +163,16 @@ export async function copyRanges(
   const total = ranges.reduce((sum, { length }) => sum + length, 0);
   const parts = (total < WORTH_TWO ? [ranges] : halves(ranges, total))
     .map((part) => new RangeCopy(from, to, part));
-  const shown = total < WORTH_PROGRESS ? undefined : setInterval(() => {
+  using _shown = total < WORTH_PROGRESS ? undefined : every(PROGRESS_MS, () => {
     const done = parts.reduce((sum, part) => sum + part.done, 0n);
     report.progress(step, done, total);
     if (report.aborted()) { for (const part of parts) part.cancel(); }
-  }, PROGRESS_MS);
-  try {
-    const results = await Promise.all(parts.map((part) => part.run()));
-    report.signal.throwIfAborted();
-    for (const result of results) {
-      if (result === -ENODATA) throw new Error("a file ended too early");
-      if (result < 0) throw new SyscallError("copying its content", -result);
-    }
-  } finally {
-    // Even naming it costs 8 ms the first time.
-    if (shown !== undefined) clearInterval(shown);
+  });
+  const results = await Promise.all(parts.map((part) => part.run()));
+  report.signal.throwIfAborted();
+  for (const result of results) {
+    if (result === -ENODATA) throw new Error("a file ended too early");
+    if (result < 0) throw new SyscallError("copying its content", -result);
   }
 }
 

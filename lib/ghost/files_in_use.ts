@@ -110,6 +110,12 @@ export class FilesInUse {
   readonly #fileSystems = new Map<number, bigint>();
   readonly #nearest = new NearestDirectories();
 
+  /**
+   * @param wayToMounts what leads to paths on the mounts that the tree has, put
+   * before them; "" where these are ckpt's own
+   */
+  constructor(readonly wayToMounts = "") {}
+
   /** Notes a file that is in use. */
   look(use: FileUse): void {
     this.#noted.push(use);
@@ -196,7 +202,7 @@ export class FilesInUse {
     if (!COUNTS_NAMES.has(fileSystem)) return false;
     const path = withoutMark(link);
     const above = this.#nearest.of(path);
-    const mount = BigInt(mountId);
+    const mount = this.#mountHere(BigInt(mountId), above);
     // A file that is mounted itself is found by the place where it is.
     if (above.mountId !== mount) return false;
     const key = fileKey(use);
@@ -231,9 +237,12 @@ export class FilesInUse {
         .entries()
     ) {
       const lost = all[i];
-      const { status: { allocated, mountId, nlink }, fileSystem } = known ??
-        ask(lost.use);
+      const { status: { allocated, mountId: theirs, nlink }, fileSystem } =
+        known ?? ask(lost.use);
       const above = this.#nearest.of(paths[i]);
+      const mountId = lost.use.way === undefined
+        ? this.#mountHere(theirs, above)
+        : theirs;
       const isGone = fileSystem === BTRFS &&
         isOfDeletedSubvolume(lost.use.at, lost.use.status, above.path);
       // What was known of it may be older than what other clients did to it.
@@ -268,6 +277,18 @@ export class FilesInUse {
         isInside: way !== undefined,
       };
     }
+  }
+
+  /**
+   * The mount of ckpt's that shows the same as one of the tree's.
+   *
+   * @param above the directory that the file should be in
+   */
+  #mountHere(mountId: bigint, above: NearestDirectory): bigint {
+    if (this.wayToMounts === "") return mountId;
+    return statx(this.wayToMounts + above.path).mountId === mountId
+      ? above.mountId
+      : mountId;
   }
 
   /** What was mounted may be gone, or have something else over it. */

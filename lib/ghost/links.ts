@@ -69,10 +69,14 @@ export class DumpLinks implements Disposable {
   readonly #stamp = Math.floor(Date.now() / 1000);
   #committed = false;
 
-  /** @param directory of the images; it has to be there */
+  /**
+   * @param directory of the images; it has to be there
+   * @param wayToMounts as FilesInUse has it
+   */
   constructor(
     readonly directory: string,
     readonly place: LinkPlace = "beside",
+    readonly wayToMounts = "",
   ) {
     this.#before = readLinks(directory);
   }
@@ -102,7 +106,7 @@ export class DumpLinks implements Disposable {
 
   #link(file: ToLink, name: string): string | SyscallError {
     try {
-      linkTo(file.at, name);
+      linkTo(file.at, this.wayToMounts + name);
       return name;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;

@@ -125,6 +125,19 @@ export function isEntered(kind: NamespaceKind): boolean {
 }
 
 /**
+ * What leads to paths as the tree has them, put before them; "" where they are
+ * ckpt's own. In another pid namespace ckpt works in a copy of the mount
+ * namespace: the paths are the same, but on mounts of its own.
+ */
+export function wayToMounts(): string {
+  const place = inside();
+  if (place === undefined || !place.entered.has("pid")) return "";
+  const root = `/proc/${place.root}/root`;
+  // From another root nothing can be told.
+  return decodeText(readLink(root)) === "/" ? `${root}/.` : "";
+}
+
+/**
  * The namespace that a tree has to be in: the one that was entered for it, or
  * that of the user.
  */

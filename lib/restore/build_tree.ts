@@ -8,6 +8,7 @@ import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
+import type { reg_file_entry } from "../image/schema.gen.ts";
 import { inside } from "../ns/inside.ts";
 import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
@@ -79,7 +80,10 @@ const RLIMIT_NOFILE = 7;
 /** How long signals wait while processes are born; to let them in takes 0.2 ms. */
 const DEAF_MS = 20;
 
-/** @returns the pid of the root, which runs with all its descendants */
+/**
+ * @param wayTo how ckpt gets at a file, or to where it was
+ * @returns the pid of the root, which runs with all its descendants
+ */
 export async function buildTree(
   images: TreeImages,
   plan: TreePlan,
@@ -87,6 +91,7 @@ export async function buildTree(
   segmentsPlan: SegmentsPlan,
   connections: RestoredConnections,
   mounts: TreeMounts | undefined,
+  wayTo: (entry: reg_file_entry) => string,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
@@ -99,12 +104,9 @@ export async function buildTree(
       images.remaps,
       images.files,
       report,
-      mounts && ((file) => mounts.wayTo(file)!),
+      wayTo,
     );
-    using terminals = await Terminals.make(
-      images.terminals,
-      (file) => mounts === undefined ? file.name : mounts.wayTo(file),
-    );
+    using terminals = await Terminals.make(images.terminals, wayTo);
     using memfds = await Memfds.make(
       images,
       new PageCounters(),

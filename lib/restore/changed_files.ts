@@ -32,6 +32,8 @@ import type { TreeImages } from "./task_images.ts";
 
 interface Recorded extends RecordedFile {
   readonly entry: reg_file_entry;
+  /** A name that a dump gave the file: a symbolic link is the file itself. */
+  readonly isLink: boolean;
 }
 
 /**
@@ -65,6 +67,11 @@ export async function changedFiles(
     ...(set.read("ckpt-queues", undefined) ?? []).flatMap(({ files }) => files),
     ...(set.read("ckpt-rings", undefined) ?? []).map(({ id }) => id),
   ]);
+  const links = new Set(
+    [...remaps.values()].map((remap) =>
+      remap.kind === "link" ? remap.link.id : undefined
+    ),
+  );
   const recorded: Recorded[] = [];
   for (const { id, type, reg } of files.values()) {
     if (
@@ -72,7 +79,8 @@ export async function changedFiles(
       terminals.has(id) || objects.has(id) ||
       gone.has(objectOf(reg!))
     ) continue;
-    recorded.push({ entry: reg!, extension: extensions.get(id) });
+    const extension = extensions.get(id);
+    recorded.push({ entry: reg!, extension, isLink: links.has(id) });
   }
   if (methods !== undefined) refuseUnrecorded(methods, recorded);
   const compared = new Set<ValidationMethod>(methods ?? VALIDATION_METHODS);
@@ -116,7 +124,7 @@ function refuseUnrecorded(
 }
 
 async function whyChanged(
-  { entry, extension }: Recorded,
+  { entry, extension, isLink }: Recorded,
   way: string,
   found: Map<string, FoundFile | SyscallError>,
   methods: ReadonlySet<ValidationMethod>,
@@ -128,7 +136,7 @@ async function whyChanged(
       remedy: `give it: --inherit-fd fd[N]:${name}`,
     };
   }
-  const follow = (flags & O.NOFOLLOW) === 0;
+  const follow = (flags & O.NOFOLLOW) === 0 && !isLink;
   const key = `${follow} ${way}`;
   const file = found.get(key) ?? lookAtFile(way, follow);
   found.set(key, file);

@@ -9,6 +9,7 @@ import { withTree } from "./testing/tree_images.ts";
 async function told(
   file: Partial<reg_file_entry>,
   replaced: ReadonlySet<number> = new Set(),
+  isLink = false,
 ) {
   const image = minimalImage();
   // The others of the image need not be on this host.
@@ -16,7 +17,19 @@ async function told(
   Object.assign(image.files[0].reg!, { mode: undefined, ...file });
   const reasons = await withTree(
     [image],
-    (images) => changedFiles(images, replaced),
+    (images) => {
+      const files = [...images.files.values()];
+      const link = files.find(({ reg }) => reg !== undefined)!.reg!;
+      const other = { ...files[0], id: 99, reg: { ...link, id: 99 } };
+      return changedFiles(
+        {
+          ...images,
+          files: new Map([...images.files, [99, other]]),
+          remaps: new Map(isLink ? [[99, { kind: "link", link }]] : []),
+        },
+        isLink ? replaced : new Set([...replaced, 99]),
+      );
+    },
   );
   return reasons.map(({ object, why, remedy }) => [object, why, remedy]);
 }
@@ -63,6 +76,11 @@ Deno.test("a link is followed, unless it was opened as a link", async () => {
     assertEquals(await told({ name, mode: link, flags }), []);
     assertEquals((await told({ name, mode: link })).length, 1);
     assertEquals((await told({ name, mode: target, flags })).length, 1);
+    // A name that a dump gave to a link is that link, and may lead nowhere.
+    assertEquals(await told({ name, mode: link }, new Set(), true), []);
+    Deno.removeSync(name);
+    Deno.symlinkSync("to/nowhere", name);
+    assertEquals(await told({ name, mode: link }, new Set(), true), []);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

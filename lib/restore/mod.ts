@@ -13,7 +13,7 @@ import { validateImageSet } from "../image/validate/mod.ts";
 import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import { failIfRefused } from "../ns/enter.ts";
-import { atTheEnd, inside, isEntered } from "../ns/inside.ts";
+import { atTheEnd, inside, isEntered, wayToMounts } from "../ns/inside.ts";
 import type { EnteredKind } from "../ns/kinds.ts";
 import type { Report } from "../report.ts";
 import { buildTree } from "./build_tree.ts";
@@ -88,8 +88,9 @@ export async function restore(
       : [],
     ...connections.problems,
   ];
+  const prefix = mounts === undefined && !options.dryRun ? wayToMounts() : "";
   const wayTo = (entry: reg_file_entry) =>
-    mounts === undefined ? entry.name : mounts.wayTo(entry);
+    mounts === undefined ? prefix + entry.name : mounts.wayTo(entry);
   const locks = takenLocks(locksOfPaths(images, given, wayTo));
   const segments = planSegmentsOf(images);
   const reasons: Reason[] = [
@@ -145,6 +146,7 @@ export async function restore(
     segments,
     connections,
     mounts,
+    (entry) => wayTo(entry)!,
     options,
     report,
   );
