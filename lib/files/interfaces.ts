@@ -2,6 +2,7 @@
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 
 const SIOCGIFNAME = 0x8910n;
+const SIOCGIFMTU = 0x8921n;
 const SIOCGIFINDEX = 0x8933n;
 const IFREQ = 40;
 const IFNAMSIZ = 16;
@@ -23,9 +24,22 @@ export function interfaceName(fd: number, index: number): string | undefined {
 
 /** @throws SyscallError ENODEV */
 export function interfaceIndex(fd: number, name: string): number {
+  return ask(fd, name, SIOCGIFINDEX);
+}
+
+/**
+ * How many bytes its packets have at most.
+ *
+ * @throws SyscallError ENODEV
+ */
+export function interfaceMtu(fd: number, name: string): number {
+  return ask(fd, name, SIOCGIFMTU);
+}
+
+function ask(fd: number, name: string, what: bigint): number {
   const request = new Uint8Array(IFREQ);
   request.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
-  syscall("ioctl", BigInt(fd), SIOCGIFINDEX, addressOf(request));
+  syscall("ioctl", BigInt(fd), what, addressOf(request));
   return new DataView(request.buffer).getInt32(IFNAMSIZ, true);
 }
 

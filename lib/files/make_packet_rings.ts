@@ -11,7 +11,7 @@ import { pause } from "../ffi/pause.ts";
 import { Program } from "../ffi/program.ts";
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type { packet_ring } from "../image/schema.gen.ts";
-import { interfaceIndex } from "./interfaces.ts";
+import { interfaceIndex, interfaceMtu } from "./interfaces.ts";
 import {
   BLOCK,
   bytesOf,
@@ -50,7 +50,7 @@ const MSG_DONTWAIT = 0x40n;
 /** What passes the filter begins with it. */
 const COOKIE = 0x636b7074;
 const SKF_NET_OFF = 0xfff00000;
-/** As much as one packet of the loopback device carries. */
+/** As much as one packet of the loopback device carries, usually. */
 const LARGEST_PACKET = 60000;
 const SMALLEST_PACKET = 64;
 const PATIENCE_MS = 5000;
@@ -148,12 +148,15 @@ function request(ring: packet_ring): Uint8Array {
 
 /** The loopback device, by which the socket gets packets of ckpt's own. */
 class Loop implements Disposable {
+  /** Bytes of a packet. */
+  readonly largest: number;
   readonly #sender: number;
   readonly #address: Uint8Array<ArrayBuffer>;
 
   /** @param fd of the socket; @param receives it is to get packets, too */
   constructor(readonly fd: number, receives: boolean) {
     this.#address = loopAddress(interfaceIndex(fd, "lo"));
+    this.largest = Math.min(interfaceMtu(fd, "lo"), LARGEST_PACKET);
     this.#sender = socket(SOCK.DGRAM);
     if (!receives) return;
     try {
@@ -280,7 +283,7 @@ function countBlocks(
 ): void {
   const block = (n: number) => wordsOf(memory, n % block_nr * block_size);
   const count = active === 0 && stuck ? block_nr : active;
-  const length = Math.min(block_size, LARGEST_PACKET);
+  const length = Math.min(block_size, loop.largest);
   for (let n = 0; n < count; n++) {
     const isRetired = () =>
       (block(n).getUint32(BLOCK.status, true) & STATUS.user) !== 0;
