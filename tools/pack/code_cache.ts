@@ -46,14 +46,10 @@ export function codeCache(
     const script = join(directory, "ckpt.js");
     Deno.writeTextFileSync(script, program);
     const loader = loaderIn(stub);
-    makeDatabase(Deno.realPathSync(deno), loader, directory);
+    const flags = textIn(stub, /--v8-flags=[^\0]+/);
+    makeDatabase(Deno.realPathSync(deno), flags, loader, directory);
     const database = join(directory, DATABASE);
-    const compiled = compile(
-      deno,
-      script,
-      textIn(stub, /--v8-flags=[^\0]+/),
-      trained,
-    );
+    const compiled = compile(deno, script, flags, trained);
     if (!run(deno, ["-A", REPLACER, database, PROGRAM_URL, compiled, loader])) {
       throw new Error("cannot pack: Deno has not stored loader and program");
     }
@@ -93,11 +89,18 @@ function textIn(stub: Uint8Array, pattern: RegExp): string {
  * Lets Deno make its database, with the loader and the program in it: only
  * Deno knows the hashes by which it finds them again. It runs them, too, but
  * with no permission to do anything. Deno stores the loader when the program
- * first waits, so it may not exit before.
+ * first waits, so it may not exit before. With other flags than ckpt's, ckpt
+ * would compile the loader at every start, and store it again (1 ms).
  */
-function makeDatabase(deno: string, loader: string, directory: string): void {
+function makeDatabase(
+  deno: string,
+  flags: string,
+  loader: string,
+  directory: string,
+): void {
   const main = `Deno.exit=()=>{};await import(${JSON.stringify(loader)})`;
   run(deno, [
+    flags,
     "--no-prompt",
     "--allow-env",
     "--allow-read=ckpt.js",

@@ -12,11 +12,15 @@ const { DatabaseSync } = globalThis.process.getBuiltinModule("node:sqlite");
 /** Every table takes a page of its own at least, which is copied and read though it is empty. */
 const PAGE_SIZE = 8192;
 
+/** In V8's cached data: a hash of the flags, which have to be the same. */
+const flagsIn = (data) => data.slice(12, 16).join();
+
 const [path, url, file, loader] = Deno.args;
+const compiled = Deno.readFileSync(file);
 using database = new DatabaseSync(path);
 const { changes } = database.prepare(
   "UPDATE codecache SET data = ? WHERE specifier = ?",
-).run(Deno.readFileSync(file), url);
+).run(compiled, url);
 database.prepare(
   "DELETE FROM codecache WHERE specifier NOT IN (?, ?)",
 ).run(url, loader);
@@ -25,6 +29,12 @@ const { left } = database.prepare(
 ).get();
 if (changes !== 1 || left !== 2) {
   throw new Error(`${path} does not hold ${url} and ${loader}`);
+}
+const { data } = database.prepare(
+  "SELECT data FROM codecache WHERE specifier = ?",
+).get(loader);
+if (flagsIn(data) !== flagsIn(compiled)) {
+  throw new Error(`V8 had other flags for ${loader} than ckpt has`);
 }
 // All in one file again, back in the mode that Deno would set, and with the
 // statistics that it would make.
