@@ -363,8 +363,11 @@ export function processProgram(
   // Memory that several processes use is stored with the first of them.
   const rings = stored.length > 0 ? mm.vmas.filter(isRingArea) : [];
   const packets = mm.vmas.filter(({ status }) => status === VMA_STATUS.SOCKET);
-  const byId = new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
-  if (stored.length > 0) mapPacketRings(program, packets, byId);
+  const numbersById = () =>
+    new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
+  if (stored.length > 0 && packets.length > 0) {
+    mapPacketRings(program, packets, numbersById());
+  }
   if (mm.aios.length + rings.length > 0) {
     const name = pagesName(images.pagemap.pages_id);
     const pages = program.call(
@@ -384,7 +387,7 @@ export function processProgram(
         ...packets,
         { start: BigInt(agent.start), end: BigInt(agent.end) },
       ];
-      mapRings(program, rings, taken, byId, stored, pages);
+      mapRings(program, rings, taken, numbersById(), stored, pages);
     }
     program.call("close", [pages], `closing ${name}`);
   }
