@@ -9,7 +9,15 @@ import { Calls, Texts } from "../ffi/calls.ts";
 import { EACCES, EDQUOT, ENOSPC, EPERM } from "../ffi/errno.ts";
 import { sha256 } from "../ffi/sha256.ts";
 import { writeNewFile } from "../ffi/small_files.ts";
-import { close, O, open, syscallBeside, SyscallError } from "../ffi/syscall.ts";
+import {
+  addressOf,
+  close,
+  O,
+  open,
+  syscall,
+  syscallBeside,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import { encodeImage } from "./framing.ts";
 import {
   type Content,
@@ -32,6 +40,8 @@ import type { inventory_entry } from "./schema.gen.ts";
 
 const INVENTORY_NAME = imageName("inventory");
 
+/** statfs.f_type of what is gone with the host anyway: tmpfs, ramfs. */
+const IN_MEMORY: ReadonlySet<bigint> = new Set([0x1021994n, 0x858458f6n]);
 /** Files that are brought to disk at the same time. */
 const SYNC_AT_ONCE = 16;
 /** From here on it is faster to bring the whole file system to disk, once. */
@@ -202,6 +212,7 @@ export class ImageWriter implements Disposable {
   }
 
   async #syncAll(names: string[]): Promise<void> {
+    if (isInMemory(this.#partial)) return;
     if (names.length >= FILES_WORTH_SYNCFS) {
       const directory = open(this.#partial, O.RDONLY | O.DIRECTORY);
       try {
@@ -405,4 +416,17 @@ function exists(path: string): boolean {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
+}
+
+/** Whether there is no disk that files of a directory could be brought to. */
+function isInMemory(directory: string): boolean {
+  const STATFS_WORDS = 15;
+  const answer = new BigUint64Array(STATFS_WORDS);
+  const fd = open(directory, O.PATH);
+  try {
+    syscall("fstatfs", BigInt(fd), addressOf(new Uint8Array(answer.buffer)));
+  } finally {
+    close(fd);
+  }
+  return IN_MEMORY.has(answer[0]);
 }
