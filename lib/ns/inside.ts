@@ -126,15 +126,20 @@ export function isEntered(kind: NamespaceKind): boolean {
 
 /**
  * What leads to paths as the tree has them, put before them; "" where they are
- * ckpt's own. In another pid namespace ckpt works in a copy of the mount
- * namespace: the paths are the same, but on mounts of its own.
+ * ckpt's own, or those of a mount namespace that its root is not in. In another
+ * pid namespace ckpt works in a copy of the mount namespace: the paths are the
+ * same, but on mounts of its own.
  */
 export function wayToMounts(): string {
   const place = inside();
   if (place === undefined || !place.entered.has("pid")) return "";
-  const root = `/proc/${place.root}/root`;
-  // From another root nothing can be told.
-  return decodeText(readLink(root)) === "/" ? `${root}/.` : "";
+  const root = `/proc/${place.root}`;
+  const mounts = decodeText(readLink(`${root}/ns/mnt`));
+  // From another root directory nothing can be told either.
+  return mounts === expectedNamespace("mnt") &&
+      decodeText(readLink(`${root}/root`)) === "/"
+    ? `${root}/root/.`
+    : "";
 }
 
 /**
