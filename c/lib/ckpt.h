@@ -64,6 +64,7 @@ void ckpt_cause(struct cause *out);
 /* wait.c: the only place that waits for a task. */
 #define WAIT_FOREVER (-1)
 int64_t wait_task(pid_t tid, int *status, int timeout_ms);
+int64_t wait_single_task(pid_t tid, int *status);
 
 int64_t await_end(pid_t tid);
 

@@ -216,15 +216,16 @@ EXPORT int64_t ckpt_resume(int32_t tid)
 
 /*
  * Waits until a resumed agent has finished its program: it stops itself with SIGSTOP. Threads and processes that it
- * clones are traced from their birth; they are stored in `born` and stay stopped. Returns their number.
+ * clones are traced from their birth; they are stored in `born` and stay stopped. Returns their number. `single`: it is
+ * a process of one thread.
  */
-EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room)
+EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room, uint32_t single)
 {
 	uint64_t count = 0;
 
 	for (;;) {
 		int status;
-		int64_t ret = wait_task(tid, &status, WAIT_FOREVER);
+		int64_t ret = single ? wait_single_task(tid, &status) : wait_task(tid, &status, WAIT_FOREVER);
 
 		if (ret < 0)
 			return ret;
@@ -339,14 +340,16 @@ EXPORT int64_t ckpt_continue_group(int32_t pid, const int32_t *tids, uint64_t co
 	return ret;
 }
 
-static int64_t next_stop(int32_t tid)
+static int64_t resume_to_stop(int32_t tid)
+{
+	return ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0 ? fail(CAUSE_RESUME, tid, 0, -errno) : 0;
+}
+
+static int64_t await_stop(int32_t tid)
 {
 	int status;
-	int64_t ret;
+	int64_t ret = wait_task(tid, &status, WAIT_FOREVER);
 
-	if (ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0)
-		return fail(CAUSE_RESUME, tid, 0, -errno);
-	ret = wait_task(tid, &status, WAIT_FOREVER);
 	if (ret < 0)
 		return ret;
 	if (!WIFSTOPPED(status))
@@ -354,6 +357,11 @@ static int64_t next_stop(int32_t tid)
 	if (WSTOPSIG(status) != SYSCALL_STOP)
 		return fail(CAUSE_AGENT_STOP, tid, status, -EPROTO);
 	return 0;
+}
+
+static int64_t next_stop(int32_t tid)
+{
+	return resume_to_stop(tid) ? : await_stop(tid);
 }
 
 /*
@@ -377,31 +385,51 @@ EXPORT int64_t ckpt_agent_step(int32_t tid)
 	}
 }
 
-/*
- * Makes one system call with the instruction at `at`, in a task that has left the agent; how the agent's own memory
- * is unmapped.
- */
-EXPORT int64_t ckpt_call_at(int32_t tid, uint64_t at, int64_t nr, uint64_t a, uint64_t b)
+/* A task that has left the agent, and where a system call instruction is in it. */
+struct call_place {
+	uint64_t at;
+	int64_t tid;
+};
+
+static int64_t begin_call(const struct call_place *place, int64_t nr, uint64_t a, uint64_t b)
 {
 	struct user_regs_struct regs;
-	int64_t ret = get_registers(tid, &regs);
+	int64_t ret = get_registers(place->tid, &regs);
 
 	if (ret < 0)
 		return ret;
-	regs.rip = at;
+	regs.rip = place->at;
 	regs.rax = nr;
 	regs.rdi = a;
 	regs.rsi = b;
 	regs.orig_rax = -1;
-	ret = set_registers(tid, &regs);
-	if (!ret)
-		ret = next_stop(tid);
-	if (!ret)
-		ret = next_stop(tid);
+	ret = set_registers(place->tid, &regs);
+	return ret ? : resume_to_stop(place->tid);
+}
+
+static int64_t end_call(int32_t tid, int64_t nr)
+{
+	struct user_regs_struct regs;
+	int64_t ret = await_stop(tid);
+
 	if (!ret)
 		ret = get_registers(tid, &regs);
 	if (!ret && (int64_t)regs.rax < 0)
 		return fail(CAUSE_AGENT_CALL, tid, nr, regs.rax);
+	return ret;
+}
+
+/* Lets tasks make the same system call, side by side; how the agents' memory is unmapped. */
+EXPORT int64_t ckpt_call_at(const struct call_place *places, uint64_t count, int64_t nr, uint64_t a, uint64_t b)
+{
+	int64_t ret = 0;
+
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = begin_call(&places[i], nr, a, b);
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = await_stop(places[i].tid) ? : resume_to_stop(places[i].tid);
+	for (uint64_t i = 0; i < count && !ret; i++)
+		ret = end_call(places[i].tid, nr);
 	return ret;
 }
 

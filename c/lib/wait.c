@@ -94,3 +94,20 @@ int64_t wait_task(pid_t tid, int *status, int timeout_ms)
 			return fail(CAUSE_GONE, tid, 0, -ESRCH);
 	}
 }
+
+/*
+ * The same as wait_task, for ever, for a process of one thread, whose end is told at once: it sleeps until then, so that
+ * the kernel may let others have this processor.
+ */
+int64_t wait_single_task(pid_t tid, int *status)
+{
+	for (unsigned tries = 0;; tries++) {
+		int64_t ret = waitpid(tid, status, tries < SPINS ? __WALL | WNOHANG : __WALL);
+
+		if (ret == tid)
+			return 0;
+		if (ret < 0 && errno != EINTR)
+			return fail(CAUSE_WAIT, tid, 0, -errno);
+		sched_yield();
+	}
+}

@@ -176,6 +176,7 @@ export class AgentProcess implements Disposable {
    * Waits for the end of a program.
    *
    * @param room how many threads it may clone at most
+   * @param single whether it is the only thread of its process
    * @returns the ids of the threads it cloned; they stay stopped
    * @throws CkptError naming the operation that failed
    */
@@ -184,6 +185,7 @@ export class AgentProcess implements Disposable {
     program: Program,
     address: bigint,
     room = 0,
+    single = false,
   ): Int32Array {
     const born = new Int32Array(Math.max(room, 1));
     const count = checked(
@@ -191,6 +193,7 @@ export class AgentProcess implements Disposable {
         thread.tid,
         new Uint8Array(born.buffer),
         BigInt(room),
+        single ? 1 : 0,
       ),
       `restoring task ${this.pid}`,
     );
@@ -245,14 +248,29 @@ export class AgentProcess implements Disposable {
   }
 
   /**
-   * Unmaps the agent's memory, in one of the threads, with the system call
-   * instruction at `at`.
+   * Unmaps the agents' memory in several processes, side by side.
+   *
+   * @param places a thread of each, and the address of a system call
+   * instruction in its memory
    */
-  unmapAgent(tid: number, at: bigint, start: bigint, length: bigint): void {
+  static unmapAgents(
+    places: readonly { readonly tid: number; readonly at: bigint }[],
+    start: bigint,
+    length: bigint,
+  ): void {
     const MUNMAP = 11n;
+    const words = new BigUint64Array(
+      places.flatMap(({ tid, at }) => [at, BigInt(tid)]),
+    );
     checked(
-      library("restore").ckpt_call_at(tid, at, MUNMAP, start, length),
-      `removing the agent from task ${this.pid}`,
+      library("restore").ckpt_call_at(
+        new Uint8Array(words.buffer),
+        BigInt(places.length),
+        MUNMAP,
+        start,
+        length,
+      ),
+      "removing the agents",
     );
   }
 

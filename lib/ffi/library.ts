@@ -177,14 +177,17 @@ const agent = {
     result: "i64",
   },
   ckpt_resume: { parameters: ["i32"], result: "i64" },
-  ckpt_agent_wait: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+  ckpt_agent_wait: {
+    parameters: ["i32", "buffer", "u64", "u32"],
+    result: "i64",
+  },
 } as const;
 
 const restore = {
   ckpt_write_agent: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_agent_step: { parameters: ["i32"], result: "i64" },
   ckpt_call_at: {
-    parameters: ["i32", "u64", "i64", "u64", "u64"],
+    parameters: ["buffer", "u64", "i64", "u64", "u64"],
     result: "i64",
   },
   ckpt_agent_end: { parameters: ["i32"], result: "i64" },

@@ -139,6 +139,13 @@ export class Program {
     return { data: place.data + offset, length: place.length - offset };
   }
 
+  /** Puts a terminated string into reserved data. */
+  setText(place: Data, text: string): void {
+    const bytes = encoder.encode(text);
+    this.#data.fill(0, place.data, place.data + place.length);
+    this.#data.set(bytes, place.data);
+  }
+
   /** Writes a 32-bit number into reserved data. */
   setInt32(place: Data, offset: number, value: number): void {
     this.#view().setInt32(place.data + offset, value, true);

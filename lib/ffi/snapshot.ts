@@ -114,7 +114,7 @@ export class Snapshot implements Disposable {
   finish(program: Program): Outcome {
     const action = `asking the copy of a task, ${this.pid}`;
     checked(
-      library("agent").ckpt_agent_wait(this.pid, new Uint8Array(4), 0n),
+      library("agent").ckpt_agent_wait(this.pid, new Uint8Array(4), 0n, 1),
       action,
     );
     const outcome = program.outcome(

@@ -5,6 +5,7 @@
  */
 
 import { sha256 } from "../ffi/sha256.ts";
+import { readSmallFile } from "../ffi/small_files.ts";
 import { isKnownFeature } from "./features.ts";
 import { decodeImage } from "./framing.ts";
 import { imageError, type ImageProblem } from "./image_error.ts";
@@ -55,6 +56,8 @@ export function readImageSet(directory: string): ImageSet {
 export class ImageSet {
   readonly inventory: inventory_entry;
   readonly #contents = new Map<string, unknown>();
+  /** Address spaces by their checksums: those of forked processes are the same. */
+  readonly #spaces = new Map<string, unknown>();
   readonly #bytes: Map<string, Uint8Array>;
 
   /** Use {@link readImageSet}. */
@@ -87,6 +90,13 @@ export class ImageSet {
     if (!this.names.has(name)) return undefined;
     const known = this.#contents.get(name);
     if (known !== undefined) return known as Content<K>;
+    const sum = kind === "mm" ? this.manifest?.files[name]?.sha256 : undefined;
+    const same = this.#spaces.get(sum ?? "");
+    if (same !== undefined) {
+      this.#bytes.delete(name);
+      this.#contents.set(name, same);
+      return same as Content<K>;
+    }
     const bytes = IMAGE_FILES[kind].extra === "content"
       ? readHead(this.directory, name)
       : this.#bytes.get(name) ??
@@ -95,6 +105,7 @@ export class ImageSet {
     const { directory } = this;
     const content = decodeImage(kind, bytes, { directory, name });
     this.#contents.set(name, content);
+    if (sum !== undefined) this.#spaces.set(sum, content);
     return content;
   }
 
@@ -274,7 +285,7 @@ function fileProblem(
     return { file: name, why };
   }
   if (file.sha256 === undefined) return undefined;
-  const content = readWhole(directory, name, LIMITS.file_bytes);
+  const content = readWhole(directory, name, LIMITS.file_bytes, size);
   if (sha256(content) !== file.sha256) {
     return { file: name, why: "is damaged: its checksum does not match" };
   }
@@ -298,8 +309,8 @@ function readWhole(
   directory: string,
   name: string,
   most: number,
+  size = sizeOf(directory, name),
 ): Uint8Array {
-  const size = sizeOf(directory, name);
   if (size > most) {
     throw imageError(directory, [{
       file: name,
@@ -307,7 +318,7 @@ function readWhole(
     }]);
   }
   try {
-    return Deno.readFileSync(`${directory}/${name}`);
+    return readSmallFile(`${directory}/${name}`).slice();
   } catch (error) {
     throw readError(directory, name, error);
   }

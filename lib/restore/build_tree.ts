@@ -12,6 +12,7 @@ import type { reg_file_entry } from "../image/schema.gen.ts";
 import { inside } from "../ns/inside.ts";
 import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
+import { pagesName } from "../image/kinds.ts";
 import { PageCounters } from "../mm/page_copy.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import type { Report } from "../report.ts";
@@ -38,7 +39,11 @@ import {
 import { armTimerfds } from "../files/timerfd.ts";
 import { clockNow } from "../task/posix_timers.ts";
 import { deliver, forkHelper, reapHelper } from "./deliver.ts";
-import { finishThreads, stopAndContinue } from "./finish_threads.ts";
+import {
+  type Finishing,
+  finishThreads,
+  stopAndContinue,
+} from "./finish_threads.ts";
 import type { Given } from "./given_descriptors.ts";
 import type { RestoreOptions } from "./options.ts";
 import { giveUpControl, setForeground } from "../files/terminal.ts";
@@ -56,9 +61,11 @@ import {
   endLeaderProgram,
   eventProgram,
   leaderProgram,
+  makeTheSame,
   memoryProgram,
   type MemoryPrograms,
   moveServices,
+  type OwnMemoryPrograms,
   processProgram,
   ServiceNumbers,
   type Services,
@@ -357,11 +364,11 @@ class TreeBuilder implements Disposable {
     agent: AgentProcess,
     program: Program,
     thread: AgentThread,
-  ): (room?: number) => Int32Array {
+  ): (room?: number, single?: boolean) => Int32Array {
     const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
     agent.load(thread, program, address);
     agent.resume(thread);
-    return (room = 0) => agent.wait(thread, program, address, room);
+    return (room, single) => agent.wait(thread, program, address, room, single);
   }
 
   #earlyThread(agent: AgentProcess, tid: number): AgentThread {
@@ -502,7 +509,7 @@ class TreeBuilder implements Disposable {
     return async () => {
       this.#later(images);
       await filled;
-      finish();
+      finish(0, images.threads.length === 1);
       if (halves !== undefined) this.#run(agent, halves.last);
     };
   }
@@ -510,15 +517,23 @@ class TreeBuilder implements Disposable {
   #memoryOf(pid: number): MemoryPrograms | undefined {
     if (this.#slots.get(pid) !== 0) return undefined;
     const images = this.#byPid.get(pid)!;
-    return memoryProgram(
-      images,
-      this.numbers,
-      rangeOf(this.#layout),
-      this.plan.births.inheriting.has(pid)
-        ? this.#byPid.get(images.tree.ppid)
-        : undefined,
+    const parent = this.plan.births.inheriting.has(pid)
+      ? this.#byPid.get(images.tree.ppid)
+      : undefined;
+    const last = this.#lastMemory;
+    const memory = last !== undefined && makeTheSame(last, images, parent)
+      ? last
+      : memoryProgram(images, this.numbers, rangeOf(this.#layout), parent);
+    this.#lastMemory = memory;
+    memory.first.setText(
+      memory.pagesName,
+      pagesName(images.pagemap.pages_id),
     );
+    return memory;
   }
+
+  /** Siblings are likely to have the like. */
+  #lastMemory: OwnMemoryPrograms | undefined;
 
   /**
    * Threads that a pidfd (PIDFD_THREAD, kept as O_EXCL) or a file below /proc
@@ -798,12 +813,24 @@ class TreeBuilder implements Disposable {
    */
   finish(): void {
     const children = Map.groupBy(this.images.tree, ({ ppid }) => ppid);
+    const running: Finishing[] = [];
     for (const member of this.#members.toReversed()) {
-      this.#finishOne(member, children.get(member.images.pid) ?? []);
+      const { agent, images } = member;
+      this.#startEvents(member, children.get(images.pid) ?? []);
+      const finishing = {
+        agent,
+        images,
+        // Those that share the memory come later: the first of them is the last.
+        isLast: this.#slots.get(images.pid) === 0,
+        stopSignal: this.#stopSignalFor(images),
+      };
+      if (finishing.stopSignal === 0) running.push(finishing);
+      else finishThreads([finishing], this.#layout);
     }
+    finishThreads(running, this.#layout);
   }
 
-  #finishOne(
+  #startEvents(
     { images, agent, leader }: Member,
     children: readonly { pid: number }[],
   ): void {
@@ -846,14 +873,6 @@ class TreeBuilder implements Disposable {
       const program = endLeaderProgram(ended_leader);
       agent.endLeader(leader, program, room.place(program));
     }
-    // Those that share the memory come later: the first of them is the last.
-    const last = this.#slots.get(images.pid) === 0;
-    finishThreads(
-      agent,
-      images,
-      last ? this.#layout : undefined,
-      this.#stopSignalFor(images),
-    );
   }
 
   /**

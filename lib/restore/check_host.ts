@@ -62,14 +62,12 @@ function whyOtherVdso(
     : "it is not the one of this kernel";
 }
 
-/** Whether two arrays of one length, a multiple of 8, hold the same. */
+/** Whether two arrays of one length, a multiple of 4, hold the same. */
 function equalWords(
   a: Uint8Array<ArrayBuffer>,
   b: Uint8Array<ArrayBuffer>,
 ): boolean {
-  const [words, others] = [a, b].map(({ buffer }) =>
-    new BigUint64Array(buffer)
-  );
+  const [words, others] = [a, b].map(({ buffer }) => new Int32Array(buffer));
   for (let i = 0; i < words.length; i++) {
     if (words[i] !== others[i]) return false;
   }

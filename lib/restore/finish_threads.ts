@@ -3,7 +3,7 @@
  * its registers. Then nothing of the agent is left.
  */
 import { CkptError, EXIT } from "../error.ts";
-import type { AgentProcess } from "../ffi/agent_process.ts";
+import { AgentProcess } from "../ffi/agent_process.ts";
 import { checked } from "../ffi/cause.ts";
 import { library } from "../ffi/library.ts";
 import { addressOf, syscall } from "../ffi/syscall.ts";
@@ -60,31 +60,37 @@ function bytesOf(threads: readonly { tid: number }[]): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Int32Array.from(threads, ({ tid }) => tid).buffer);
 }
 
-/**
- * @param images of the process, whose threads are stopped, but for a leader that
- * has ended
- * @param layout memory of the agents to remove; undefined while another process
- * still needs it
- * @param stopSignal what job control stops the process with; 0: it is to run
- */
+/** A process whose threads are stopped, but for a leader that has ended. */
+export interface Finishing {
+  readonly agent: AgentProcess;
+  readonly images: TaskImages;
+  /** No other process still needs the agent in its memory. */
+  readonly isLast: boolean;
+  /** What job control stops it with; 0: it is to run. */
+  readonly stopSignal: number;
+}
+
+/** @param layout memory of the agents, which is removed */
 export function finishThreads(
-  agent: AgentProcess,
-  images: TaskImages,
-  layout: AgentLayout | undefined,
-  stopSignal: number,
+  processes: readonly Finishing[],
+  layout: AgentLayout,
 ): void {
-  const threads = livingThreads(images);
-  threads.forEach(({ tid, core }) => setFpu(images, tid, core));
-  if (layout !== undefined) {
-    agent.unmapAgent(
-      threads[0].tid,
-      syscallInstruction(agent, images),
-      layout.start,
-      BigInt(layout.length),
-    );
+  for (const { images } of processes) {
+    livingThreads(images).forEach(({ tid, core }) => setFpu(images, tid, core));
   }
-  if (stopSignal !== 0) stopGroup(agent.pid, threads, stopSignal);
-  for (const { tid, core } of threads) setRegisters(images, tid, core);
+  AgentProcess.unmapAgents(
+    processes.filter(({ isLast }) => isLast).map(({ agent, images }) => ({
+      tid: livingThreads(images)[0].tid,
+      at: syscallInstruction(agent, images),
+    })),
+    layout.start,
+    BigInt(layout.length),
+  );
+  for (const { agent, images, stopSignal } of processes) {
+    const threads = livingThreads(images);
+    if (stopSignal !== 0) stopGroup(agent.pid, threads, stopSignal);
+    for (const { tid, core } of threads) setRegisters(images, tid, core);
+  }
 }
 
 type Core = TaskImages["threads"][number]["core"];
@@ -135,6 +141,12 @@ function setRegisters(images: TaskImages, tid: number, core: Core): void {
 /** The bytes of a system call instruction. */
 const SYSCALL = [0x0f, 0x05] as const;
 const SEARCH_STEP = 1024 * 1024;
+/** Where the last one was found, from the beginning of the vdso, which all have. */
+let inVdso = 0n;
+
+function isSyscall(bytes: Uint8Array, at: number): boolean {
+  return bytes[at] === SYSCALL[0] && bytes[at + 1] === SYSCALL[1];
+}
 
 /**
  * Finds a system call instruction in the task's own code, with which the
@@ -150,7 +162,12 @@ function syscallInstruction(
   const vdso = executable.filter(({ status }) =>
     (status & VMA_STATUS.VDSO) !== 0
   );
-  for (const { start, end } of [...vdso, ...executable]) {
+  for (const { start } of vdso) {
+    if (isSyscall(agent.memory.read(start + inVdso, 2), 0)) {
+      return start + inVdso;
+    }
+  }
+  for (const { start, end, status } of [...vdso, ...executable]) {
     for (let at = start; at < end; at += BigInt(SEARCH_STEP)) {
       const length = Math.min(Number(end - at), SEARCH_STEP);
       let bytes: Uint8Array;
@@ -160,9 +177,10 @@ function syscallInstruction(
         break; // beyond the end of a mapped file
       }
       for (let i = 0; i + 1 < bytes.length; i++) {
-        if (bytes[i] === SYSCALL[0] && bytes[i + 1] === SYSCALL[1]) {
-          return at + BigInt(i);
-        }
+        if (!isSyscall(bytes, i)) continue;
+        const found = at + BigInt(i);
+        if ((status & VMA_STATUS.VDSO) !== 0) inVdso = found - start;
+        return found;
       }
     }
   }

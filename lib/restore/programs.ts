@@ -3,7 +3,7 @@
  * Order matters: each function says why.
  */
 import type { Reason } from "../error.ts";
-import { type Outcome, Program } from "../ffi/program.ts";
+import { type Data, type Outcome, Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { highestWatched, readObjectImages } from "../files/object_images.ts";
 import { registerAll } from "../files/register_with_ring.ts";
@@ -227,12 +227,51 @@ export interface MemoryPrograms {
   };
 }
 
+/** What others may have the like of. */
+export interface OwnMemoryPrograms extends MemoryPrograms {
+  /** Where the name of the page image is, in the first. */
+  readonly pagesName: Data;
+  readonly images: TaskImages;
+  readonly parent: TaskImages | undefined;
+}
+
 /** From here on a second processor is worth two more stops: 8 MiB. */
 const WORTH_HALVING = 8n << 20n;
 
+/** Whether programs, with another page image, make the memory of `images`. */
+export function makeTheSame(
+  made: OwnMemoryPrograms,
+  images: TaskImages,
+  parent: TaskImages | undefined,
+): boolean {
+  const [a, b] = [made.images, images].map(({ mm, pagemap, extension }) => ({
+    mm,
+    pages: pagemap.entries,
+    areas: extension.areas,
+    inherited: extension.inherited,
+    lockFuture: extension.lock_future,
+  }));
+  return made.parent === parent && isAlike(a, b);
+}
+
+/** Whether two messages, or parts of them, hold the same. */
+function isAlike(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  if (!isObject(a) || !isObject(b)) return false;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length &&
+    keys.every((key) => isAlike(a[key], b[key]));
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+const LONGEST_PAGES_NAME = 32;
+
 /**
  * The memory of a process and its program file, which can be set only when the
- * agent's own is no longer mapped.
+ * agent's own is no longer mapped. The name of its page image is to be set.
  *
  * @param parent whose memory, complete, the process got by fork and is to share
  * as far as it is the same; undefined: it gets all its memory anew
@@ -242,24 +281,25 @@ export function memoryProgram(
   numbers: ServiceNumbers,
   agent: AddressRange,
   parent: TaskImages | undefined,
-): MemoryPrograms {
+): OwnMemoryPrograms {
   const program = new Program();
   let last = program;
   let halves: MemoryPrograms["halves"];
   const { mm, pagemap, extension } = images;
-  const name = pagesName(pagemap.pages_id);
+  const name = program.reserve(LONGEST_PAGES_NAME);
+  const opening = "opening the page image";
   const opened = program.call(
     "openat",
     [
       numbers.of(numbers.services.images),
-      program.text(encodeText(name)),
+      name,
       O.RDONLY | O.CLOEXEC,
       0,
     ],
-    `opening ${name}`,
+    opening,
   );
-  program.call("dup3", [opened, numbers.pages, O.CLOEXEC], `opening ${name}`);
-  program.call("close", [opened], `opening ${name}`);
+  program.call("dup3", [opened, numbers.pages, O.CLOEXEC], opening);
+  program.call("close", [opened], opening);
   const input = {
     mm,
     files: mappableFiles(images),
@@ -319,7 +359,7 @@ export function memoryProgram(
       "locking areas to come in memory",
     );
   }
-  return { first: program, halves };
+  return { first: program, halves, pagesName: name, images, parent };
 }
 
 /** For prctl_mm_map.exe_fd: nothing changes. */

@@ -191,6 +191,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
     seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
   };
   const shared = new Map<bigint, SharedObject>();
+  const spaces = new Map<mm_entry, Space>();
   const processes: TaskImages[] = [];
   const zombies: ZombieImage[] = [];
   for (const entry of tree) {
@@ -206,7 +207,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
       continue;
     }
     processes.push({
-      ...readProcess(entry, common, shared, refuse),
+      ...readProcess(entry, common, shared, spaces, refuse),
       stopSignal: task?.task_state === TASK_STATE.stopped
         ? task.stop_signo ?? SIGSTOP
         : 0,
@@ -271,7 +272,7 @@ function readMemfds(
 ): MemfdImage[] {
   const used = new Set([
     ...open,
-    ...processes.flatMap(({ mm }) =>
+    ...[...new Set(processes.map(({ mm }) => mm))].flatMap((mm) =>
       mm.vmas.filter(({ status }) => (status & VMA_STATUS.MEMFD) !== 0)
         .map(({ shmid }) => Number(shmid))
     ),
@@ -307,6 +308,7 @@ function readProcess(
     "set" | "files" | "segments" | "seccomp"
   >,
   sharedInTree: Map<bigint, SharedObject>,
+  spaces: Map<mm_entry, Space>,
   refuse: Refuse,
 ): Omit<TaskImages, "stopSignal"> {
   const { pid } = tree;
@@ -332,11 +334,10 @@ function readProcess(
     }
   }
   const original = set.require("mm", pid);
-  const shared = new Map<bigint, SharedObject>();
-  const vmas = original.vmas.map((vma) =>
-    normalArea(vma, set, files, shared, refuse)
-  );
-  for (const object of shared.values()) {
+  const { mm, shared } = spaces.get(original) ??
+    normalSpace(original, set, files, refuse);
+  spaces.set(original, { mm, shared });
+  for (const object of shared) {
     const known = sharedInTree.get(object.id);
     if (known === undefined || known.size < object.size) {
       sharedInTree.set(object.id, object);
@@ -348,12 +349,12 @@ function readProcess(
     pid,
     ids,
     threads,
-    mm: { ...original, vmas },
+    mm,
     fs: set.require("fs", pid),
     descriptors,
     files,
     pagemap: set.require("pagemap", pid),
-    shared: [...shared.values()],
+    shared,
     segments,
     seccomp,
     extension: readExtension(set, pid),
@@ -390,6 +391,22 @@ function refuseNamespaces(
       );
     }
   }
+}
+
+/** An address space, and the objects of shared memory in it. */
+type Space = Pick<TaskImages, "mm" | "shared">;
+
+function normalSpace(
+  original: mm_entry,
+  set: ImageSet,
+  files: ReadonlyMap<number, file_entry>,
+  refuse: Refuse,
+): Space {
+  const shared = new Map<bigint, SharedObject>();
+  const vmas = original.vmas.map((vma) =>
+    normalArea(vma, set, files, shared, refuse)
+  );
+  return { mm: { ...original, vmas }, shared: [...shared.values()] };
 }
 
 /**

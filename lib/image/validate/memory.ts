@@ -38,13 +38,15 @@ export function checkMemory(
   const shared = new Set<bigint>();
   const segments = new SegmentsCheck(findings, tasks[0]?.ids);
   const memories = new Set<number>();
+  const checked = new Set<mm_entry>();
   for (const { entry: { pid }, dead, ids } of tasks) {
     if (dead) continue;
     // Memory that several processes use is stored with the first of them.
     const usesOthers = ids !== undefined && memories.has(ids.vm_id);
     if (ids !== undefined) memories.add(ids.vm_id);
     const mm = findings.require("mm", pid);
-    if (mm !== undefined) {
+    if (mm !== undefined && !checked.has(mm)) {
+      checked.add(mm);
       const check = new AddressSpaceCheck(findings, pid, mm, files, taskSize);
       check.all();
       check.sharedMemory.forEach((shmid) => shared.add(shmid));
