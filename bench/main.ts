@@ -98,6 +98,7 @@ const PROGRAMS: {
 }[] = [
   { title: "10MiB, 1 thread", subject: load(10, 1, 0) },
   { title: "10MiB, 500 threads", subject: load(10, 500, 0) },
+  { title: "10MiB, 1000 threads", subject: load(10, 1000, 0) },
   { title: "10MiB, 10000 mappings", subject: load(10, 1, 10000) },
   { title: "1GiB, 1 thread", subject: load(1024, 1, 0) },
   { title: "1 child of 1MiB", subject: family(1, 1024, 0) },
