@@ -364,6 +364,9 @@ static int64_t ask_thread(const struct host *host, uint64_t code, uint64_t scrat
 
 	if (!ret)
 		ret = set_dispatch(host, &(struct dispatch){ 0 });
+	/* What is pending would run the program's handlers now, and be saved as pending all the same. */
+	if (!ret)
+		ret = set_signal_mask(host->tid, ~0ULL);
 	if (ret < 0)
 		return ret;
 	regs.rip = code;

@@ -16,6 +16,7 @@ import {
   threadCode,
 } from "./remote_task.ts";
 import { Snapshot } from "./snapshot.ts";
+import { syscall } from "./syscall.ts";
 import { TaskMemory } from "./task_memory.ts";
 import { ChildProgram } from "./testing/child_program.ts";
 import { observeState } from "./testing/observed_state.ts";
@@ -156,6 +157,36 @@ async function settled(pid: number): Promise<void> {
     await new Promise((done) => setTimeout(done, 1));
   }
 }
+
+Deno.test("a signal that came meanwhile stays pending while its thread is asked", async () => {
+  const SIGUSR1 = 10n;
+  const pending = (tid: number) =>
+    /^SigPnd:.*$/m.exec(Deno.readTextFileSync(`/proc/${tid}/status`))?.[0];
+  for (const withQuietSignal of [true, false]) {
+    await using child = await ChildProgram.start(THREADS);
+    stop(child.pid, ({ pid, threads, memory, cave }) => {
+      const [leader, ...others] = threads.map(({ host }) =>
+        withQuietSignal ? host : { ...host, quietSignal: 0 }
+      );
+      for (const { tid } of others) {
+        // Its action is the default one: to end the process.
+        syscall("tgkill", BigInt(pid), BigInt(tid), SIGUSR1);
+      }
+      const before = others.map(({ tid }) => pending(tid));
+      assert(before.every((line) => line?.endsWith("200")), `${before}`);
+      using remote = RemoteTask.enter(leader, memory, cave, ROOM);
+      const results = remote.askThreads(
+        others,
+        CODE,
+        CALLS.length,
+        remote.room + BigInt(ROOM / 2),
+        64,
+      );
+      assertEquals(results, others.map(() => RESULTS));
+      assertEquals(others.map(({ tid }) => pending(tid)), before);
+    });
+  }
+});
 
 Deno.test("random programs, entered again and again, leave no trace", async () => {
   await using child = await ChildProgram.start(THREADS);
