@@ -312,17 +312,18 @@ screen -t python 1 /usr/bin/python3 -q
   ], env);
   const ask = (...args: string[]) =>
     scope.run("screen", ["-S", "session", ...args], { env });
+  const isShown = async (window: string, what: RegExp) => {
+    const copy = `${work}/copy`;
+    await ask("-p", window, "-X", "hardcopy", copy);
+    try {
+      return what.test(Deno.readTextFileSync(copy)) || undefined;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  };
   const shows = (window: string, what: RegExp) =>
-    until(`${window} shows ${what}`, async () => {
-      const copy = `${work}/copy`;
-      await ask("-p", window, "-X", "hardcopy", copy);
-      try {
-        return what.test(Deno.readTextFileSync(copy)) || undefined;
-      } catch (error) {
-        if (error instanceof Deno.errors.NotFound) return undefined;
-        throw error;
-      }
-    });
+    until(`${window} shows ${what}`, () => isShown(window, what));
   const type = async (window: string, line: string, gives: RegExp) => {
     assertSuccess(await ask("-p", window, "-X", "stuff", `${line}\r`), line);
     await shows(window, gives);
@@ -339,14 +340,20 @@ screen -t python 1 /usr/bin/python3 -q
   // a client that is attached, on a terminal of its own
   const client = scope.bash(
     `export TERM=xterm SCREENDIR=${env.SCREENDIR}
-     timeout 60 script -qfc 'stty rows 30 cols 90; screen -r session' /dev/null </dev/null`,
+     # at the end of its input script types ^D, which ends the shell
+     exec < <(exec sleep 60 >/dev/null 2>&1)
+     timeout 60 script -qfc 'stty rows 30 cols 90; screen -r session' /dev/null`,
   );
   await until("the client is attached", async () => {
     const { stdout } = await scope.run("screen", ["-ls"], { env });
     return stdout.includes("(Attached)") || undefined;
   });
   await ask("-X", "select", "shell");
-  await type("shell", "stty size", /^\d+ 90$/m);
+  // its window gets the client's size some time after that is attached
+  await until("the shell has the size of the client", async () => {
+    await ask("-p", "shell", "-X", "stuff", "stty size\r");
+    return await isShown("shell", /^\d+ 90$/m);
+  });
   await ask("-X", "quit");
   await client;
   await program.ended();
