@@ -303,7 +303,7 @@ Deno.test("a screen server with a shell and a python3 comes back, and a new clie
     `deflogin off
 startup_message off
 shell /bin/bash
-screen -t shell 0 env PS1='$ ' bash --norc --noprofile
+screen -t shell 0 env HISTFILE= PS1='$ ' bash --norc --noprofile
 screen -t python 1 /usr/bin/python3 -q
 `,
   );
@@ -341,7 +341,7 @@ screen -t python 1 /usr/bin/python3 -q
   const client = scope.bash(
     `export TERM=xterm SCREENDIR=${env.SCREENDIR}
      # at the end of its input script types ^D, which ends the shell
-     exec < <(exec sleep 60 >/dev/null 2>&1)
+     exec < <(exec sleep 60 2>/dev/null)
      timeout 60 script -qfc 'stty rows 30 cols 90; screen -r session' /dev/null`,
   );
   await until("the client is attached", async () => {
