@@ -26,7 +26,7 @@ async function startWithLost(
 
 async function remount(scope: Scope, how: "ro" | "rw"): Promise<void> {
   const { code, stderr } = await scope.bash(
-    `mount -o remount,${how} ${scope.directory}/work/base`,
+    `mount -o remount,${how} ${scope.path("work")}/base`,
   );
   assertEquals(code, 0, stderr);
 }
@@ -88,7 +88,7 @@ Deno.test("the capability to link or make files is named where ckpt lacks it, an
   const images = scope.path("images");
   const dumping = ["dump", "--link-remap", "-t", `${program.pid}`];
   const names = async () =>
-    (await scope.bash(`ls -A ${scope.directory}/work/base/a`)).stdout;
+    (await scope.bash(`ls -A ${scope.path("work")}/base/a`)).stdout;
   const refused = await ckptWithoutOverride(scope, ...dumping, "-D", images);
   assertEquals(refused.code, EXIT.permission, refused.stderr);
   assertMatch(
@@ -125,7 +125,7 @@ Deno.test("a file with another name that cannot be linked is saved, and a warnin
   const answer = await scope.ckpt(
     ...["dump", "--link-remap", "-t", `${program.pid}`, "-D", images],
   );
-  await scope.bash(`chattr -i ${scope.directory}/work/base/b/other`);
+  await scope.bash(`chattr -i ${scope.path("work")}/base/b/other`);
   assertEquals(answer.code, EXIT.ok, answer.stderr);
   assertMatch(
     answer.stderr,

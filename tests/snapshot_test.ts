@@ -22,11 +22,11 @@ async function startOnBtrfs(scope: Scope): Promise<Program> {
 }
 
 async function content(scope: Scope, path: string): Promise<string> {
-  return (await scope.bash(`cat ${scope.directory}/work/m/${path}`)).stdout;
+  return (await scope.bash(`cat ${scope.path("work")}/m/${path}`)).stdout;
 }
 
 async function names(scope: Scope): Promise<string[]> {
-  const { stdout } = await scope.bash(`ls -A ${scope.directory}/work/m`);
+  const { stdout } = await scope.bash(`ls -A ${scope.path("work")}/m`);
   return stdout.trim().split("\n").sort();
 }
 
@@ -113,7 +113,7 @@ async function startInside(
 Deno.test("the files of a program in a mount namespace of its own are put back", async () => {
   await using scope = new Scope();
   const { program } = await startInside(scope, false);
-  const m = `${scope.directory}/work/m`;
+  const m = `${scope.path("work")}/m`;
   const images = scope.path("images");
   const mnt = ["--external", "mnt[/srv]:srv"];
   await dump(scope, program, images, "--snapshot", "btrfs", ...mnt);
