@@ -36,6 +36,7 @@ import { tracerPid } from "../ffi/tracer_pid.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 import {
   listThreads,
+  NAME_ONE_THAT_RUNS,
   readMapsText,
   readNamespace,
   readNamespaces,
@@ -175,7 +176,7 @@ export function refuseImpossible(pid: number, action: string): void {
   const stat = readStat(pid);
   if (stat.flags & PF_KTHREAD) refuse("it is a thread of the kernel");
   if (livingThread(stat) === undefined) {
-    refuse("it has ended already (a zombie)");
+    refuse("it has ended already (a zombie)", NAME_ONE_THAT_RUNS);
   }
   const { tgid } = readStatus(pid);
   if (tgid !== pid) {

@@ -280,6 +280,9 @@ function list(pid: number, directory: string): number[] {
   }
 }
 
+/** What to do about a task that is not there, or not any more. */
+export const NAME_ONE_THAT_RUNS = "name a process that runs: ps -e lists them";
+
 /** Turns what the kernel said into the error of ckpt; passes others through. */
 function readFailure(error: unknown, pid: number, path: string): unknown {
   if (!(error instanceof SyscallError)) return error;
@@ -307,7 +310,7 @@ function readFailure(error: unknown, pid: number, path: string): unknown {
         EXIT.gone,
         `task ${pid}`,
         "it does not exist (any more)",
-        "name a process that runs: ps -e lists them",
+        NAME_ONE_THAT_RUNS,
       );
     }
     if (state === "Z" || state === "X") {
