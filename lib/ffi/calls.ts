@@ -40,6 +40,13 @@ export class Slots {
     this.address = Number(addressOf(this.bytes));
   }
 
+  /** Numbers that are not negative, one for each round: what `loaded` leads to. */
+  static of(numbers: readonly number[]): Slots {
+    const slots = new Slots(8, numbers.length);
+    numbers.forEach((number, i) => slots.view.setUint32(8 * i, number, true));
+    return slots;
+  }
+
   /** The first `length` bytes of a slot. */
   slot(round: number, length = this.size): Uint8Array<ArrayBuffer> {
     const at = round * this.size;

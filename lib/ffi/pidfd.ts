@@ -44,8 +44,7 @@ export function getDescriptors(
   pidfd: number,
   fds: readonly number[],
 ): number[] {
-  const numbers = new Slots(8, fds.length);
-  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
+  const numbers = Slots.of(fds);
   const calls = new Calls();
   const got = calls.add("pidfd_getfd", [pidfd, { loaded: numbers }, 0]);
   calls.run(fds.length);
@@ -58,8 +57,7 @@ export function getDescriptors(
 
 /** Closes descriptors of ckpt's own. */
 export function closeAll(fds: readonly number[]): void {
-  const numbers = new Slots(8, fds.length);
-  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
+  const numbers = Slots.of(fds);
   const calls = new Calls();
   calls.add("close", [{ loaded: numbers }]);
   calls.run(fds.length);

@@ -211,9 +211,8 @@ function explain(error: SyscallError, { ends, link }: PipeToRead): never {
 function sizesOf(
   fds: readonly number[],
 ): { size: number; length: number }[] {
-  const numbers = new Slots(8, fds.length);
+  const numbers = Slots.of(fds);
   const lengths = new Slots(8, fds.length);
-  fds.forEach((fd, i) => numbers.view.setUint32(8 * i, fd, true));
   const calls = new Calls();
   const fd = { loaded: numbers };
   const sized = calls.add("fcntl", [fd, F_GETPIPE_SZ, 0]);

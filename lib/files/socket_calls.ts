@@ -36,9 +36,8 @@ const ANSWER = 32 + 2 * ADDRESS;
 /** @param fds descriptors of ckpt's own */
 export function askSockets(fds: readonly number[]): SocketCalls[] {
   const slots = new Slots(ANSWER, fds.length);
-  const numbers = new Slots(8, fds.length);
+  const numbers = Slots.of(fds);
   fds.forEach((fd, i) => {
-    numbers.view.setUint32(8 * i, fd, true);
     const at = i * ANSWER;
     slots.view.setInt32(at, fd, true);
     slots.view.setInt16(at + AT.events, POLLIN | POLLPRI | POLLRDHUP, true);

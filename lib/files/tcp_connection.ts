@@ -243,9 +243,8 @@ function readAll(
 function lengthsOf(
   held: readonly HeldConnection[],
 ): { in: number; out: number }[] {
-  const fds = new Slots(8, held.length);
+  const fds = Slots.of(held.map(({ fd }) => fd));
   const slots = new Slots(8, held.length);
-  held.forEach(({ fd }, i) => fds.view.setUint32(8 * i, fd, true));
   const calls = new Calls();
   const fd = { loaded: fds };
   const asked = [
