@@ -469,7 +469,10 @@ export class Program {
 
   /** Waits until the program has ended and its pid is free. */
   async ended(): Promise<Ending> {
-    const ending = await until(`task ${this.pid} has ended`, () => this.poll());
+    const ending = await until(`task ${this.pid} has ended`, () => this.poll())
+      .catch(async (error: Error) => {
+        throw new Error(`${error.message}:\n${await describe(this.pid)}`);
+      });
     if (this.exists()) throw new Error(`pid ${this.pid} is still in use`);
     return ending;
   }
@@ -491,6 +494,13 @@ export class Program {
     await this.ended();
     await allGone(pids);
   }
+}
+
+/** What the processes of a session are doing, for the message of a test that has waited for them in vain. */
+async function describe(session: number): Promise<string> {
+  const columns = "pid,ppid,pgid,sid,stat,wchan:24,pending,blocked,args";
+  const { stdout } = await run("ps", ["-o", columns, "-s", `${session}`]);
+  return stdout;
 }
 
 /** Waits until none of the pids is in use; reaps those that came to this process when their parents died. */
