@@ -23,7 +23,7 @@ struct guard_order {
 	int32_t fd;
 	uint32_t act;	  /* enum guard_act */
 	uint32_t request; /* of an ioctl(2) without an argument */
-	char text[60];	  /* what is written, or the way from `fd` to what is removed; ends with a zero */
+	char text[148];	  /* what is written, or the way from `fd` to what is removed; ends with a zero */
 };
 
 #define STACK 16384

@@ -5,13 +5,15 @@
 import { checked } from "./cause.ts";
 import { library } from "./library.ts";
 import { close, O, open } from "./syscall.ts";
+import { encodeText } from "./text.ts";
 
 /** struct guard_order of c/lib/guard.c. */
-const ORDER_SIZE = 72;
+const ORDER_SIZE = 160;
 const ACT_AT = 4;
 const REQUEST_AT = 8;
 const TEXT_AT = 12;
-const LONGEST_TEXT = 59;
+/** More than a name of a directory, and the longest path of a Unix socket. */
+const LONGEST_TEXT = 147;
 
 /** enum guard_act, ibid. */
 const ACT = { write: 0, request: 1, unlink: 2, rmdir: 3 } as const;
@@ -19,7 +21,7 @@ const ACT = { write: 0, request: 1, unlink: 2, rmdir: 3 } as const;
 /** A text to be written into a file. */
 export interface GuardText {
   readonly path: string;
-  /** ASCII, at most 59 letters. */
+  /** At most 147 bytes. */
   readonly text: string;
 }
 
@@ -33,7 +35,7 @@ export interface GuardRequest {
 export interface GuardRemoval {
   /** Of the directory. */
   readonly path: string;
-  /** The way from there: ASCII, at most 59 letters. */
+  /** The way from there: at most 147 bytes. */
   readonly remove: string;
   readonly isDirectory: boolean;
 }
@@ -76,13 +78,11 @@ export class Guard implements Disposable {
           continue;
         }
         const text = "text" in order ? order.text : order.remove;
-        if (text.length > LONGEST_TEXT) {
+        const bytes = encodeText(text);
+        if (bytes.length > LONGEST_TEXT) {
           throw new Error(`"${text}" is too long`);
         }
-        new TextEncoder().encodeInto(
-          text,
-          encoded.subarray(at + TEXT_AT, at + ORDER_SIZE - 1),
-        );
+        encoded.set(bytes, at + TEXT_AT);
       }
       return new Guard(checked(
         library("guard").ckpt_start_guard(

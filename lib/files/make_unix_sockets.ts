@@ -5,6 +5,7 @@
 import type { Data } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
+import { splitPath } from "../ghost/calls.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import {
@@ -29,6 +30,8 @@ import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 export interface WantedUnix extends Wanted, UnixSocketImage {
   /** Name of a socket of the outside that it sends to. */
   readonly outside?: Uint8Array | undefined;
+  /** A descriptor of the directory in which it is bound; see {@link isElsewhere}. */
+  readonly place?: number | undefined;
 }
 
 /** The process that makes sockets. */
@@ -233,7 +236,9 @@ class UnixMaker {
 
   /** Binds one, and makes all connections that come by its name. */
   #serve(one: WantedUnix, accepted: readonly WantedUnix[]): void {
-    if (this.#owner.bindsAside && losesPath(one)) {
+    if (one.place !== undefined) {
+      this.#elsewhere(one, one.place, () => this.#serveHere(one, accepted));
+    } else if (this.#owner.bindsAside && losesPath(one)) {
       this.#aside(one, () => this.#serveHere(one, accepted));
     } else this.#serveHere(one, accepted);
   }
@@ -248,14 +253,6 @@ class UnixMaker {
     const { program } = table;
     const path = pathOf(name);
     const purpose = `making a place for ${path}`;
-    program.call(
-      "openat",
-      [AT_FDCWD, program.text("/"), O.PATH | O.DIRECTORY | O.CLOEXEC, 0],
-      "opening the root directory",
-    );
-    // Sockets that are made here get any of the lower numbers.
-    const root = this.#rootNumber ??= table.temporary();
-    table.move(table.take(), root, O.CLOEXEC);
     program.call("fsopen", [program.text("tmpfs"), FSOPEN_CLOEXEC], purpose);
     const system = table.take();
     program.call(
@@ -265,21 +262,61 @@ class UnixMaker {
     );
     program.call("fsmount", [system, FSMOUNT_CLOEXEC, 0], purpose);
     const mount = table.take();
+    this.#withRoot(mount, purpose, () => {
+      table.close(mount);
+      table.close(system);
+      const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
+      for (const directory of wayThrough(whole).directories) {
+        program.call(
+          "mkdirat",
+          [AT_FDCWD, program.text(encodeText(directory)), OPEN_TO_ALL],
+          purpose,
+        );
+      }
+      act();
+    });
+  }
+
+  /**
+   * In a directory that has nothing but the way to the name it is bound to, and
+   * from which its file goes to the directory above, where its names are.
+   */
+  #elsewhere(one: WantedUnix, place: number, act: () => void): void {
+    const { program } = this.#table;
+    const path = pathOf(one.entry.name);
+    this.#withRoot(place, `binding ${path} elsewhere`, act);
+    const [first, ...others] = one.extension.other_names.map((other) => ({
+      other,
+      to: program.text(encodeText(`../${splitPath(other).name}`)),
+    }));
+    const from = program.text(encodeText(wayThrough(path).file));
+    program.call(
+      "renameat2",
+      [place, from, place, first.to, 0],
+      `naming the file of ${path} ${first.other}`,
+    );
+    for (const { other, to } of others) {
+      this.#replace([place, to], [place, first.to], first.other, other);
+    }
+  }
+
+  /** With another root directory for the moment, which is the current one. */
+  #withRoot(directory: number, purpose: string, act: () => void): void {
+    const table = this.#table;
+    const { program } = table;
+    program.call(
+      "openat",
+      [AT_FDCWD, program.text("/"), O.PATH | O.DIRECTORY | O.CLOEXEC, 0],
+      "opening the root directory",
+    );
+    // Sockets that are made here get any of the lower numbers.
+    const root = this.#rootNumber ??= table.temporary();
+    table.move(table.take(), root, O.CLOEXEC);
     const goTo = (directory: number) => {
       program.call("fchdir", [directory], purpose);
       program.call("chroot", [program.text(".")], purpose);
     };
-    goTo(mount);
-    table.close(mount);
-    table.close(system);
-    const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
-    for (let i = whole.indexOf("/", 1); i > 0; i = whole.indexOf("/", i + 1)) {
-      const directory = program.text(encodeText(whole.slice(0, i)));
-      // It may have two slashes, or dots.
-      program.call("mkdirat", [AT_FDCWD, directory, OPEN_TO_ALL], purpose, {
-        mayFail: true,
-      });
-    }
+    goTo(directory);
     act();
     goTo(root);
     table.close(root);
@@ -415,8 +452,9 @@ class UnixMaker {
   }
 
   /** fchdir(2) to where the name of one begins. */
-  #enter({ entry: { name, name_dir } }: UnixSocketImage): void {
+  #enter({ entry: { name, name_dir }, place }: WantedUnix): void {
     if (name_dir === undefined || !isPath(name) || name[0] === SLASH) return;
+    if (place !== undefined) return;
     const table = this.#table;
     const { program } = table;
     program.call(
@@ -467,19 +505,30 @@ class UnixMaker {
     const path = pathOf(name);
     const place = program.text(encodeText(path));
     if (!deleted || other_names.length > 0) this.#settleAccess(one, place);
+    if (one.place !== undefined) return;
     for (const other of other_names) {
       const to = program.text(encodeText(other));
-      // Another name of the old file, which nobody has, as was seen before.
-      program.call("unlinkat", [AT_FDCWD, to, 0], `removing ${other}`, {
-        mayFail: true,
-      });
-      program.call(
-        "linkat",
-        [AT_FDCWD, place, AT_FDCWD, to, 0],
-        `linking ${path} as ${other}`,
-      );
+      this.#replace([AT_FDCWD, to], [AT_FDCWD, place], path, other);
     }
     if (deleted) this.#unlink(one);
+  }
+
+  /** Gives a file a name that its old one had, which nobody has any more. */
+  #replace(
+    to: readonly [number, Data],
+    from: readonly [number, Data],
+    path: string,
+    other: string,
+  ): void {
+    const { program } = this.#table;
+    program.call("unlinkat", [...to, 0], `removing ${other}`, {
+      mayFail: true,
+    });
+    program.call(
+      "linkat",
+      [...from, ...to, 0],
+      `linking ${path} as ${other}`,
+    );
   }
 
   #settleAccess(
@@ -676,6 +725,40 @@ class UnixMaker {
 export function losesPath({ entry, extension }: UnixSocketImage): boolean {
   return isPath(entry.name) && entry.deleted === true &&
     extension.other_names.length === 0;
+}
+
+/**
+ * Whether the name of a bound one leads to another file or nowhere, and its own
+ * file has other names.
+ */
+export function isElsewhere({ entry, extension }: UnixSocketImage): boolean {
+  const directories = extension.other_names.map((other) =>
+    splitPath(other).directory
+  );
+  return isPath(entry.name) && entry.deleted === true &&
+    new Set(directories).size === 1;
+}
+
+/**
+ * What a path goes through where there is nothing else, from the root.
+ *
+ * @returns its directories, each after the one it is in, and its end; relative,
+ * without dots
+ */
+export function wayThrough(
+  path: string,
+): { directories: string[]; file: string } {
+  const directories = new Set<string>();
+  const parts: string[] = [];
+  const names = path.split("/").filter((part) => part !== "" && part !== ".");
+  for (const [i, part] of names.entries()) {
+    if (part === "..") parts.pop();
+    else parts.push(part);
+    if (i < names.length - 1 && parts.length > 0) {
+      directories.add(parts.join("/"));
+    }
+  }
+  return { directories: [...directories], file: parts.join("/") };
 }
 
 /**

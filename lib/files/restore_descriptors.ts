@@ -118,6 +118,8 @@ export interface FileImages extends PipeImages {
   readonly exists?: (pid: number) => boolean;
   /** See make_unix_sockets.ts. */
   readonly bindsAside?: boolean;
+  /** Directories to bind Unix sockets in, by the ids of these. */
+  readonly places?: ReadonlyMap<number, number>;
   /** Processes that alone can open a file, by its id: /dev/tty. */
   readonly openers?: ReadonlyMap<number, number>;
 }
@@ -597,7 +599,12 @@ class TablePlan {
         table,
         wanted.map((one) => {
           const image = unix.get(one.id)!;
-          return { ...one, ...image, outside: tree.outside(image) };
+          return {
+            ...one,
+            ...image,
+            outside: tree.outside(image),
+            place: tree.images.places?.get(one.id),
+          };
         }),
         {
           pid: this.#pid,

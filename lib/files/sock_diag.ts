@@ -23,6 +23,8 @@ export interface UnixDiag {
   readonly name: Uint8Array<ArrayBuffer>;
   /** The file it is bound to, 32 bits of its inode. */
   readonly fileIno: number | undefined;
+  /** The device of its file system, as the kernel numbers it: 20 bits minor. */
+  readonly fileDevice: number | undefined;
   /**
    * Inode of its peer; 0: the peer has no descriptor (any more, or not yet);
    * undefined: it never had one.
@@ -221,6 +223,7 @@ export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
     state,
     name: attributes.get(ATTRIBUTE.name) ?? new Uint8Array(0),
     fileIno: words(ATTRIBUTE.file)[0],
+    fileDevice: words(ATTRIBUTE.file)[1],
     peer: words(ATTRIBUTE.peer)[0],
     pending: [...words(ATTRIBUTE.pending)],
     backlog: state === LISTEN ? backlog : 0,

@@ -4,8 +4,17 @@
  */
 import type { Reason } from "../error.ts";
 import { ENOENT } from "../ffi/errno.ts";
-import { type FileStatus, lstat, S_IF, SyscallError } from "../ffi/syscall.ts";
+import {
+  deviceNumbers,
+  type FileStatus,
+  lstat,
+  S_IF,
+  SyscallError,
+} from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
+import { BTRFS } from "../ghost/btrfs.ts";
+import { fileSystemType, splitPath } from "../ghost/calls.ts";
+import { OVERLAY } from "../ghost/overlay.ts";
 import { inetProblems } from "./inet_socket.ts";
 import { netlinkProblems } from "./netlink_socket.ts";
 import { packetProblems } from "./packet_socket.ts";
@@ -13,7 +22,7 @@ import { holderOf } from "./outside_holders.ts";
 import { type UnixDiag, unixSockets } from "./sock_diag.ts";
 import { isOutside, type SocketImages } from "./socket_images.ts";
 import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
-import { losesPath } from "./make_unix_sockets.ts";
+import { isElsewhere, losesPath } from "./make_unix_sockets.ts";
 import { UnixTopology } from "./unix_topology.ts";
 
 /**
@@ -48,19 +57,35 @@ function unixProblems({ unix }: SocketImages, bindsAside: boolean): Reason[] {
       bindsAside && isPath(name) && (isAccepted || losesPath(socket))
     ) return [];
     const path = absolute(pathOf(name), name_dir);
-    const whys = isPath(name)
-      ? [path, ...socket.extension.other_names].map((path) =>
-        [path, whyPathIsTaken(path, host, !isAccepted)] as const
-      )
-      : [[nameText(name), whyNameIsTaken(name, host)] as const];
+    const { other_names } = socket.extension;
+    const isLost = isPath(name) && !path.startsWith("/");
+    const whys = isLost && !bindsAside
+      ? [[path, UNKNOWN_DIRECTORY] as const]
+      : !isPath(name)
+      ? [[nameText(name), whyNameIsTaken(name, host)] as const]
+      : [
+        ...bindsAside && isElsewhere(socket)
+          ? []
+          : [[path, whyPathIsTaken(path, host, !isAccepted)] as const],
+        ...other_names.map((other) =>
+          [other, whyPathIsTaken(other, host, true, true)] as const
+        ),
+      ];
     return whys.flatMap(([name, why]) =>
       why === undefined ? [] : [{ object: `the Unix socket ${name}`, why }]
     );
   });
 }
 
+const UNKNOWN_DIRECTORY =
+  "nobody knows the directory any more that its name began at, and processes " +
+  "of the tree have their directories in common";
+
+/** @returns a relative one where the directory is not known any more */
 function absolute(path: string, directory: string | undefined): string {
-  return path.startsWith("/") ? path : `${directory ?? ""}/${path}`;
+  return path.startsWith("/") || directory === undefined
+    ? path
+    : `${directory}/${path}`;
 }
 
 function whyNameIsTaken(
@@ -73,11 +98,15 @@ function whyNameIsTaken(
     : `this name is taken by a socket of ${holderOf(taken.ino)}`;
 }
 
-/** @param mayBeStale whether a socket that nobody has is no hindrance */
+/**
+ * @param mayBeStale whether a socket that nobody has is no hindrance
+ * @param isOther whether nothing was bound to it by this name
+ */
 function whyPathIsTaken(
   path: string,
   host: readonly UnixDiag[],
   mayBeStale: boolean,
+  isOther = false,
 ): string | undefined {
   let status: FileStatus;
   try {
@@ -89,9 +118,10 @@ function whyPathIsTaken(
   if ((status.mode & S_IF.MT) !== S_IF.SOCK) {
     return "a file that is no socket has this path now";
   }
-  const user = host.find(({ fileIno, name }) =>
+  const user = host.find(({ fileIno, fileDevice, name }) =>
     fileIno === Number(BigInt.asUintN(32, status.ino)) &&
-    (lastPart(pathOf(name)) === lastPart(path) || status.nlink > 1n)
+    (lastPart(pathOf(name)) === lastPart(path) || status.nlink > 1n ||
+      isOther && mayBeOn(fileDevice, path, status))
   );
   if (user !== undefined) {
     return `this path is in use by a socket of ${holderOf(user.ino)}`;
@@ -100,6 +130,20 @@ function whyPathIsTaken(
     ? undefined
     : "a socket has this path now, and a connection of the program was made " +
       "by another one that had it";
+}
+
+/** These tell other devices than they have. */
+const HIDING_DEVICES: ReadonlySet<bigint> = new Set([BTRFS, OVERLAY]);
+
+function mayBeOn(
+  device: number | undefined,
+  path: string,
+  { dev }: FileStatus,
+): boolean {
+  const { major, minor } = deviceNumbers(dev);
+  const MINOR_BITS = 20;
+  return device === major * 2 ** MINOR_BITS + minor ||
+    HIDING_DEVICES.has(fileSystemType(splitPath(path).directory));
 }
 
 function whyNoDirectory(path: string): string | undefined {

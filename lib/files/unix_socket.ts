@@ -174,18 +174,19 @@ export function boundFile(
   const directory = relative && where.endsWith(below)
     ? where.slice(0, -below.length) || "/"
     : undefined;
-  const path = relative ? where : name;
-  const same = status.nlink > 0n && isIt(path);
+  const same = status.nlink > 0n && (!relative || directory !== undefined) &&
+    isIt(relative ? where : name);
   const known = same ? 1n : 0n;
-  const otherNames = status.nlink === known ? [] : linksBeside(where, names)
-    .filter((other) => other !== where || !same).filter(isIt);
+  const beside = splitPath(where).directory;
+  const itself = `${beside === "/" ? "" : beside}/${splitPath(name).name}`;
+  const otherNames = status.nlink === known ? [] : linksIn(beside, names)
+    .filter((other) => other !== itself || !same).filter(isIt);
   const missing = status.nlink - known - BigInt(otherNames.length);
   return {
     directory,
     deleted: !same,
     otherNames,
-    why: relative && directory === undefined ||
-        !same && (missing > 0n || status.nlink > 0n && at(path) !== undefined)
+    why: missing > 0n && !same && otherNames.length === 0
       ? `the file it is bound to is ${where} now, and not ${name}`
       : missing > 0n
       ? `the file it is bound to has ${missing} more names, which are not in ` +
@@ -199,11 +200,10 @@ export function boundFile(
   };
 }
 
-function linksBeside(
-  path: string,
+function linksIn(
+  directory: string,
   names: (directory: string) => readonly { name: string }[],
 ): string[] {
-  const { directory } = splitPath(path);
   const prefix = directory === "/" ? "/" : `${directory}/`;
   return names(directory).map(({ name }) => prefix + name);
 }

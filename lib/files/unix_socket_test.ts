@@ -62,14 +62,45 @@ Deno.test("the file of a socket is found by the name it was bound to, or why not
     boundFile("/a/b", "/a/c", STATUS, there("/a/c"), names()).why!,
     /is \/a\/c now, and not \/a\/b/,
   );
-  assertMatch(
-    boundFile("b", "/a/c", STATUS, there("/a/c"), names("c")).why!,
-    /is \/a\/c/,
-  );
-  // It was renamed, and its old name is free.
+  // It was renamed, and its old name is free, or not.
+  const renamed = { ...none, deleted: true, otherNames: ["/a/c"] };
   assertEquals(
     boundFile("/a/b", "/a/c", STATUS, there("/a/c"), names("c", "d")),
-    { ...none, deleted: true, otherNames: ["/a/c"] },
+    renamed,
+  );
+  assertEquals(
+    boundFile(
+      "/a/b",
+      "/a/c",
+      STATUS,
+      (at) =>
+        at === "/a/c"
+          ? STATUS
+          : at === "/a/b"
+          ? { ...STATUS, ino: 8n }
+          : undefined,
+      names("b", "c"),
+    ),
+    renamed,
+  );
+  assertEquals(
+    boundFile("b", "/a/c", STATUS, there("/a/c"), names("c")),
+    renamed,
+  );
+  assertEquals(
+    boundFile("b", "/a/c (deleted)", gone, there(), names()),
+    { ...none, deleted: true },
+  );
+  // It was renamed, and got its old name besides.
+  assertEquals(
+    boundFile(
+      "/a/b",
+      "/a/c",
+      { ...STATUS, nlink: 2n },
+      there("/a/b", "/a/c"),
+      names("b", "c"),
+    ),
+    { ...none, otherNames: ["/a/c"] },
   );
 });
 
@@ -117,6 +148,7 @@ function seen(diag: Partial<UnixDiag>, rest: Partial<SeenUnixSocket> = {}) {
       state: STATE.ESTABLISHED,
       name: new Uint8Array(0),
       fileIno: undefined,
+      fileDevice: undefined,
       peer: undefined,
       pending: [],
       backlog: 0,

@@ -8,7 +8,6 @@ import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
-import type { reg_file_entry } from "../image/schema.gen.ts";
 import { inside } from "../ns/inside.ts";
 import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
@@ -30,7 +29,7 @@ import {
 } from "./agent_layout.ts";
 import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
-import { canBindAside } from "../files/make_unix_sockets.ts";
+import { canBindAside, isElsewhere } from "../files/make_unix_sockets.ts";
 import { MadeFiles } from "../ghost/make.ts";
 import {
   type DescriptorPrograms,
@@ -50,7 +49,7 @@ import { giveUpControl, setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { fillTask } from "./fill_task.ts";
 import { Memfds } from "./memfds.ts";
-import { enterMounts } from "./mount_services.ts";
+import { enterMounts, type NamedFile } from "./mount_services.ts";
 import type { TreeMounts } from "./mounts.ts";
 import { announce, parentOf } from "./namespaces.ts";
 import { writePidfile } from "./pidfile.ts";
@@ -98,7 +97,7 @@ export async function buildTree(
   segmentsPlan: SegmentsPlan,
   connections: RestoredConnections,
   mounts: TreeMounts | undefined,
-  wayTo: (entry: reg_file_entry) => string,
+  wayTo: (file: NamedFile) => string,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
@@ -122,6 +121,9 @@ export async function buildTree(
     using objects = hasOwnObjects(images)
       ? (await import("./own_objects.ts")).OwnObjects.make(images)
       : undefined;
+    using places = hasPlaces(images)
+      ? (await import("./socket_places.ts")).SocketPlaces.make(images, wayTo)
+      : undefined;
     using shared = await SharedMemoryObjects.make(
       images,
       new PageCounters(),
@@ -144,6 +146,7 @@ export async function buildTree(
         ...objects?.byFile ?? [],
         ...terminals.byFile,
       ]),
+      places: places?.byFile ?? new Map(),
       mounts: mounts?.services,
       roots: mounts?.rootsOf(images.files.values()),
     };
@@ -174,6 +177,7 @@ export async function buildTree(
     const filler = await connections.filler(report);
     builder.openDescriptors((made) => connections.makeAll(made, filler));
     terminals.settle();
+    places?.remove();
     using watchers = Watchers.take(plan.watches, images.processes);
     made.settle();
     await builder.letSignalsIn();
@@ -200,6 +204,10 @@ export async function buildTree(
     close(ownFd);
     close(imagesFd);
   }
+}
+
+function hasPlaces({ sockets, processes }: TreeImages): boolean {
+  return sockets.unix.values().some(isElsewhere) && canBindAside(processes);
 }
 
 /** How every process gets its descriptors, by its pid. */
@@ -240,6 +248,9 @@ function descriptorPrograms(
       locks: images.locks,
       exists: taskExists,
       bindsAside: canBindAside(images.processes),
+      places: new Map(
+        [...numbers.services.places].map(([id, fd]) => [id, numbers.of(fd)]),
+      ),
       openers: images.terminals.own,
     },
     new Map(

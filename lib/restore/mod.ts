@@ -10,7 +10,6 @@ import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
-import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import { failIfRefused } from "../ns/enter.ts";
 import { atTheEnd, inside, isEntered, wayToMounts } from "../ns/inside.ts";
@@ -21,7 +20,7 @@ import { changedFiles } from "./changed_files.ts";
 import { otherVdso } from "./check_host.ts";
 import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
-import { hasOwnMounts } from "./mount_services.ts";
+import { hasOwnMounts, type NamedFile } from "./mount_services.ts";
 import {
   announce,
   enterNamespaces,
@@ -89,7 +88,7 @@ export async function restore(
     ...connections.problems,
   ];
   const prefix = mounts === undefined && !options.dryRun ? wayToMounts() : "";
-  const wayTo = (entry: reg_file_entry) =>
+  const wayTo = (entry: NamedFile) =>
     mounts === undefined ? prefix + entry.name : mounts.wayTo(entry);
   const locks = takenLocks(locksOfPaths(images, given, wayTo));
   const segments = planSegmentsOf(images);

@@ -91,6 +91,8 @@ export interface Services {
   own: number;
   /** What stands for files that no path leads to, by their ids. */
   made: ReadonlyMap<number, MadeFile>;
+  /** Directories in which Unix sockets are bound, by the ids of these. */
+  places: ReadonlyMap<number, number>;
   /** Where the tree has mount namespaces of its own. */
   mounts?: MountServices;
   /** Roots, as descriptors, of files of other namespaces than their users'. */
@@ -113,7 +115,8 @@ export class ServiceNumbers {
     { processes, files, set }: TreeImages,
     readonly services: Services,
   ) {
-    const { images, shared, given, own, made, mounts, roots } = services;
+    const { images, shared, given, own, made, places, mounts, roots } =
+      services;
     // There may be as many deleted files as a process can have open: the
     // agents only get those that they cannot open by a path.
     this.sources = [
@@ -123,6 +126,7 @@ export class ServiceNumbers {
         ...shared.values(),
         ...given,
         ...[...made.values()].flatMap(({ fd, reopen }) => reopen ? [] : [fd]),
+        ...places.values(),
         ...mounts === undefined ? [] : [
           mounts.proc,
           mounts.outside,

@@ -1,6 +1,6 @@
 /*
- * Unix sockets whose paths are gone for good: their directory was removed, or something else has the name now. They were
- * in a directory of their own in argv[2], or in the work directory.
+ * Unix sockets whose paths are gone for good: their directory was removed, or something else has the name now; and some
+ * that were renamed. They were in a directory of their own in argv[2], or in the work directory.
  */
 #include "check.h"
 #include "words.h"
@@ -84,12 +84,28 @@ int main(int argc, char **argv) {
   MUST(close(taker));
   int other = bound(SOCK_STREAM, directory);
   MUST(unlink(directory.sun_path)), MUST(mkdir(directory.sun_path, 0750));
+  /* one that was renamed, whose name another has; a relative one that was renamed, with a second name */
+  snprintf(path, sizeof(path), "%s/live", place), MUST(mkdir(path, 0700));
+  struct sockaddr_un renamed = in_place("live/old"), elsewhere = in_place("live/new"), second = in_place("live/second");
+  int first = bound(SOCK_STREAM, renamed);
+  int to_first = connected(SOCK_STREAM, renamed), by_first = (int)MUST(accept(first, NULL, NULL));
+  MUST(chmod(renamed.sun_path, 0620));
+  MUST(rename(renamed.sun_path, elsewhere.sun_path));
+  int newcomer = bound(SOCK_STREAM, renamed);
+  struct sockaddr_un below = {.sun_family = AF_UNIX, .sun_path = "sub/../sub/moved"};
+  MUST(chdir(path)), MUST(mkdir("sub", 0700));
+  int moved = bound(SOCK_DGRAM, below), to_moved = connected(SOCK_DGRAM, below);
+  MUST(rename("sub/moved", "moved")), MUST(link("moved", "second")), MUST(rmdir("sub"));
+  put(to_moved, "to what has moved");
+  MUST(chdir("/"));
   check_ready();
   char now[8] = "";
+  struct stat status = {0};
   int again = (int)MUST(open(file.sun_path, O_RDONLY));
   CHECK_EQ("what has the name", 4, read(again, now, sizeof(now)));
   CHECK_STRING("what has the name", "mine", now);
-  CHECK_EQ("names there", 4, entries(place));
+  CHECK_EQ("names there", 5, entries(place));
+  CHECK_EQ("names of those that live", 6, entries(path));
   expect_name("the listener", deep, listener, getsockname);
   expect_name("the client's peer", deep, client, getpeername);
   expect_name("the accepted one", deep, server, getsockname);
@@ -107,5 +123,20 @@ int main(int argc, char **argv) {
   put(left, "left"), expect("left to right", right, "left");
   expect("log", log, "to what was a socket");
   put(to_log, "more"), expect("log", log, "more");
+  expect_name("what was renamed", renamed, first, getsockname);
+  expect_name("what it accepted", renamed, by_first, getsockname);
+  put(to_first, "before"), expect("before", by_first, "before");
+  CHECK_EQ("what was renamed", 0, stat(elsewhere.sun_path, &status));
+  CHECK_EQ("its mode", S_IFSOCK | 0620, status.st_mode);
+  int to_renamed = connected(SOCK_STREAM, elsewhere), by_renamed = (int)MUST(accept(first, NULL, NULL));
+  put(to_renamed, "renamed"), expect("by its new name", by_renamed, "renamed");
+  int to_newcomer = connected(SOCK_STREAM, renamed), by_newcomer = (int)MUST(accept(newcomer, NULL, NULL));
+  put(to_newcomer, "new"), expect("the newcomer", by_newcomer, "new");
+  expect_name("a relative one", below, moved, getsockname);
+  expect("moved", moved, "to what has moved");
+  int to_second = connected(SOCK_DGRAM, second);
+  put(to_second, "by the second"), expect("by its second name", moved, "by the second");
+  CHECK_EQ("its second name", 0, stat(second.sun_path, &status));
+  CHECK_EQ("names", 2, (int)status.st_nlink);
   return check_finish();
 }
