@@ -306,6 +306,16 @@ for (
   });
 }
 
+Deno.test("mounts of files survive that lost the names they were mounted by, but have others", async () => {
+  await using scope = new Scope();
+  const program = await startIn(scope, "", "mounts_renamed");
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await restore(scope, program, scope.path(images));
+  }
+  assertEquals(await program.verify(), "ok");
+});
+
 for (const where of ["covered", "unmounted"]) {
   Deno.test(`a program survives whose own file is on a mount that is ${where}`, async () => {
     await using scope = new Scope();

@@ -393,7 +393,7 @@ function waysByDevice(link: string, { dev }: FileStatus): string[] {
  * @param path by which ckpt gets there
  * @param told the same as it is told
  */
-function nameInDirectory(
+export function nameInDirectory(
   path: string,
   status: FileStatus,
   told: string,

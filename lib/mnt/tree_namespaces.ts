@@ -34,12 +34,18 @@ import {
   relativePath,
 } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
-import { type MountsPlan, planMounts, type PlannedMount } from "./plan_dump.ts";
+import {
+  type MountsPlan,
+  type NamespaceMounts,
+  planMounts,
+  type PlannedMount,
+} from "./plan_dump.ts";
 import { type FoundLayers, readLayers } from "./overlay_layers.ts";
 import { trustLayers } from "./overlay_options.ts";
 import { expectedNamespace } from "../ns/inside.ts";
 import { OwnNamespace } from "./own_namespace.ts";
 import { readNamespace } from "./read_namespace.ts";
+import { hasOtherName, otherNameBelow } from "./renamed_sources.ts";
 import { mountsShowing, nearestPath } from "./shown_elsewhere.ts";
 
 /** One of them, as it was seen. */
@@ -178,7 +184,7 @@ export class TreeNamespaces implements Disposable {
     external: readonly string[],
   ): MountsPlan {
     const plan = planMounts(
-      all,
+      all.map((namespace) => this.#byLivingNames(namespace)),
       host,
       parseExternalMounts(external),
       this.#overlaysOf(all, host),
@@ -200,6 +206,31 @@ export class TreeNamespaces implements Disposable {
     };
   }
 
+  /** With the other names of files that lost those they were mounted by. */
+  #byLivingNames(namespace: TreeNamespace): NamespaceMounts {
+    const { number, mounts } = namespace;
+    return {
+      number,
+      mounts: mounts.map((info) => {
+        const { id, deleted, root, device } = mountOf(info, number);
+        if (!deleted) return info;
+        const file = this.#bareOf(namespace, id);
+        if (!hasOtherName(stat(file))) return info;
+        const seen = new Set<string>();
+        for (const other of mounts.map((info) => mountOf(info, number))) {
+          if (other.device !== device || other.deleted) continue;
+          if (seen.has(other.root)) continue;
+          seen.add(other.root);
+          const fd = this.#bareOf(namespace, other.id);
+          if ((stat(fd).mode & S_IF.MT) !== S_IF.DIR) continue;
+          const name = otherNameBelow(file, root, { fd, root: other.root });
+          if (name !== undefined) return { ...info, root: name };
+        }
+        return info;
+      }),
+    };
+  }
+
   /** Of all looks: an inode in use is not used again. */
   readonly #removedInodes = new Set<string>();
 
@@ -216,11 +247,13 @@ export class TreeNamespaces implements Disposable {
       if (origin.kind !== "fresh" && origin.kind !== "part") continue;
       const namespace = all.find(({ number }) => number === mount.namespace)!;
       const status = stat(this.#bareOf(namespace, mount.id));
-      if ((status.mode & S_IF.MT) !== S_IF.DIR && status.nlink > 0n) {
+      if (hasOtherName(status)) {
         reasons.push({
           object: describeMount(mount),
           why: "what it shows lost the name by which it was mounted, but has " +
-            "another one, which is not supported",
+            "another one, which ckpt could not find",
+          remedy: `give it a name in the directory of ${mount.root}, where ` +
+            "ckpt looks for one, or unmount it",
         });
       }
       const key = inodeKey(status);

@@ -15,7 +15,7 @@ static void bind(const char *from, const char *to) {
   MUST(mount(from, to, NULL, MS_BIND, NULL));
 }
 
-static void mark(const char *path, mode_t mode) {
+static inline void mark(const char *path, mode_t mode) {
   const struct timespec times[2] = { { 1000, 0 }, { 1000, 0 } };
   MUST(chown(path, 7, 8));
   MUST(chmod(path, mode));
@@ -38,7 +38,7 @@ static void check_file(const char *path, const char *wanted) {
 }
 
 /* What was marked, and has no name any more. */
-static void check_marks(const char *path, long mode) {
+static inline void check_marks(const char *path, long mode) {
   struct stat status = status_of(path);
   char value[8] = "";
   CHECK_EQ("mode of %s", mode, (long)status.st_mode, path);
