@@ -1,0 +1,99 @@
+/**
+ * What is made ready while the program still runs: what takes long, and modules
+ * that only some programs need.
+ */
+import {
+  anyWaiting,
+  awaitsAccept,
+  mayBeCorked,
+  mayShareItsPort,
+} from "../files/sockets.ts";
+import type { SeenTable } from "../files/descriptors.ts";
+import type { MappedFlocks } from "../files/mapped_flocks.ts";
+import { seenMasters } from "../files/terminals.ts";
+import type { LastingTracer } from "../ffi/lasting_tracer.ts";
+import { statusAt } from "../ghost/calls.ts";
+import type { Report } from "../report.ts";
+import type { FileSystemGuards } from "./file_system_guards.ts";
+import type { DumpOptions } from "./options.ts";
+import type { Sighting } from "./survey.ts";
+import type { TreeSighting } from "./survey_tree.ts";
+import type { DumpedTerminals } from "./terminals.ts";
+
+/** Seccomp filters that all threads of a process are likely to have. */
+export function hasFilters(seen: TreeSighting | undefined): boolean {
+  return seen?.processes.some(({ status }) => (status.seccomp ?? 0) !== 0) ??
+    false;
+}
+
+export async function startLastingTracer(): Promise<LastingTracer> {
+  const { LastingTracer } = await import("../ffi/lasting_tracer.ts");
+  return LastingTracer.start();
+}
+
+/** Whether a dump into this directory has taken some (lib/ghost/snapshots.ts). */
+function hasSnapshots(directory: string): boolean {
+  return statusAt(`${directory}/ckpt-snapshots.json`) !== undefined;
+}
+
+export async function prepareGuards(
+  options: DumpOptions,
+  running: TreeSighting | undefined,
+  report: Report,
+): Promise<FileSystemGuards | undefined> {
+  const { watchFs, freezeFs, snapshot, replace, imagesDirectory } = options;
+  if (
+    (watchFs ?? freezeFs ?? snapshot) === undefined &&
+    !(replace && hasSnapshots(imagesDirectory))
+  ) return undefined;
+  const { FileSystemGuards } = await import("./file_system_guards.ts");
+  return await FileSystemGuards.prepare(options, running, report);
+}
+
+/** Takes its time while the program runs, not when it stands still. */
+export async function prepareKernelSockets(
+  processes: readonly Sighting[],
+): Promise<void> {
+  const isCorked = ({ descriptors }: Sighting) =>
+    descriptors.some(({ socket }) =>
+      socket?.family === "inet" && mayBeCorked(socket)
+    );
+  const areNeeded = processes.some(sharesPorts) || processes.some(isCorked) ||
+    processes.some(hasUnaccepted) || anyWaiting(processes);
+  if (!areNeeded) return;
+  const { kernelSockets } = await import("../files/kernel_sockets.ts");
+  kernelSockets();
+}
+
+/** Undefined: the tree has no master of a pseudo terminal. */
+export async function prepareTerminals(
+  processes: readonly Sighting[],
+): Promise<DumpedTerminals | undefined> {
+  if (seenMasters(processes).length === 0) return undefined;
+  const { DumpedTerminals } = await import("./terminals.ts");
+  return new DumpedTerminals(processes);
+}
+
+/** Those of files that are only mapped, where the tree has any flocks. */
+export async function readFlocks(
+  locks: string,
+  processes: readonly Sighting[],
+): Promise<ReadonlyMap<number, MappedFlocks>> {
+  const pids = new Set(processes.map(({ pid }) => pid));
+  const takers = locks.matchAll(/ FLOCK +\S+ +\S+ (\d+) /g);
+  if (!takers.some(([, pid]) => pids.has(Number(pid)))) return new Map();
+  const { readMappedFlocks } = await import("../files/mapped_flocks.ts");
+  return readMappedFlocks(locks, processes);
+}
+
+export function sharesPorts(
+  { descriptors }: Pick<SeenTable, "descriptors">,
+): boolean {
+  return descriptors.some(({ socket }) => mayShareItsPort(socket));
+}
+
+export function hasUnaccepted(
+  { descriptors }: Pick<SeenTable, "descriptors">,
+): boolean {
+  return descriptors.some(({ socket }) => awaitsAccept(socket));
+}
