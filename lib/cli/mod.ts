@@ -3,6 +3,7 @@
  * command, renders its result or its error, and says what to exit with.
  */
 import { CkptError, EXIT, type ExitCode } from "../error.ts";
+import { makeImagesDirectory } from "../image/images_directory.ts";
 import { parseArguments, type ParsedArguments } from "./arguments.ts";
 import type { Commands } from "./commands.ts";
 import { readConfiguration } from "./config_file.ts";
@@ -71,6 +72,7 @@ export async function runCommandLine(
   const surroundings = readSurroundings(parsed, currentDirectory);
   let log: Log;
   try {
+    makeRoomForLog(parsed, surroundings);
     log = new Log(surroundings.logFile, surroundings.verbosity, streams);
   } catch (error) {
     // What is wrong with the command line matters more than a missing log.
@@ -182,5 +184,19 @@ function print(streams: Streams, text: string): ExitCode {
     const failure = asCkptError(error);
     streams.writeError(`${renderForPeople(failure, undefined)}\n`);
     return failure.exit;
+  }
+}
+
+/** A dump makes its directory when it is missing, for a log in it already now. */
+function makeRoomForLog(
+  { command }: ParsedArguments,
+  { logFile, imagesDirectory }: Surroundings,
+): void {
+  if (command !== "dump" || logFile === undefined) return;
+  if (!logFile.startsWith(`${imagesDirectory}/`)) return;
+  try {
+    makeImagesDirectory(imagesDirectory);
+  } catch {
+    // Opening the log says what is wrong with it.
   }
 }

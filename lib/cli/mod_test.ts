@@ -199,6 +199,21 @@ Deno.test("a log file that cannot be made is an error before anything is done", 
     );
   }));
 
+Deno.test("the log of a dump can be in the directory that the dump makes", () =>
+  inDirectory(async (directory) => {
+    const images = `${directory}/images`;
+    await run(["dump", "7", "-D", images, "-o", "dump.log", "-v3"], refusing);
+    assertStringIncludes(
+      Deno.readTextFileSync(`${images}/dump.log`),
+      ` ckpt ${VERSION}: dump 7`,
+    );
+    assertEquals(Deno.statSync(images).mode! & 0o777, 0o700);
+    const { code } = await run(
+      ["restore", "-D", `${directory}/none`, "-o", "restore.log"],
+    );
+    assertEquals(code, 1);
+  }));
+
 Deno.test("a configuration file can name the log, and the command line overrides it", () =>
   inDirectory(async (directory) => {
     Deno.writeTextFileSync(

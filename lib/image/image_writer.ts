@@ -19,6 +19,7 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import { encodeImage } from "./framing.ts";
+import { makeImagesDirectory } from "./images_directory.ts";
 import {
   type Content,
   type ImageIndex,
@@ -84,7 +85,7 @@ export class ImageWriter implements Disposable {
    */
   static open(directory: string, options: ImageWriterOptions): ImageWriter {
     return doing(directory, directory, () => {
-      const created = makeDirectory(directory);
+      const created = makeImagesDirectory(directory);
       if (!options.replace && exists(`${directory}/${INVENTORY_NAME}`)) {
         throw new CkptError(EXIT.usage, action(directory), [{
           object: directory,
@@ -341,23 +342,13 @@ function doing<T>(directory: string, object: string, step: () => T): T {
   }
 }
 
-function makeDirectory(directory: string): boolean {
-  try {
-    Deno.mkdirSync(directory, { mode: 0o700 });
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.AlreadyExists) return false;
-    throw error;
-  }
-}
-
 /**
  * Makes the hidden subdirectory, empty, and holds a flock(2) on it, which ends
  * with this process however that ends. What a killed dump left is removed.
  */
 function lockPartial(directory: string): Deno.FsFile {
   const partial = `${directory}/${PARTIAL_NAME}`;
-  makeDirectory(partial);
+  makeImagesDirectory(partial);
   const lock = Deno.openSync(partial);
   if (!lock.tryLockSync(true)) {
     lock.close();
