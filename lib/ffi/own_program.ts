@@ -10,7 +10,7 @@ export function runOwnProgram(program: Program): Outcome {
   const { size } = program;
   if (size > room.length) room = new Uint8Array(2 * size);
   const bytes = room.subarray(0, size);
-  bytes.set(program.encode(addressOf(bytes), 0n));
+  program.encodeInto(bytes, addressOf(bytes), 0n);
   library("sockets").ckpt_run_own_program(bytes);
   return program.outcome(bytes);
 }

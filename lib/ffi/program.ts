@@ -52,19 +52,29 @@ export interface CallOptions {
   whole?: boolean;
 }
 
-interface Operation {
-  nr: number;
-  args: readonly Argument[];
-  flags: number;
-  /** For errors: what this operation is for. */
-  purpose: string;
-}
+/**
+ * What an operation is for, which is told when it fails. A function makes the
+ * text only then: there may be thousands of operations.
+ */
+export type Purpose = string | (() => string);
+
+/** Of an operation, in 32-bit words: of each 64-bit word the lower half first. */
+const WORDS = OPERATION / 4;
+const ARGUMENTS = 2;
+const KINDS = 14;
+const FLAGS = 15;
+const FIRST_OPERATIONS = 8;
+const FIRST_DATA = 256;
 
 const encoder = new TextEncoder();
 
 export class Program {
-  readonly #operations: Operation[] = [];
-  #data = new Uint8Array(1024);
+  /** The operations as the agent reads them, and the same in 64-bit words. */
+  #operations = new Int32Array(FIRST_OPERATIONS * WORDS);
+  #longs = new BigInt64Array(this.#operations.buffer);
+  readonly #purposes: Purpose[] = [];
+  #data = new Uint8Array(FIRST_DATA);
+  #view = new DataView(this.#data.buffer);
   #dataLength = 0;
   /** Places in the data that hold the address of another place. */
   readonly #pointers: { at: number; to: number }[] = [];
@@ -73,20 +83,48 @@ export class Program {
   call(
     name: keyof typeof NR | keyof typeof AGENT_CALLS,
     args: readonly Argument[],
-    purpose: string,
-    options: CallOptions = {},
+    purpose: Purpose,
+    options?: CallOptions,
   ): Result {
-    const nr = name in AGENT_CALLS
+    const index = this.#purposes.push(purpose) - 1;
+    const at = index * WORDS;
+    if (at === this.#operations.length) this.#growOperations();
+    const words = this.#operations;
+    words[at] = name in AGENT_CALLS
       ? AGENT_CALLS[name as keyof typeof AGENT_CALLS]
       : NR[name as keyof typeof NR];
-    this.#operations.push({
-      nr,
-      args,
-      flags: (options.mayFail ? FLAG_MAY_FAIL : 0) |
-        (options.whole ? FLAG_WHOLE : 0),
-      purpose,
-    });
-    return { result: this.#operations.length - 1 };
+    let kinds = 0;
+    for (let i = 0; i < args.length; i++) {
+      const argument = args[i];
+      const to = at + ARGUMENTS + 2 * i;
+      if (typeof argument === "number") {
+        if (argument === (argument | 0)) {
+          words[to] = argument;
+          words[to + 1] = argument >> 31;
+        } else this.#longs[to / 2] = BigInt(argument);
+      } else if (typeof argument === "bigint") {
+        this.#longs[to / 2] = argument; // wraps as two's complement
+      } else if ("result" in argument) {
+        kinds |= KIND_RESULT << (4 * i);
+        words[to] = argument.result;
+      } else {
+        kinds |= KIND_DATA << (4 * i);
+        words[to] = argument.data;
+      }
+    }
+    words[at + KINDS] = kinds;
+    if (options !== undefined) {
+      words[at + FLAGS] = (options.mayFail ? FLAG_MAY_FAIL : 0) |
+        (options.whole ? FLAG_WHOLE : 0);
+    }
+    return { result: index };
+  }
+
+  #growOperations(): void {
+    const grown = new Int32Array(2 * this.#operations.length);
+    grown.set(this.#operations);
+    this.#operations = grown;
+    this.#longs = new BigInt64Array(grown.buffer);
   }
 
   /** Reserves zeroed space in the data, aligned to 16 bytes. */
@@ -97,6 +135,7 @@ export class Program {
       const grown = new Uint8Array(Math.max(end, this.#data.length * 2));
       grown.set(this.#data.subarray(0, this.#dataLength));
       this.#data = grown;
+      this.#view = new DataView(grown.buffer);
     }
     this.#dataLength = end;
     return { data: at, length };
@@ -106,6 +145,13 @@ export class Program {
   bytes(bytes: Uint8Array): Data {
     const place = this.reserve(bytes.length);
     this.#data.set(bytes, place.data);
+    return place;
+  }
+
+  /** Puts a 32-bit number into the data. */
+  int32(value: number): Data {
+    const place = this.reserve(4);
+    this.#view.setInt32(place.data, value, true);
     return place;
   }
 
@@ -124,11 +170,7 @@ export class Program {
       if (typeof word === "object") {
         this.#pointers.push({ at: place.data + i * 8, to: word.data });
       } else {
-        this.#view().setBigUint64(
-          place.data + i * 8,
-          BigInt.asUintN(64, BigInt(word)),
-          true,
-        );
+        this.#view.setBigInt64(place.data + i * 8, BigInt(word), true);
       }
     });
     return place;
@@ -148,25 +190,23 @@ export class Program {
 
   /** Writes a 32-bit number into reserved data. */
   setInt32(place: Data, offset: number, value: number): void {
-    this.#view().setInt32(place.data + offset, value, true);
-  }
-
-  #view(): DataView {
-    return new DataView(this.#data.buffer);
+    this.#view.setInt32(place.data + offset, value, true);
   }
 
   get operationCount(): number {
-    return this.#operations.length;
+    return this.#purposes.length;
   }
 
   /** What an operation was for. */
   purpose(index: number): string {
-    return this.#operations[index].purpose;
+    const purpose = this.#purposes[index];
+    return typeof purpose === "string" ? purpose : purpose();
   }
 
   /** An argument of an operation that is a plain number. */
   argument(operation: Result, index: number): number {
-    return Number(this.#operations[operation.result].args[index]);
+    const at = operation.result * WORDS + ARGUMENTS + 2 * index;
+    return Number(this.#longs[at / 2]);
   }
 
   /** Bytes of the whole program; more once operations or data are added. */
@@ -175,8 +215,8 @@ export class Program {
   }
 
   #dataStart(): number {
-    const results = HEADER + this.#operations.length * OPERATION;
-    return (results + this.#operations.length * 8 + 15) & ~15;
+    const results = HEADER + this.operationCount * OPERATION;
+    return (results + this.operationCount * 8 + 15) & ~15;
   }
 
   /**
@@ -190,48 +230,43 @@ export class Program {
     cure = 0n,
   ): Uint8Array<ArrayBuffer> {
     const out = new Uint8Array(this.size);
-    const view = new DataView(out.buffer);
-    const words = new BigUint64Array(out.buffer, 0, out.length >> 3);
-    const count = this.#operations.length;
+    this.encodeInto(out, address, ending, cure);
+    return out;
+  }
+
+  /** The same, to where there is room for it. */
+  encodeInto(
+    out: Uint8Array<ArrayBuffer>,
+    address: bigint,
+    ending: bigint,
+    cure = 0n,
+  ): void {
+    const view = new DataView(out.buffer, out.byteOffset);
+    const end = HEADER + this.operationCount * OPERATION;
     const dataStart = this.#dataStart();
-    words[0] = BigInt(count);
-    words[1] = address + BigInt(HEADER);
-    words[2] = address + BigInt(HEADER + count * OPERATION);
-    words[3] = address + BigInt(dataStart);
-    words[4] = 0xffff_ffff_ffff_ffffn;
-    words[6] = cure;
-    words[7] = ending;
-    let at = HEADER / 8;
-    for (const operation of this.#operations) {
-      words[at] = BigInt(operation.nr);
-      let kinds = 0;
-      for (let i = 0; i < operation.args.length; i++) {
-        const argument = operation.args[i];
-        if (typeof argument === "object") {
-          if ("result" in argument) {
-            kinds |= KIND_RESULT << (4 * i);
-            words[at + 1 + i] = BigInt(argument.result);
-          } else {
-            kinds |= KIND_DATA << (4 * i);
-            words[at + 1 + i] = BigInt(argument.data);
-          }
-        } else {
-          words[at + 1 + i] = BigInt(argument); // wraps as two's complement
-        }
-      }
-      view.setUint32(at * 8 + 56, kinds, true);
-      view.setUint32(at * 8 + 60, operation.flags, true);
-      at += OPERATION / 8;
-    }
+    const header = [
+      BigInt(this.operationCount),
+      address + BigInt(HEADER),
+      address + BigInt(end),
+      address + BigInt(dataStart),
+      -1n, // nothing has failed
+      0n,
+      cure,
+      ending,
+    ];
+    header.forEach((word, i) => view.setBigInt64(8 * i, word, true));
+    const operations = new Uint8Array(this.#operations.buffer);
+    out.set(operations.subarray(0, end - HEADER), HEADER);
+    out.fill(0, end, dataStart);
     out.set(this.#data.subarray(0, this.#dataLength), dataStart);
+    out.fill(0, dataStart + this.#dataLength, this.size);
     for (const { at, to } of this.#pointers) {
-      view.setBigUint64(
+      view.setBigInt64(
         dataStart + at,
         address + BigInt(dataStart + to),
         true,
       );
     }
-    return out;
   }
 
   /** Reads back a program that has run; `bytes` is all of it. */
@@ -239,7 +274,7 @@ export class Program {
     return new Outcome(
       this,
       new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
-      HEADER + this.#operations.length * OPERATION,
+      HEADER + this.operationCount * OPERATION,
       this.#dataStart(),
     );
   }

@@ -72,6 +72,19 @@ Deno.test("each of six arguments is a number, a result or a place", () => {
   ]);
 });
 
+Deno.test("there is room for any number of operations and data", () => {
+  const program = new Program();
+  for (let i = 0; i < 1000; i++) {
+    program.call("close", [i, program.int32(-i)], () => `closing ${i}`);
+  }
+  const { operations, data } = decodeProgram(program);
+  operations.forEach(({ args: [fd, place], purpose }, i) => {
+    assertEquals(fd, { kind: "immediate", value: BigInt(i) });
+    assertEquals(data.getInt32(Number(place.value), true), -i);
+    assertEquals(purpose, `closing ${i}`);
+  });
+});
+
 Deno.test("negative and large numbers wrap to 64 bits", () => {
   const program = new Program();
   program.call("lseek", [-1, -100n, 2n ** 64n - 1n], "a");

@@ -662,11 +662,16 @@ export function makeInetSocket(
 ): void {
   const { program } = table;
   const { family, type, proto, opts } = entry;
-  const what = `descriptor ${fd} (${protocolName(entry)} ${
-    addressText(family, sourceOf(entry, 0))
-  })`;
+  const what = () =>
+    `descriptor ${fd} (${protocolName(entry)} ${
+      addressText(family, sourceOf(entry, 0))
+    })`;
   const make = () =>
-    program.call("socket", [family, type | O.CLOEXEC, proto], `making ${what}`);
+    program.call(
+      "socket",
+      [family, type | O.CLOEXEC, proto],
+      () => `making ${what()}`,
+    );
   if (isPing(entry)) asPingGroup(program, make);
   else make();
   table.move(table.take(), fd, cloexec);
@@ -675,7 +680,11 @@ export function makeInetSocket(
   const { uid = 0, gid = 0 } = extension;
   // Before bind(2): only sockets of one user share a port.
   if (uid !== 0 || gid !== 0) {
-    program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
+    program.call(
+      "fchown",
+      [fd, uid, gid],
+      () => `setting the owner of ${what()}`,
+    );
   }
   const options = new OptionSetter(program, fd, what);
   // The kernel does not let it be set for raw sockets, which have a number.
@@ -692,7 +701,7 @@ export function makeInetSocket(
   if (isConnection(entry)) {
     options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
     // Reading gives the end, writing EPIPE, though the kernel says ENOTCONN.
-    program.call("shutdown", [fd, SHUT_RDWR], `closing ${what}`, {
+    program.call("shutdown", [fd, SHUT_RDWR], () => `closing ${what()}`, {
       mayFail: true,
     });
     return settle(program, fd, flags, what);
@@ -706,12 +715,12 @@ function settle(
   program: Program,
   fd: number,
   flags: number,
-  what: string,
+  what: () => string,
 ): void {
   program.call(
     "fcntl",
     [fd, F_SETFL, flags & SETTABLE_FLAGS],
-    `setting the flags of ${what}`,
+    () => `setting the flags of ${what()}`,
   );
 }
 
@@ -721,7 +730,8 @@ export function placeInetSocket(
   { entry, extension }: InetSocketImage,
   interfaces: ReadonlyMap<string, number>,
 ): void {
-  const { program, fd, what } = options;
+  const { program, fd } = options;
+  const what = () => options.what;
   const { family, type, opts, flags } = entry;
   const scope = interfaces.get(entry.ifname ?? "") ?? 0;
   if (isBound(entry)) {
@@ -732,7 +742,7 @@ export function placeInetSocket(
     program.call(
       "bind",
       [fd, program.bytes(address), address.length],
-      `binding ${what}`,
+      () => `binding ${what()}`,
     );
     repair(REPAIR_OFF);
   }
@@ -742,7 +752,7 @@ export function placeInetSocket(
     return settle(program, fd, flags, what);
   }
   if (entry.state === STATE.LISTEN) {
-    program.call("listen", [fd, entry.backlog], `listening at ${what}`);
+    program.call("listen", [fd, entry.backlog], () => `listening at ${what()}`);
   } else if (
     entry.dst_port !== 0 || entry.dst_addr.some((word) => word !== 0)
   ) {
@@ -752,7 +762,7 @@ export function placeInetSocket(
       program.call(
         "fcntl",
         [fd, F_SETFL, O.NONBLOCK],
-        `not waiting for ${what}`,
+        () => `not waiting for ${what()}`,
       );
     }
     const address = encodeAddress(family, {
@@ -763,7 +773,7 @@ export function placeInetSocket(
     program.call(
       "connect",
       [fd, program.bytes(address), address.length],
-      `connecting ${what}`,
+      () => `connecting ${what()}`,
       { mayFail: isTcp },
     );
   }
@@ -772,7 +782,7 @@ export function placeInetSocket(
     program.call(
       "shutdown",
       [fd, entry.shutdown - 1],
-      `shutting ${what}`,
+      () => `shutting ${what()}`,
       { mayFail: true },
     );
   }

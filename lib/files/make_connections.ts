@@ -13,6 +13,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { describeErrno, EADDRNOTAVAIL } from "../ffi/errno.ts";
+import { Calls, Slots } from "../ffi/calls.ts";
 import { runOwnProgram } from "../ffi/own_program.ts";
 import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import { pause } from "../ffi/pause.ts";
@@ -20,7 +21,7 @@ import { Program, type Result } from "../ffi/program.ts";
 import { close, O, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
 import type { inet_sk_entry } from "../image/schema.gen.ts";
-import { addressText, encodeAddress } from "./inet_socket.ts";
+import { addressText, encodeAddress, type InetAddress } from "./inet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import {
@@ -36,6 +37,7 @@ import {
   isConnection,
   TCP_STATE,
 } from "./tcp_state.ts";
+import { SOCK } from "./unix_queue.ts";
 import { LocalPackets } from "./ip_packet.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
@@ -73,6 +75,9 @@ const SMALLEST_ROOM = 1 << 18;
 const LARGEST_ROOM = 1 << 29;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+/** struct sockaddr_in6, and the room for one. */
+const ADDRESS_BYTES = 28;
+const ADDRESS_ROOM = 32;
 const SHUT_RD = 0;
 const SHUT_WR = 1;
 
@@ -98,19 +103,21 @@ export function connectionsAmong(
 export function addressOfConnection(
   { entry }: Pick<InetSocketImage, "entry">,
 ): ConnectionAddress {
-  return wireAddress(
-    { port: entry.src_port, words: entry.src_addr, scope: 0 },
-    { port: entry.dst_port, words: entry.dst_addr, scope: 0 },
-  );
+  return wireAddress(sourceOf(entry), destinationOf(entry));
 }
 
-function nameOfConnection(
-  { family, src_port, src_addr, dst_port, dst_addr }: inet_sk_entry,
-): string {
-  const from = { port: src_port, words: src_addr, scope: 0 };
-  const to = { port: dst_port, words: dst_addr, scope: 0 };
-  return `the TCP connection ${addressText(family, from)} to ${
-    addressText(family, to)
+function sourceOf({ src_port, src_addr }: inet_sk_entry): InetAddress {
+  return { port: src_port, words: src_addr, scope: 0 };
+}
+
+function destinationOf({ dst_port, dst_addr }: inet_sk_entry): InetAddress {
+  return { port: dst_port, words: dst_addr, scope: 0 };
+}
+
+function nameOfConnection(entry: inet_sk_entry): string {
+  const { family } = entry;
+  return `the TCP connection ${addressText(family, sourceOf(entry))} to ${
+    addressText(family, destinationOf(entry))
   }`;
 }
 
@@ -133,43 +140,61 @@ export function connectionProblems(
   connections: readonly ConnectionImage[],
   interfaces: ReadonlyMap<string, number>,
 ): Reason[] {
-  const reasons: Reason[] = [];
-  for (const connection of connections) {
-    const { entry } = connection;
-    const { family, type } = entry;
-    const fd = Number(
-      syscall("socket", BigInt(family), BigInt(type | O.CLOEXEC), 0n),
-    );
-    try {
-      const program = new Program();
-      const options = new OptionSetter(program, fd, "it");
-      options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_ON);
-      const bound = connect(options, connection, interfaces);
-      const { failure } = runOwnProgram(program);
-      if (failure === undefined) continue;
-      const object = nameOfConnection(entry);
-      reasons.push(
-        failure.errno !== EADDRNOTAVAIL
-          ? { object, why: `${failure.purpose}: ${text(failure.errno)}` }
-          : failure.index <= bound.result
-          ? {
-            object,
-            why: `this host has not the address ${
-              addressText(family, {
-                port: entry.src_port,
-                words: entry.src_addr,
-                scope: 0,
-              })
-            }`,
-            remedy: "give it to an interface first: ip address add",
-          }
-          : { object, ...whoHasIt(entry) },
-      );
-    } finally {
-      close(fd);
+  const count = connections.length;
+  const [from, to] = [1, 2].map(() => new Slots(ADDRESS_ROOM, count));
+  connections.forEach((connection, i) => {
+    const { source, destination } = socketAddresses(connection, interfaces);
+    from.slot(i).set(source);
+    to.slot(i).set(destination);
+  });
+  const families = Slots.of(connections.map(({ entry }) => entry.family));
+  const on = new Slots(8, 1);
+  on.view.setInt32(0, REPAIR_ON, true);
+  const calls = new Calls();
+  const type = SOCK.STREAM | O.CLOEXEC;
+  const fd = {
+    result: calls.add("socket", [{ loaded: families }, type, 0]),
+  };
+  const repair = calls.add(
+    "setsockopt",
+    [fd, IPPROTO_TCP, TCP.REPAIR, on.address, 4],
+  );
+  const bind = calls.add("bind", [fd, { slots: from }, ADDRESS_BYTES], repair);
+  const connect = calls.add(
+    "connect",
+    [fd, { slots: to }, ADDRESS_BYTES],
+    bind,
+  );
+  // No more than a few exist at a time.
+  calls.add("close", [fd]);
+  calls.run(count);
+  const steps = [
+    [fd.result, "making a socket"],
+    [repair, "putting a socket under repair"],
+    [bind, "binding it"],
+    [connect, "connecting it"],
+  ] as const;
+  return connections.flatMap(({ entry }, i) => {
+    const failed = steps.find(([call]) => calls.result(i, call) < 0);
+    if (failed === undefined) return [];
+    const [call, purpose] = failed;
+    const errno = -calls.result(i, call);
+    const object = nameOfConnection(entry);
+    if (errno !== EADDRNOTAVAIL) {
+      return [{ object, why: `${purpose}: ${text(errno)}` }];
     }
-  }
-  return reasons;
+    return [
+      call === bind
+        ? {
+          object,
+          why: `this host has not the address ${
+            addressText(entry.family, sourceOf(entry))
+          }`,
+          remedy: "give it to an interface first: ip address add",
+        }
+        : { object, ...whoHasIt(entry) },
+    ];
+  });
 }
 
 function text(errno: number): string {
@@ -216,48 +241,64 @@ function socketOfConnection(
   return undefined;
 }
 
-/** bind(2) and connect(2) under repair. @returns the operation that binds */
-function connect(
-  { program, fd, what }: OptionSetter,
+/** struct sockaddr_in or sockaddr_in6 of both ends. */
+function socketAddresses(
   { entry }: ConnectionImage,
   interfaces: ReadonlyMap<string, number>,
-): Result {
-  const { family, src_port, src_addr, dst_port, dst_addr, ifname } = entry;
-  const scope = interfaces.get(ifname ?? "") ?? 0;
-  const call = (
-    name: "bind" | "connect",
-    port: number,
-    words: readonly number[],
-    purpose: string,
-  ) => {
-    const address = encodeAddress(family, { port, words, scope });
-    return program.call(
-      name,
-      [fd, program.bytes(address), address.length],
-      `${purpose} ${what}`,
-    );
+) {
+  const scope = interfaces.get(entry.ifname ?? "") ?? 0;
+  const encode = (address: InetAddress) =>
+    encodeAddress(entry.family, { ...address, scope });
+  return {
+    source: encode(sourceOf(entry)),
+    destination: encode(destinationOf(entry)),
   };
-  const bound = call("bind", src_port, src_addr, "binding");
-  call("connect", dst_port, dst_addr, "connecting");
-  return bound;
 }
 
-/** All that a connection is, but what can only be done at the very end. */
-export function planConnection(
-  program: Program,
-  fd: number,
+/** bind(2) and connect(2) under repair. */
+function connect(
+  options: OptionSetter,
+  connection: ConnectionImage,
+  interfaces: ReadonlyMap<string, number>,
+): void {
+  const { program, fd } = options;
+  const call = (
+    name: "bind" | "connect",
+    address: Uint8Array,
+    purpose: string,
+  ) =>
+    program.call(
+      name,
+      [fd, program.bytes(address), address.length],
+      () => `${purpose} ${options.what}`,
+    );
+  const { source, destination } = socketAddresses(connection, interfaces);
+  call("bind", source, "binding");
+  call("connect", destination, "connecting");
+}
+
+/**
+ * All that a connection is, but what can only be done at the very end.
+ *
+ * @returns the calls that have to take all that they are given
+ */
+function planConnection(
+  options: OptionSetter,
   connection: ConnectionImage,
   interfaces: ReadonlyMap<string, number>,
 ): Result[] {
+  const { program, fd } = options;
   const { entry, extension, stream } = connection;
   const { opts } = entry;
   const { inq, outq } = stream.extra;
-  const what = nameOfConnection(entry);
   const { uid = 0, gid = 0 } = extension;
   if (uid !== 0 || gid !== 0) {
-    program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
+    program.call(
+      "fchown",
+      [fd, uid, gid],
+      () => `setting the owner of ${options.what}`,
+    );
   }
-  const options = new OptionSetter(program, fd, what);
   const tcp = (name: number, value: number) =>
     options.int(IPPROTO_TCP, name, value);
   tcp(TCP.REPAIR, REPAIR_ON);
@@ -353,16 +394,14 @@ function fill(
   return send(options, bytes);
 }
 
-function send(
-  { program, fd, what }: OptionSetter,
-  bytes: Uint8Array,
-): Result[] {
+function send(options: OptionSetter, bytes: Uint8Array): Result[] {
+  const { program, fd } = options;
   return Array.from({ length: Math.ceil(bytes.length / CHUNK) }, (_, i) => {
     const part = bytes.subarray(i * CHUNK, (i + 1) * CHUNK);
     return program.call(
       "sendto",
       [fd, program.bytes(part), part.length, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0],
-      `filling the queues of ${what}`,
+      () => `filling the queues of ${options.what}`,
     );
   });
 }
@@ -398,12 +437,16 @@ export class MadeConnections implements Disposable {
         fd: own[i],
         image: images.get(id)!,
       }));
-      this.#made.push(...made);
+      for (const one of made) this.#made.push(one);
+      const batch = new Batch();
       for (const { fd, image } of made) {
-        const program = new Program();
-        const sends = planConnection(program, fd, image, interfaces);
-        run(program, sends, image);
+        batch.add(
+          fd,
+          image,
+          (options) => planConnection(options, image, interfaces),
+        );
       }
+      batch.run();
     } finally {
       close(pidfd);
     }
@@ -424,38 +467,21 @@ export class MadeConnections implements Disposable {
       if (state !== CLOSING && hasSentFin(state)) shutOwn(fd, image);
       if (state === TCP_STATE.FIN_WAIT2) receiveAck(packets, fd, image);
       if (hasReceivedFin(state)) {
-        const program = new Program();
-        const what = nameOfConnection(image.entry);
-        setWindow(new OptionSetter(program, fd, what), stream);
-        run(program, [], image);
+        const batch = new Batch();
+        batch.add(fd, image, (options) => {
+          setWindow(options, stream);
+          return [];
+        });
+        batch.run();
       }
     }
   }
 
   /** Ends the repair; their traffic is not blocked any more. */
   goOn(): void {
-    for (const { fd, image } of this.#made) {
-      const { entry, stream, extension } = image;
-      const program = new Program();
-      const options = new OptionSetter(program, fd, nameOfConnection(entry));
-      options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_OFF);
-      const { opts } = entry;
-      options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
-      const unsent = unsentPart(stream);
-      const sends = send(options, unsent);
-      const shut = (how: number) =>
-        program.call("shutdown", [fd, how], "shutting a connection");
-      if (unsent.length > 0) {
-        options.buffers(opts);
-        if (hasSentFin(entry.state)) shut(SHUT_WR);
-      }
-      if ((entry.shutdown ?? 0) & 1 && !hasReceivedFin(entry.state)) {
-        shut(SHUT_RD);
-      }
-      options.filter(opts);
-      options.locks(extension.options);
-      run(program, sends, image);
-    }
+    const batch = new Batch();
+    for (const { fd, image } of this.#made) batch.add(fd, image, endRepair);
+    batch.run();
   }
 
   [Symbol.dispose](): void {
@@ -463,30 +489,96 @@ export class MadeConnections implements Disposable {
   }
 }
 
-function run(
-  program: Program,
-  sends: readonly Result[],
-  { entry, stream }: ConnectionImage,
-): void {
-  const { failure, isWhole } = resultsOf(program, sends);
-  if (isWhole) return;
-  throw new CkptError(EXIT.failed, "restoring TCP connections", [{
-    object: nameOfConnection(entry),
-    why: failure === undefined
-      ? `the kernel takes only a part of its queues (${stream.inq_len} and ` +
-        `${stream.outq_len} bytes)`
-      : `${failure.purpose}: ${text(failure.errno)}`,
-  }]);
+/** What is done to a connection when its traffic is not blocked any more. */
+function endRepair(
+  options: OptionSetter,
+  { entry, stream, extension }: ConnectionImage,
+): Result[] {
+  options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_OFF);
+  const { opts } = entry;
+  options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  const unsent = unsentPart(stream);
+  const sends = send(options, unsent);
+  const shut = (how: number) =>
+    options.program.call(
+      "shutdown",
+      [options.fd, how],
+      "shutting a connection",
+    );
+  if (unsent.length > 0) {
+    options.buffers(opts);
+    if (hasSentFin(entry.state)) shut(SHUT_WR);
+  }
+  if ((entry.shutdown ?? 0) & 1 && !hasReceivedFin(entry.state)) {
+    shut(SHUT_RD);
+  }
+  options.filter(opts);
+  options.locks(extension.options);
+  return sends;
 }
 
-function resultsOf(program: Program, sends: readonly Result[]) {
-  const lengths = sends.map((one) => program.argument(one, 2));
-  const outcome = runOwnProgram(program);
-  return {
-    failure: outcome.failure,
-    isWhole: outcome.failure === undefined &&
-      sends.every((one, i) => outcome.result(one) === BigInt(lengths[i])),
-  };
+/** A program that has so many bytes is carried out before it gets more. */
+const BATCH_BYTES = 1 << 20;
+
+/** What is done to many connections by few programs. */
+class Batch {
+  #program = new Program();
+  /** In the order of their operations. */
+  #parts: {
+    readonly image: ConnectionImage;
+    /** The first operation of the next one. */
+    readonly end: number;
+    readonly sends: readonly Result[];
+  }[] = [];
+
+  /**
+   * @param plan adds operations, and tells those that have to take all that
+   * they are given
+   * @throws CkptError when what was added before fails
+   */
+  add(
+    fd: number,
+    image: ConnectionImage,
+    plan: (options: OptionSetter, image: ConnectionImage) => Result[],
+  ): void {
+    if (this.#program.size > BATCH_BYTES) this.run();
+    const name = () => nameOfConnection(image.entry);
+    const sends = plan(new OptionSetter(this.#program, fd, name), image);
+    const end = this.#program.operationCount;
+    this.#parts.push({ image, end, sends });
+  }
+
+  /** @throws CkptError naming the connection and what could not be done */
+  run(): void {
+    const program = this.#program;
+    const parts = this.#parts;
+    this.#program = new Program();
+    this.#parts = [];
+    const outcome = runOwnProgram(program);
+    const { failure } = outcome;
+    if (failure !== undefined) {
+      const { image } = parts.find(({ end }) => failure.index < end)!;
+      throw notRestored(image, `${failure.purpose}: ${text(failure.errno)}`);
+    }
+    for (const { image, sends } of parts) {
+      const isWhole = (one: Result) =>
+        outcome.result(one) === BigInt(program.argument(one, 2));
+      if (sends.every(isWhole)) continue;
+      const { inq_len, outq_len } = image.stream;
+      throw notRestored(
+        image,
+        `the kernel takes only a part of its queues (${inq_len} and ` +
+          `${outq_len} bytes)`,
+      );
+    }
+  }
+}
+
+function notRestored({ entry }: ConnectionImage, why: string): CkptError {
+  return new CkptError(EXIT.failed, "restoring TCP connections", [{
+    object: nameOfConnection(entry),
+    why,
+  }]);
 }
 
 /** Our FIN, as if it had been sent, unless something before it was not. */

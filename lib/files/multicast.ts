@@ -225,7 +225,7 @@ export function joinGroups(
   fd: number,
   memberships: readonly ckpt_membership_entry[],
   interfaces: ReadonlyMap<string, number>,
-  what: string,
+  what: () => string,
 ): void {
   for (const { family, group, interface: name, mode, sources } of memberships) {
     const index = interfaces.get(name)!;
@@ -236,7 +236,7 @@ export function joinGroups(
       program.call(
         "setsockopt",
         [fd, levelOf(family), option, program.bytes(value), value.length],
-        `joining a multicast group by interface ${name} with ${what}`,
+        () => `joining a multicast group by interface ${name} with ${what()}`,
       );
     set(MCAST_JOIN_GROUP, request);
     if (mode === MCAST_EXCLUDE && sources.length === 0) continue;

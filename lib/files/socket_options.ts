@@ -5,7 +5,7 @@
  */
 import { Calls, Slots } from "../ffi/calls.ts";
 import { EINVAL } from "../ffi/errno.ts";
-import type { Program } from "../ffi/program.ts";
+import type { Data, Program, Purpose } from "../ffi/program.ts";
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type {
   ckpt_socket_option,
@@ -802,22 +802,34 @@ function locks({ level, name }: ckpt_socket_option): boolean {
 
 /** Writes setsockopt(2) calls for one socket. */
 export class OptionSetter {
+  readonly #what: Purpose;
+
+  /** @param what how errors call the socket */
   constructor(
     readonly program: Program,
     readonly fd: number,
-    /** How errors call the socket. */
-    readonly what: string,
-  ) {}
+    what: Purpose,
+  ) {
+    this.#what = what;
+  }
+
+  get what(): string {
+    return typeof this.#what === "string" ? this.#what : this.#what();
+  }
 
   int(level: number, name: number, value: number): void {
-    this.bytes(level, name, intBytes(value));
+    this.#set(level, name, this.program.int32(value));
   }
 
   bytes(level: number, name: number, value: Uint8Array): void {
+    this.#set(level, name, this.program.bytes(value));
+  }
+
+  #set(level: number, name: number, value: Data): void {
     this.program.call(
       "setsockopt",
-      [this.fd, level, name, this.program.bytes(value), value.length],
-      `setting option ${level}:${name} of ${this.what}`,
+      [this.fd, level, name, value, value.length],
+      () => `setting option ${level}:${name} of ${this.what}`,
     );
   }
 
@@ -903,7 +915,7 @@ export class OptionSetter {
     program.call(
       "setsockopt",
       [this.fd, SOL_SOCKET, name, value, 16],
-      `attaching the filter of ${this.what}`,
+      () => `attaching the filter of ${this.what}`,
     );
   }
 
