@@ -97,6 +97,33 @@ Deno.test("a file with a name that nobody finds is refused without --link-remap,
   assertEquals(await program.verify(), "ok");
 });
 
+Deno.test("clean removes links that CRIU has made, but for the last name of a file", async () => {
+  await using scope = new Scope();
+  const program = await startHidden(scope);
+  const images = scope.path("images");
+  await dump(scope, program, images, "--link-remap");
+  // As CRIU leaves it: the image alone tells of the link.
+  for (const name of ["ckpt-manifest.json", "ckpt-links.json"]) {
+    Deno.removeSync(`${images}/${name}`);
+  }
+  await restore(scope, program, images);
+  assertEquals(await program.verify(), "ok");
+  const link = `${program.work}/base/a/link_remap.1`;
+  const kept = scope.path("kept");
+  Deno.renameSync(link, `${kept}/link`);
+  Deno.writeTextFileSync(link, "of somebody else");
+  assertMatch(
+    (await scope.ckpt("clean", images)).stdout,
+    /link_remap\.1 is the only name that its file has by now: left as it is/,
+  );
+  assertEquals(Deno.readTextFileSync(link), "of somebody else");
+  Deno.renameSync(`${kept}/link`, link);
+  const cleaned = await scope.ckpt("clean", images);
+  assertSuccess(cleaned, "clean");
+  assertMatch(cleaned.stdout, /^removed .*\/m\/link_remap\.1\n$/);
+  assertEquals([...Deno.readDirSync(`${program.work}/base/a`)], []);
+});
+
 Deno.test("a file with a name that nobody finds is linked, restored again and again, and cleaned up", async () => {
   await using scope = new Scope();
   const program = await startHidden(scope);

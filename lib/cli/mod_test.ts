@@ -426,19 +426,25 @@ Deno.test("a dry run tells the processes, and their sum where there are several"
 });
 
 Deno.test("clean tells what it removed, and what it left", async () => {
-  const clean = (removed: string[], missing: string[], replaced: string[]) =>
+  const clean = (
+    removed: string[],
+    missing: string[],
+    replaced: string[],
+    last: string[],
+  ) =>
     run(["clean", "i"], {
-      clean: () => Promise.resolve({ removed, missing, replaced }),
+      clean: () => Promise.resolve({ removed, missing, replaced, last }),
     });
   assertEquals(
-    (await clean(["/a"], ["/b"], ["/c"])).output,
+    (await clean(["/a"], ["/b"], ["/c"], ["/d"])).output,
     `removed /a
 /b was gone already
 /c is another file now: left as it is
+/d is the only name that its file has by now: left as it is
 `,
   );
   assertEquals(
-    (await clean([], [], [])).output,
+    (await clean([], [], [], [])).output,
     "there was nothing to remove\n",
   );
 });

@@ -151,11 +151,16 @@ function exitOfRestored(result: RestoreResult): number {
   return result.exit ?? EXIT.ok;
 }
 
-function renderCleaned({ removed, missing, replaced }: Cleaned): string {
+function renderCleaned(
+  { removed, missing, replaced, last }: Cleaned,
+): string {
   const lines = [
     ...removed.map((path) => `removed ${path}`),
     ...missing.map((path) => `${path} was gone already`),
     ...replaced.map((path) => `${path} is another file now: left as it is`),
+    ...last.map((path) =>
+      `${path} is the only name that its file has by now: left as it is`
+    ),
   ];
   if (lines.length === 0) lines.push("there was nothing to remove");
   return lines.map((line) => `${printable(line)}\n`).join("");

@@ -190,6 +190,8 @@ export interface Cleaned {
   readonly missing: string[];
   /** Another file has the name now: it stays. */
   readonly replaced: string[];
+  /** Links of CRIU's that are the only names of their files: they stay. */
+  readonly last: string[];
 }
 
 /**
@@ -204,7 +206,12 @@ export function cleanLinks(directory: string): Cleaned {
 }
 
 function removeAll(list: readonly (NotedLink | NotedDirectory)[]): Cleaned {
-  const cleaned: Cleaned = { removed: [], missing: [], replaced: [] };
+  const cleaned: Cleaned = {
+    removed: [],
+    missing: [],
+    replaced: [],
+    last: [],
+  };
   for (const one of list) {
     if ("path" in one) cleaned[removeLink(one)].push(one.path);
   }

@@ -58,6 +58,7 @@ Deno.test("links of a complete image stay until it is cleaned", () =>
       removed: [`${work}/link_remap.2`],
       missing: [],
       replaced: [`${work}/link_remap.1`],
+      last: [],
     });
     assertEquals(names(work), ["link_remap.1"]);
     assertEquals(names(images), []);
@@ -65,6 +66,7 @@ Deno.test("links of a complete image stay until it is cleaned", () =>
       removed: [],
       missing: [],
       replaced: [],
+      last: [],
     });
   }));
 

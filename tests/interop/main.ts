@@ -213,6 +213,15 @@ async function verify(program: Program): Promise<Outcome> {
   }
 }
 
+/** No link that CRIU has made stays in the work directory. */
+async function clean(images: string, { work }: Program): Promise<Outcome> {
+  const answer = await run(CKPT, ["clean", images]);
+  if (answer.code !== 0) return `clean: ${firstLines(answer.stderr)}`;
+  const left = [...Deno.readDirSync(work)].map(({ name }) => name)
+    .filter((name) => name.startsWith("link_remap."));
+  return left.length === 0 ? "ok" : `clean leaves ${left.join(" ")}`;
+}
+
 /** What is to become the root has to be a mount, for CRIU. */
 async function bindRoot(scope: Scope): Promise<string> {
   const root = scope.path("new-root");
@@ -345,6 +354,7 @@ async function exchange(
         return outcome;
       },
       () => verify(program),
+      () => to === CKPT ? clean(images, program) : Promise.resolve("ok"),
     ]
   ) {
     const outcome = await step();
