@@ -269,6 +269,20 @@ Deno.test("a file with a name that nobody finds, of a tree in a pid namespace of
   assertEquals(beside(), []);
 });
 
+Deno.test("a tree whose first process has another root, in a pid namespace of its own, has its deleted files again", async () => {
+  await using scope = new Scope();
+  const root = scope.path("root");
+  await scope.unshareMounts(`mount --rbind / ${root}`);
+  const namespaces = ["--pid", `--root=${root}`];
+  let program = await startIn(scope, namespaces, "ghost_regular");
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await gone(program.pid);
+    program = await restore(scope, program, scope.path(images));
+  }
+  assertEquals(await program.verify(), "ok");
+});
+
 Deno.test("a restore that waits ends as its program does, and tells of it", async () => {
   await using scope = new Scope();
   const program = await startIn(scope, ALL, "ns_state");

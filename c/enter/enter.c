@@ -258,9 +258,11 @@ static void be_inside(struct enter *enter)
 	to = append_number(append(to, " "), p[ROOT_INSIDE]);
 	to = append_number(append(to, " "), enter->agent ? enter->agent : p[ROOT_OUTSIDE]);
 	to = append_number(append(to, " "), p[FLAGS]);
+	to = append_number(append(to, " "), p[DIRECTORY]);
 	/* Our own namespaces; enter_main has put them before ckpt's arguments. */
 	append(append(to, " "), enter->argv[-1]);
 	call3(__NR_fcntl, enter->channel[1], F_SETFD, 0);
+	call3(__NR_fcntl, p[DIRECTORY], F_SETFD, 0);
 	if (enter->lifeline[1] >= 0)
 		call3(__NR_fcntl, enter->lifeline[1], F_SETFD, 0);
 	fail_in_child(enter, STEP_EXECUTE, become_ckpt(enter, value));
@@ -555,6 +557,7 @@ __attribute__((used)) void enter_main(uint64_t *stack)
 	enter.root = enter.parameters[TARGET];
 	set_close_on_exec(enter.parameters[BINARY]);
 	set_close_on_exec(enter.parameters[TARGET]);
+	set_close_on_exec(enter.parameters[DIRECTORY]);
 	set_mask(caught, &enter.mask);
 	set_mask(caught | enter.mask, NULL);
 	enter.shared = (struct shared *)raw_call(__NR_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,

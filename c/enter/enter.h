@@ -13,6 +13,7 @@ enum parameter {
 	OWN_PID, /* of the ckpt inside; 0: any */
 	ROOT_INSIDE, /* pid of the root, as it is seen inside */
 	ROOT_OUTSIDE, /* and by us; of a new one it is not known yet */
+	DIRECTORY, /* descriptor of our root directory, which leads the ckpt inside to our mounts */
 	PARAMETERS,
 };
 
@@ -26,7 +27,7 @@ enum enter_parent {
 
 /*
  * The environment of the ckpt inside has: descriptor of the channel, lifeline of the agent (-1: none), pid of the root
- * inside and outside, FLAGS, and the ids of our own namespaces; or "error STEP ERRNO".
+ * inside and outside, FLAGS, DIRECTORY, and the ids of our own namespaces; or "error STEP ERRNO".
  */
 #define VARIABLE "CKPT_INSIDE"
 

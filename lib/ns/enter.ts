@@ -157,7 +157,8 @@ const F_SETFD = 2n;
 /** @throws CkptError when it is not possible; else nothing is left of ckpt */
 function enter(action: string, parameters: Parameters): never {
   const binary = open("/proc/self/exe", O.PATH);
-  for (const fd of [binary, parameters.target]) {
+  const directory = open("/", O.PATH | O.DIRECTORY);
+  for (const fd of [binary, directory, parameters.target]) {
     syscall("fcntl", BigInt(fd), F_SETFD, 0n);
   }
   const { target, flags, parent, ownPid, rootInside, rootOutside } = parameters;
@@ -169,6 +170,7 @@ function enter(action: string, parameters: Parameters): never {
     ownPid,
     rootInside,
     rootOutside,
+    directory,
   ];
   const typed = Deno.readFileSync("/proc/self/cmdline");
   const own = encodeText(
@@ -190,6 +192,7 @@ function enter(action: string, parameters: Parameters): never {
     );
   } finally {
     close(binary);
+    close(directory);
     close(target);
   }
   throw new TypeError("ckpt was not replaced");

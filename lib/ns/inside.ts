@@ -36,6 +36,8 @@ export interface Inside {
   readonly started: StartedRoot | undefined;
   /** The kinds of namespaces that were entered. */
   readonly entered: ReadonlySet<NamespaceKind>;
+  /** A descriptor of the root directory of where the user called. */
+  readonly directory: number;
   /** Ids of the namespaces in which the user called. */
   readonly outer: ReadonlyMap<NamespaceKind, string>;
 }
@@ -49,9 +51,11 @@ export function parseTold(text: string): Told | undefined {
   if (words[0] === "error" && words.length === 3) {
     return { step: Number(words[1]), errno: Number(words[2]) };
   }
-  const FIRST_ID = 5;
+  const FIRST_ID = 6;
   if (words.length !== FIRST_ID + NAMESPACE_KINDS.length) return undefined;
-  const [channel, lifeline, root, rootOutside, flags] = words.map(Number);
+  const [channel, lifeline, root, rootOutside, flags, directory] = words.map(
+    Number,
+  );
   return {
     channel,
     root,
@@ -60,6 +64,7 @@ export function parseTold(text: string): Told | undefined {
     entered: new Set(
       NAMESPACE_KINDS.filter((kind) => (flags & NAMESPACE_FLAGS[kind]) !== 0),
     ),
+    directory,
     outer: new Map(
       NAMESPACE_KINDS.map((kind, i) =>
         [kind, `${kind}:[${words[FIRST_ID + i]}]`] as const
@@ -81,8 +86,8 @@ export function toldByOuter(): Told | undefined {
   if (text !== undefined) Deno.env.delete(VARIABLE);
   const { value } = told;
   if (value !== undefined && "channel" in value) {
-    const { channel, started } = value;
-    for (const fd of [channel, started?.lifeline]) {
+    const { channel, started, directory } = value;
+    for (const fd of [channel, directory, started?.lifeline]) {
       if (fd !== undefined) syscall("fcntl", BigInt(fd), F_SETFD, FD_CLOEXEC);
     }
   }
@@ -126,19 +131,16 @@ export function isEntered(kind: NamespaceKind): boolean {
 
 /**
  * What leads to paths as the tree has them, put before them; "" where they are
- * ckpt's own, or those of a mount namespace that its root is not in. In another
- * pid namespace ckpt works in a copy of the mount namespace: the paths are the
+ * ckpt's own, or those of a mount namespace of the tree's own. In another pid
+ * namespace ckpt works in a copy of the mount namespace: the paths are the
  * same, but on mounts of its own.
  */
 export function wayToMounts(): string {
   const place = inside();
   if (place === undefined || !place.entered.has("pid")) return "";
-  const root = `/proc/${place.root}`;
-  const mounts = decodeText(readLink(`${root}/ns/mnt`));
-  // From another root directory nothing can be told either.
-  return mounts === expectedNamespace("mnt") &&
-      decodeText(readLink(`${root}/root`)) === "/"
-    ? `${root}/root/.`
+  const mounts = decodeText(readLink(`/proc/${place.root}/ns/mnt`));
+  return mounts === expectedNamespace("mnt")
+    ? `/proc/self/fd/${place.directory}/.`
     : "";
 }
 
