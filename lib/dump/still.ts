@@ -7,6 +7,7 @@ import { SavedFiles } from "../ghost/save.ts";
 import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import type { Report } from "../report.ts";
+import type { FrozenTree } from "../task/frozen_tree.ts";
 import type { Interview } from "./collect.ts";
 import type { PipeContents } from "./describe_pipes.ts";
 import type { MoreOfSockets } from "./describe_sockets.ts";
@@ -51,6 +52,7 @@ export class Still implements Disposable {
 
   constructor(
     readonly seen: TreeSighting,
+    readonly frozen: FrozenTree,
     readonly report: Report,
     readonly guards: FileSystemGuards | undefined,
   ) {}
@@ -103,6 +105,8 @@ export class Still implements Disposable {
     this.guards?.[Symbol.dispose]();
     this.flight[Symbol.dispose]();
     for (const { early } of this.processes) early?.[Symbol.dispose]();
+    // Of a dump that failed: who takes the zombie of its copy has to go on.
+    if (this.copies.size > 0) this.frozen.thaw();
     this.endCopies();
   }
 }

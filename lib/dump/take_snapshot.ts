@@ -155,6 +155,6 @@ export async function runSnapshotCommand(
   throw new CkptError(EXIT.failed, `dumping task ${pid}`, [{
     object: `--snapshot command:${command}`,
     why: `the command ended with exit code ${code}`,
-    remedy: "the log has what it wrote",
+    remedy: "its errors are told as warnings, with -v3 all that it wrote",
   }]);
 }

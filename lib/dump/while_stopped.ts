@@ -90,7 +90,7 @@ export async function whileStopped(
     prepared.mounts.namespaces,
     before,
   );
-  const still = new Still(seen, report, prepared.guards);
+  const still = new Still(seen, frozen, report, prepared.guards);
   try {
     await readSockets(still, prepared);
     await readFiles(still, locks, prepared, report);

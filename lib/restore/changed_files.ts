@@ -40,6 +40,7 @@ interface Recorded extends RecordedFile {
  * @param replaced ids of files for which ckpt was given a descriptor
  * @param methods what files are compared by; all that was recorded unless given
  * @param wayTo how ckpt gets at a file; undefined: it is not there yet
+ * @param isPutBack whether snapshots are in the place of their subvolumes
  * @throws CkptError when the image has nothing for one of them
  */
 export async function changedFiles(
@@ -47,6 +48,7 @@ export async function changedFiles(
   replaced: ReadonlySet<number>,
   methods?: readonly ValidationMethod[],
   wayTo: (entry: reg_file_entry) => string | undefined = ({ name }) => name,
+  isPutBack = false,
 ): Promise<Reason[]> {
   const { set, files, remaps } = images;
   const reasons = [
@@ -85,6 +87,11 @@ export async function changedFiles(
   if (methods !== undefined) refuseUnrecorded(methods, recorded);
   const compared = new Set<ValidationMethod>(methods ?? VALIDATION_METHODS);
   if (compared.size > 0) compared.add("filesize");
+  const subvolumes = isPutBack
+    ? []
+    : (set.read("ckpt-snapshots", undefined) ?? []).map(({ subvolume }) =>
+      subvolume
+    );
   // A program, its mappings and its descriptors are entries of their own.
   const told = new Set<string>();
   const found = new Map<string, FoundFile | SyscallError>();
@@ -96,7 +103,15 @@ export async function changedFiles(
     const why = await whyChanged(one, way, found, compared);
     if (why === undefined) continue;
     told.add(object);
-    reasons.push({ object, ...why });
+    const { name } = one.entry;
+    const isSaved = subvolumes.some((path) => name.startsWith(`${path}/`));
+    reasons.push({
+      object,
+      ...why,
+      remedy: isSaved
+        ? `give --from-snapshot: that is as it was at the dump; or ${why.remedy}`
+        : why.remedy,
+    });
   }
   return reasons;
 }

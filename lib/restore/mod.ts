@@ -116,6 +116,7 @@ export async function restore(
       new Set(given.byFile.keys()),
       options.fileValidation,
       wayTo,
+      putBack !== undefined,
     );
     reasons.unshift(...changed);
   }
