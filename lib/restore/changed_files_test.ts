@@ -1,7 +1,10 @@
 import { assertEquals } from "@std/assert";
 import { O } from "../ffi/syscall.ts";
 import type { reg_file_entry } from "../image/schema.gen.ts";
-import { minimalImage } from "../image/testing/minimal_image.ts";
+import {
+  type ImagePart,
+  minimalImage,
+} from "../image/testing/minimal_image.ts";
 import { changedFiles } from "./changed_files.ts";
 import { withTree } from "./testing/tree_images.ts";
 
@@ -10,6 +13,7 @@ async function told(
   file: Partial<reg_file_entry>,
   replaced: ReadonlySet<number> = new Set(),
   isLink = false,
+  more: readonly ImagePart[] = [],
 ) {
   const image = minimalImage();
   // The others of the image need not be on this host.
@@ -30,6 +34,7 @@ async function told(
         isLink ? replaced : new Set([...replaced, 99]),
       );
     },
+    more,
   );
   return reasons.map(({ object, why, remedy }) => [object, why, remedy]);
 }
@@ -47,6 +52,25 @@ Deno.test("a file that is as it was is no reason, any other way it is", async ()
       "its size is 5, it was 6: the file has changed since the dump",
       "put back the one of the dump, or give --file-validation none to take this one",
     ]]);
+    for (
+      const [subvolume, remedy] of [
+        [directory, "give --from-snapshot: that is as it was at the dump; or "],
+        [`${directory}/x`, ""],
+      ]
+    ) {
+      const snapshots = [{
+        subvolume,
+        snapshot: "/s",
+        parent: new Uint8Array(),
+      }];
+      const [changed] = await told({ name, size: 6n }, new Set(), false, [
+        ["ckpt-snapshots", undefined, snapshots],
+      ]);
+      assertEquals(
+        changed[2],
+        `${remedy}put back the one of the dump, or give --file-validation none to take this one`,
+      );
+    }
     assertEquals(await told({ name, mode: 0o100644 }), [[
       `file ${name}`,
       "its mode is 100640, it was 100644",
