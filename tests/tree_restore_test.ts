@@ -227,8 +227,17 @@ for (const [signal, code] of [[undefined, 0], [SIGTERM, 143]] as const) {
     const images = scope.path("images");
     const pids = program.tree();
     await dump(scope, program, images);
-    const waiting = new Deno.Command(CKPT, {
-      args: ["restore", "-D", images],
+    // as daemons do that do not care for their children
+    const waiting = new Deno.Command("bash", {
+      args: [
+        "-c",
+        `trap "" CHLD; exec "$@"`,
+        "-",
+        CKPT,
+        "restore",
+        "-D",
+        images,
+      ],
       stdin: "null",
       stderr: "piped",
     }).spawn();

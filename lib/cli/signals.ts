@@ -3,11 +3,15 @@
  * only, because Deno starts machinery of its own for the first listener.
  */
 import { CkptError, EXIT } from "../error.ts";
+import { addressOf, syscall } from "../ffi/syscall.ts";
 
 const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** signal(7), for the bits of SigIgn; x86-64 and arm64 agree. */
 const NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+const SIGCHLD = 17n;
+const SIGCHLD_BIT = 1n << (SIGCHLD - 1n);
 
 type Handler = (signal: Deno.Signal) => void;
 
@@ -21,6 +25,7 @@ export class StopSignals implements Disposable {
   constructor(action: string) {
     this.#action = action;
     const ignored = ignoredSignals();
+    if ((ignored & SIGCHLD_BIT) !== 0n) heedChildren();
     for (const signal of STOP_SIGNALS) {
       // nohup(1), and shells for background jobs, have them ignored: so be it.
       // With its first listener Deno sets up its own handling of SIGHUP and
@@ -85,6 +90,18 @@ export class StopSignals implements Disposable {
     );
   }
 }
+
+/**
+ * Whoever ignores SIGCHLD does not learn how its children end (wait(2)), and
+ * what a parent ignores its children ignore, too.
+ */
+function heedChildren(): void {
+  const byDefault = new Uint8Array(KERNEL_SIGACTION_BYTES);
+  syscall("rt_sigaction", SIGCHLD, addressOf(byDefault), 0n, 8n);
+}
+
+/** Handler, flags, restorer, mask. */
+const KERNEL_SIGACTION_BYTES = 32;
 
 /** The mask SigIgn of proc_pid_status(5); empty without a /proc. */
 function ignoredSignals(): bigint {

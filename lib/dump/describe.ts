@@ -41,7 +41,7 @@ import { dumpResourceLimits } from "../task/resource_limits.ts";
 import {
   dumpAffinity,
   dumpSchedulingExtension,
-  type OwnScheduling,
+  type StandardScheduling,
 } from "../task/scheduling.ts";
 import { dumpProcess } from "../task/process_attributes.ts";
 import { SeccompTable } from "../task/seccomp.ts";
@@ -130,7 +130,7 @@ export interface Described {
   /** CLOCK_MONOTONIC and CLOCK_BOOTTIME at the dump, nanoseconds. */
   clocks: { monotonic: bigint; boottime: bigint };
   /** What ckpt itself has: the defaults of this host. */
-  own: OwnScheduling;
+  standard: StandardScheduling;
   /** Where the tree has mount namespaces of its own. */
   writeMounts: MountWriter | undefined;
   /** What files are compared with; for ckpt-files.img. */
@@ -273,7 +273,13 @@ export async function writeImages(
       cgroup_namespace: i === 0 ? described.cgroupNamespace : undefined,
       inherited: describeInherited(pages),
     };
-    writeExtension(writer, processes[i], extension, features, described.own);
+    writeExtension(
+      writer,
+      processes[i],
+      extension,
+      features,
+      described.standard,
+    );
   }
   return inventory([...features], described);
 }
@@ -580,7 +586,7 @@ function writeExtension(
   { survey, collected, stopSignal, objects, flocks }: DescribedProcess,
   process: Omit<ckpt_task_entry, "threads" | "areas" | "cgroups">,
   features: Set<Feature>,
-  own: OwnScheduling,
+  standard: StandardScheduling,
 ): void {
   if (process.personality !== undefined) features.add("ckpt:personality");
   const threads = collected.threads.map((thread) => {
@@ -588,8 +594,8 @@ function writeExtension(
     const { dispatch } = state;
     const entry = {
       ...dumpThreadExtension(answers, readings),
-      ...dumpSchedulingExtension(state.scheduling, own),
-      affinity: dumpAffinity(state.affinity, own.affinity),
+      ...dumpSchedulingExtension(state.scheduling, standard),
+      affinity: dumpAffinity(state.affinity, standard.affinity),
       xsave: extraRegisters(thread),
     };
     if (dispatch.mode !== 0n) {

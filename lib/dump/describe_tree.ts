@@ -4,7 +4,7 @@ import { TreeSockets } from "../files/sockets.ts";
 import { readCgroup } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import type { FrozenTree } from "../task/frozen_tree.ts";
-import { readOwnScheduling } from "../task/scheduling.ts";
+import { readStandardScheduling } from "../task/scheduling.ts";
 import { askSnapshot, type Collected, conclude } from "./collect.ts";
 import { dependedFiles } from "./depended_files.ts";
 import { describeFiles, describeFlight } from "./describe_files.ts";
@@ -80,7 +80,7 @@ export async function describeTree(
     terminals: still.terminals,
     tcpClose: options.tcpClose ?? false,
     clocks: still.clocks,
-    own: readOwnScheduling(),
+    standard: readStandardScheduling(),
     writeMounts: await loadMountWriter(survey.mounts),
     namespaces: still.namespaces,
     cgroupNamespace: still.cgroupNamespace,

@@ -41,28 +41,40 @@ function isRealTime(policy: number): boolean {
   return policy === SCHED_FIFO || policy === SCHED_RR;
 }
 
-/** What ckpt itself has, and so a program that never asked for anything. */
-export interface OwnScheduling {
+/** What a thread has here that never asked for anything. */
+export interface StandardScheduling {
   /** Time slice in nanoseconds. */
   readonly runtime: bigint;
   /** The processors it may run on, as sched_getaffinity(2) gives them. */
   readonly affinity: Uint8Array;
 }
 
-export function readOwnScheduling(): OwnScheduling {
+/** As ckpt's own, but for the processors that it may have been bound to. */
+export function readStandardScheduling(): StandardScheduling {
   const attr = new Uint8Array(ATTR_BYTES);
   syscallBuffer1("sched_getattr", 0n, attr, BigInt(ATTR_BYTES));
+  const own = readAffinity();
+  setAffinity(ALL_PROCESSORS);
+  try {
+    return {
+      runtime: new DataView(attr.buffer).getBigUint64(24, true),
+      affinity: readAffinity(),
+    };
+  } finally {
+    setAffinity(own);
+  }
+}
+
+function readAffinity(): Uint8Array<ArrayBuffer> {
   const cpus = new Uint8Array(AFFINITY_BYTES);
-  const length = syscall(
-    "sched_getaffinity",
-    0n,
-    BigInt(AFFINITY_BYTES),
-    addressOf(cpus),
-  );
-  return {
-    runtime: new DataView(attr.buffer).getBigUint64(24, true),
-    affinity: cpus.subarray(0, Number(length)),
-  };
+  const size = BigInt(AFFINITY_BYTES);
+  const length = syscall("sched_getaffinity", 0n, size, addressOf(cpus));
+  return cpus.slice(0, Number(length));
+}
+
+/** Of this thread; the kernel leaves out what its cgroup does not let it have. */
+function setAffinity(cpus: Uint8Array<ArrayBuffer>): void {
+  syscall("sched_setaffinity", 0n, BigInt(cpus.length), addressOf(cpus));
 }
 
 /** @param tid for the message */
@@ -102,8 +114,8 @@ export function dumpScheduling(
 /**
  * The part that CRIU's format has not, as far as it is not the default.
  *
- * @param standard what a thread has that never asked for anything, as ckpt
- * itself: the length of its time slice is the scheduler's own
+ * @param standard what a thread has that never asked for anything: the length
+ * of its time slice is the scheduler's own
  */
 export function dumpSchedulingExtension(
   { policy, runtime, utilMin, utilMax }: Scheduling,
@@ -128,7 +140,7 @@ export function dumpSchedulingExtension(
  *
  * @param affinity bit n of byte n/8 is processor n, as sched_getaffinity(2)
  * gives it
- * @param all the same of all processors that are online
+ * @param all the same of a thread that was never bound to any
  */
 export function dumpAffinity(
   affinity: Uint8Array,
