@@ -242,6 +242,23 @@ Deno.test("a packed program says that its directory is gone", () =>
     );
   }));
 
+Deno.test("a packed program takes the addresses that it may have, or says that these are too few", () =>
+  withProbe(async (path) => {
+    const limited = (
+      limit: string,
+    ) => ["-c", `ulimit ${limit}; exec "$0"`, path];
+    await ask("bash", { args: limited("-Sv 1000000") });
+    const { code, stderr } = await new Deno.Command("bash", {
+      args: limited("-v 1000000"),
+    }).output();
+    assertEquals(code, 1);
+    assertEquals(
+      new TextDecoder().decode(stderr),
+      "ckpt: cannot start: the address space is limited to less than 40 GiB; " +
+        "raise the limit (ulimit -v unlimited)\n",
+    );
+  }));
+
 Deno.test("what cannot be packed is refused with the reason", () => {
   const program = { text: none, cache: none };
   const empty = [program, program, program] as const;

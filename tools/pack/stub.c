@@ -98,7 +98,11 @@ enum {
   PROT_READ = 1,
   PROT_WRITE = 2,
   RLIMIT_NOFILE = 7,
+  RLIMIT_AS = 9,
 };
+
+/* V8 keeps 32 GiB of addresses free for itself; Deno and a program's files need some, too. */
+#define ADDRESSES (40UL << 30)
 
 static long syscall4(long number, long a, long b, long c, long d) {
   register long r10 __asm__("r10") = d;
@@ -190,6 +194,18 @@ static void make_room(long fd, u64 limit) {
   u64 last = (limit < DESCRIPTORS ? limit : DESCRIPTORS) - 1;
   long high = syscall4(SYS_FCNTL, fd, F_DUPFD_CLOEXEC, (long)last, 0);
   if (high >= 0) syscall4(SYS_CLOSE, high, 0, 0, 0);
+}
+
+/* Without its addresses V8 dies of a trap that tells nobody why. */
+static void take_addresses(void) {
+  u64 limit[2] = { ADDRESSES, ADDRESSES };
+  syscall4(SYS_PRLIMIT64, 0, RLIMIT_AS, 0, (long)limit);
+  if (limit[0] >= ADDRESSES) return;
+  if (limit[1] < ADDRESSES)
+    fail("the address space is limited to less than 40 GiB; raise the limit "
+         "(ulimit -v unlimited)", 0);
+  limit[0] = limit[1];
+  syscall4(SYS_PRLIMIT64, 0, RLIMIT_AS, (long)limit, 0);
 }
 
 /*
@@ -404,6 +420,7 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   if (syscall4(SYS_ACCESS, (long)"/proc/self/fd", 0, 0, 0) < 0)
     fail("/proc is not mounted; mount it", 0);
   syscall4(SYS_PRLIMIT64, 0, RLIMIT_NOFILE, 0, (long)limit);
+  take_addresses();
   /*
    * Deno opens a debugger for anybody on this host when it gets SIGUSR1. So it
    * never gets it; lib/restore/wait.ts passes it on all the same.
