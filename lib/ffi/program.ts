@@ -58,20 +58,29 @@ export interface CallOptions {
  */
 export type Purpose = string | (() => string);
 
+export function textOf(purpose: Purpose): string {
+  return typeof purpose === "string" ? purpose : purpose();
+}
+
 /** Of an operation, in 32-bit words: of each 64-bit word the lower half first. */
 const WORDS = OPERATION / 4;
 const ARGUMENTS = 2;
 const KINDS = 14;
 const FLAGS = 15;
-const FIRST_OPERATIONS = 8;
+/** How many operations a piece holds; the first one is small. */
+const FIRST_PIECE = 8;
+const PIECE = 1024;
 const FIRST_DATA = 256;
 
 const encoder = new TextEncoder();
 
 export class Program {
-  /** The operations as the agent reads them, and the same in 64-bit words. */
-  #operations = new Int32Array(FIRST_OPERATIONS * WORDS);
-  #longs = new BigInt64Array(this.#operations.buffer);
+  /** The operations as the agent reads them, in pieces. */
+  readonly #pieces = [new Int32Array(FIRST_PIECE * WORDS)];
+  /** The last piece, the same in 64-bit words, and where it goes on. */
+  #piece = this.#pieces[0];
+  #longs = new BigInt64Array(this.#piece.buffer);
+  #at = 0;
   readonly #purposes: Purpose[] = [];
   #data = new Uint8Array(FIRST_DATA);
   #view = new DataView(this.#data.buffer);
@@ -86,10 +95,10 @@ export class Program {
     purpose: Purpose,
     options?: CallOptions,
   ): Result {
-    const index = this.#purposes.push(purpose) - 1;
-    const at = index * WORDS;
-    if (at === this.#operations.length) this.#growOperations();
-    const words = this.#operations;
+    if (this.#at === this.#piece.length) this.#addPiece();
+    const at = this.#at;
+    this.#at += WORDS;
+    const words = this.#piece;
     words[at] = name in AGENT_CALLS
       ? AGENT_CALLS[name as keyof typeof AGENT_CALLS]
       : NR[name as keyof typeof NR];
@@ -117,14 +126,14 @@ export class Program {
       words[at + FLAGS] = (options.mayFail ? FLAG_MAY_FAIL : 0) |
         (options.whole ? FLAG_WHOLE : 0);
     }
-    return { result: index };
+    return { result: this.#purposes.push(purpose) - 1 };
   }
 
-  #growOperations(): void {
-    const grown = new Int32Array(2 * this.#operations.length);
-    grown.set(this.#operations);
-    this.#operations = grown;
-    this.#longs = new BigInt64Array(grown.buffer);
+  #addPiece(): void {
+    this.#piece = new Int32Array(PIECE * WORDS);
+    this.#longs = new BigInt64Array(this.#piece.buffer);
+    this.#at = 0;
+    this.#pieces.push(this.#piece);
   }
 
   /** Reserves zeroed space in the data, aligned to 16 bytes. */
@@ -199,14 +208,18 @@ export class Program {
 
   /** What an operation was for. */
   purpose(index: number): string {
-    const purpose = this.#purposes[index];
-    return typeof purpose === "string" ? purpose : purpose();
+    return textOf(this.#purposes[index]);
   }
 
   /** An argument of an operation that is a plain number. */
   argument(operation: Result, index: number): number {
-    const at = operation.result * WORDS + ARGUMENTS + 2 * index;
-    return Number(this.#longs[at / 2]);
+    const { result } = operation;
+    const behind = result - FIRST_PIECE;
+    const [piece, at] = behind < 0
+      ? [0, result]
+      : [1 + Math.floor(behind / PIECE), behind % PIECE];
+    const longs = new BigInt64Array(this.#pieces[piece].buffer);
+    return Number(longs[at * WORDS / 2 + ARGUMENTS / 2 + index]);
   }
 
   /** Bytes of the whole program; more once operations or data are added. */
@@ -255,8 +268,12 @@ export class Program {
       ending,
     ];
     header.forEach((word, i) => view.setBigInt64(8 * i, word, true));
-    const operations = new Uint8Array(this.#operations.buffer);
-    out.set(operations.subarray(0, end - HEADER), HEADER);
+    let at = HEADER;
+    for (const piece of this.#pieces) {
+      const left = new Uint8Array(piece.buffer).subarray(0, end - at);
+      out.set(left, at);
+      at += left.length;
+    }
     out.fill(0, end, dataStart);
     out.set(this.#data.subarray(0, this.#dataLength), dataStart);
     out.fill(0, dataStart + this.#dataLength, this.size);

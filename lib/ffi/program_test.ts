@@ -74,8 +74,13 @@ Deno.test("each of six arguments is a number, a result or a place", () => {
 
 Deno.test("there is room for any number of operations and data", () => {
   const program = new Program();
-  for (let i = 0; i < 1000; i++) {
-    program.call("close", [i, program.int32(-i)], () => `closing ${i}`);
+  for (let i = 0; i < 3000; i++) {
+    const close = program.call(
+      "close",
+      [i, program.int32(-i)],
+      () => `closing ${i}`,
+    );
+    assertEquals(program.argument(close, 0), i);
   }
   const { operations, data } = decodeProgram(program);
   operations.forEach(({ args: [fd, place], purpose }, i) => {

@@ -222,15 +222,15 @@ export function makeEpoll(
   { fd, flags, cloexec }: Wanted,
   busyPolling?: Uint8Array,
 ): void {
-  const what = `descriptor ${fd}, an epoll instance`;
-  table.program.call("epoll_create1", [O.CLOEXEC], `making ${what}`);
+  const what = () => `descriptor ${fd}, an epoll instance`;
+  table.program.call("epoll_create1", [O.CLOEXEC], () => `making ${what()}`);
   table.move(table.take(), fd, cloexec);
   setOtherFlags(table.program, fd, flags, what, 0);
   if (busyPolling === undefined) return;
   table.program.call(
     "ioctl",
     [fd, EPIOCSPARAMS, table.program.bytes(busyPolling)],
-    `letting ${what} poll busily`,
+    () => `letting ${what()} poll busily`,
   );
 }
 
@@ -356,6 +356,6 @@ function control(
   program.call(
     "epoll_ctl",
     [epoll, operation, number, program.bytes(new Uint8Array(event.buffer))],
-    `watching descriptor ${number} by epoll ${epoll}`,
+    () => `watching descriptor ${number} by epoll ${epoll}`,
   );
 }

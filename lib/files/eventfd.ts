@@ -57,7 +57,7 @@ export function makeEventfd(
   semaphore: boolean,
 ): void {
   const { program } = table;
-  const what = `descriptor ${fd}, an eventfd`;
+  const what = () => `descriptor ${fd}, an eventfd`;
   const initial = counter < BEYOND_INITIAL ? counter : 0n;
   program.call(
     "eventfd2",
@@ -65,14 +65,14 @@ export function makeEventfd(
       initial,
       O.CLOEXEC | (flags & O.NONBLOCK) | (semaphore ? EFD_SEMAPHORE : 0),
     ],
-    `making ${what}`,
+    () => `making ${what()}`,
   );
   table.move(table.take(), fd, cloexec);
   if (initial !== counter) {
     program.call(
       "write",
       [fd, program.words([counter]), 8],
-      `setting the count of ${what}`,
+      () => `setting the count of ${what()}`,
     );
   }
   setOtherFlags(program, fd, flags, what);

@@ -3,6 +3,7 @@
  * together by one process: the ends of a pipe or fifo, and pidfds.
  */
 import { O } from "../ffi/syscall.ts";
+import { type Purpose, textOf } from "../ffi/program.ts";
 import type { PipeImage } from "./pipe_images.ts";
 import { DEFAULT_PIPE_SIZE } from "./pipe_contents.ts";
 import type { TableProgram } from "./table_program.ts";
@@ -39,21 +40,33 @@ export function makePipe(
   table: TableProgram,
   wanted: readonly Wanted[],
   content: PipeImage = EMPTY,
-  name: string,
+  name: Purpose,
 ): void {
   const { program } = table;
   const [reading, writing] = table.scratch;
   const pair = program.reserve(8);
   // What does not fit shall fail, not wait.
-  program.call("pipe2", [pair, O.CLOEXEC | O.NONBLOCK], `making ${name}`);
+  program.call(
+    "pipe2",
+    [pair, O.CLOEXEC | O.NONBLOCK],
+    () => `making ${textOf(name)}`,
+  );
   const [first, second] = [table.take(), table.take()];
   table.move(first, reading, O.CLOEXEC);
   table.move(second, writing, O.CLOEXEC);
   fill(table, writing, content, name);
   if (content.access !== undefined) {
     const { uid, gid, mode } = content.access;
-    program.call("fchown", [reading, uid, gid], `setting the owner of ${name}`);
-    program.call("fchmod", [reading, mode], `setting the mode of ${name}`);
+    program.call(
+      "fchown",
+      [reading, uid, gid],
+      () => `setting the owner of ${textOf(name)}`,
+    );
+    program.call(
+      "fchmod",
+      [reading, mode],
+      () => `setting the mode of ${textOf(name)}`,
+    );
   }
   // An end that was opened through /proc has O_LARGEFILE.
   const isEnd = (access: number) => ({ flags }: Wanted) =>
@@ -73,7 +86,7 @@ export function makePipe(
     program.call(
       "fcntl",
       [fd, F_SETFL, flags & SETTABLE_FLAGS],
-      `setting the flags of descriptor ${fd} (${name})`,
+      () => `setting the flags of descriptor ${fd} (${textOf(name)})`,
     );
   }
   table.close(reading);
@@ -131,7 +144,7 @@ function fill(
   { program }: TableProgram,
   fd: number,
   { size, bytes, packets }: PipeImage,
-  name: string,
+  name: Purpose,
 ): void {
   // Buffers that came by splice(2) may have held more than a page each.
   const room = Math.max(
@@ -142,7 +155,7 @@ function fill(
     program.call(
       "fcntl",
       [fd, F_SETPIPE_SZ, room],
-      `setting the size of ${name}`,
+      () => `setting the size of ${textOf(name)}`,
     );
   }
   if (bytes.length === 0) return;
@@ -151,7 +164,7 @@ function fill(
     program.call(
       "fcntl",
       [fd, F_SETFL, O.DIRECT | O.NONBLOCK],
-      `setting the flags of ${name}`,
+      () => `setting the flags of ${textOf(name)}`,
     );
   }
   let at = 0;
@@ -159,7 +172,7 @@ function fill(
     program.call(
       "write",
       [fd, program.at(content, at), length],
-      `filling ${name}`,
+      () => `filling ${textOf(name)}`,
       { whole: true },
     );
     at += length;
@@ -170,9 +183,9 @@ function openAnew(
   table: TableProgram,
   { flags, fd, cloexec }: Wanted,
   path: string,
-  name: string,
+  name: Purpose,
 ): void {
-  const what = `descriptor ${fd} (${name})`;
+  const what = () => `descriptor ${fd} (${textOf(name)})`;
   // open(2) refuses packets for files with a name, fcntl(2) takes them.
   const direct = flags & O.DIRECT;
   table.open(
@@ -180,13 +193,13 @@ function openAnew(
     flags & (O.ACCMODE | O.PATH | SETTABLE_FLAGS) & ~O.DIRECT,
     fd,
     cloexec,
-    `opening ${what}`,
+    () => `opening ${what()}`,
   );
   if (direct !== 0) {
     table.program.call(
       "fcntl",
       [fd, F_SETFL, flags & SETTABLE_FLAGS],
-      `setting the flags of ${what}`,
+      () => `setting the flags of ${what()}`,
     );
   }
 }

@@ -189,7 +189,7 @@ class UnixMaker {
       program.call(
         "socketpair",
         [AF_UNIX, one.entry.type | O.CLOEXEC, 0, ends],
-        `making ${this.#name(one)}`,
+        () => `making ${this.#name(one)}`,
       ));
     const [first, second] = [table.take(), table.take()];
     table.move(first, left, O.CLOEXEC);
@@ -654,7 +654,7 @@ class UnixMaker {
     program.call(
       "sendmsg",
       [sender, message, MSG_DONTWAIT | MSG_NOSIGNAL],
-      `filling ${name}`,
+      () => `filling ${name}`,
     );
   }
 
@@ -684,9 +684,12 @@ class UnixMaker {
   #write(fd: number, bytes: Uint8Array, name: string): void {
     const { program } = this.#table;
     const content = program.bytes(bytes);
-    program.call("write", [fd, content, bytes.length], `filling ${name}`, {
-      whole: true,
-    });
+    program.call(
+      "write",
+      [fd, content, bytes.length],
+      () => `filling ${name}`,
+      { whole: true },
+    );
   }
 
   /** Options, ends and flags: when nothing is sent any more. */

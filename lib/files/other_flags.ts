@@ -1,5 +1,5 @@
 /** Flags of an open file that only fcntl(2) sets on what was not opened. */
-import type { Program } from "../ffi/program.ts";
+import { type Program, type Purpose, textOf } from "../ffi/program.ts";
 import { O } from "../ffi/syscall.ts";
 
 /** A command of fcntl(2). */
@@ -14,10 +14,14 @@ export function setOtherFlags(
   program: Program,
   fd: number,
   flags: number,
-  what: string,
+  what: Purpose,
   made: number = O.NONBLOCK,
 ): void {
   const wanted = flags & SETTABLE;
   if ((wanted & ~made) === 0) return;
-  program.call("fcntl", [fd, F_SETFL, wanted], `setting the flags of ${what}`);
+  program.call(
+    "fcntl",
+    [fd, F_SETFL, wanted],
+    () => `setting the flags of ${textOf(what)}`,
+  );
 }

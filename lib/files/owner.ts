@@ -2,7 +2,12 @@
  * Who gets signals about a file: F_SETOWN and F_SETSIG (fcntl(2)). A property
  * of the open file description, so it is read from a duplicate.
  */
-import type { Program, Result } from "../ffi/program.ts";
+import {
+  type Program,
+  type Purpose,
+  type Result,
+  textOf,
+} from "../ffi/program.ts";
 import { addressOf, syscall } from "../ffi/syscall.ts";
 import type { fown_entry } from "../image/schema.gen.ts";
 import { NO_OWNER } from "./file_table.ts";
@@ -55,13 +60,13 @@ export function restoreOwner(
   program: Program,
   fd: number | Result,
   owner: fown_entry,
-  name: string,
+  name: Purpose,
 ): void {
   if (owner.signum !== 0) {
     program.call(
       "fcntl",
       [fd, F_SETSIG, owner.signum],
-      `setting the signal of ${name}`,
+      `setting the signal of ${textOf(name)}`,
     );
   }
   if (owner.pid === 0) return;
@@ -71,7 +76,7 @@ export function restoreOwner(
     program.call(
       "setresuid",
       [owner.uid, owner.euid, 0],
-      `borrowing the user ids for the owner of ${name}`,
+      `borrowing the user ids for the owner of ${textOf(name)}`,
     );
   }
   const argument = program.reserve(8);
@@ -80,7 +85,7 @@ export function restoreOwner(
   program.call(
     "fcntl",
     [fd, F_SETOWN_EX, argument],
-    `setting the owner of ${name}`,
+    `setting the owner of ${textOf(name)}`,
   );
   if (borrows) {
     program.call("setresuid", [0, 0, 0], "taking the user ids of root again");

@@ -17,12 +17,14 @@
 import type { Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import {
+  fd_types,
   type fdinfo_entry,
   type file_entry,
   type file_lock_entry,
   type fown_entry,
   type reg_file_entry,
 } from "../image/schema.gen.ts";
+import { FILE_MEMBERS } from "../image/validate/files.ts";
 import { encodeText } from "../ffi/text.ts";
 import { FD_CLOEXEC, GONE } from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";
@@ -82,6 +84,14 @@ function openFlags(flags: number): number {
   const rest = flags & ~ACTING_FLAGS;
   return (rest & TMPFILE_BIT) === 0 ? rest : rest & ~O.TMPFILE;
 }
+
+/** Kinds that ckpt makes, and that have a name of their own only. */
+const WITHOUT_PATH: ReadonlySet<number> = new Set([
+  fd_types.MEMFD,
+  fd_types.NS,
+  fd_types.BPFMAP,
+  fd_types.PACKETSK,
+]);
 
 /** A process as far as its descriptors go. */
 export interface DescriptorTable {
@@ -193,8 +203,8 @@ class TreePlan {
   readonly made = new Map<number, Place>();
   /** Descriptions whose owner is set, by the first that holds them. */
   readonly finished = new Set<number>();
-  /** Ids of descriptions that have to be made together. */
-  readonly #groups = new Map<string, number[]>();
+  /** Of descriptions that have to be made together, all ids by each of them. */
+  readonly #groups = new Map<number, number[]>();
   /** By the ids of Unix sockets, what the first of their group is. */
   readonly #unixGroups = new Map<number, number>();
   /** By such a first one, who has to make the group. */
@@ -232,24 +242,34 @@ class TreePlan {
     ]);
     this.#groupUnixSockets(tables);
     for (const [id, pid] of images.openers ?? []) this.#makers.set(id, pid);
+    const groups = new Map<string, number[]>();
     for (const id of this.#held) {
-      if (given.get(id)?.reopen === false) continue;
       const key = this.#groupOf(id);
-      const group = this.#groups.get(key);
-      if (group === undefined) this.#groups.set(key, [id]);
-      else group.push(id);
+      if (key === undefined) continue;
+      const group = groups.get(key) ?? [];
+      group.push(id);
+      groups.set(key, group);
+      this.#groups.set(id, group);
     }
   }
 
-  #groupOf(id: number): string {
-    const { pipe, fifo, pidfd } = this.file(id);
-    if (this.given.has(id)) return `given ${id}`;
-    if (pipe !== undefined) return `pipe ${pipe.pipe_id}`;
-    if (fifo !== undefined) return `fifo ${fifo.pipe_id}`;
-    if (pidfd?.nspid === GONE) return `gone ${pidfd.ino}`;
-    const first = this.#unixGroups.get(id);
-    if (first !== undefined) return `sockets ${first}`;
-    return `file ${id}`;
+  /** What those that are made together have in common; undefined: alone. */
+  #groupOf(id: number): string | undefined {
+    if (this.given.has(id)) return undefined;
+    const { type, pipe, fifo, pidfd } = this.file(id);
+    switch (type) {
+      case fd_types.PIPE:
+        return `pipe ${pipe!.pipe_id}`;
+      case fd_types.FIFO:
+        return `fifo ${fifo!.pipe_id}`;
+      case fd_types.PIDFD:
+        return pidfd!.nspid === GONE ? `gone ${pidfd!.ino}` : undefined;
+      case fd_types.UNIXSK: {
+        const first = this.#unixGroups.get(id);
+        return first === undefined ? undefined : `sockets ${first}`;
+      }
+    }
+    return undefined;
   }
 
   get objects(): ObjectImages {
@@ -308,7 +328,7 @@ class TreePlan {
   }
 
   group(id: number): readonly number[] {
-    return this.#groups.get(this.#groupOf(id))!;
+    return this.#groups.get(id) ?? [id];
   }
 
   file(id: number): file_entry {
@@ -338,27 +358,16 @@ class TreePlan {
 
   /** Flags and owner, wherever the kind of file has them. */
   state(id: number): { flags: number; fown: fown_entry } {
-    const {
-      tty,
-      pipe,
-      pidfd,
-      efd,
-      tfd,
-      sgfd,
-      epfd,
-      memfd,
-      usk,
-      isk,
-      nlsk,
-      psk,
-      ify,
-      ffy,
-      nsf,
-      bpf,
-    } = this.file(id);
-    if (nsf !== undefined) return { flags: nsf.flags, fown: NO_OWNER };
-    return tty ?? pipe ?? pidfd ?? efd ?? tfd ?? sgfd ?? epfd ?? memfd ??
-      usk ?? isk ?? nlsk ?? psk ?? ify ?? ffy ?? bpf ?? this.path(id);
+    const file = this.file(id);
+    switch (file.type) {
+      case fd_types.REG:
+      case fd_types.FIFO:
+      case fd_types.EXT:
+        return this.path(id);
+      case fd_types.NS:
+        return { flags: file.nsf!.flags, fown: NO_OWNER };
+    }
+    return file[FILE_MEMBERS[file.type]] as { flags: number; fown: fown_entry };
   }
 
   name(id: number): string {
@@ -539,7 +548,7 @@ class TablePlan {
   #fetchFrom(owner: number, entries: readonly fdinfo_entry[]): void {
     const table = this.#table;
     const [pidfd] = table.scratch;
-    table.program.call("pidfd_open", [owner, 0], `finding task ${owner}`);
+    table.program.call("pidfd_open", [owner, 0], () => `finding task ${owner}`);
     table.move(table.take(), pidfd, O.CLOEXEC);
     for (const entry of entries) {
       const { id, fd } = entry;
@@ -551,7 +560,9 @@ class TablePlan {
       table.program.call(
         "pidfd_getfd",
         [pidfd, this.#tree.made.get(id)!.fd, 0],
-        `fetching descriptor ${fd} (${this.#tree.name(id)}) from task ${owner}`,
+        () =>
+          `fetching descriptor ${fd} (${this.#tree.name(id)}) from task ` +
+          owner,
       );
       table.move(table.take(), fd, cloexecOf(entry));
       this.#open.add(fd);
@@ -572,14 +583,14 @@ class TablePlan {
     const { flags, fown } = this.#tree.state(id);
     if (flags & O.PATH) return;
     const program = this.#programs.finish;
-    const what = `descriptor ${fd} (${this.#tree.name(id)})`;
+    const what = () => `descriptor ${fd} (${this.#tree.name(id)})`;
     restoreOwner(program, fd, fown, what);
     if (flags & O.ASYNC) {
       // open(2) does not register for signals; fcntl does.
       program.call(
         "fcntl",
         [fd, F_SETFL, flags & ~ACTING_FLAGS],
-        `setting the flags of ${what}`,
+        () => `setting the flags of ${what()}`,
       );
     }
   }
@@ -633,7 +644,7 @@ class TablePlan {
     else if (ffy !== undefined) makeFanotify(table, wanted[0], ffy);
     else if (pipe !== undefined) {
       const content = tree.images.pipes.get(pipe.pipe_id);
-      makePipe(table, wanted, content, tree.name(id));
+      makePipe(table, wanted, content, () => tree.name(id));
     } else if (fifo !== undefined) {
       makeFifo(
         table,
@@ -665,12 +676,12 @@ class TablePlan {
   #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
     const replacement = this.#tree.given.get(id);
     const made = this.#tree.madeFor(id);
-    const { reg, memfd, nsf, bpf, psk } = this.#tree.file(id);
+    const { type, reg, memfd } = this.#tree.file(id);
     const source = replacement !== undefined
       ? pathOf(replacement)
-      : (memfd ?? nsf ?? bpf ?? psk) === undefined
-      ? this.#tree.path(id).name
-      : this.#tree.name(id);
+      : WITHOUT_PATH.has(type)
+      ? this.#tree.name(id)
+      : this.#tree.path(id).name;
     if (made?.reopen === false) this.#table.duplicate(made.fd, fd, cloexec);
     else {
       this.#table.open(
@@ -683,7 +694,7 @@ class TablePlan {
         openFlags(flags) & ~(made === undefined ? 0 : O.NOFOLLOW),
         fd,
         cloexec,
-        `opening ${source} for descriptor ${fd}`,
+        () => `opening ${source} for descriptor ${fd}`,
       );
     }
     const { pos } = reg ?? memfd ?? { pos: NO_POSITION };
@@ -691,7 +702,7 @@ class TablePlan {
     this.#table.program.call(
       "lseek",
       [fd, pos, SEEK_SET],
-      `setting the position of descriptor ${fd} (${source})`,
+      () => `setting the position of descriptor ${fd} (${source})`,
     );
   }
 

@@ -36,7 +36,7 @@ export function makeSignalfd(
   { sigmask }: signalfd_entry,
 ): void {
   const { program } = table;
-  const what = `descriptor ${fd}, a signalfd`;
+  const what = () => `descriptor ${fd}, a signalfd`;
   program.call(
     "signalfd4",
     [
@@ -45,7 +45,7 @@ export function makeSignalfd(
       SIGNAL_SET_BYTES,
       O.CLOEXEC | (flags & O.NONBLOCK),
     ],
-    `making ${what}`,
+    () => `making ${what()}`,
   );
   table.move(table.take(), fd, cloexec);
   setOtherFlags(program, fd, flags, what);

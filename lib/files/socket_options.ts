@@ -5,7 +5,12 @@
  */
 import { Calls, Slots } from "../ffi/calls.ts";
 import { EINVAL } from "../ffi/errno.ts";
-import type { Data, Program, Purpose } from "../ffi/program.ts";
+import {
+  type Data,
+  type Program,
+  type Purpose,
+  textOf,
+} from "../ffi/program.ts";
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import type {
   ckpt_socket_option,
@@ -814,7 +819,7 @@ export class OptionSetter {
   }
 
   get what(): string {
-    return typeof this.#what === "string" ? this.#what : this.#what();
+    return textOf(this.#what);
   }
 
   int(level: number, name: number, value: number): void {

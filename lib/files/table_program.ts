@@ -3,7 +3,7 @@
  * beforehand which number the kernel gives, and moves what got another than
  * the wanted one.
  */
-import type { Program } from "../ffi/program.ts";
+import type { Data, Program, Purpose } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { DescriptorNumbers } from "./descriptor_numbers.ts";
@@ -26,11 +26,24 @@ export class TableProgram {
   readonly #numbers = new DescriptorNumbers();
   readonly #free: number;
   #temporaries = 0;
+  #program: Program;
+  /** Where paths are in its data. */
+  readonly #paths = new Map<string, Data>();
 
   /** @param program where the calls go; may change from phase to phase */
-  constructor(public program: Program, above: NumbersAbove) {
+  constructor(program: Program, above: NumbersAbove) {
+    this.#program = program;
     for (let fd = above.base; fd < above.free; fd++) this.#numbers.takeAt(fd);
     this.#free = above.free;
+  }
+
+  get program(): Program {
+    return this.#program;
+  }
+
+  set program(program: Program) {
+    if (program !== this.#program) this.#paths.clear();
+    this.#program = program;
   }
 
   /** Two numbers for use within one step. */
@@ -63,20 +76,24 @@ export class TableProgram {
     flags: number,
     to: number,
     cloexec: number,
-    purpose: string,
+    purpose: Purpose,
   ): void {
     const got = this.take();
-    this.program.call(
+    this.#program.call(
       "openat",
-      [
-        AT_FDCWD,
-        this.program.text(encodeText(path)),
-        flags | O.NOCTTY | cloexec,
-        0,
-      ],
+      [AT_FDCWD, this.#pathOf(path), flags | O.NOCTTY | cloexec, 0],
       purpose,
     );
     this.#settle(got, to, cloexec, cloexec);
+  }
+
+  #pathOf(path: string): Data {
+    let place = this.#paths.get(path);
+    if (place === undefined) {
+      place = this.#program.text(encodeText(path));
+      this.#paths.set(path, place);
+    }
+    return place;
   }
 
   /** Gives a descriptor that was made with close-on-exec its number. */
@@ -89,25 +106,25 @@ export class TableProgram {
       this.duplicate(from, to, cloexec);
       this.close(from);
     } else if (has !== cloexec) {
-      this.program.call(
+      this.#program.call(
         "fcntl",
         [to, F_SETFD, 0],
-        `keeping descriptor ${to} over execve`,
+        () => `keeping descriptor ${to} over execve`,
       );
     }
   }
 
   duplicate(from: number, to: number, cloexec: number): void {
-    this.program.call(
+    this.#program.call(
       "dup3",
       [from, to, cloexec],
-      `making descriptor ${to}`,
+      () => `making descriptor ${to}`,
     );
     this.#numbers.takeAt(to);
   }
 
   close(fd: number): void {
-    this.program.call("close", [fd], `closing descriptor ${fd}`);
+    this.#program.call("close", [fd], () => `closing descriptor ${fd}`);
     this.#numbers.free(fd);
   }
 }

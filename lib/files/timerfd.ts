@@ -126,11 +126,11 @@ export function makeTimerfd(
   { fd, flags, cloexec }: Wanted,
   { clockid }: timerfd_entry,
 ): void {
-  const what = `descriptor ${fd}, a timerfd`;
+  const what = () => `descriptor ${fd}, a timerfd`;
   table.program.call(
     "timerfd_create",
     [clockid, O.CLOEXEC | (flags & O.NONBLOCK)],
-    `making ${what}`,
+    () => `making ${what()}`,
   );
   table.move(table.take(), fd, cloexec);
   setOtherFlags(table.program, fd, flags, what);
@@ -195,13 +195,13 @@ function arm(
         ]),
         0,
       ],
-      `setting descriptor ${fd}, a timerfd`,
+      () => `setting descriptor ${fd}, a timerfd`,
     );
   }
   if (ticks === 0n) return;
   program.call(
     "ioctl",
     [fd, TFD_IOC_SET_TICKS, program.words([ticks])],
-    `setting the expiries of descriptor ${fd}, a timerfd`,
+    () => `setting the expiries of descriptor ${fd}, a timerfd`,
   );
 }

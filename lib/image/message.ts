@@ -36,6 +36,13 @@ export interface Field {
   readonly refersTo: string;
   /** The wire type of one value: 0 varint, 1 eight bytes, 2 a length first. */
   readonly wire: 0 | 1 | 2;
+  /** Of a message, the one that was decoded last, and its bytes. */
+  readonly last: {
+    bytes: Uint8Array;
+    start: number;
+    end: number;
+    value: unknown;
+  };
 }
 
 export interface MessageType {
@@ -53,6 +60,7 @@ export class FieldError extends Error {
   }
 }
 
+const NOTHING = new Uint8Array(0);
 const types = new Map<string, MessageType>();
 
 /** The fields of a message, read from the table on first use. */
@@ -87,6 +95,7 @@ function parseField(text: string): Field {
     type: scalar as ScalarName,
     name,
     refersTo: kind === "" ? "" : type,
+    last: { bytes: NOTHING, start: 0, end: -1, value: undefined },
     wire: scalar === "fixed64"
       ? 1
       : scalar === "bytes" || scalar === "string" || scalar === "message"
@@ -104,12 +113,14 @@ const halves = new Uint32Array(2);
 const unsigned = new BigUint64Array(halves.buffer);
 const signed = new BigInt64Array(halves.buffer);
 const scratch = new Halves(0, 0, true);
+/** Most 64-bit numbers are small. */
+const FEW = Array.from({ length: 0x80 }, (_, i) => BigInt(i));
 
 // ---------------------------------------------------------------- decoding
 
 /**
- * Reads one message that ends at `end`. Equal elements of a list that follow
- * each other are one object.
+ * Reads one message that ends at `end`. Small equal messages in a field, be it
+ * of one message or of several, that follow each other are one object.
  * @param reader stands at the first byte; its `len` is moved for a while
  * @throws FieldError
  */
@@ -127,28 +138,18 @@ export function decodeMessage(
   const value: Value = {};
   for (const field of type.repeated) value[field.name] = [];
   let field: Field | undefined;
-  const last = { field, start: 0, end: 0 };
   try {
     while (reader.pos < end) {
       field = undefined;
-      const tag = reader.tag();
+      const byte = reader.buf[reader.pos];
+      const tag = byte < 0x80 ? byte : reader.tag();
+      if (byte < 0x80) reader.pos++;
       const wire = tag & 7;
       field = type.byNumber[tag >>> 3];
       if (field === undefined) skip(reader, wire);
       else if (field.label === "repeated") {
         const list = value[field.name] as unknown[];
-        const start = reader.pos;
-        // As the actions of most signals.
-        if (
-          field === last.field && field.type === "message" && wire === 2 &&
-          list.length < LIMITS.elements && isAgain(reader, last)
-        ) {
-          list.push(list.at(-1));
-          reader.pos += last.end - last.start;
-        } else decodeRepeated(reader, field, wire, list, depth);
-        last.field = field;
-        last.start = start;
-        last.end = reader.pos;
+        decodeRepeated(reader, field, wire, list, depth);
       } else {
         if (wire !== field.wire) throw wrongWireType(wire, field);
         if (value[field.name] !== undefined) {
@@ -169,16 +170,32 @@ export function decodeMessage(
   return value;
 }
 
-/** Whether bytes that were read before follow once more. */
-function isAgain(
-  { buf, pos, len }: Reader,
-  { start, end }: { start: number; end: number },
-): boolean {
-  if (end - start > len - pos) return false;
-  for (let i = start; i < end; i++) {
-    if (buf[i] !== buf[pos + i - start]) return false;
+/** Of more bytes the comparison would be dear where nothing is the same. */
+const SMALL_MESSAGE = 128;
+
+/** A message in a field; what it is in most files it was in the one before. */
+function decodeInner(reader: Reader, field: Field, depth: number): unknown {
+  const end = lengthEnd(reader);
+  const { buf, pos } = reader;
+  const { last } = field;
+  if (end - pos === last.end - last.start) {
+    const { bytes, start } = last;
+    let same = pos;
+    while (same < end && buf[same] === bytes[start + same - pos]) same++;
+    if (same === end && depth < LIMITS.depth) {
+      reader.pos = end;
+      return last.value;
+    }
   }
-  return true;
+  const type = messageType(field.refersTo);
+  const value = decodeMessage(reader, end, type, depth + 1);
+  if (end - pos <= SMALL_MESSAGE) {
+    last.bytes = buf;
+    last.start = pos;
+    last.end = end;
+    last.value = value;
+  }
+  return value;
 }
 
 /** One element, or, where the writer packed them, all of a field at once. */
@@ -207,17 +224,14 @@ function decodeValue(reader: Reader, field: Field, depth: number): unknown {
   switch (field.type) {
     case "uint32":
       return reader.uint32();
-    case "uint64":
-      return whole(reader.uint64() as unknown as Halves);
-    case "message": {
-      const end = lengthEnd(reader);
-      return decodeMessage(
-        reader,
-        end,
-        messageType(field.refersTo),
-        depth + 1,
-      );
+    case "uint64": {
+      const byte = reader.pos < reader.len ? reader.buf[reader.pos] : 0xff;
+      if (byte >= 0x80) return whole(reader.uint64() as unknown as Halves);
+      reader.pos++;
+      return FEW[byte];
     }
+    case "message":
+      return decodeInner(reader, field, depth);
     case "enum":
     case "int32":
       return reader.int32();

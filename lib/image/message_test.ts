@@ -111,7 +111,7 @@ Deno.test("repeated numbers are read packed as well", () => {
   );
 });
 
-Deno.test("equal elements that follow each other are one object, and nothing else is", () => {
+Deno.test("equal messages that follow each other in a field are one object, and nothing else is", () => {
   const action = (flags: bigint) => ({
     sigaction: 0n,
     flags,
@@ -139,6 +139,28 @@ Deno.test("equal elements that follow each other are one object, and nothing els
   assertEquals(
     sigactions.map((entry, i) => entry === sigactions[i - 1]),
     [false, true, true, false, true, false, true, false],
+  );
+});
+
+Deno.test("equal messages in a field of several messages are one object", () => {
+  const holders = [1, 1, 3, 1].map((cur) => ({
+    ...{ task_state: 1, exit_code: 0, personality: 0, flags: 0 },
+    ...{ blk_sigset: 0n, comm: "", sigactions: [] },
+    rlimits: { rlimits: [{ cur: BigInt(cur), max: 2n ** 64n - 1n }] },
+  }));
+  const decoded = holders.map((holder) =>
+    decode(
+      "task_core_entry",
+      encode("task_core_entry", holder),
+    ) as typeof holders[number]
+  );
+  assertEquals(
+    decoded.map(({ rlimits }) => rlimits),
+    holders.map((one) => one.rlimits),
+  );
+  assertEquals(
+    decoded.map(({ rlimits }, i) => rlimits === decoded[i - 1]?.rlimits),
+    [false, true, false, false],
   );
 });
 

@@ -59,36 +59,39 @@ export const FILE_MEMBERS: Readonly<Record<number, keyof file_entry>> = {
   [fd_types.PIDFD]: "pidfd",
 };
 
-const MEMBERS = Object.values(FILE_MEMBERS);
-
 /** The files of files.img by id. */
 export class FileTable {
   /** False when files.img is missing or damaged: then nothing can be said. */
   known = false;
   /** Numbers of shared memory that memfds have their content in. */
   readonly sharedMemory = new Set<bigint>();
-  readonly #types = new Map<number, number[]>();
+  /** The first type of each id, and the others of those that have several. */
+  readonly #types = new Map<number, number>();
+  readonly #further = new Map<number, number[]>();
 
   /** The type of a file that mappings and directories may name, or undefined. */
   type(id: number): number | undefined {
-    const types = this.#types.get(id);
-    return types?.includes(fd_types.REG) ? fd_types.REG : types?.[0];
+    return this.has(fd_types.REG, id) ? fd_types.REG : this.#types.get(id);
   }
 
   has(type: number, id: number): boolean {
-    return this.#types.get(id)?.includes(type) ?? false;
+    return this.#types.get(id) === type ||
+      this.#further.size > 0 &&
+        (this.#further.get(id)?.includes(type) ?? false);
   }
 
   /** @returns false when the id is taken; a tun has a regular twin */
   add(type: number, id: number): boolean {
-    const types = this.#types.get(id);
-    if (types === undefined) {
-      this.#types.set(id, [type]);
+    const first = this.#types.get(id);
+    if (first === undefined) {
+      this.#types.set(id, type);
       return true;
     }
-    const twins = [...types, type];
-    types.push(type);
-    return twins.length === 2 && twins.includes(fd_types.REG) &&
+    const further = this.#further.get(id) ?? [];
+    further.push(type);
+    this.#further.set(id, further);
+    const twins = [first, type];
+    return further.length === 1 && twins.includes(fd_types.REG) &&
       twins.includes(fd_types.TUNF);
   }
 }
@@ -114,7 +117,9 @@ export function checkFiles(findings: Findings): FileTable {
   files.forEach((file, number) => {
     const wrong = (field: string, why: string) =>
       findings.add(FILES, number, field, why);
-    checkReferences(findings, table, memfds, file, wrong);
+    if (REFERRING.has(file.type)) {
+      checkReferences(findings, table, memfds, file, wrong);
+    }
   });
   checkRemaps(findings, table);
   checkGhosts(findings);
@@ -134,21 +139,23 @@ function checkMember(file: file_entry, wrong: Wrong): void {
     wrong("type", `${file.type} is no type of file`);
     return;
   }
-  for (const other of MEMBERS) {
-    if (other !== member && file[other] !== undefined) {
-      wrong(other, `does not belong to a file of type ${file.type}`);
-    }
+  for (const other in file) {
+    if (other === "type" || other === "id" || other === member) continue;
+    wrong(other, `does not belong to a file of type ${file.type}`);
   }
   const content = file[member] as { id: number } | undefined;
   if (content === undefined) wrong(member, "is missing");
   else if (content.id !== file.id) {
     wrong(`${member}.id`, `${content.id} is not ${file.id}, that of the entry`);
   }
-  const { reg, pipe, tfd, usk, nlsk, ify, ffy } = file;
+  if (file.type === fd_types.REG && file.reg !== undefined) {
+    checkRegular(file.reg.name, file.reg.flags, file.reg.ext, wrong);
+    return;
+  }
+  const { pipe, tfd, usk, nlsk, ify, ffy } = file;
   if (pipe !== undefined && (pipe.flags & O_ACCMODE) === O_ACCMODE) {
     wrong("pipe.flags", `0${pipe.flags.toString(8)} is no end of a pipe`);
   }
-  if (reg !== undefined) checkRegular(reg.name, reg.flags, reg.ext, wrong);
   if (tfd !== undefined) {
     // CLOCK_REALTIME, MONOTONIC, BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM.
     if (![0, 1, 7, 8, 9].includes(tfd.clockid)) {
@@ -215,6 +222,13 @@ function checkRegular(
     wrong("reg.flags", `0${flags.toString(8)} would act when opened again`);
   }
 }
+
+/** Files of these types name others. */
+const REFERRING: ReadonlySet<number> = new Set([
+  fd_types.FIFO,
+  fd_types.TTY,
+  fd_types.MEMFD,
+]);
 
 function checkReferences(
   findings: Findings,
@@ -468,8 +482,7 @@ export function checkDescriptors(
     if (ids === undefined || seen.has(ids.files_id)) continue;
     seen.add(ids.files_id);
     const descriptors = findings.read("fdinfo", ids.files_id) ?? [];
-    checkTable(findings, ids.files_id, descriptors, table);
-    const numbers = new Set(descriptors.map((entry) => entry.fd));
+    const numbers = checkTable(findings, ids.files_id, descriptors, table);
     for (const { id, type } of descriptors) {
       open.add(id);
       if (type !== fd_types.EVENTPOLL) continue;
@@ -727,24 +740,25 @@ function epollTargets(findings: Findings): Map<number, number[]> {
   );
 }
 
+/** @returns its numbers */
 function checkTable(
   findings: Findings,
   filesId: number,
   descriptors: fdinfo_entry[],
   table: FileTable,
-): void {
+): ReadonlySet<number> {
   const seen = new Set<number>();
   descriptors.forEach(({ fd, id, type, flags }, number) => {
     const wrong = (field: string, why: string) =>
       findings.add(imageName("fdinfo", filesId), number, field, why);
-    if (seen.has(fd)) wrong("fd", `${fd} is there twice`);
-    seen.add(fd);
+    if (seen.size === seen.add(fd).size) wrong("fd", `${fd} is there twice`);
     if (fd > HIGHEST_DESCRIPTOR) wrong("fd", `${fd} is no descriptor`);
     if (flags > 1) wrong("flags", `${flags} is more than FD_CLOEXEC`);
     if (table.known && !table.has(type, id)) {
       wrong("id", `no file ${id} of type ${type} is in files.img`);
     }
   });
+  return seen;
 }
 
 function checkDirectories(
