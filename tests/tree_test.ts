@@ -1,7 +1,7 @@
 /** Process trees: who is whose child, ids, sessions, ends, stops, and what processes share by clone(2). */
 import { assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { assertSuccess, dump, LONG, restore, Scope } from "./harness.ts";
+import { assertSuccess, CKPT, dump, LONG, restore, Scope } from "./harness.ts";
 import { survives } from "./state.ts";
 
 survives("tree_child", "a child, its memory and its end");
@@ -26,17 +26,22 @@ for (const kind of ["files", "fs", "sighand", "vm"]) {
   });
 }
 survives("tree_vm", "a child by CLONE_VM");
+survives("tree_vfork", "processes that wait in vfork");
 survives("tree_of_threads", "children of a thread that is not the first");
 
-Deno.test("tree_vm: a process that waits in vfork is refused before anything is stopped", async () => {
+Deno.test("tree_vm: a process that waits in vfork is refused before anything is stopped where nobody can look into the kernel", async () => {
   await using scope = new Scope();
   const program = await scope.start("tree_vm", "vfork");
   const images = scope.path("images");
-  const answer = await scope.ckpt("dump", "-t", `${program.pid}`, "-D", images);
+  const answer = await scope.run("unshare", [
+    ...["--mount", "sh", "-c"],
+    'mount -t tmpfs none /sys/kernel/btf && exec "$@"',
+    ...["sh", CKPT, "dump", "-t", `${program.pid}`, "-D", images],
+  ]);
   assertEquals(answer.code, EXIT.refused, answer.stderr);
   assertMatch(
     answer.stderr,
-    /task \d+: it waits in vfork\(2\) until task \d+ executes a program or ends/,
+    /task \d+: it waits in vfork\(2\) until task \d+ executes a program or ends.*there is no \/sys\/kernel\/btf\/vmlinux/,
   );
   assertEquals(await program.verify(), "ok");
 });

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ enum stopping {
 	STOPPING_STOPPED = 1,
 	STOPPING_LATER = 2, /* stopped by job control in a frozen cgroup: cannot be seized before that is thawed */
 	STOPPING_ENDED = 3, /* not seen by the caller */
+	STOPPING_WAITING = 4, /* waits in vfork(2), and is left alone there */
 };
 
 /* A thread that is to be stopped. lib/ffi/seized_tasks.ts has the same. */
@@ -66,6 +68,7 @@ struct stopping_task {
 
 #define SEIZE_CHILDREN 1     /* the whole tree */
 #define SEIZE_REFRIGERATED 2 /* while it is frozen by a cgroup of version 1 */
+#define SEIZE_NO_WAITERS 4   /* but those that wait in vfork(2), which could not be let go again */
 
 /* A process, and whose child it is: of which process and which thread of it; 0 for the root. */
 struct kinship {
@@ -184,6 +187,46 @@ static int64_t attach(int32_t tid, uint64_t options)
 	return 0;
 }
 
+#define KCMP_VM 1
+
+static int has_child_in_its_memory(int32_t pid, int32_t tid)
+{
+	char text[4096], *at = text;
+
+	read_of_thread(pid, tid, "children", text, sizeof(text));
+	for (char *end;; at = end) {
+		long id = strtol(at, &end, 10);
+
+		if (end == at)
+			return 0;
+		if (syscall(SYS_kcmp, tid, id, KCMP_VM, 0, 0) == 0)
+			return 1;
+	}
+}
+
+/*
+ * Whether a thread waits in vfork(2), or in clone(2) with CLONE_VFORK, for a child. As long as that stands, it does so
+ * too (wait_for_vfork_done in kernel/fork.c): but for SIGKILL nothing else ends the wait.
+ */
+static int waits_in_vfork(int32_t pid, int32_t tid)
+{
+	unsigned long long nr, flags;
+	char text[512];
+	const char *end;
+
+	read_of_thread(pid, tid, "stat", text, sizeof(text));
+	end = strrchr(text, ')');
+	if (!end || strncmp(end, ") D", 3))
+		return 0;
+	read_of_thread(pid, tid, "syscall", text, sizeof(text));
+	if (sscanf(text, "%llu 0x%llx", &nr, &flags) != 2)
+		return 0;
+	/* The flags of clone3(2) are in its memory, which its child may have changed. */
+	if (nr != SYS_vfork && nr != SYS_clone3 && !(nr == SYS_clone && flags & CLONE_VFORK))
+		return 0;
+	return has_child_in_its_memory(pid, tid);
+}
+
 static int64_t seize_thread(struct seizing *all, int32_t pid, int32_t tid)
 {
 	struct stopping_task task = { pid, tid, STOPPING_SEIZED, 0 };
@@ -192,7 +235,9 @@ static int64_t seize_thread(struct seizing *all, int32_t pid, int32_t tid)
 		return 0;
 	if (all->count == all->room)
 		return fail(CAUSE_LIST_THREADS, pid, all->count, -ENOBUFS);
-	if ((all->flags & SEIZE_REFRIGERATED) && may_be_in_group_stop(tid) && !has_ended(tid)) {
+	if ((all->flags & SEIZE_NO_WAITERS) && waits_in_vfork(pid, tid)) {
+		task.stopping = STOPPING_WAITING;
+	} else if ((all->flags & SEIZE_REFRIGERATED) && may_be_in_group_stop(tid) && !has_ended(tid)) {
 		task.stopping = STOPPING_LATER;
 	} else {
 		int64_t ret = attach(tid, all->options);
@@ -279,6 +324,26 @@ static int64_t seize_process(struct seizing *all, int32_t pid, int32_t root)
 	return ret;
 }
 
+/* Seizes those that have ended to wait since the last time. Returns how many. */
+static int64_t seize_former_waiters(struct seizing *all)
+{
+	int64_t seized = 0;
+
+	for (uint64_t i = 0; i < all->count; i++) {
+		struct stopping_task *task = &all->tasks[i];
+		int64_t ret;
+
+		if (task->stopping != STOPPING_WAITING || waits_in_vfork(task->pid, task->tid))
+			continue;
+		ret = attach(task->tid, all->options);
+		if (ret < 0)
+			return ret;
+		task->stopping = ret ? STOPPING_ENDED : STOPPING_SEIZED;
+		seized++;
+	}
+	return seized;
+}
+
 /*
  * Seizes every thread of `root` that is not among the `*count` tasks yet, and asks it to stop, without waiting;
  * `flags` are SEIZE_*, `options` PTRACE_O_*. What is new is appended, and counted also on failure. Processes that
@@ -291,7 +356,7 @@ EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *ta
 {
 	struct seizing all = { .tasks = tasks, .count = *count, .room = room,
 			       .options = options, .flags = flags, .queue = kinships };
-	int64_t ret;
+	int64_t ret, former;
 
 	if (!is_id(root))
 		return fail(CAUSE_LIST_THREADS, root, 0, -ESRCH);
@@ -301,13 +366,14 @@ EXPORT int64_t ckpt_seize(int32_t root, uint32_t flags, struct stopping_task *ta
 	all.visited = all.known + MOST_PIDS / 8;
 	for (uint64_t i = 0; i < all.count; i++)
 		mark(all.known, tasks[i].tid);
-	ret = queue_process(&all, root, 0, 0);
+	former = seize_former_waiters(&all);
+	ret = former < 0 ? former : queue_process(&all, root, 0, 0);
 	for (uint64_t i = 0; i < all.queued && !ret; i++)
 		ret = seize_process(&all, all.queue[i].pid, root);
 	*found = ret ? 0 : all.queued;
 	munmap(all.known, BITMAPS);
 	if (!ret)
-		ret = all.count - *count;
+		ret = all.count - *count + former;
 	*count = all.count;
 	return ret;
 }
@@ -356,7 +422,6 @@ static int64_t await_stop_for_long(struct stopping_task *task, uint64_t options,
 }
 
 #define VFORK_PATIENCE_MS 20
-#define KCMP_VM 1
 #define RESUMED_TIMEOUT_MS 1000
 
 /*
@@ -412,7 +477,7 @@ EXPORT int64_t ckpt_await_stops(struct stopping_task *tasks, uint64_t *count, ui
 	for (uint64_t i = *count; i-- > 0;) {
 		int64_t rest = is_abandoned() ? 0 : end - now_ms(), ret;
 
-		if (tasks[i].stopping == STOPPING_STOPPED)
+		if (tasks[i].stopping == STOPPING_STOPPED || tasks[i].stopping == STOPPING_WAITING)
 			continue;
 		rest = rest > 0 ? rest : 0;
 		ret = await_stop(&tasks[i], options, rest < VFORK_PATIENCE_MS ? rest : VFORK_PATIENCE_MS);
@@ -498,5 +563,6 @@ EXPORT int64_t ckpt_kill(int32_t pid, const int32_t *tids, uint64_t count)
 	for (uint64_t i = count; i-- > 0;)
 		while (wait_task(tids[i], &status, WAIT_FOREVER) == 0 && WIFSTOPPED(status))
 			;
-	return 0;
+	/* A leader that is not traced: it has ended, or waits in vfork(2). */
+	return count && tids[0] == pid ? 0 : await_end(pid);
 }

@@ -63,6 +63,21 @@ EXPORT int64_t ckpt_xsave_layout(uint32_t out[128])
 	return size;
 }
 
+/*
+ * How the CPU packs XSAVE components in the compacted layout: out[2*i] size, also of supervisor components, out[2*i+1]
+ * whether it begins at a multiple of 64 bytes (Intel SDM, CPUID leaf 0Dh). There has to be XSAVE.
+ */
+EXPORT void ckpt_xsave_compaction(uint32_t out[128])
+{
+	for (int i = 0; i < 64; i++) {
+		uint32_t eax, ebx, ecx, edx;
+
+		__cpuid_count(0xd, i, eax, ebx, ecx, edx);
+		out[2 * i] = i < 2 ? 0 : eax;
+		out[2 * i + 1] = ecx >> 1 & 1;
+	}
+}
+
 /* Puts a thread's FPU state (XSAVE, standard layout) in place. */
 EXPORT int64_t ckpt_set_fpu(int32_t tid, const uint8_t *xsave, uint64_t length)
 {

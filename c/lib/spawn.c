@@ -218,6 +218,9 @@ EXPORT int64_t ckpt_resume(int32_t tid)
  * Waits until a resumed agent has finished its program: it stops itself with SIGSTOP. Threads and processes that it
  * clones are traced from their birth; they are stored in `born` and stay stopped. Returns their number. `single`: it is
  * a process of one thread.
+ *
+ * One that has made a child by CLONE_VFORK stays stopped in that call, where it waits for the child as soon as it is let
+ * go; its program is over, and its registers are those that it has when the call returns.
  */
 EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room, uint32_t single)
 {
@@ -231,7 +234,8 @@ EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room, uint32
 			return ret;
 		if (!WIFSTOPPED(status))
 			return fail(CAUSE_GONE, tid, status, -ESRCH);
-		if (STATUS_EVENT(status) == PTRACE_EVENT_CLONE || STATUS_EVENT(status) == PTRACE_EVENT_FORK) {
+		if (STATUS_EVENT(status) == PTRACE_EVENT_CLONE || STATUS_EVENT(status) == PTRACE_EVENT_FORK ||
+		    STATUS_EVENT(status) == PTRACE_EVENT_VFORK) {
 			unsigned long child;
 			int child_status;
 
@@ -245,6 +249,8 @@ EXPORT int64_t ckpt_agent_wait(int32_t tid, int32_t *born, uint64_t room, uint32
 			if (!WIFSTOPPED(child_status))
 				return fail(CAUSE_GONE, child, child_status, -ESRCH);
 			born[count++] = child;
+			if (STATUS_EVENT(status) == PTRACE_EVENT_VFORK)
+				return count;
 		} else if (!STATUS_EVENT(status)) {
 			return WSTOPSIG(status) == SIGSTOP ? (int64_t)count :
 							     fail(CAUSE_AGENT_STOP, tid, status, -EPROTO);
@@ -273,6 +279,25 @@ EXPORT int64_t ckpt_agent_end(int32_t tid)
 			return status;
 		signal = STATUS_EVENT(status) ? 0 : WSTOPSIG(status);
 	}
+}
+
+/*
+ * Ends a stopped thread that is no leader, and not in the agent any more, with a system call instruction of its own
+ * memory.
+ */
+EXPORT int64_t ckpt_exit_at(int32_t tid, uint64_t at)
+{
+	struct user_regs_struct regs;
+	int64_t ret = get_registers(tid, &regs);
+
+	if (ret < 0)
+		return ret;
+	regs.rip = at;
+	regs.rax = SYS_exit;
+	regs.rdi = 0;
+	regs.orig_rax = -1;
+	ret = set_registers(tid, &regs);
+	return ret ? : ckpt_agent_end(tid);
 }
 
 /*

@@ -9,6 +9,7 @@ import { LazyMounts, surveyWithMounts } from "./mounts.ts";
 import { namespaceProblems } from "./namespaces.ts";
 import type { CheckOptions, CheckResult } from "./options.ts";
 import { placeOf, refusedRoot } from "./place.ts";
+import { openWaiters, vforkProblems } from "./prepare.ts";
 import { refuseImpossible } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 import { withRemedyForVanished } from "./vanished.ts";
@@ -55,6 +56,8 @@ async function checkOnce(
     }]);
   }
   const { reasons, neededOptions, seen } = survey;
+  const opened = await openWaiters(seen);
+  using _waiters = typeof opened === "string" ? undefined : opened;
   const cgroup = options.freezeCgroup === undefined
     ? []
     : CgroupFreezer.open(options.freezeCgroup).reasonsAgainst(pid);
@@ -71,6 +74,7 @@ async function checkOnce(
       ...refusedRoot(options.root),
       ...reasons,
       ...namespaceProblems(seen),
+      ...vforkProblems(seen, opened, {}),
       ...cgroup,
       ...directory,
     ],

@@ -85,7 +85,7 @@ import {
   type StoppedThread,
 } from "./threads.ts";
 
-export interface CollectedThread extends StoppedThread {
+export interface CollectedThread extends Omit<StoppedThread, "host" | "code"> {
   readonly imageRegisters: BigUint64Array<ArrayBuffer>;
   /** It was in a call that nobody can name any more; it will see EINTR. */
   readonly unknownCall: boolean;
@@ -349,7 +349,7 @@ export function conclude(
   refuse(pid, [
     ...timersThatCannotBeSaved(seen.timers, {
       pid,
-      tids: asked.threads.map(({ tid }) => tid),
+      tids: seen.threads,
     }),
     ...asked.threads.flatMap(({ tid, state }) =>
       schedulingProblems(state.scheduling, tid)
@@ -384,15 +384,8 @@ export function conclude(
       };
     }),
     process: questions.process(outcome),
-    readings: {
-      personality: readPersonality(copy),
-      oomScoreAdj: readOomScoreAdj(copy),
-      loginuid: readLoginuid(copy),
-      coredumpFilter: readCoredumpFilter(copy),
-    },
+    ...readOfProcess(copy),
     heapEnd: questions.heapEnd(inherited),
-    auxv: readAuxv(copy),
-    limits: readLimits(copy),
     actions,
     timers: {
       ...questions.intervals(outcome),
@@ -405,9 +398,25 @@ export function conclude(
   };
 }
 
+/** What /proc tells of a process, or of a copy of it. */
+export function readOfProcess(
+  pid: number,
+): Pick<Collected, "readings" | "auxv" | "limits"> {
+  return {
+    readings: {
+      personality: readPersonality(pid),
+      oomScoreAdj: readOomScoreAdj(pid),
+      loginuid: readLoginuid(pid),
+      coredumpFilter: readCoredumpFilter(pid),
+    },
+    auxv: readAuxv(pid),
+    limits: readLimits(pid),
+  };
+}
+
 /** What /proc and ptrace tell of a thread. */
-function readThread(
-  { tid, status }: StoppedThread,
+export function readThread(
+  { tid, status }: Pick<StoppedThread, "tid" | "status">,
   { flags, nice }: Stat,
 ): Pick<CollectedThread, "readings" | "nice" | "filters"> {
   return {

@@ -103,6 +103,8 @@ export interface DescribedProcess {
   collected: Collected;
   files: DescribedFiles;
   objects: SharedObjects;
+  /** A thread of its parent waits in vfork(2) for it. */
+  isAwaited: boolean;
   /** Of files that are only mapped. */
   flocks: MappedFlocks | undefined;
 }
@@ -161,6 +163,7 @@ export async function writeImages(
   const features = new Set<Feature>();
   const memories = new Set(processes.map(({ objects }) => objects.vm));
   if (memories.size < processes.length) features.add("ckpt:shared-vm");
+  if (processes.some(({ isAwaited }) => isAwaited)) features.add("ckpt:vfork");
   // PIDFD_THREAD is kept as O_EXCL.
   if (files.entries.some(({ pidfd }) => (pidfd?.flags ?? 0) & O.EXCL)) {
     features.add("ckpt:thread-pidfd");
@@ -270,6 +273,7 @@ export async function writeImages(
       ...attributes[i].extension,
       continue_unreported: continued.has(pid) || undefined,
       parent_thread: parentThreads?.get(pid),
+      awaited: processes[i].isAwaited || undefined,
       cgroup_namespace: i === 0 ? described.cgroupNamespace : undefined,
       inherited: describeInherited(pages),
     };

@@ -21,10 +21,16 @@ export function concludeAll(still: Still, report: Report): Collected[] {
   const moved = (still.cgroupNamespace?.roots.length ?? 0) > 0;
   const ownCgroups = moved ? [] : readCgroup(Deno.pid);
   // All answer side by side.
-  for (const { asked } of still.processes) askSnapshot(asked);
-  return still.processes.map(({ seen, asked }) => {
-    if (asked.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
-    const process = conclude(seen, asked, ownCgroups);
+  for (const { asked } of still.processes) {
+    if (asked !== undefined) askSnapshot(asked);
+  }
+  const concluded = new Map<number, Collected>();
+  const toldBy = (child: number) => concluded.get(child)!;
+  // Children first: they tell what nobody can ask those that wait for them.
+  for (const { seen, asked, waiting } of still.processes.toReversed()) {
+    if (asked?.snapshot !== undefined) confirmAreas(seen, asked.snapshot.pid);
+    const told = asked && conclude(seen, asked, ownCgroups);
+    const process = waiting?.conclude(told, toldBy, ownCgroups) ?? told!;
     for (const { tid, unknownCall } of process.threads) {
       if (unknownCall) {
         report.log(
@@ -35,8 +41,9 @@ export function concludeAll(still: Still, report: Report): Collected[] {
         );
       }
     }
-    return process;
-  });
+    concluded.set(seen.pid, process);
+  }
+  return still.processes.map(({ seen }) => concluded.get(seen.pid)!);
 }
 
 /** @param collected of each process, in the order of the tree */
@@ -66,6 +73,7 @@ export async function describeTree(
       collected: collected[i],
       files: describeFiles(seen, files, still.memfds.numbers, sockets),
       objects: survey.seen.objects.get(seen.pid)!,
+      isAwaited: still.awaited.has(seen.pid),
       flocks: still.flocks.get(seen.pid),
     })),
     flight: describeFlight(survey, files, still.memfds.numbers, sockets),

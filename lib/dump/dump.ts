@@ -36,11 +36,13 @@ import type { DumpOptions, DumpResult } from "./options.ts";
 import { placeOf, refusedRoot } from "./place.ts";
 import {
   hasFilters,
+  openWaiters,
   prepareGuards,
   prepareKernelSockets,
   prepareTerminals,
   readFlocks,
   startLastingTracer,
+  vforkProblems,
 } from "./prepare.ts";
 import { rehearse } from "./rehearsal.ts";
 import { saveMemory, untilSaved } from "./save_memory.ts";
@@ -109,10 +111,13 @@ async function dumpOnce(
   const cgroup = options.freezeCgroup === undefined
     ? undefined
     : CgroupFreezer.open(options.freezeCgroup);
+  const opened = await openWaiters(before);
+  using waiters = typeof opened === "string" ? undefined : opened;
   refuseFor([
     ...refusedRoot(options.root),
     ...before === undefined ? [] : namespaceProblems(before),
     ...running?.reasons ?? [],
+    ...vforkProblems(before, opened, options),
     ...cgroup?.reasonsAgainst(pid) ?? [],
   ], pid);
   using guards = await prepareGuards(options, before, report);
@@ -143,6 +148,7 @@ async function dumpOnce(
     terminals,
     guards,
     mounts,
+    waiters,
     networkValues: readValues(),
     counters: new PageCounters(),
   };
@@ -160,6 +166,7 @@ async function dumpOnce(
     options.timeoutSeconds * 1000,
     cgroup,
     report.signal,
+    waiters !== undefined,
   );
   guards?.begin();
   clock.lap("freezing");

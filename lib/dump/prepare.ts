@@ -8,6 +8,7 @@ import {
   mayBeCorked,
   mayShareItsPort,
 } from "../files/sockets.ts";
+import type { Reason } from "../error.ts";
 import type { SeenTable } from "../files/descriptors.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import { seenMasters } from "../files/terminals.ts";
@@ -19,6 +20,7 @@ import type { DumpOptions } from "./options.ts";
 import type { Sighting } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 import type { DumpedTerminals } from "./terminals.ts";
+import type { VforkWaiters } from "./vfork.ts";
 
 /** Seccomp filters that all threads of a process are likely to have. */
 export function hasFilters(seen: TreeSighting | undefined): boolean {
@@ -72,6 +74,37 @@ export async function prepareTerminals(
   if (seenMasters(processes).length === 0) return undefined;
   const { DumpedTerminals } = await import("./terminals.ts");
   return new DumpedTerminals(processes);
+}
+
+/**
+ * @returns what reads threads that wait in vfork(2), or why nothing can;
+ * undefined: none do
+ */
+export async function openWaiters(
+  seen: TreeSighting | undefined,
+): Promise<VforkWaiters | string | undefined> {
+  if (seen === undefined || seen.vforks.size === 0) return undefined;
+  return (await import("./vfork.ts")).VforkWaiters.open();
+}
+
+/** @param waiters as of {@link openWaiters} */
+export function vforkProblems(
+  seen: TreeSighting | undefined,
+  waiters: VforkWaiters | string | undefined,
+  { leaveRunning, leaveStopped }: Partial<DumpOptions>,
+): Reason[] {
+  if (seen === undefined || waiters === undefined) return [];
+  if (typeof waiters !== "string") {
+    return waiters.problems(seen, !leaveRunning && !leaveStopped);
+  }
+  return [...seen.vforks].map(([child, pid]) => ({
+    object: `task ${pid}`,
+    why: `it waits in vfork(2) until task ${child} executes a program or ` +
+      "ends; nobody can stop it there, and what it holds cannot be looked up " +
+      `in the kernel: ${waiters}`,
+    remedy: "run ckpt with CAP_BPF and CAP_PERFMON, or dump again when it " +
+      "does not wait any more",
+  }));
 }
 
 /** Those of files that are only mapped, where the tree has any flocks. */

@@ -33,7 +33,7 @@ export async function saveMemory(
       const { vm } = objects.get(seen.pid)!;
       if (memories.has(vm)) continue;
       memories.add(vm);
-      const source = hasSnapshots ? asked.snapshot!.pid : seen.tid;
+      const source = hasSnapshots ? asked!.snapshot!.pid : seen.tid;
       await saving.add(seen, source, path, hasSnapshots ? early : undefined);
     }
     const none = { entries: [], guards: [], inherited: [] };

@@ -22,11 +22,15 @@ import type { SharedContent } from "./shared_memory.ts";
 import type { Sighting } from "./survey.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 import type { ReadTerminals } from "./terminals.ts";
+import type { WaitingThreads } from "./vfork.ts";
 
 /** What was learnt of one process while the tree stood still. */
 export interface StillProcess {
   readonly seen: Sighting;
-  readonly asked: Interview;
+  /** Undefined: all of its threads wait in vfork(2). */
+  readonly asked: Interview | undefined;
+  /** What those hold that wait so. */
+  readonly waiting: WaitingThreads | undefined;
   /** Pages that a snapshot does not have; undefined without a snapshot. */
   readonly early: EarlyPages | undefined;
 }
@@ -48,6 +52,8 @@ export class Still implements Disposable {
   namespaces: NamespaceIds = DUMPER_NAMESPACES;
   cgroupNamespace: ckpt_cgroup_namespace_entry | undefined;
   writeNamespaces: WriteNamespaces | undefined;
+  /** Children for which threads wait in vfork(2), with these. */
+  awaited: ReadonlyMap<number, number> = new Map();
   #ended = false;
 
   constructor(
@@ -68,14 +74,14 @@ export class Still implements Disposable {
 
   /** Whether every process has a copy from which its memory can be read. */
   get hasSnapshots(): boolean {
-    return this.processes.every(({ asked }) => asked.snapshot !== undefined);
+    return this.processes.every(({ asked }) => asked?.snapshot !== undefined);
   }
 
   /** The pids of the copies, by those of the processes. */
   get copies(): ReadonlyMap<number, number> {
     return new Map(
-      this.processes.flatMap(({ seen, asked: { snapshot } }) =>
-        snapshot === undefined ? [] : [[seen.pid, snapshot.pid]]
+      this.processes.flatMap(({ seen, asked }) =>
+        asked?.snapshot === undefined ? [] : [[seen.pid, asked.snapshot.pid]]
       ),
     );
   }
@@ -88,9 +94,12 @@ export class Still implements Disposable {
     if (this.#ended) return;
     this.#ended = true;
     endCopies(
-      this.processes.flatMap(({ seen: { pid, stat }, asked: { snapshot } }) =>
-        snapshot === undefined ? [] : [{ pid, snapshot, pages: stat.rss }]
-      ),
+      this.processes.flatMap(({ seen: { pid, stat }, asked }) => {
+        const { snapshot } = asked ?? {};
+        return snapshot === undefined
+          ? []
+          : [{ pid, snapshot, pages: stat.rss }];
+      }),
       new Set(this.processes.map(({ seen }) => seen.pid)),
       (pid, error) =>
         this.report.log(

@@ -16,7 +16,7 @@ import {
   SHARED_WORDS,
   type SharedKind,
 } from "../task/births/sharing.ts";
-import { waitsInVfork } from "../task/vfork.ts";
+import { waitersInVfork } from "../task/vfork.ts";
 import { KCMP, ObjectNumbers, sharesOptional } from "../task/shared_objects.ts";
 import {
   type Descriptor,
@@ -95,7 +95,7 @@ export interface TreeSighting {
   readonly processes: readonly Sighting[];
   readonly zombies: readonly Zombie[];
   readonly objects: ReadonlyMap<number, SharedObjects>;
-  /** A process that waits in vfork(2), with the child it waits for. */
+  /** Children for which their parents may wait in vfork(2), with these. */
   readonly vforks: ReadonlyMap<number, number>;
   /** What the root shares with its parent, which is not of the tree. */
   readonly sharedOutside: readonly SharedKind[];
@@ -325,7 +325,7 @@ function vforksAmong(
 ): ReadonlyMap<number, number> {
   return new Map(living.flatMap(({ pid, stat: { ppid } }) => {
     const sharesMemory = objects.get(pid)!.vm === objects.get(ppid)?.vm;
-    return sharesMemory && waitsInVfork(ppid) ? [[ppid, pid]] : [];
+    return sharesMemory && waitersInVfork(ppid).length > 0 ? [[pid, ppid]] : [];
   }));
 }
 
@@ -408,12 +408,6 @@ export function judgeTree(
       ...controllingProblems(seen.processes, masters),
       ...seen.segments.reasons,
       ...birthProblems(members, seen.objects),
-      ...[...seen.vforks].map(([pid, child]) => ({
-        object: `task ${pid}`,
-        why: `it waits in vfork(2) until task ${child} executes a program ` +
-          "or ends, and nobody can stop it there",
-        remedy: "dump again when it does not wait any more",
-      })),
     ],
     neededOptions: [
       ...new Set([
@@ -514,8 +508,8 @@ export function surveyRunning(
       // Most are in vfork for a moment only: those count that are there at
       // every look. A segment may just have gone.
       lasting = new Map(
-        [...seen.vforks].filter(([pid, child]) =>
-          lasting === undefined || lasting.get(pid) === child
+        [...seen.vforks].filter(([child]) =>
+          lasting === undefined || lasting.has(child)
         ),
       );
       const passing = seen.vforks.size + seen.segments.reasons.length > 0;

@@ -18,6 +18,7 @@ import type { ImageWriter } from "../image/image_writer.ts";
 import type { ckpt_sysctl_entry } from "../image/schema.gen.ts";
 import { messageQueues } from "../ns/ipc.ts";
 import { isEntered } from "../ns/inside.ts";
+import { readStat, readStatus } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import type { FrozenTree } from "../task/frozen_tree.ts";
 import { clockNow } from "../task/posix_timers.ts";
@@ -47,9 +48,10 @@ import {
 } from "./prepare.ts";
 import { saveSharedMemory } from "./shared_memory.ts";
 import { Still } from "./still.ts";
-import { refuseFor } from "./survey.ts";
+import { refuseFor, type Sighting } from "./survey.ts";
 import { lookAtTree, type TreeSighting } from "./survey_tree.ts";
 import type { DumpedTerminals } from "./terminals.ts";
+import type { VforkWaiters } from "./vfork.ts";
 
 const CLOCK_MONOTONIC = 1;
 const CLOCK_BOOTTIME = 7;
@@ -67,6 +69,8 @@ export interface Prepared {
   readonly terminals: DumpedTerminals | undefined;
   readonly guards: FileSystemGuards | undefined;
   readonly mounts: LazyMounts;
+  /** Undefined: no thread waits in vfork(2). */
+  readonly waiters: VforkWaiters | undefined;
   readonly networkValues: readonly ckpt_sysctl_entry[] | undefined;
   readonly counters: PageCounters;
 }
@@ -211,19 +215,22 @@ async function askAll(
   still: Still,
   frozen: FrozenTree,
   goesOn: boolean,
-  { questions, counters }: Prepared,
+  { questions, waiters, counters }: Prepared,
 ): Promise<void> {
   const { seen } = still;
   // A copy of a process is none of those that share its memory.
   const memories = new Set([...seen.objects.values()].map(({ vm }) => vm));
   let wantSnapshot = goesOn && memories.size === seen.processes.length &&
     !seen.processes.some(({ vmas }) => vmas.vmas.some(diesOfCopy));
+  if (waiters !== undefined) {
+    still.awaited = waiters.awaited(seen, frozen.processes);
+  }
   for (const [i, process] of seen.processes.entries()) {
     const { pid, tid } = process;
-    const { tids, suspendsSeccomp } = frozen.processes[i];
+    const { tids, suspendsSeccomp, waiting } = frozen.processes[i];
     using memory = TaskMemory.open(pid, tid);
-    const asked = interview(
-      process,
+    const asked = tids.length === 0 ? undefined : interview(
+      waiting.includes(tid) ? askedBy(process, tids[0]) : process,
       tids,
       suspendsSeccomp,
       memory,
@@ -232,15 +239,23 @@ async function askAll(
       frozen.tree.deadSnapshots.get(pid),
     );
     // Without one copy of all, those of the others are of no use.
-    wantSnapshot &&= asked.snapshot !== undefined;
+    wantSnapshot &&= asked?.snapshot !== undefined;
     still.processes.push({
       seen: process,
       asked,
-      early: asked.snapshot === undefined
+      waiting: waiting.length === 0
+        ? undefined
+        : waiters!.read(process, frozen.processes[i], still.awaited),
+      early: asked?.snapshot === undefined
         ? undefined
         : await EarlyPages.read(tid, process.vmas.vmas, counters),
     });
   }
+}
+
+/** A process of whose threads another than the first has to be asked. */
+function askedBy(process: Sighting, tid: number): Sighting {
+  return { ...process, tid, stat: readStat(tid), status: readStatus(tid) };
 }
 
 /** Namespaces, and what their clocks say. */

@@ -23,6 +23,7 @@ import { TaskMemory } from "./task_memory.ts";
 
 const PTRACE_O_TRACESYSGOOD = 1n;
 const PTRACE_O_TRACEFORK = 1n << 1n;
+const PTRACE_O_TRACEVFORK = 1n << 2n;
 const PTRACE_O_TRACECLONE = 1n << 3n;
 
 /**
@@ -56,7 +57,8 @@ export interface StartOptions {
 
 /** What an agent is traced with; it ends with ckpt. */
 const TRACING = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK |
-  PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP;
+  PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL |
+  PTRACE_O_SUSPEND_SECCOMP;
 
 export class AgentProcess implements Disposable {
   /** Where the agent's code is; moves once. */
@@ -173,7 +175,8 @@ export class AgentProcess implements Disposable {
   }
 
   /**
-   * Waits for the end of a program.
+   * Waits for the end of a program; a child made with CLONE_VFORK is the end of
+   * it, too.
    *
    * @param room how many threads it may clone at most
    * @param single whether it is the only thread of its process
@@ -244,6 +247,18 @@ export class AgentProcess implements Disposable {
     checked(
       library("restore").ckpt_agent_end(thread.tid),
       `ending thread ${thread.tid}`,
+    );
+  }
+
+  /**
+   * Ends a thread that is no leader, and has left the agent.
+   *
+   * @param at of a system call instruction in its memory
+   */
+  static exitAt(tid: number, at: bigint): void {
+    checked(
+      library("restore").ckpt_exit_at(tid, at),
+      `ending thread ${tid}`,
     );
   }
 

@@ -19,7 +19,7 @@ export class FrozenProcess implements Disposable {
   private constructor(
     readonly pid: number,
     /**
-     * All threads: the leader first, or, where that has ended, the one with
+     * All threads that are stopped: the leader first, or, where that has ended, the one with
      * the lowest id.
      */
     readonly tids: Int32Array<ArrayBuffer>,
@@ -27,6 +27,8 @@ export class FrozenProcess implements Disposable {
     readonly suspendsSeccomp: boolean,
     /** The signal by which job control had stopped it; 0: it ran. */
     readonly stopSignal: number,
+    /** Threads that wait in vfork(2) and are not stopped, but stand as well. */
+    readonly waiting: readonly number[] = [],
   ) {}
 
   /**
@@ -70,6 +72,7 @@ export class FrozenProcess implements Disposable {
       seized.tids,
       suspendsSeccomp,
       seized.stopSignal,
+      seized.waiting,
     );
   }
 

@@ -36,7 +36,11 @@ export class KernelStructures implements Disposable {
   ): KernelStructures | string {
     try {
       const types = Deno.readFileSync(TYPES);
-      const fields = fieldOffsets(types, { ...FILES, ...wanted });
+      const fields = fieldOffsets(types, {
+        ...FILES,
+        ...wanted,
+        task_struct: [...FILES.task_struct, ...wanted.task_struct ?? []],
+      });
       return new KernelStructures(fields, KernelMemory.open());
     } catch (error) {
       if (error instanceof SyscallError || error instanceof UnknownField) {

@@ -191,6 +191,7 @@ const restore = {
     result: "i64",
   },
   ckpt_agent_end: { parameters: ["i32"], result: "i64" },
+  ckpt_exit_at: { parameters: ["i32", "u64"], result: "i64" },
   ckpt_end_leader: { parameters: ["i32"], result: "i64" },
   ckpt_continue_group: { parameters: ["i32", "buffer", "u64"], result: "i64" },
   ckpt_stop_group: { parameters: ["buffer", "u64", "i32"], result: "i64" },
@@ -279,6 +280,7 @@ const waiting = {
 
 const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
+  ckpt_xsave_compaction: { parameters: ["buffer"], result: "void" },
 } as const;
 
 const GROUPS = {

@@ -22,10 +22,16 @@ export interface SeizeOptions {
   readonly children: boolean;
   /** It is frozen by a cgroup of version 1 meanwhile. */
   readonly refrigerated: boolean;
+  /** But those that wait in vfork(2): they are left alone. */
+  readonly noWaiters?: boolean;
 }
 
 const SEIZE_CHILDREN = 1;
 const SEIZE_REFRIGERATED = 2;
+const SEIZE_NO_WAITERS = 4;
+
+/** enum stopping: it waits in vfork(2). */
+const WAITING = 4;
 
 /** struct stopping_task of c/lib/freeze.c, in words. */
 const WORDS = 4;
@@ -47,6 +53,8 @@ export interface SeizedProcess {
   readonly tids: Int32Array<ArrayBuffer>;
   /** The signal by which job control had stopped it; 0: it ran. */
   readonly stopSignal: number;
+  /** Threads that wait in vfork(2), and were left alone. */
+  readonly waiting: readonly number[];
 }
 
 export class SeizedTasks {
@@ -71,10 +79,14 @@ export class SeizedTasks {
    * @returns how many are new
    * @throws CkptError; what was seized stays so until {@link letGo}
    */
-  seize(root: number, { children, refrigerated }: SeizeOptions): number {
+  seize(
+    root: number,
+    { children, refrigerated, noWaiters }: SeizeOptions,
+  ): number {
     const before = this.#count[0];
     const flags = (children ? SEIZE_CHILDREN : 0) |
-      (refrigerated ? SEIZE_REFRIGERATED : 0);
+      (refrigerated ? SEIZE_REFRIGERATED : 0) |
+      (noWaiters ? SEIZE_NO_WAITERS : 0);
     for (;;) {
       const result = library("dump").ckpt_seize(
         root,
@@ -173,10 +185,16 @@ export class SeizedTasks {
   processes(): SeizedProcess[] {
     const threads = new Map<number, number[]>();
     const signals = new Map<number, number>();
+    const waiting = new Map<number, number[]>();
     for (let i = 0; i < Number(this.#count[0]); i++) {
-      const [pid, tid, , stopSignal] = this.#tasks.subarray(i * WORDS);
+      const [pid, tid, stopping, stopSignal] = this.#tasks.subarray(i * WORDS);
+      if (stopping === WAITING) {
+        waiting.set(pid, [...waiting.get(pid) ?? [], tid]);
+        if (!threads.has(pid)) threads.set(pid, []);
+        continue;
+      }
       const known = threads.get(pid);
-      if (known === undefined) {
+      if (known === undefined || known.length === 0) {
         threads.set(pid, [tid]);
         signals.set(pid, stopSignal);
       } else if (tid === pid || known[0] !== pid && tid < known[0]) {
@@ -186,7 +204,8 @@ export class SeizedTasks {
     return [...threads].map(([pid, tids]) => ({
       pid,
       tids: Int32Array.from(tids),
-      stopSignal: signals.get(pid)!,
+      stopSignal: signals.get(pid) ?? 0,
+      waiting: waiting.get(pid) ?? [],
     }));
   }
 

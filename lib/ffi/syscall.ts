@@ -32,6 +32,7 @@ export const NR = {
   sendfile: 40,
   socket: 41,
   connect: 42,
+  get_robust_list: 274,
   accept4: 288,
   sendto: 44,
   sendmsg: 46,

@@ -5,6 +5,7 @@
 import { CkptError, EXIT } from "../error.ts";
 import { checked } from "./cause.ts";
 import { library } from "./library.ts";
+import { addressOf, syscall } from "./syscall.ts";
 
 /** Offsets in struct thread_state. */
 const AT = {
@@ -71,6 +72,57 @@ export class ThreadState {
   /** @param at where the struct begins; a multiple of 8 */
   constructor(buffer: ArrayBuffer, at: number, length: number) {
     this.#view = new DataView(buffer, at, length);
+  }
+
+  /**
+   * Of a thread that is not stopped, but stands in the kernel: what others have
+   * found out about it, and what anybody may ask.
+   *
+   * @throws SyscallError when it is gone
+   */
+  static of(
+    { tid, registers, signalMask, rseq, xsave }: {
+      readonly tid: number;
+      readonly registers: BigUint64Array;
+      readonly signalMask: bigint;
+      readonly rseq: Omit<RseqRegistration, "flags">;
+      readonly xsave: Uint8Array;
+    },
+  ): ThreadState {
+    const bytes = new Uint8Array((AT.xsave + xsave.length + 15) & ~15);
+    const view = new DataView(bytes.buffer);
+    new BigUint64Array(bytes.buffer).set(registers);
+    view.setBigUint64(AT.signalMask, signalMask, true);
+    const place = (at: number) => addressOf(bytes) + BigInt(at);
+    syscall(
+      "get_robust_list",
+      BigInt(tid),
+      place(AT.robustList),
+      place(AT.robustLength),
+    );
+    if (rseq.pointer !== 0n) {
+      view.setBigUint64(AT.rseq, rseq.pointer, true);
+      view.setUint32(AT.rseq + 8, rseq.size, true);
+      view.setUint32(AT.rseq + 12, rseq.signature, true);
+    }
+    syscall(
+      "sched_getattr",
+      BigInt(tid),
+      place(AT.scheduling),
+      BigInt(AT.affinity - AT.scheduling),
+      0n,
+    );
+    const affinity = syscall(
+      "sched_getaffinity",
+      BigInt(tid),
+      BigInt(AT.tid - AT.affinity),
+      place(AT.affinity),
+    );
+    view.setUint32(AT.affinityLength, Number(affinity), true);
+    view.setInt32(AT.tid, tid, true);
+    view.setBigUint64(AT.xsaveLength, BigInt(xsave.length), true);
+    bytes.set(xsave, AT.xsave);
+    return new ThreadState(bytes.buffer, 0, bytes.length);
   }
 
   #word(at: number): bigint {

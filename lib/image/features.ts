@@ -12,6 +12,7 @@ export const FEATURES = {
   "ckpt:syscall-user-dispatch": "system calls dispatched to the program",
   "ckpt:tsc": "a forbidden time stamp counter",
   "ckpt:shared-vm": "memory that is that of the parent (CLONE_VM)",
+  "ckpt:vfork": "a process that waits in vfork(2)",
   "ckpt:cgroup-namespace": "a cgroup namespace",
   "ckpt:ended-leader": "a process whose first thread has ended",
   "ckpt:ghost-attributes": "extended attributes of deleted files",

@@ -101,6 +101,16 @@ function childrenOfEndedLeaders(
   );
 }
 
+/** The thread that waits in vfork(2) for a process; undefined: none does. */
+export function waiterFor(
+  { extension: { awaited, parent_thread }, tree: { ppid } }: Pick<
+    TaskImages,
+    "extension" | "tree"
+  >,
+): number | undefined {
+  return awaited ? parent_thread ?? ppid : undefined;
+}
+
 const SIGCHLD = 17;
 
 function sharerOf({ pid, tree, ids, extension }: TaskImages): Sharer {
@@ -156,7 +166,7 @@ function sharingThatIsLost(
 const FIRST_SPARE = 1000;
 
 /** Pids that are free on this host now, each once. */
-function sparePids(): () => number {
+export function sparePids(): () => number {
   let next = FIRST_SPARE;
   return () => {
     while (taskExists(next)) next++;

@@ -37,6 +37,7 @@ import {
 } from "../files/restore_descriptors.ts";
 import { armTimerfds } from "../files/timerfd.ts";
 import { clockNow } from "../task/posix_timers.ts";
+import { sparePids, waiterFor } from "./births.ts";
 import { deliver, forkHelper, reapHelper } from "./deliver.ts";
 import {
   type Finishing,
@@ -160,6 +161,9 @@ export async function buildTree(
       numbers,
       report,
       descriptorPrograms(images, given, numbers),
+      images.processes.some(({ extension }) => extension.awaited)
+        ? await import("./vfork.ts")
+        : undefined,
       started === undefined
         ? AgentProcess.start({
           pid: rootImages.pid,
@@ -300,6 +304,10 @@ class TreeBuilder implements Disposable {
   readonly #laterPrograms = new Map<number, LaterPrograms>();
   /** The first process of those that share directories, by their id. */
   readonly #firstWithDirectories: ReadonlyMap<number, number>;
+  /** Threads that wait in vfork(2), or will. */
+  readonly #waiters: ReadonlySet<number>;
+  /** Threads that do the work of leaders which wait so, by their pids. */
+  readonly #standIns = new Map<number, AgentThread>();
 
   constructor(
     readonly images: TreeImages,
@@ -307,6 +315,8 @@ class TreeBuilder implements Disposable {
     readonly numbers: ServiceNumbers,
     readonly report: Report,
     descriptors: ReadonlyMap<number, DescriptorPrograms>,
+    /** Loaded where threads wait in vfork(2). */
+    readonly vfork: typeof import("./vfork.ts") | undefined,
     root: AgentProcess,
   ) {
     this.#descriptors = descriptors;
@@ -318,6 +328,9 @@ class TreeBuilder implements Disposable {
     );
     this.#byPid = new Map(
       images.processes.map((process) => [process.pid, process]),
+    );
+    this.#waiters = new Set(
+      images.processes.flatMap((process) => waiterFor(process) ?? []),
     );
     try {
       const timers = armTimerfds(images.processes, images.files, clockNow);
@@ -353,8 +366,10 @@ class TreeBuilder implements Disposable {
     return this.#layout.slots[this.#slots.get(pid) ?? 0];
   }
 
+  /** The leader, or who does its work. */
   #leader(pid: number): AgentThread {
-    return { tid: pid, stack: this.#slot(pid).leaderStack };
+    return this.#standIns.get(pid) ??
+      { tid: pid, stack: this.#slot(pid).leaderStack };
   }
 
   /** Runs one program in one thread of one agent, from start to end. */
@@ -449,6 +464,7 @@ class TreeBuilder implements Disposable {
       },
       enter: (program, pid, forkedBy) =>
         this.#enterMounts(program, pid, forkedBy),
+      beforeVfork: (agent, tid) => this.#beforeVfork(this.vfork!, agent, tid),
       letSignalsIn: () => this.#letWaitingSignalsIn(),
     });
     this.#members = this.images.processes.map((images) => ({
@@ -456,6 +472,55 @@ class TreeBuilder implements Disposable {
       agent: this.#agents.get(images.pid)!,
       leader: this.#leader(images.pid),
     }));
+  }
+
+  /** All that a thread does for itself before it waits in vfork(2). */
+  #beforeVfork(
+    { programsBeforeVfork, signalsBeforeVfork }: typeof import("./vfork.ts"),
+    agent: AgentProcess,
+    tid: number,
+  ): () => void {
+    const { pid } = agent;
+    const images = this.#byPid.get(pid)!;
+    const image = images.threads.find((thread) => thread.tid === tid)!;
+    const standIn = tid === pid ? this.#makeStandIn(agent) : undefined;
+    const { host } = this.plan;
+    for (
+      const program of programsBeforeVfork(images, host, this.numbers, image)
+    ) this.#run(agent, program, 0, tid);
+    const signals = signalsBeforeVfork(images, image, !this.#acting.has(pid));
+    this.#acting.add(pid);
+    if (signals.operationCount > 0) {
+      const thread = tid === pid
+        ? this.#leader(pid)
+        : this.#earlyThread(agent, tid);
+      const room = new ProgramRoom(this.#slot(pid));
+      agent.step(thread, signals, room.place(signals));
+    }
+    return () => {
+      if (standIn !== undefined) this.#standIns.set(pid, standIn);
+    };
+  }
+
+  /** Processes that know already what to do with signals. */
+  readonly #acting = new Set<number>();
+
+  /** A thread that is there until its process is complete. */
+  #makeStandIn(agent: AgentProcess): AgentThread {
+    const used = new Set(
+      this.images.tree.flatMap(({ pid, pgid, sid, threads }) => [
+        ...[pid, pgid, sid],
+        ...threads,
+      ]),
+    );
+    const next = sparePids();
+    let tid = next();
+    while (used.has(tid)) tid = next();
+    const thread = { tid, stack: this.#slot(agent.pid).leaderStack };
+    const program = new Program();
+    cloneThreads(program, [{ ...thread, program: 0n }]);
+    this.#run(agent, program, 1);
+    return thread;
   }
 
   /** The numbers of the mount namespaces that agents are in. */
@@ -496,10 +561,11 @@ class TreeBuilder implements Disposable {
         this.numbers,
         rangeOf(this.#layout),
         this.#firstWithDirectories.get(images.ids.fs_id) === images.pid,
+        images.threads.some(({ tid }) => this.#waiters.has(tid)),
       ),
       threads: images.threads.slice(1)
         .map((thread) => threadProgram(images, host, thread)),
-      leader: leaderProgram(images, host),
+      leader: leaderProgram(images, host, this.#waiters.has(images.pid)),
     };
     this.#laterPrograms.set(images.pid, programs);
     return programs;
@@ -737,7 +803,7 @@ class TreeBuilder implements Disposable {
     const { host } = this.plan;
     for (const { images, agent } of this.#members) {
       for (const { tid } of images.threads) {
-        if (!this.#early.has(tid)) continue;
+        if (!this.#early.has(tid) || this.#waiters.has(tid)) continue;
         this.#run(
           agent,
           earlyThreadProgram(images, host, this.numbers),
@@ -752,12 +818,13 @@ class TreeBuilder implements Disposable {
       const program = later.process;
       const slot = this.#slot(images.pid);
       const room = new ProgramRoom(slot);
-      const threads = images.threads.slice(1).map((image, i) => {
+      const threads = images.threads.slice(1).flatMap((image, i) => {
+        if (this.#waiters.has(image.tid)) return [];
         const program = later.threads[i];
         const address = room.place(program);
         agent.memory.write(address, program.encode(address, 1n));
         const thread = { tid: image.tid, stack: stackOf(slot, i + 1) };
-        return { thread, program, address };
+        return [{ thread, program, address }];
       });
       const unborn = threads.filter(({ thread }) =>
         !this.#early.has(thread.tid)
@@ -781,6 +848,20 @@ class TreeBuilder implements Disposable {
       for (const { thread, program, address } of threads) {
         agent.wait(thread, program, address);
       }
+    }
+    this.#tellApart();
+  }
+
+  /**
+   * What is set for one process counts for all in its memory, but for those for
+   * which others wait in vfork(2): these have their own (__set_oom_adj in
+   * fs/proc/base.c).
+   */
+  #tellApart(): void {
+    for (const { pid, extension, threads } of this.images.processes) {
+      if (!extension.awaited) continue;
+      const score = threads[0].core.tc!.oom_score_adj ?? 0;
+      Deno.writeTextFileSync(`/proc/${pid}/oom_score_adj`, `${score}`);
     }
   }
 
@@ -834,11 +915,12 @@ class TreeBuilder implements Disposable {
         // Those that share the memory come later: the first of them is the last.
         isLast: this.#slots.get(images.pid) === 0,
         stopSignal: this.#stopSignalFor(images),
+        standIn: this.#standIns.get(images.pid)?.tid,
       };
       if (finishing.stopSignal === 0) running.push(finishing);
-      else finishThreads([finishing], this.#layout);
+      else finishThreads([finishing], this.#layout, this.#waiters);
     }
-    finishThreads(running, this.#layout);
+    finishThreads(running, this.#layout, this.#waiters);
   }
 
   #startEvents(
@@ -850,7 +932,7 @@ class TreeBuilder implements Disposable {
       return child?.stopSignal !== 0 || child.extension.continue_unreported;
     });
     const events = eventProgram(
-      images,
+      this.vfork?.withoutQueued(images, this.#waiters) ?? images,
       this.plan.host,
       changed.flatMap(({ pid }) => {
         const child = this.#byPid.get(pid);
@@ -859,7 +941,8 @@ class TreeBuilder implements Disposable {
           ? []
           : [pid];
       }),
-      changed.length > 0,
+      changed.length > 0 &&
+        !this.vfork?.hasQueuedChildSignal(images, this.#waiters),
       images.extension.continue_unreported ?? false,
     );
     if (images.extension.continue_unreported) stopAndContinue(images);

@@ -42,6 +42,13 @@ export interface Delivery {
    * it was in, where there are several.
    */
   enter?(program: Program, pid: number, forkedBy: number): void;
+  /**
+   * Lets a thread do all that it has to before it makes a child for which it
+   * then waits in vfork(2).
+   *
+   * @returns to be called when it waits
+   */
+  beforeVfork?(agent: AgentProcess, tid: number): () => void;
   letSignalsIn(): Promise<void>;
 }
 
@@ -122,16 +129,24 @@ function deliverRun(
 ): number {
   const program = new Program();
   const tid = threadOf(steps[first], delivery);
+  // One that waits for its child does nothing after it.
+  const isVfork = (step: Step) =>
+    step.kind === "fork" && delivery.living.get(step.child)?.extension.awaited;
+  const vforks = isVfork(steps[first]);
   let born = 0;
   let i = first;
   for (; i < steps.length && steps[i].by === steps[first].by; i++) {
     const step = steps[i];
     if (threadOf(step, delivery) !== tid) break;
+    if (i > first && (vforks || isVfork(step))) break;
     if (!writeStep(program, step, delivery)) break;
     if (step.kind === "fork") born++;
   }
   try {
-    for (const pid of delivery.run(agent, program, born, tid)) {
+    const waits = vforks ? delivery.beforeVfork?.(agent, tid) : undefined;
+    const children = delivery.run(agent, program, born, tid);
+    waits?.();
+    for (const pid of children) {
       const child = agent.adopt(pid);
       delivery.agents.set(pid, child);
       const entering = new Program();
@@ -224,6 +239,7 @@ function controlSession(
 
 /** Flags of clone(2). */
 const CLONE_VM = 0x100;
+const CLONE_VFORK = 0x4000;
 const CLONE_SIGHAND = 0x800;
 const CLONE_SYSVSEM = 0x40000;
 const CLONE_PARENT = 0x8000;
@@ -255,6 +271,7 @@ function writeFork(
       }
     }
   }
+  if (process?.extension.awaited) flags |= CLONE_VFORK;
   // These are shared with the parent, or not at all.
   if (process !== undefined && bearer !== undefined && !asSibling) {
     if (process.extension.shares_semaphore_undo) flags |= CLONE_SYSVSEM;

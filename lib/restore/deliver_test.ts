@@ -49,6 +49,7 @@ interface Process {
   shares?: ("shares_io_context" | "shares_semaphore_undo")[];
   threads?: number[];
   parent_thread?: number;
+  awaited?: true;
 }
 
 interface Recording {
@@ -115,6 +116,12 @@ async function record(
       note(agent, program);
       return statusOf(agent.pid);
     },
+    beforeVfork: ({ pid }, tid) => {
+      const note = (call: string) =>
+        ran.push({ by: pid, program: new Program(), calls: [call], tid });
+      note("prepare");
+      return () => note("wait");
+    },
     letSignalsIn: () => {
       pauses++;
       return Promise.resolve();
@@ -140,6 +147,7 @@ function imagesOf(process: Process, pid: number): TaskImages {
     extension: {
       ...extensionOf(process.exit_signal),
       parent_thread: process.parent_thread,
+      awaited: process.awaited,
       ...Object.fromEntries((process.shares ?? []).map((name) => [name, true])),
     },
   } as unknown as TaskImages;
@@ -219,6 +227,37 @@ Deno.test("a child is forked by the thread whose child it is, where its parent f
     [ROOT, 21, "clone,clone"],
     [ROOT, ROOT, "setsid"],
     [11, 11, "clone"],
+  ]);
+});
+
+Deno.test("a thread that waits for its child in vfork makes it last, when it has all it needs", async () => {
+  const { ran } = await record(
+    [fork(ROOT, 11), fork(ROOT, 12), fork(ROOT, 13), fork(ROOT, 14)],
+    {
+      [ROOT]: { vm_id: 1, threads: [ROOT, 21] },
+      12: { vm_id: 1, awaited: true },
+      14: { vm_id: 1, awaited: true, parent_thread: 21 },
+    },
+  );
+  assertEquals(ran.map(({ by, tid, calls }) => [by, tid, calls.join()]), [
+    [ROOT, ROOT, "clone"],
+    [ROOT, ROOT, "prepare"],
+    [ROOT, ROOT, "clone"],
+    [ROOT, ROOT, "wait"],
+    [ROOT, ROOT, "clone"],
+    [ROOT, 21, "prepare"],
+    [ROOT, 21, "clone"],
+    [ROOT, 21, "wait"],
+  ]);
+  const flags = ran.flatMap(({ program }) => births(program)).map((
+    { pid, flags },
+  ) => [pid, flags]);
+  const VFORK = 0x4000;
+  assertEquals(flags, [
+    [11, 0],
+    [12, CLONE_VM | VFORK],
+    [13, 0],
+    [14, CLONE_VM | VFORK],
   ]);
 });
 

@@ -68,28 +68,42 @@ export interface Finishing {
   readonly isLast: boolean;
   /** What job control stops it with; 0: it is to run. */
   readonly stopSignal: number;
+  /** A thread that did the leader's work, which waits in vfork(2). */
+  readonly standIn: number | undefined;
 }
 
-/** @param layout memory of the agents, which is removed */
+/**
+ * @param layout memory of the agents, which is removed
+ * @param waiters threads that stand in vfork(2)
+ */
 export function finishThreads(
   processes: readonly Finishing[],
   layout: AgentLayout,
+  waiters: ReadonlySet<number>,
 ): void {
   for (const { images } of processes) {
     livingThreads(images).forEach(({ tid, core }) => setFpu(images, tid, core));
   }
   AgentProcess.unmapAgents(
-    processes.filter(({ isLast }) => isLast).map(({ agent, images }) => ({
-      tid: livingThreads(images)[0].tid,
+    processes.filter(({ isLast }) => isLast).map((
+      { agent, images, standIn },
+    ) => ({
+      tid: standIn ?? livingThreads(images)[0].tid,
       at: syscallInstruction(agent, images),
     })),
     layout.start,
     BigInt(layout.length),
   );
+  for (const { agent, images, standIn } of processes) {
+    if (standIn === undefined) continue;
+    AgentProcess.exitAt(standIn, syscallInstruction(agent, images));
+  }
   for (const { agent, images, stopSignal } of processes) {
     const threads = livingThreads(images);
     if (stopSignal !== 0) stopGroup(agent.pid, threads, stopSignal);
-    for (const { tid, core } of threads) setRegisters(images, tid, core);
+    for (const { tid, core } of threads) {
+      setRegisters(images, tid, core, waiters.has(tid));
+    }
   }
 }
 
@@ -113,7 +127,12 @@ function setFpu(images: TaskImages, tid: number, core: Core): void {
 }
 
 /** The last step for a thread: what the program itself sees. */
-function setRegisters(images: TaskImages, tid: number, core: Core): void {
+function setRegisters(
+  images: TaskImages,
+  tid: number,
+  core: Core,
+  inCall: boolean,
+): void {
   const dispatch = syscallUserDispatch(
     extensionOf(images, tid) ?? { tid },
   );
@@ -131,7 +150,7 @@ function setRegisters(images: TaskImages, tid: number, core: Core): void {
     library("restore").ckpt_set_signal_mask(tid, mask),
     `restoring the signal mask of thread ${tid}`,
   );
-  const raw = rawRegisters(core.thread_info!.gpregs, tid);
+  const raw = rawRegisters(core.thread_info!.gpregs, tid, inCall);
   checked(
     library("restore").ckpt_set_registers(tid, new Uint8Array(raw.buffer)),
     `restoring the registers of thread ${tid}`,

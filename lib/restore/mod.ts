@@ -29,7 +29,7 @@ import {
 } from "./namespaces.ts";
 import type { RestoreOptions, RestoreResult } from "./options.ts";
 import { unsupportedNetwork } from "./network_images.ts";
-import { planTree } from "./plan.ts";
+import { planTree, type TreePlan } from "./plan.ts";
 import { planSegmentsOf } from "./sysv_segments.ts";
 import {
   hasOwnObjects,
@@ -97,6 +97,7 @@ export async function restore(
     ...given.reasons,
     ...otherVdso(images.processes),
     ...plan.reasons,
+    ...await vforkReasons(images, plan),
     ...taken,
     ...segments.reasons,
     ...addresses,
@@ -186,6 +187,14 @@ export async function restore(
 async function ownObjectProblems(images: TreeImages): Promise<Reason[]> {
   if (!hasOwnObjects(images)) return [];
   return (await import("./own_objects.ts")).ownObjectProblems(images);
+}
+
+async function vforkReasons(
+  images: TreeImages,
+  plan: TreePlan,
+): Promise<Reason[]> {
+  if (!images.processes.some(({ extension }) => extension.awaited)) return [];
+  return (await import("./vfork.ts")).vforkProblems(images, plan);
 }
 
 function refusedRoot(root: string | undefined): Reason[] {

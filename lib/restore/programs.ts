@@ -392,6 +392,8 @@ function mappableFiles(
 /**
  * What the threads of a process share but for memory and descriptors. What
  * needs paths or /proc comes before the root directory changes.
+ *
+ * @param hasActions a thread has set those of signals already
  */
 export function processProgram(
   images: TaskImages,
@@ -399,6 +401,7 @@ export function processProgram(
   numbers: ServiceNumbers,
   agent: AddressRange,
   ownDirectories: boolean,
+  hasActions: boolean,
 ): Program {
   const program = new Program();
   const { mm, fs, extension } = images;
@@ -463,7 +466,9 @@ export function processProgram(
   for (const { xsave } of extension.threads) {
     if (xsave !== undefined) restoreFpuPermission(program, xsave);
   }
-  restoreSignalActions(program, leader.tc!.sigactions);
+  if (!hasActions) {
+    restoreSignalActions(program, leader.tc!.sigactions, !extension.awaited);
+  }
   return program;
 }
 
@@ -550,7 +555,10 @@ function restoreThread(
   const thread = core.thread_core!;
   const extension = images.extension.threads.find((entry) => entry.tid === tid);
   restoreThreadName(program, thread.comm ?? core.tc?.comm ?? "");
-  if (thread.sas !== undefined) restoreAlternateStack(program, thread.sas);
+  const isAwaited = tid === images.pid && images.extension.awaited === true;
+  if (thread.sas !== undefined) {
+    restoreAlternateStack(program, thread.sas, !isAwaited);
+  }
   if (core.thread_info !== undefined) {
     restoreTidAddress(program, core.thread_info.clear_tid_addr);
   }
@@ -562,7 +570,11 @@ function restoreThread(
   restoreScheduling(program, thread, extension);
   // Filters need CAP_SYS_ADMIN; ckpt suspends them while it traces the task.
   restoreSeccomp(program, images.seccomp, thread, forAllThreads);
-  restoreCredentials(program, thread.creds!, host.credentials);
+  restoreCredentials(
+    program,
+    thread.creds!,
+    isAwaited ? { ...host.credentials, groups: undefined } : host.credentials,
+  );
   // The kernel clears it when credentials change.
   program.call("prctl", PR_SET_PDEATHSIG_OFF, "clearing the agent's own");
   restoreParentDeathSignal(program, thread);
@@ -574,19 +586,28 @@ function restoreThread(
 /**
  * The rest of the leader, when all threads exist and are done: filters that
  * hold for all threads, and limits, which could be in the way before.
+ *
+ * @param hasItsOwn it waits in vfork(2), and has all that is not the process's:
+ * another thread runs this
  */
-export function leaderProgram(images: TaskImages, host: Host): Program {
+export function leaderProgram(
+  images: TaskImages,
+  host: Host,
+  hasItsOwn: boolean,
+): Program {
   const program = new Program();
   const [leader] = images.threads;
   const task = leader.core.tc!;
   restoreResourceLimits(program, task.rlimits?.rlimits ?? [], host.limits);
-  restoreThread(
-    program,
-    images,
-    host,
-    leader,
-    isForAllThreads(images.seccomp, leader.core.thread_core!),
-  );
+  if (!hasItsOwn) {
+    restoreThread(
+      program,
+      images,
+      host,
+      leader,
+      isForAllThreads(images.seccomp, leader.core.thread_core!),
+    );
+  }
   restoreDumpable(program, images.mm.dumpable);
   return program;
 }

@@ -21,8 +21,10 @@ export function parseAlternateStack(
 }
 
 /**
- * Sets the alternate stack of the thread that runs the program; a new agent
- * has none.
+ * Sets the alternate stack of the thread that runs the program.
+ *
+ * @param hasNone it is a new agent; one that was made with CLONE_VFORK has that
+ * of its parent
  *
  * Whether the thread is on it is no state of its own: the kernel looks at the
  * stack pointer. So SS_ONSTACK, which the kernel reports but only accepts as a
@@ -33,8 +35,9 @@ export function parseAlternateStack(
 export function restoreAlternateStack(
   program: Program,
   { ss_sp, ss_size, ss_flags }: thread_sas_entry,
+  hasNone = true,
 ): void {
-  if ((ss_flags & SS_DISABLE) !== 0) return;
+  if (hasNone && (ss_flags & SS_DISABLE) !== 0) return;
   const flags = (ss_flags & ~SS_ONSTACK) >>> 0;
   program.call(
     "sigaltstack",

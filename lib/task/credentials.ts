@@ -62,7 +62,8 @@ export function credentialsEntry(
 
 /** What the task that will be restored into has to begin with. */
 export interface StartingCredentials {
-  readonly groups: readonly number[];
+  /** Undefined: any. */
+  readonly groups: readonly number[] | undefined;
   readonly capPrm: bigint;
   readonly capBnd: bigint;
   /** The highest capability of this kernel: /proc/sys/kernel/cap_last_cap. */
@@ -99,6 +100,18 @@ export function requireCapabilities(
   );
 }
 
+/** Whether a thread with these can do what one can that begins with `start`. */
+export function hasAllRights(
+  entry: creds_entry,
+  start: StartingCredentials,
+): boolean {
+  const { uid, euid, suid, fsuid, gid, egid, sgid, fsgid, secbits } = entry;
+  const ids = [uid, euid, suid, fsuid, gid, egid, sgid, fsgid];
+  return ids.every((id) => id === 0) && secbits === 0 &&
+    (start.capPrm & ~whole(entry.cap_eff)) === 0n &&
+    (start.capBnd & ~whole(entry.cap_bnd)) === 0n;
+}
+
 /**
  * Gives the calling thread its credentials. It must start with the full
  * capabilities of root in its user namespace.
@@ -115,7 +128,7 @@ export function restoreCredentials(
   const ambient = whole(entry.cap_amb);
   const { lastCapability } = start;
 
-  if (!equal(entry.groups, start.groups)) {
+  if (start.groups === undefined || !equal(entry.groups, start.groups)) {
     const groups = new Uint32Array(entry.groups);
     program.call(
       "setgroups",

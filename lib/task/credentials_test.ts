@@ -5,6 +5,7 @@ import type { creds_entry } from "../image/schema.gen.ts";
 import {
   askSecurebits,
   credentialsEntry,
+  hasAllRights,
   requireCapabilities,
   restoreCredentials,
   type StartingCredentials,
@@ -37,6 +38,20 @@ function roundTrip(change: (entry: creds_entry) => void): {
   const outcome = task.run(program);
   return { wanted, got: credentialsEntry(task.status, securebits(outcome)) };
 }
+
+Deno.test("all rights has who has the ids of root and all its capabilities", () => {
+  using task = new AgentTask();
+  const start = { ...task.status, lastCapability: 40 };
+  const allowed = (change: Partial<creds_entry>) =>
+    hasAllRights({ ...credentialsEntry(task.status, 0), ...change }, start);
+  assertEquals(allowed({}), true);
+  assertEquals(allowed({ groups: [7], no_new_privs: 1 }), true);
+  assertEquals(allowed({ suid: 1 }), false);
+  assertEquals(allowed({ fsgid: 1 }), false);
+  assertEquals(allowed({ secbits: 1 }), false);
+  assertEquals(allowed({ cap_eff: [0, 0] }), false);
+  assertEquals(allowed({ cap_bnd: [0, 0] }), false);
+});
 
 Deno.test("credentials of root are restored unchanged", () => {
   const { wanted, got } = roundTrip(() => {});

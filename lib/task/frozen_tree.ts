@@ -26,6 +26,8 @@ export class FrozenTree implements Disposable {
    *
    * @param timeoutMs how long it may take; 0: a day
    * @param cgroup holds the tree and nothing else; is restored with the tree
+   * @param noWaiters whether those that wait in vfork(2) are left alone: they
+   * stand as long as their children do
    * @throws CkptError
    */
   static async freeze(
@@ -33,12 +35,13 @@ export class FrozenTree implements Disposable {
     timeoutMs: number,
     cgroup?: CgroupFreezer,
     signal?: AbortSignal,
+    noWaiters = false,
   ): Promise<FrozenTree> {
     const end = performance.now() + (timeoutMs === 0 ? A_DAY_MS : timeoutMs);
     const left = () => Math.max(end - performance.now(), 0);
     const tasks = new SeizedTasks(`stopping the tree of task ${root}`);
     const seize = (refrigerated: boolean) =>
-      tasks.seize(root, { children: true, refrigerated });
+      tasks.seize(root, { children: true, refrigerated, noWaiters });
     try {
       if (cgroup === undefined) {
         seize(false);

@@ -239,7 +239,7 @@ export function canCreateTimersById(): boolean {
 /** The time of a clock, as ckpt itself sees it. */
 export function clockNow(clock: number): bigint {
   const time = new Uint8Array(TIMESPEC_BYTES);
-  syscallBuffer1("clock_gettime", BigInt(clock), time);
+  syscallBuffer1("clock_gettime", BigInt.asUintN(64, BigInt(clock)), time);
   const view = new DataView(time.buffer);
   return view.getBigInt64(0, true) * SECOND + view.getBigInt64(8, true);
 }

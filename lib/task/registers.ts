@@ -102,18 +102,20 @@ export function registersEntry(
  * The registers with which a thread goes on. orig_rax says that it is in no
  * system call: the image holds registers that need no more care.
  *
+ * @param inCall it goes on in the call that orig_rax tells
  * @throws CkptError refused, for a thread that executed 32-bit code
  */
 export function rawRegisters(
   entry: user_x86_regs_entry,
   tid: number,
+  inCall = false,
 ): BigUint64Array<ArrayBuffer> {
   if (entry.mode === user_x86_regs_mode.COMPAT || entry.cs === USER32_CS) {
     throw refused("restoring registers", tid);
   }
   const raw = new BigUint64Array(REGISTER_COUNT);
   for (let i = 0; i < REGISTER_COUNT; i++) raw[i] = entry[FIELDS[i]];
-  raw[REGISTER.origRax] = NO_CALL;
+  if (!inCall) raw[REGISTER.origRax] = NO_CALL;
   // The kernel takes no zero here (putreg in arch/x86/kernel/ptrace.c).
   if (raw[REGISTER.cs] === 0n) raw[REGISTER.cs] = USER_CS;
   if (raw[REGISTER.ss] === 0n) raw[REGISTER.ss] = USER_DS;

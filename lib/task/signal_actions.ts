@@ -93,7 +93,7 @@ export function signalActionProblems(
 
 /**
  * Sets the actions that differ from the default, which is what a new agent
- * has for every signal. An action with flags but no handler is no default:
+ * has for every signal; or all, where it has others. An action with flags but no handler is no default:
  * SA_NOCLDWAIT of SIGCHLD works without one.
  *
  * Has to come before {@link restorePendingSignals}: setting an action to
@@ -104,11 +104,12 @@ export function signalActionProblems(
 export function restoreSignalActions(
   program: Program,
   actions: readonly sa_entry[],
+  hasDefaults = true,
 ): void {
   actions.forEach(({ sigaction, flags, restorer, mask }, i) => {
-    if (sigaction === 0n && flags === 0n && restorer === 0n && mask === 0n) {
-      return;
-    }
+    const isDefault = sigaction === 0n && flags === 0n && restorer === 0n &&
+      mask === 0n;
+    if (hasDefaults && isDefault) return;
     const signal = SIGNALS_WITH_ACTION[i];
     program.call(
       "rt_sigaction",

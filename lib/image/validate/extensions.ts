@@ -41,7 +41,7 @@ function checkTask(
 ): void {
   const { threads, exit_signal = 0, stop_unreported, ended } = extension;
   const { inherited, ended_leader, continue_unreported } = extension;
-  const { parent_thread, areas } = extension;
+  const { parent_thread, awaited, areas } = extension;
   const tids = new Set(dead ? [] : entry.threads);
   threads.forEach(({ tid }, i) => {
     if (tids.delete(tid)) return;
@@ -62,6 +62,9 @@ function checkTask(
   const siblings = parent?.entry.threads.slice(1) ?? [];
   if (parent_thread !== undefined && !siblings.includes(parent_thread)) {
     wrong("parent_thread", `${parent_thread} is no other thread of its parent`);
+  }
+  if (awaited && (dead || parent === undefined || parent.dead)) {
+    wrong("awaited", "is said of a process that has ended, or is the root");
   }
   if (ended !== undefined) {
     if (!dead) wrong("ended", "is said of a process that has not ended");

@@ -236,6 +236,10 @@ Deno.test("what ckpt adds about a process has to be possible", async () => {
   assertEquals(await extensionComplaints(unseen), []);
   assertEquals(await extensionComplaints(unseen, stop), [still]);
   assertEquals(await extensionComplaints(unseen, undefined, 9), [still]);
+  assertEquals(await extensionComplaints({ awaited: true }), []);
+  assertEquals(await extensionComplaints({ awaited: true }, undefined, 9), [
+    "awaited: is said of a process that has ended, or is the root",
+  ]);
   assertEquals(await extensionComplaints({ parent_thread: ROOT }), [
     `parent_thread: ${ROOT} is no other thread of its parent`,
   ]);
