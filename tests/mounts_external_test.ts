@@ -52,7 +52,10 @@ Deno.test("the options that a refusal names are enough, at the dump and at the r
   const options = refusedOptions(refused);
   assertEquals(options, ["--external", "mnt[/srv]:srv"]);
   const checked = await scope.ckpt("check", `${program.pid}`, ...options);
-  assertMatch(checked.stdout, /can be dumped/);
+  assertMatch(
+    checked.stdout,
+    /can be dumped: ckpt dump --tree \d+ --external mnt\[\/srv\]:srv\n/,
+  );
   await dump(scope, program, images, ...options);
 
   const without = await scope.ckpt("restore", "-d", "-D", images);

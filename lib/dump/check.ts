@@ -78,10 +78,21 @@ async function checkOnce(
       ...cgroup,
       ...directory,
     ],
-    neededOptions,
+    neededOptions: [...new Set([...givenOptions(options), ...neededOptions])],
     files: caredFiles(seen.files, options),
     processes: plannedProcesses(survey),
   };
+}
+
+/** Without which the answer could be another one. */
+function givenOptions(
+  { external, ghostLimit, overlayTrustOptions }: CheckOptions,
+): string[] {
+  return [
+    ...external.map((text) => `--external ${text}`),
+    ...ghostLimit === undefined ? [] : [`--ghost-limit ${ghostLimit}`],
+    ...overlayTrustOptions ? ["--overlay-trust-options"] : [],
+  ];
 }
 
 async function guardReasons(
