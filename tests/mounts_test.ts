@@ -294,6 +294,7 @@ for (
     "mounts_removed",
     "mounts_removed_outside",
     "mounts_detached",
+    "mounts_sockets",
     "fd_memfd",
     "mem_growth",
     "ghost_regular",

@@ -172,9 +172,11 @@ export function lookAtTree(
     }]);
   }
   const objects = numberObjects(living);
-  const look = new TreeLook();
   const children = Map.groupBy(living, ({ stat }) => stat.ppid);
   const namespaces = mounts?.look(living);
+  const look = new TreeLook(
+    namespaces && ((mount) => namespaces.withMount(mount)?.prefix),
+  );
   const processes = living.map(({ pid, tid, stat }) => {
     const seen = lookAtProcess(pid, {
       before: earlier.get(pid),

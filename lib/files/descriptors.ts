@@ -65,6 +65,7 @@ import {
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
 import { UnixSocketsAtOnce } from "./sock_diag.ts";
+import type { WayToRoot } from "./unix_socket.ts";
 import { lookAtQueue, mayBeQueue, type Queue, queueProblem } from "./queue.ts";
 import type { PipeEnd } from "./pipe_contents.ts";
 import {
@@ -205,6 +206,9 @@ export interface SeenDescriptor {
 export class TreeLook {
   readonly index = new DescriptionIndex();
   readonly unixSockets = new UnixSocketsAtOnce();
+
+  /** @param wayToRoot where the tree has mount namespaces of its own */
+  constructor(readonly wayToRoot?: WayToRoot) {}
 }
 
 /** The descriptors of a process at one moment. */
@@ -250,6 +254,7 @@ export function lookAgainAtDescriptors(
           : []
       ),
       tree.unixSockets,
+      tree.wayToRoot,
     );
     const descriptors = changed.map((seen, i) =>
       seen === undefined

@@ -285,7 +285,7 @@ class UnixMaker {
     const { program } = this.#table;
     const path = pathOf(one.entry.name);
     this.#withRoot(place, `binding ${path} elsewhere`, act);
-    const [first, ...others] = one.extension.other_names.map((other) => ({
+    const [first, ...others] = namesOf(one).map((other) => ({
       other,
       to: program.text(encodeText(`../${splitPath(other).name}`)),
     }));
@@ -606,7 +606,7 @@ class UnixMaker {
   /** Finds an address of one, whose path may be gone. */
   #reach(one: WantedUnix, use: (address: readonly [Data, number]) => void) {
     const { name, deleted } = one.entry;
-    if (!isPath(name) || !deleted) {
+    if (!isPath(name) || !deleted && one.place === undefined) {
       this.#enter(one);
       use(this.#address(one));
       return;
@@ -730,16 +730,31 @@ export function losesPath({ entry, extension }: UnixSocketImage): boolean {
     extension.other_names.length === 0;
 }
 
+/** The names that the file of a bound one is to have. */
+export function namesOf({ entry, extension }: UnixSocketImage): string[] {
+  const { name, name_dir, deleted } = entry;
+  const path = pathOf(name);
+  const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
+  return [...deleted ? [] : [whole], ...extension.other_names];
+}
+
 /**
- * Whether the name of a bound one leads to another file or nowhere, and its own
- * file has other names.
+ * Whether one is bound elsewhere than at its name: that leads to another file
+ * or nowhere, or who binds it may be in another mount namespace.
+ *
+ * @param isSplit whether the tree is in several
  */
-export function isElsewhere({ entry, extension }: UnixSocketImage): boolean {
-  const directories = extension.other_names.map((other) =>
-    splitPath(other).directory
-  );
-  return isPath(entry.name) && entry.deleted === true &&
-    new Set(directories).size === 1;
+export function isElsewhere(image: UnixSocketImage, isSplit: boolean): boolean {
+  const { name, deleted } = image.entry;
+  return isPath(name) && (isSplit || deleted === true) &&
+    namesOf(image).length > 0;
+}
+
+/** Whether processes are in different mount namespaces. */
+export function isSplit(
+  processes: readonly { readonly ids: { readonly mnt_ns_id?: number } }[],
+): boolean {
+  return new Set(processes.map(({ ids }) => ids.mnt_ns_id ?? 0)).size > 1;
 }
 
 /**

@@ -61,6 +61,7 @@ import {
   UnixListeners,
   type UnixNeighbours,
   unixSocketProblem,
+  type WayToRoot,
 } from "./unix_socket.ts";
 
 export type SeenSocket =
@@ -98,12 +99,14 @@ const AT_ONCE = 256;
  * Asks sockets of another process; changes nothing.
  *
  * @param unix sockets of the host, the same for all processes of a tree
+ * @param wayToRoot undefined: the tree has no mount namespaces of its own
  * @returns by their descriptors there
  */
 export function lookAtSockets(
   pidfd: number,
   places: readonly SocketPlace[],
   unix: UnixSocketsAtOnce,
+  wayToRoot?: WayToRoot,
 ): ReadonlyMap<number, SeenSocket> {
   const seen = new Map<number, SeenSocket>();
   for (let first = 0; first < places.length; first += AT_ONCE) {
@@ -113,7 +116,7 @@ export function lookAtSockets(
       const found = withOptionsOf(
         fds,
         isKnown,
-        () => lookAtAll(fds, some, unix),
+        () => lookAtAll(fds, some, unix, wayToRoot),
       );
       found.forEach((socket, i) => seen.set(some[i].fd, socket));
     } finally {
@@ -127,6 +130,7 @@ function lookAtAll(
   fds: readonly number[],
   places: readonly SocketPlace[],
   unix: UnixSocketsAtOnce,
+  wayToRoot: WayToRoot | undefined,
 ): SeenSocket[] {
   const calls = askSockets(fds);
   const kinds = fds.map(readKind);
@@ -138,7 +142,15 @@ function lookAtAll(
   return fds.map((fd, i) => {
     try {
       const groups = memberships.get(i) ?? [];
-      return lookAt(fd, places[i].ino, kinds[i], calls[i], unix, groups);
+      return lookAt(
+        fd,
+        places[i].ino,
+        kinds[i],
+        calls[i],
+        unix,
+        groups,
+        wayToRoot,
+      );
     } catch (error) {
       if (error instanceof SyscallError && error.errno === EACCES) {
         return {
@@ -174,13 +186,21 @@ function lookAt(
   calls: SocketCalls,
   unix: UnixSocketsAtOnce,
   memberships: readonly ckpt_membership_entry[],
+  wayToRoot: WayToRoot | undefined,
 ): SeenSocket {
   const { events } = calls;
   const hasError = (events & POLLERR) !== 0;
   switch (kind.domain) {
     case AF_UNIX:
-      return lookAtUnixSocket(fd, ino, kind, calls, hasError, unix) ??
-        OF_ANOTHER_NAMESPACE;
+      return lookAtUnixSocket(
+        fd,
+        ino,
+        kind,
+        calls,
+        hasError,
+        unix,
+        wayToRoot,
+      ) ?? OF_ANOTHER_NAMESPACE;
     case AF_INET:
     case AF_INET6:
       if (!isSupportedInet(kind)) {

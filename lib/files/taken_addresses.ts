@@ -5,77 +5,122 @@
 import type { Reason } from "../error.ts";
 import { ENOENT } from "../ffi/errno.ts";
 import {
+  close,
   deviceNumbers,
   type FileStatus,
   lstat,
+  O,
+  open,
   S_IF,
   SyscallError,
 } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { BTRFS } from "../ghost/btrfs.ts";
-import { fileSystemType, splitPath } from "../ghost/calls.ts";
+import { fileSystemType, openInRoot, splitPath } from "../ghost/calls.ts";
 import { OVERLAY } from "../ghost/overlay.ts";
 import { inetProblems } from "./inet_socket.ts";
 import { netlinkProblems } from "./netlink_socket.ts";
 import { packetProblems } from "./packet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
 import { type UnixDiag, unixSockets } from "./sock_diag.ts";
-import { isOutside, type SocketImages } from "./socket_images.ts";
+import {
+  isOutside,
+  type SocketImages,
+  type UnixSocketImage,
+} from "./socket_images.ts";
 import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
-import { isElsewhere, losesPath } from "./make_unix_sockets.ts";
+import { isElsewhere, losesPath, namesOf } from "./make_unix_sockets.ts";
 import { UnixTopology } from "./unix_topology.ts";
 
 /**
- * What this host has at the names and ports of sockets.
- *
- * @param bindsAside whether paths that are gone may be taken
+ * Where the path of a Unix socket begins: at a descriptor of ckpt's, at its own
+ * root directory, or in a mount namespace that is not made yet.
  */
+export type SocketRoot = number | "own" | "planned";
+
+/** How the tree that is to be restored has its directories. */
+export interface TreeDirectories {
+  /** See {@link canBindAside}: paths that are gone may be taken. */
+  readonly bindsAside: boolean;
+  /** See {@link isSplit}. */
+  readonly isSplit: boolean;
+  /** @param mount of the image */
+  readonly rootOf: (mount: number | undefined) => SocketRoot;
+}
+
+/** What this host has at the names and ports of sockets. */
 export function takenAddresses(
   images: SocketImages,
-  bindsAside: boolean,
+  directories: TreeDirectories,
 ): Reason[] {
   const { inet, netlink, packet } = images;
   return [
-    ...unixProblems(images, bindsAside),
+    ...unixProblems(images, directories),
     ...inetProblems(inet.values()),
     ...netlinkProblems(netlink.values()),
     ...packetProblems(packet.values()),
   ];
 }
 
-function unixProblems({ unix }: SocketImages, bindsAside: boolean): Reason[] {
+function unixProblems(
+  { unix }: SocketImages,
+  directories: TreeDirectories,
+): Reason[] {
   const sockets = [...unix.values()].filter(({ entry }) => !isOutside(entry));
   if (sockets.every(({ entry }) => entry.name.length === 0)) return [];
   const topology = new UnixTopology(sockets);
   const host = unixSockets();
   return sockets.flatMap((socket) => {
-    const { name, name_dir } = socket.entry;
+    const { name } = socket.entry;
     const isAccepted = topology.isAccepted(socket);
     if (
       name.length === 0 ||
-      isAccepted && topology.listener(socket) !== undefined ||
-      bindsAside && isPath(name) && (isAccepted || losesPath(socket))
+      isAccepted && topology.listener(socket) !== undefined
     ) return [];
-    const path = absolute(pathOf(name), name_dir);
-    const { other_names } = socket.extension;
-    const isLost = isPath(name) && !path.startsWith("/");
-    const whys = isLost && !bindsAside
-      ? [[path, UNKNOWN_DIRECTORY] as const]
-      : !isPath(name)
-      ? [[nameText(name), whyNameIsTaken(name, host)] as const]
-      : [
-        ...bindsAside && isElsewhere(socket)
-          ? []
-          : [[path, whyPathIsTaken(path, host, !isAccepted)] as const],
-        ...other_names.map((other) =>
-          [other, whyPathIsTaken(other, host, true, true)] as const
-        ),
-      ];
+    const whys = isPath(name)
+      ? pathProblems(socket, directories, isAccepted, host)
+      : [[nameText(name), whyNameIsTaken(name, host)] as const];
     return whys.flatMap(([name, why]) =>
       why === undefined ? [] : [{ object: `the Unix socket ${name}`, why }]
     );
   });
 }
+
+type Problem = readonly [name: string, why: string | undefined];
+
+function pathProblems(
+  socket: UnixSocketImage,
+  { bindsAside, isSplit, rootOf }: TreeDirectories,
+  isAccepted: boolean,
+  host: readonly UnixDiag[],
+): Problem[] {
+  const { name, name_dir, mnt_id } = socket.entry;
+  if (bindsAside && (isAccepted || losesPath(socket))) return [];
+  const path = absolute(pathOf(name), name_dir);
+  if (!bindsAside && isSplit) return [[path, SPLIT]];
+  const isMoved = isElsewhere(socket, isSplit);
+  if (!bindsAside && !path.startsWith("/")) return [[path, UNKNOWN_DIRECTORY]];
+  const root = rootOf(mnt_id);
+  if (root === "planned") return [];
+  const { other_names } = socket.extension;
+  const names = bindsAside && isMoved
+    ? namesOf(socket)
+    : [path, ...other_names];
+  return names.map((name) => [
+    name,
+    whyPathIsTaken(
+      root,
+      name,
+      host,
+      !isAccepted,
+      other_names.includes(name),
+    ),
+  ]);
+}
+
+const SPLIT =
+  "processes have their directories in common, and the tree is in several " +
+  "mount namespaces: it could be bound in another one";
 
 const UNKNOWN_DIRECTORY =
   "nobody knows the directory any more that its name began at, and processes " +
@@ -103,25 +148,52 @@ function whyNameIsTaken(
  * @param isOther whether nothing was bound to it by this name
  */
 function whyPathIsTaken(
+  root: number | "own",
   path: string,
   host: readonly UnixDiag[],
   mayBeStale: boolean,
-  isOther = false,
+  isOther: boolean,
+): string | undefined {
+  const { directory, name } = splitPath(path);
+  let fd: number;
+  try {
+    fd = root === "own"
+      ? open(encodeText(directory), O.PATH | O.DIRECTORY)
+      : openInRoot(root, directory);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return `its directory: ${error.message}`;
+  }
+  try {
+    const at = `/proc/self/fd/${fd}/${name}`;
+    return whyTaken(at, host, mayBeStale, isOther);
+  } finally {
+    close(fd);
+  }
+}
+
+/** @param path by which ckpt gets there */
+function whyTaken(
+  path: string,
+  host: readonly UnixDiag[],
+  mayBeStale: boolean,
+  isOther: boolean,
 ): string | undefined {
   let status: FileStatus;
   try {
     status = lstat(encodeText(path));
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
-    return error.errno === ENOENT ? whyNoDirectory(path) : error.message;
+    return error.errno === ENOENT ? undefined : error.message;
   }
   if ((status.mode & S_IF.MT) !== S_IF.SOCK) {
     return "a file that is no socket has this path now";
   }
-  const user = host.find(({ fileIno, fileDevice, name }) =>
-    fileIno === Number(BigInt.asUintN(32, status.ino)) &&
-    (lastPart(pathOf(name)) === lastPart(path) || status.nlink > 1n ||
-      isOther && mayBeOn(fileDevice, path, status))
+  const { name } = splitPath(path);
+  const user = host.find((other) =>
+    other.fileIno === Number(BigInt.asUintN(32, status.ino)) &&
+    (splitPath(pathOf(other.name)).name === name || status.nlink > 1n ||
+      isOther && mayBeOn(other.fileDevice, path, status))
   );
   if (user !== undefined) {
     return `this path is in use by a socket of ${holderOf(user.ino)}`;
@@ -144,19 +216,4 @@ function mayBeOn(
   const MINOR_BITS = 20;
   return device === major * 2 ** MINOR_BITS + minor ||
     HIDING_DEVICES.has(fileSystemType(splitPath(path).directory));
-}
-
-function whyNoDirectory(path: string): string | undefined {
-  const directory = path.slice(0, -lastPart(path).length - 1) || "/";
-  try {
-    lstat(encodeText(directory));
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    return `its directory: ${error.message}`;
-  }
-}
-
-function lastPart(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
 }

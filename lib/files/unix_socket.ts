@@ -6,6 +6,7 @@ import {
   close,
   type FileStatus,
   O,
+  open,
   readLink,
   stat,
   syscall,
@@ -19,7 +20,7 @@ import type {
   sk_opts_entry,
   unix_sk_entry,
 } from "../image/schema.gen.ts";
-import { namesIn, splitPath } from "../ghost/calls.ts";
+import { namesIn, openInRoot, splitPath, statx } from "../ghost/calls.ts";
 import type { UnixDiag, UnixSocketsAtOnce } from "./sock_diag.ts";
 import {
   readPeer,
@@ -62,7 +63,12 @@ export interface BoundFile {
   /** Why it cannot be found by the name that it was bound to. */
   readonly why: string | undefined;
   readonly access: file_perms_entry;
+  /** The mount that it is on, in a mount namespace of the tree's own. */
+  readonly mount?: number;
 }
+
+/** What leads to the root of the tree's own mount namespace that has a mount. */
+export type WayToRoot = (mount: number) => string | undefined;
 
 const SIOCUNIXFILE = 0x89e0n;
 const POLLIN = 0x1;
@@ -74,6 +80,7 @@ const NOBODY = 0xffffffff;
  * @param fd a descriptor of ckpt's own for the socket
  * @param calls what these tell of it
  * @param sockets of the host
+ * @param wayToRoot undefined: the tree has no mount namespaces of its own
  * @returns undefined for a socket of another network namespace
  */
 export function lookAtUnixSocket(
@@ -83,6 +90,7 @@ export function lookAtUnixSocket(
   calls: SocketCalls,
   hasError: boolean,
   sockets: UnixSocketsAtOnce,
+  wayToRoot?: WayToRoot,
 ): SeenUnixSocket | undefined {
   const diag = sockets.get(Number(ino));
   if (diag === undefined) return undefined;
@@ -93,7 +101,7 @@ export function lookAtUnixSocket(
     diag,
     options: readSocketOptions(fd, kind),
     peer: uid === NOBODY ? undefined : { pid, uid, gid },
-    file: isPath(diag.name) ? lookAtFile(fd, diag.name) : undefined,
+    file: isPath(diag.name) ? lookAtFile(fd, diag.name, wayToRoot) : undefined,
     hasError,
     unread: diag.state === STATE.ESTABLISHED ? calls.unread : 0,
     canBeRead: (calls.events & POLLIN) !== 0,
@@ -121,6 +129,7 @@ export function pathOf(name: Uint8Array): string {
 function lookAtFile(
   fd: number,
   name: Uint8Array,
+  wayToRoot: WayToRoot | undefined,
 ): BoundFile | undefined {
   let found: number;
   try {
@@ -131,8 +140,41 @@ function lookAtFile(
   }
   try {
     const status = stat(found);
-    const link = decodeText(readLink(`/proc/self/fd/${found}`));
-    return boundFile(pathOf(name), link, status, statusAt, namesIn);
+    const at = `/proc/self/fd/${found}`;
+    const link = decodeText(readLink(at));
+    const mount = wayToRoot && Number(statx(at).mountId);
+    const way = mount === undefined ? undefined : wayToRoot?.(mount);
+    if (way === undefined) {
+      return boundFile(pathOf(name), link, status, statusAt, namesIn);
+    }
+    const root = open(way, O.PATH | O.DIRECTORY);
+    try {
+      const file = boundFile(
+        pathOf(name),
+        link,
+        status,
+        (path) => statusInRoot(root, path),
+        (directory) => namesIn(way + directory),
+      );
+      return { ...file, mount };
+    } finally {
+      close(root);
+    }
+  } finally {
+    close(found);
+  }
+}
+
+function statusInRoot(root: number, path: string): FileStatus | undefined {
+  let found: number;
+  try {
+    found = openInRoot(root, path);
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+  try {
+    return stat(found);
   } finally {
     close(found);
   }
@@ -436,5 +478,6 @@ export function describeUnixSocket(
     file_perms: isBound ? file.access : undefined,
     name_dir: file?.directory,
     deleted: isBound && file.deleted ? true : undefined,
+    mnt_id: isBound ? file.mount : undefined,
   };
 }

@@ -292,6 +292,31 @@ export function isSameFile(
   return a.dev === b.dev && a.ino === b.ino;
 }
 
+/** How a path is walked for which a directory is the root (linux/openat2.h). */
+const RESOLVE_IN_ROOT = 0x10n | 0x2n /* NO_MAGICLINKS */;
+
+/**
+ * What an absolute path leads to from another root directory, links followed.
+ *
+ * @returns a descriptor (O_PATH)
+ */
+export function openInRoot(root: number, path: string): number {
+  const how = BigUint64Array.of(
+    BigInt(O.PATH | O.CLOEXEC),
+    0n,
+    RESOLVE_IN_ROOT,
+  );
+  return Number(
+    syscallBuffer1(
+      "openat2",
+      BigInt(root),
+      terminated(encodeText(path)),
+      addressOf(new Uint8Array(how.buffer)),
+      BigInt(how.byteLength),
+    ),
+  );
+}
+
 /** The directory of a path, and its last name. */
 export function splitPath(path: string): { directory: string; name: string } {
   const at = path.lastIndexOf("/");

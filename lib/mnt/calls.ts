@@ -106,9 +106,6 @@ export function duplicate(fd: number): number {
   return Number(syscall("fcntl", BigInt(fd), F_DUPFD_CLOEXEC, 0n));
 }
 
-/** How a path is walked for which a directory is the root. */
-const RESOLVE_IN_ROOT = 0x10n | 0x2n /* NO_MAGICLINKS */;
-
 /** A place within a mount, never what is mounted over it. */
 export function openWithin(mount: number, path: string): number {
   return openAs(mount, path, O.PATH | O.NOFOLLOW);
@@ -119,20 +116,14 @@ export function openDirectoryWithin(mount: number, path: string): number {
   return openAs(mount, path || ".", O.RDONLY | O.DIRECTORY);
 }
 
-/** What an absolute path leads to from another root, links followed. */
-export function openInRoot(root: number, path: string): number {
-  return openAs(root, path, O.PATH, RESOLVE_IN_ROOT);
-}
-
 function openAs(
   mount: number,
   path: string,
   flags: number,
-  resolve = RESOLVE,
 ): number {
   words[0] = BigInt(flags | O.CLOEXEC);
   words[1] = 0n;
-  words[2] = resolve;
+  words[2] = RESOLVE;
   return Number(
     syscall("openat2", BigInt(mount), text(path), address(STRUCTURE), 24n),
   );

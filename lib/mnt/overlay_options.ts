@@ -8,7 +8,8 @@ import { encodeText } from "../ffi/text.ts";
 import { namesIn, statusAt } from "../ghost/calls.ts";
 import { handleAt } from "../ghost/handles.ts";
 import type { MountInfo } from "../proc/mountinfo.ts";
-import { mountIdOf, openInRoot } from "./calls.ts";
+import { openInRoot } from "../ghost/calls.ts";
+import { mountIdOf } from "./calls.ts";
 import { isWithin, relativePath } from "./mount.ts";
 import {
   type Layer,

@@ -8,6 +8,7 @@ import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
+import type { reg_file_entry } from "../image/schema.gen.ts";
 import { inside } from "../ns/inside.ts";
 import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
@@ -29,7 +30,11 @@ import {
 } from "./agent_layout.ts";
 import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
-import { canBindAside, isElsewhere } from "../files/make_unix_sockets.ts";
+import {
+  canBindAside,
+  isElsewhere,
+  isSplit,
+} from "../files/make_unix_sockets.ts";
 import { MadeFiles } from "../ghost/make.ts";
 import {
   type DescriptorPrograms,
@@ -50,7 +55,7 @@ import { giveUpControl, setForeground } from "../files/terminal.ts";
 import { Terminals } from "./terminals.ts";
 import { fillTask } from "./fill_task.ts";
 import { Memfds } from "./memfds.ts";
-import { enterMounts, type NamedFile } from "./mount_services.ts";
+import { enterMounts } from "./mount_services.ts";
 import type { TreeMounts } from "./mounts.ts";
 import { announce, parentOf } from "./namespaces.ts";
 import { writePidfile } from "./pidfile.ts";
@@ -98,7 +103,7 @@ export async function buildTree(
   segmentsPlan: SegmentsPlan,
   connections: RestoredConnections,
   mounts: TreeMounts | undefined,
-  wayTo: (file: NamedFile) => string,
+  wayTo: (entry: reg_file_entry) => string,
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
@@ -122,8 +127,13 @@ export async function buildTree(
     using objects = hasOwnObjects(images)
       ? (await import("./own_objects.ts")).OwnObjects.make(images)
       : undefined;
-    using places = hasPlaces(images)
-      ? (await import("./socket_places.ts")).SocketPlaces.make(images, wayTo)
+    const split = isSplit(images.processes);
+    using places = hasPlaces(images, split)
+      ? (await import("./socket_places.ts")).SocketPlaces.make(
+        images,
+        split,
+        (mount) => mounts?.rootOfSocket(mount) ?? "own",
+      )
       : undefined;
     using shared = await SharedMemoryObjects.make(
       images,
@@ -210,8 +220,12 @@ export async function buildTree(
   }
 }
 
-function hasPlaces({ sockets, processes }: TreeImages): boolean {
-  return sockets.unix.values().some(isElsewhere) && canBindAside(processes);
+function hasPlaces(
+  { sockets, processes }: TreeImages,
+  isSplit: boolean,
+): boolean {
+  return sockets.unix.values().some((one) => isElsewhere(one, isSplit)) &&
+    canBindAside(processes);
 }
 
 /** How every process gets its descriptors, by its pid. */

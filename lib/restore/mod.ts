@@ -4,12 +4,13 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
-import { canBindAside } from "../files/make_unix_sockets.ts";
+import { canBindAside, isSplit } from "../files/make_unix_sockets.ts";
 import { locksOfPaths } from "./locks_of_paths.ts";
 import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
+import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import { failIfRefused } from "../ns/enter.ts";
 import { atTheEnd, inside, isEntered, wayToMounts } from "../ns/inside.ts";
@@ -20,7 +21,7 @@ import { changedFiles } from "./changed_files.ts";
 import { otherVdso } from "./check_host.ts";
 import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
-import { hasOwnMounts, type NamedFile } from "./mount_services.ts";
+import { hasOwnMounts } from "./mount_services.ts";
 import {
   announce,
   enterNamespaces,
@@ -83,12 +84,16 @@ export async function restore(
   using connections = RestoredConnections.prepare(images);
   const addresses = [
     ...known("net")
-      ? takenAddresses(images.sockets, canBindAside(images.processes))
+      ? takenAddresses(images.sockets, {
+        bindsAside: canBindAside(images.processes),
+        isSplit: isSplit(images.processes),
+        rootOf: (mount) => mounts?.rootOfSocket(mount) ?? "own",
+      })
       : [],
     ...connections.problems,
   ];
   const prefix = mounts === undefined && !options.dryRun ? wayToMounts() : "";
-  const wayTo = (entry: NamedFile) =>
+  const wayTo = (entry: reg_file_entry) =>
     mounts === undefined ? prefix + entry.name : mounts.wayTo(entry);
   const locks = takenLocks(locksOfPaths(images, given, wayTo));
   const segments = planSegmentsOf(images);

@@ -1,6 +1,5 @@
 /** How agents get into mount namespaces that ckpt has made for them. */
 import type { Program } from "../ffi/program.ts";
-import type { reg_file_entry } from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
 
 /** What agents need of it, as descriptors of ckpt's. */
@@ -24,9 +23,6 @@ export interface FileRoot {
   /** "", or the way from there: "/a/b". */
   readonly rest: string;
 }
-
-/** A file of the image as far as it tells where it is. */
-export type NamedFile = Pick<reg_file_entry, "id" | "name" | "mnt_id">;
 
 /** Whether any process was in another mount namespace than the dumper. */
 export function hasOwnMounts(

@@ -6,7 +6,7 @@ import type { Reason } from "../error.ts";
 import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import type { ImageSet } from "../image/image_set.ts";
-import type { file_entry } from "../image/schema.gen.ts";
+import type { file_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { mountIdOf } from "../mnt/calls.ts";
 import {
   contentName,
@@ -32,8 +32,9 @@ import {
   planRestoreOfMounts,
   type RestoreMountsPlan,
 } from "../mnt/plan_restore.ts";
+import type { SocketRoot } from "../files/taken_addresses.ts";
 import { readMountInfo } from "../proc/read.ts";
-import type { FileRoot, MountServices, NamedFile } from "./mount_services.ts";
+import type { FileRoot, MountServices } from "./mount_services.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { TreeImages } from "./task_images.ts";
 
@@ -176,17 +177,26 @@ export class TreeMounts implements Disposable {
   }
 
   /** The namespace that a file was opened in; undefined: the outside. */
-  namespaceOf({ mnt_id }: Pick<NamedFile, "mnt_id">): number | undefined {
+  namespaceOf(
+    { mnt_id }: Pick<reg_file_entry, "mnt_id">,
+  ): number | undefined {
     return mnt_id === undefined
       ? undefined
       : this.#mounts.get(mnt_id)?.namespace;
+  }
+
+  /** Where the paths of a Unix socket begin that is on that mount. */
+  rootOfSocket(mount: number | undefined): SocketRoot {
+    const number = this.namespaceOf({ mnt_id: mount });
+    if (number === undefined) return "own";
+    return this.#made?.get(number).root ?? "planned";
   }
 
   /**
    * How ckpt gets at a file by its name; undefined while namespaces are only
    * planned.
    */
-  wayTo(entry: NamedFile): string | undefined {
+  wayTo(entry: reg_file_entry): string | undefined {
     const number = this.namespaceOf(entry);
     if (number === undefined) return entry.name;
     if (this.#made === undefined) return undefined;
@@ -195,7 +205,7 @@ export class TreeMounts implements Disposable {
   }
 
   #rootOf(
-    { id, name }: Pick<NamedFile, "id" | "name">,
+    { id, name }: Pick<reg_file_entry, "id" | "name">,
     namespace: number,
   ): FileRoot {
     const made = this.#made!;

@@ -1,22 +1,27 @@
 /**
- * Directories in which Unix sockets are bound whose names lead to other files
- * or nowhere, while their files have other names: each is beside these, so that
- * the file can go there, and is the root directory of the process that binds.
+ * Directories in which Unix sockets are bound that cannot be bound at their
+ * names ({@link isElsewhere}): each is beside the names of the file, so that it
+ * can go there, and is the root directory of the process that binds.
  * They go when that is done; a guard removes them when ckpt is killed.
  */
 import { CkptError, EXIT } from "../error.ts";
 import { Guard } from "../ffi/guard.ts";
 import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
-import { isElsewhere, wayThrough } from "../files/make_unix_sockets.ts";
+import {
+  isElsewhere,
+  namesOf,
+  wayThrough,
+} from "../files/make_unix_sockets.ts";
 import type { UnixSocketImage } from "../files/socket_images.ts";
+import type { SocketRoot } from "../files/taken_addresses.ts";
 import { pathOf } from "../files/unix_socket.ts";
-import { rmdir, splitPath, unlinkIfThere } from "../ghost/calls.ts";
+import { UnixTopology } from "../files/unix_topology.ts";
+import { openInRoot, rmdir, splitPath, unlinkIfThere } from "../ghost/calls.ts";
 import { isOneOf } from "../ghost/attributes.ts";
 import { ENOENT } from "../ffi/errno.ts";
 import { makeDirectory, openAt } from "../mnt/calls.ts";
 import { readRandomUuid } from "../proc/read.ts";
-import type { NamedFile } from "./mount_services.ts";
 import type { TreeImages } from "./task_images.ts";
 
 /** A directory, and what may be in it. */
@@ -38,27 +43,39 @@ export class SocketPlaces implements Disposable {
   private constructor() {}
 
   /**
-   * @param wayTo how ckpt gets at a file
+   * @param isSplit whether processes are in different mount namespaces
+   * @param rootOf see taken_addresses.ts
    * @throws CkptError naming the socket; nothing is left then
    */
   static make(
     { sockets }: Pick<TreeImages, "sockets">,
-    wayTo: (file: NamedFile) => string,
+    isSplit: boolean,
+    rootOf: (mount: number | undefined) => SocketRoot,
   ): SocketPlaces {
     const made = new SocketPlaces();
+    const all = [...sockets.unix.values()];
+    const topology = new UnixTopology(all);
     try {
-      for (const image of sockets.unix.values()) {
-        if (!isElsewhere(image)) continue;
-        const { entry: { id, mnt_id }, extension } = image;
-        const { directory } = splitPath(extension.other_names[0]);
+      for (const image of all) {
+        if (!isElsewhere(image, isSplit) || topology.isAccepted(image)) {
+          continue;
+        }
+        const names = namesOf(image);
+        const fail = (why: string, cause?: Error) => {
+          const reason = { object: names[0], why };
+          throw new CkptError(EXIT.failed, "binding Unix sockets", [reason], {
+            cause,
+          });
+        };
+        const [directory, ...others] = new Set(
+          names.map((name) => splitPath(name).directory),
+        );
+        if (others.length > 0) fail(`it is in ${others[0]}, too`);
         try {
-          made.#make(image, wayTo({ id, name: directory, mnt_id }));
+          made.#make(image, openFrom(rootOf(image.entry.mnt_id), directory));
         } catch (error) {
-          if (!(error instanceof SyscallError)) throw error;
-          throw new CkptError(EXIT.failed, "binding Unix sockets", [{
-            object: extension.other_names[0],
-            why: error.message,
-          }], { cause: error });
+          if (error instanceof SyscallError) fail(error.message, error);
+          throw error;
         }
       }
       return made;
@@ -68,7 +85,8 @@ export class SocketPlaces implements Disposable {
     }
   }
 
-  #make({ entry: { id, name } }: UnixSocketImage, directory: string): void {
+  /** @param beside a descriptor of the directory that its file is to be in */
+  #make({ entry: { id, name } }: UnixSocketImage, beside: number): void {
     const { directories, file } = wayThrough(pathOf(name));
     const root = `.ckpt-socket-${readRandomUuid().slice(0, 8)}`;
     const below = directories.map((directory) => `${root}/${directory}`);
@@ -79,7 +97,6 @@ export class SocketPlaces implements Disposable {
         isDirectory: true,
       })),
     ];
-    const beside = open(encodeText(directory), DIRECTORY);
     try {
       const guard = Guard.start(
         names.map(({ name, isDirectory }) => ({
@@ -116,6 +133,12 @@ export class SocketPlaces implements Disposable {
   [Symbol.dispose](): void {
     this.remove();
   }
+}
+
+function openFrom(root: SocketRoot, directory: string): number {
+  return typeof root === "number"
+    ? openInRoot(root, directory)
+    : open(encodeText(directory), DIRECTORY);
 }
 
 function removeIfThere(path: string, isDirectory: boolean): void {
