@@ -10,8 +10,11 @@
 export type LogLevel = 0 | 1 | 2 | 3 | 4;
 
 export interface Report {
-  /** Writes one message to the log, if `-v` lets it through. */
-  log(level: LogLevel, message: string): void;
+  /**
+   * Writes one message to the log, if `-v` lets it through; only then a function
+   * is asked for it.
+   */
+  log(level: LogLevel, message: string | (() => string)): void;
 
   /**
    * Says how far a step has come, in a unit of the step's own. Cheap enough to

@@ -80,7 +80,16 @@ static void make_all(void *argument)
 	make_rounds(argument, 0, all->rounds);
 }
 
-/* The same, one round after the other, and to the end whatever happens to ckpt. Returns 0; -errno when none was made. */
+/* The same, one round after the other, where they would only wait for each other. */
+EXPORT int64_t ckpt_calls_in_turn(const struct round_call *calls, uint64_t count, uint64_t rounds, int64_t *results)
+{
+	struct round_calls all = { calls, count, rounds, results };
+
+	make_all(&all);
+	return 0;
+}
+
+/* The same, and to the end whatever happens to ckpt. Returns 0; -errno when none was made. */
 EXPORT int64_t ckpt_outliving_calls(const struct round_call *calls, uint64_t count, uint64_t rounds, int64_t *results)
 {
 	struct round_calls all = { calls, count, rounds, results };

@@ -35,10 +35,11 @@ export class Log {
     return this.#file === undefined;
   }
 
-  write(level: LogLevel, message: string): void {
+  write(level: LogLevel, message: string | (() => string)): void {
     if (level > this.#verbosity) return;
     const time = formatTime(performance.now());
-    const text = message.split("\n")
+    const text = (typeof message === "string" ? message : message())
+      .split("\n")
       .map((line) => `${time}${LABELS[level]}${printable(line)}\n`)
       .join("");
     if (this.#file === undefined) {

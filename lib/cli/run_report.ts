@@ -28,7 +28,7 @@ export class RunReport implements Report {
     this.#signals = signals;
   }
 
-  log(level: LogLevel, message: string): void {
+  log(level: LogLevel, message: string | (() => string)): void {
     if (this.#log.onStandardError) this.#progress?.clear();
     this.#log.write(level, message);
   }

@@ -142,9 +142,12 @@ export function dependedFiles(
     }
     for (const seen of process.descriptors) {
       const { link, status, info, sameAs } = seen;
+      const { remap } = saved.placeOf(seen);
+      if (remap !== undefined && "ghost" in remap) continue;
       if (
         sameAs !== undefined || !hasPath(seen) ||
-        external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
+        external.length > 0 &&
+          external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
       ) continue;
       const reads = (info.flags & O.ACCMODE) === O.RDONLY ||
         (info.flags & O.PATH) !== 0;

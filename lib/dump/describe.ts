@@ -344,11 +344,11 @@ function writeLocks(
     seen.processes.map(({ pid, tid, descriptors }) => ({
       pid,
       filesId: seen.objects.get(pid)!.files,
-      descriptors: descriptors.map(({ fd, info, sameAs }) => ({
-        fd,
-        info,
-        place: sameAs ?? { pid: tid, fd },
-      })),
+      descriptors: descriptors.flatMap(({ fd, info, sameAs }) =>
+        info.locks.length === 0
+          ? []
+          : [{ fd, info, place: sameAs ?? { pid: tid, fd } }]
+      ),
     })),
   );
   if (locks.length > 0) writer.write("filelocks", undefined, locks);

@@ -78,10 +78,11 @@ export function describeObjects(
   const extensions: ckpt_file_entry[] = [];
   const watches: ckpt_watches_entry[] = [];
   const features = new Set<Feature>();
-  const idAt = idsByPlace(tables, files);
+  // Only for those that watch others.
+  let idAt: ReadonlyMap<number, number> | undefined;
   const done = new Set<number>();
   for (const { descriptions, descriptors } of tables) {
-    const numbers = new TableNumbers(descriptors);
+    let numbers: TableNumbers | undefined;
     for (const description of descriptions) {
       const { object } = description;
       if (object === undefined) continue;
@@ -103,10 +104,11 @@ export function describeObjects(
         if (isBeyond || lost_events) watches.push(entry);
       }
       if (object.kind !== "epoll") continue;
+      const ids = idAt ??= idsByPlace(tables, files);
       const { tfd, watched, isWhole } = describeWatched(
         description.watched!,
-        ({ target }) => idAt.get(numberOf(target))!,
-        numbers,
+        ({ target }) => ids.get(numberOf(target))!,
+        numbers ??= new TableNumbers(descriptors),
       );
       files.entry(id).epfd!.tfd = tfd;
       const { busyPolling: busy_polling } = description;

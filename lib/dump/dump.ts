@@ -170,7 +170,7 @@ async function dumpOnce(
   );
   guards?.begin();
   clock.lap("freezing");
-  using still = await whileStopped(frozen, prepared, report);
+  await using still = await whileStopped(frozen, prepared, report);
   locksReady[Symbol.dispose]();
   const { hasSnapshots } = still;
   const letGo = async () => {
@@ -180,6 +180,7 @@ async function dumpOnce(
     frozen.thaw();
   };
   if (hasSnapshots) await letGo();
+  still.files.finish();
   clock.lap("interview");
   report.log(
     3,
@@ -203,6 +204,7 @@ async function dumpOnce(
     // The sooner it is seen that all is saved, the sooner they go on.
     if (leaveRunning && !hasSnapshots) await saving;
     const tree = await describeTree(survey, still, frozen, collected, options);
+    await still.files.described;
     return await writeImages(
       writer,
       { ...tree, runId: connections.runId },
@@ -212,6 +214,7 @@ async function dumpOnce(
   });
   still.endCopies();
   guards?.describe(writer);
+  await still.files.written();
   const bytes = await writer.commit(
     inventory,
     VERSION,

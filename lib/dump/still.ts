@@ -36,7 +36,7 @@ export interface StillProcess {
 }
 
 /** What was learnt while the tree stood still, and its copies. */
-export class Still implements Disposable {
+export class Still implements AsyncDisposable {
   readonly processes: StillProcess[] = [];
   shared: SharedContent[] = [];
   memfds = NO_MEMFDS;
@@ -109,7 +109,7 @@ export class Still implements Disposable {
     );
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
     // What is to go on shall not have to wait for a file system.
     this.guards?.[Symbol.dispose]();
     this.flight[Symbol.dispose]();
@@ -117,6 +117,8 @@ export class Still implements Disposable {
     // Of a dump that failed: who takes the zombie of its copy has to go on.
     if (this.copies.size > 0) this.frozen.thaw();
     this.endCopies();
+    // Nobody may be at work in the directory when the images are removed.
+    await this.files.settle();
   }
 }
 

@@ -609,13 +609,12 @@ export function noteDescriptors(
     const { sameAs, info, status } = descriptor;
     if (
       sameAs !== undefined || !hasPath(descriptor) ||
-      external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
+      external.length > 0 &&
+        external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;
-    const use = { ...fileUse(tid, descriptor), task: pid };
-    files.look({
-      ...use,
-      way: namespaces?.wayIn(info.mntId, use.link, use.at),
-    });
+    const use = fileUse(tid, descriptor, pid);
+    const way = namespaces?.wayIn(info.mntId, use.link, use.at);
+    files.look(way === undefined ? use : { ...use, way });
   }
 }
 

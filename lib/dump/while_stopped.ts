@@ -103,7 +103,7 @@ export async function whileStopped(
     await saveSharedContents(still, prepared);
     return still;
   } catch (error) {
-    still[Symbol.dispose]();
+    await still[Symbol.asyncDispose]();
     throw error;
   }
 }

@@ -14,6 +14,9 @@ const BASES = 16;
 const STEPS = 64;
 const KIND = { steps: 0, loaded: 1, result: 2 } as const;
 
+/** By how much the upper half of a word counts more than the lower one. */
+const WORD = 2 ** 32;
+
 /** An argument: the same number for all rounds, or one of these. */
 export type CallArgument =
   | number
@@ -43,8 +46,22 @@ export class Slots {
   /** Numbers that are not negative, one for each round: what `loaded` leads to. */
   static of(numbers: readonly number[]): Slots {
     const slots = new Slots(8, numbers.length);
-    numbers.forEach((number, i) => slots.view.setUint32(8 * i, number, true));
+    numbers.forEach((number, i) => slots.setNumber(i, number));
     return slots;
+  }
+
+  /** Writes a word: a number that is not negative. */
+  setNumber(round: number, number: number, offset = 0): void {
+    const at = round * this.size + offset;
+    this.view.setUint32(at, number, true);
+    this.view.setUint32(at + 4, number / WORD, true);
+  }
+
+  /** The word there, as a number. */
+  number(round: number, offset = 0): number {
+    const at = round * this.size + offset;
+    return this.view.getUint32(at, true) +
+      this.view.getUint32(at + 4, true) * WORD;
   }
 
   /** The first `length` bytes of a slot. */
@@ -90,8 +107,8 @@ export class Calls {
   }[] = [];
   /** As the native code has them; undefined: not yet. */
   #prepared: Uint8Array<ArrayBuffer> | undefined;
-  /** Kept alive for the kernel. */
-  #results = new BigInt64Array(0);
+  /** The halves of what the kernel returned; kept alive for it. */
+  #results = new Int32Array(0);
 
   /**
    * Adds a call. It fails with ECANCELED, without being made, when a call
@@ -115,7 +132,34 @@ export class Calls {
   run(rounds: number): void {
     const calls = this.#prepare(rounds);
     const count = BigInt(this.#calls.length);
-    library("base").ckpt_calls(calls, count, BigInt(rounds), this.#results);
+    library("base").ckpt_calls(calls, count, BigInt(rounds), this.#answers);
+  }
+
+  /** The same beside JavaScript, which must leave the slots alone meanwhile. */
+  async runBeside(rounds: number): Promise<void> {
+    const calls = this.#prepare(rounds);
+    const count = BigInt(this.#calls.length);
+    await library("calls").calls_beside(
+      calls,
+      count,
+      BigInt(rounds),
+      this.#answers,
+    );
+  }
+
+  /**
+   * The same, one round after the other: for calls that wait for each other in
+   * the kernel anyway.
+   */
+  async runInTurnBeside(rounds: number): Promise<void> {
+    const calls = this.#prepare(rounds);
+    const count = BigInt(this.#calls.length);
+    await library("calls").ckpt_calls_in_turn(
+      calls,
+      count,
+      BigInt(rounds),
+      this.#answers,
+    );
   }
 
   /**
@@ -132,18 +176,22 @@ export class Calls {
         calls,
         count,
         BigInt(rounds),
-        this.#results,
+        this.#answers,
       ),
       "making system calls",
     );
   }
 
   #prepare(rounds: number): Uint8Array<ArrayBuffer> {
-    const results = this.#calls.length * rounds;
-    if (this.#results.length !== results) {
-      this.#results = new BigInt64Array(results);
+    const halves = 2 * this.#calls.length * rounds;
+    if (this.#results.length !== halves) {
+      this.#results = new Int32Array(halves);
     }
     return this.#prepared ??= this.#encode();
+  }
+
+  get #answers(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#results.buffer);
   }
 
   #encode(): Uint8Array<ArrayBuffer> {
@@ -170,12 +218,12 @@ export class Calls {
    * @returns for each round the first one like it
    */
   alike(slots: Slots): Uint32Array<ArrayBuffer> {
-    const count = this.#results.length / this.#calls.length;
+    const count = this.#results.length / (2 * this.#calls.length);
     const first = new Uint32Array(count);
     const result = library("alike").ckpt_find_alike(
       slots.bytes,
       BigInt(slots.size),
-      new Uint8Array(this.#results.buffer),
+      this.#answers,
       BigInt(8 * this.#calls.length),
       BigInt(count),
       new Uint8Array(first.buffer),
@@ -186,7 +234,8 @@ export class Calls {
 
   /** What the kernel returned; negative: -errno. */
   result(round: number, call: number): number {
-    return Number(this.#results[round * this.#calls.length + call]);
+    const at = 2 * (round * this.#calls.length + call);
+    return (this.#results[at] >>> 0) + this.#results[at + 1] * WORD;
   }
 }
 

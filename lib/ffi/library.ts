@@ -46,6 +46,21 @@ const descriptors = {
   },
 } as const;
 
+/** What `base` has, beside JavaScript, which goes on meanwhile. */
+const calls = {
+  calls_beside: {
+    name: "ckpt_calls",
+    parameters: ["buffer", "u64", "u64", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+  ckpt_calls_in_turn: {
+    parameters: ["buffer", "u64", "u64", "buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+} as const;
+
 const alike = {
   ckpt_find_alike: {
     parameters: ["buffer", "u64", "buffer", "u64", "u64", "buffer"],
@@ -287,6 +302,7 @@ const GROUPS = {
   base,
   files,
   descriptors,
+  calls,
   alike,
   images,
   dump,

@@ -23,6 +23,7 @@ export const NR = {
   ioctl: 16,
   pread64: 17,
   pwrite64: 18,
+  pwritev: 296,
   mremap: 25,
   madvise: 28,
   shmget: 29,

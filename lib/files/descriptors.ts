@@ -741,17 +741,22 @@ function classifyObject(
   };
 }
 
-/** A descriptor of a file that has, or had, a path. */
+/**
+ * A descriptor of a file that has, or had, a path.
+ *
+ * @param pid by which it was looked at; @param task the process
+ */
 export function fileUse(
   pid: number,
   { fd, link, info, status }: SeenDescriptor,
+  task = pid,
 ): FileUse {
   return {
     link,
     status,
     at: `/proc/${pid}/fd/${fd}`,
     holder: `descriptor ${fd}`,
-    task: pid,
+    task,
     writes: (info.flags & O.ACCMODE) !== O.RDONLY,
     mountId: info.mntId,
   };
@@ -762,7 +767,7 @@ export function hasPath(
   { link, info, status, queue }: SeenDescriptor,
 ): boolean {
   return status !== NO_STATUS && queue === undefined && link.startsWith("/") &&
-    !/^\/proc\/\d/.test(link) &&
+    !(link.startsWith("/proc/") && /^\/proc\/\d/.test(link)) &&
     !link.startsWith("/memfd:") &&
     ((info.flags & O.PATH) !== 0 || !isTerminal(status));
 }

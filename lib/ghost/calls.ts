@@ -4,6 +4,7 @@ import { encodeText } from "../ffi/text.ts";
 import {
   addressOf,
   AT_FDCWD,
+  BLOCK,
   close,
   decodeStatus,
   type FileStatus,
@@ -50,12 +51,24 @@ const STATX_MNT_ID = 0x1000n;
 /** STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND. */
 const STATX_ATTR_FIXED = 0x10 | 0x20;
 const NANOSECONDS = 1_000_000_000n;
-const BLOCK = 512n;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
 export const STATX_BYTES = 256;
-const INODE_AT = 32;
-const MOUNT_ID_AT = 144;
+/** Where things are in struct statx (linux/stat.h). */
+export const STATX = {
+  uid: 20,
+  gid: 24,
+  /** Of 16 bits. */
+  mode: 28,
+  inode: 32,
+  blocks: 48,
+  /** Seconds, and nanoseconds behind them. */
+  accessed: 64,
+  modified: 112,
+  deviceMajor: 136,
+  deviceMinor: 140,
+  mountId: 144,
+} as const;
 
 /** statx(2). */
 export function statx(path: string, followLinks = true): ExtendedStatus {
@@ -78,11 +91,11 @@ export function decodeStatx(view: DataView, start: number): ExtendedStatus {
     nanoseconds: view.getUint32(start + at + 8, true),
   });
   return {
-    allocated: view.getBigUint64(start + 48, true) * BLOCK,
-    accessed: time(64),
-    modified: time(112),
-    inode: view.getBigUint64(start + INODE_AT, true),
-    mountId: view.getBigUint64(start + MOUNT_ID_AT, true),
+    allocated: view.getBigUint64(start + STATX.blocks, true) * BLOCK,
+    accessed: time(STATX.accessed),
+    modified: time(STATX.modified),
+    inode: view.getBigUint64(start + STATX.inode, true),
+    mountId: view.getBigUint64(start + STATX.mountId, true),
     nlink: BigInt(view.getUint32(start + 16, true)),
     born: (view.getUint32(start, true) & Number(STATX_BTIME)) === 0
       ? undefined
@@ -127,11 +140,14 @@ export class AskedFiles {
   }
 
   inode(i: number): bigint {
-    return this.#statuses.view.getBigUint64(i * STATX_BYTES + INODE_AT, true);
+    return this.#statuses.view.getBigUint64(
+      i * STATX_BYTES + STATX.inode,
+      true,
+    );
   }
 
   mountId(i: number): number {
-    const at = i * STATX_BYTES + MOUNT_ID_AT;
+    const at = i * STATX_BYTES + STATX.mountId;
     return Number(this.#statuses.view.getBigUint64(at, true));
   }
 }

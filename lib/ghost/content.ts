@@ -5,6 +5,7 @@ import { every } from "../ffi/pause.ts";
 import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
 import type { Report } from "../report.ts";
 import { isOneOf } from "./attributes.ts";
+import { fileSystemType } from "./calls.ts";
 
 export interface Segment {
   /** Bytes. */
@@ -43,7 +44,7 @@ export function dataSegments(fd: number, size: number): Segment[] {
 }
 
 /** File systems give space in blocks, of this size or smaller. */
-const BLOCK = 4096;
+export const BLOCK = 4096;
 
 /**
  * Whether a file takes more space than its data need: what was allocated and
@@ -117,8 +118,9 @@ export function unwrittenSegments(
   }
 }
 
+const TMPFS = 0x1021994n;
 /** File systems whose files cannot share blocks: ext4 and tmpfs. */
-const SHARES_NO_BLOCKS: ReadonlySet<bigint> = new Set([0xef53n, 0x1021994n]);
+const SHARES_NO_BLOCKS: ReadonlySet<bigint> = new Set([0xef53n, TMPFS]);
 
 /**
  * Whether files of these file systems may share blocks.
@@ -141,7 +143,10 @@ export interface Range {
 
 /** struct range of c/lib/ranges.c, in words. */
 const RANGE_WORDS = 5;
-/** From here on a second processor helps. */
+/**
+ * From here on a second processor helps, if reading takes time: the kernel lets
+ * only one write to a file.
+ */
 const WORTH_TWO = 8 << 20;
 /** Below this nobody waits long enough to see progress. */
 const WORTH_PROGRESS = 64 << 20;
@@ -161,7 +166,9 @@ export async function copyRanges(
   report: Report,
 ): Promise<void> {
   const total = ranges.reduce((sum, { length }) => sum + length, 0);
-  const parts = (total < WORTH_TWO ? [ranges] : halves(ranges, total))
+  const helps = total >= WORTH_TWO &&
+    fileSystemType(`/proc/self/fd/${from}`) !== TMPFS;
+  const parts = (helps ? halves(ranges, total) : [ranges])
     .map((part) => new RangeCopy(from, to, part));
   using _shown = total < WORTH_PROGRESS ? undefined : every(PROGRESS_MS, () => {
     const done = parts.reduce((sum, part) => sum + part.done, 0n);

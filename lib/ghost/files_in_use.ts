@@ -33,6 +33,7 @@ import {
   NFS,
   withoutMark,
 } from "./fate.ts";
+import { FileMap } from "./file_map.ts";
 import { explainStale } from "./gone_on_server.ts";
 import { isOfUpperLayer, OVERLAY } from "./overlay.ts";
 
@@ -102,7 +103,7 @@ const COUNTS_NAMES: ReadonlySet<bigint> = new Set([
 export class FilesInUse {
   #noted: FileUse[] = [];
   readonly #atLink = new Map<string, FileStatus | undefined>();
-  readonly #lost = new Map<string, Lost>();
+  readonly #lost = new FileMap<Lost>();
   /** Paths that lead to their files, by these. */
   readonly #names = new Map<string, string>();
   #mounts: ReadonlySet<bigint> | undefined;
@@ -118,7 +119,7 @@ export class FilesInUse {
 
   /** Notes a file that is in use. */
   look(use: FileUse): void {
-    this.#noted.push(use);
+    if (!this.#noteNameless(use)) this.#noted.push(use);
   }
 
   /** Finds out all about those that were noted. */
@@ -126,29 +127,28 @@ export class FilesInUse {
     const noted = this.#noted;
     if (noted.length === 0) return;
     this.#noted = [];
-    const named = noted.filter((use) => !this.#noteNameless(use));
-    const links = [...new Set(named.map(wayTo))]
+    const links = [...new Set(noted.map(wayTo))]
       .filter((link) => !this.#atLink.has(link));
     for (const [i, found] of statusesAt(links).entries()) {
       this.#atLink.set(links[i], found);
     }
-    for (const use of named) {
+    for (const use of noted) {
       // The root of a mount itself, by a link of /proc.
       const { link, way } = use;
       if (way?.isBare && link === (way.start || "/")) {
         this.#atLink.set(wayTo(use), stat(way.prefix));
       }
     }
-    for (const use of named) this.#sortOut(use);
+    for (const use of noted) this.#sortOut(use);
     this.#examineAll(
-      [...this.#lost.values()].filter(({ known }) => known === undefined),
+      this.#lost.values().filter(({ known }) => known === undefined),
     );
   }
 
   /** The files that need care, each once for every path it had. */
   get lost(): LostFileInUse[] {
     this.settle();
-    return [...this.#lost.values()].map(({ known }) => known!);
+    return this.#lost.values().map(({ known }) => known!);
   }
 
   #sortOut(use: FileUse): void {
@@ -162,10 +162,10 @@ export class FilesInUse {
       if (way === undefined) this.#names.set(inodeKey(status), link);
       return;
     }
-    const key = fileKey(use);
-    const lost = this.#lost.get(key);
+    const lost = this.#lost.get(status, link);
     if (lost === undefined) {
-      this.#lost.set(key, { use, writes: use.writes, known: undefined });
+      const { writes } = use;
+      this.#lost.set(status, { use, writes, known: undefined }, link);
     } else if (use.writes) lost.writes = true;
   }
 
@@ -179,12 +179,10 @@ export class FilesInUse {
 
   /** A use of a file, also of one that no name leads to. */
   useOf(status: FileStatus): UsedPath | undefined {
-    const key = inodeKey(status);
-    const name = this.#names.get(key);
+    const name = this.#names.get(inodeKey(status));
     if (name !== undefined) return { link: name, status };
-    return [...this.#lost.values()].find(({ use }) =>
-      inodeKey(use.status) === key
-    )?.use;
+    return this.#lost.values().find(({ use }) => isSameFile(use.status, status))
+      ?.use;
   }
 
   /** Notes a file of which the look at it told all there is to know. */
@@ -205,8 +203,7 @@ export class FilesInUse {
     const mount = this.#mountHere(BigInt(mountId), above);
     // A file that is mounted itself is found by the place where it is.
     if (above.mountId !== mount) return false;
-    const key = fileKey(use);
-    const before = this.#lost.get(key);
+    const before = this.#lost.get(status, link);
     if (before?.known !== undefined && (before.writes || !writes)) return true;
     const written = writes || (before?.writes ?? false);
     const known = {
@@ -222,7 +219,7 @@ export class FilesInUse {
       mayHaveNoName: false,
       written,
     };
-    this.#lost.set(key, { use, writes: written, known });
+    this.#lost.set(status, { use, writes: written, known }, link);
     return true;
   }
 
@@ -429,8 +426,15 @@ interface NearestDirectory {
 /** {@link nearestDirectory} of many paths, which are in the same directories. */
 class NearestDirectories {
   readonly #known = new Map<string, NearestDirectory>();
+  /** The directory that was asked for last: mostly it is asked for again. */
+  #last = "";
+  #nearLast: NearestDirectory | undefined;
 
   of(path: string): NearestDirectory {
+    if (
+      this.#nearLast !== undefined && path.startsWith(this.#last) &&
+      path.lastIndexOf("/") === this.#last.length
+    ) return this.#nearLast;
     const { directory } = splitPath(path);
     let known = this.#known.get(directory);
     if (known === undefined) {
@@ -442,6 +446,8 @@ class NearestDirectories {
       };
       this.#known.set(directory, known);
     }
+    this.#last = directory;
+    this.#nearLast = known;
     return known;
   }
 }

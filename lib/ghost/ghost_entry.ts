@@ -9,7 +9,8 @@ import type { ExtendedStatus } from "./calls.ts";
 /** Below this CRIU reads the content as one piece. */
 export const SMALLEST_WITH_CHUNKS = 12288;
 
-const MICROSECOND = 1000;
+/** Nanoseconds. */
+export const MICROSECOND = 1000;
 
 type Times = Pick<ExtendedStatus, "accessed" | "modified">;
 

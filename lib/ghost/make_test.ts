@@ -93,6 +93,8 @@ async function save(
   using links = new DumpLinks(place.images);
   const saved = saveLostFiles(files, {}, writer, links, SILENT);
   await saved.copied;
+  saved.finish();
+  await saved.written();
   const table = new FileTable(saved);
   const ids = uses.map(({ link, status }, i) =>
     table.addNamed({

@@ -46,17 +46,13 @@ import {
 import {
   decideFate,
   DEFAULT_GHOST_LIMIT,
+  type Fate,
   type FateOptions,
   formatBytes,
   ghost,
 } from "./fate.ts";
-import {
-  fileKey,
-  type FilesInUse,
-  inodeKey,
-  type LostFileInUse,
-  type UsedPath,
-} from "./files_in_use.ts";
+import { FileMap } from "./file_map.ts";
+import type { FilesInUse, LostFileInUse, UsedPath } from "./files_in_use.ts";
 import {
   addExtension,
   belowMicroseconds,
@@ -64,7 +60,7 @@ import {
   SMALLEST_WITH_CHUNKS,
 } from "./ghost_entry.ts";
 import type { DumpLinks, ToLink } from "./links.ts";
-import { type NumberedFile, saveSmallGhosts } from "./save_small.ts";
+import { isSmallFile, type NumberedFile, SmallFiles } from "./save_small.ts";
 
 /** How the image says where a file is. */
 export interface Place {
@@ -78,17 +74,51 @@ export interface Place {
 
 /** Where files are that were looked at; the others are at their paths. */
 export class SavedFiles {
-  readonly places = new Map<string, Place>();
+  readonly places = new FileMap<Place>();
   /** What CRIU's images have no field for, by the number of the ghost. */
   readonly ghosts: ckpt_ghost_entry[] = [];
   /**
-   * Fulfilled when the contents of large files are copied, which happens beside
-   * what else is to be done. They must not change until then.
+   * Fulfilled when the contents are copied, which happens beside what else is to
+   * be done. They must not change until then.
    */
-  copied: Promise<void> = Promise.resolve();
+  copied: Promise<unknown> = Promise.resolve();
+  /** Fulfilled when {@link ghosts} is complete, after {@link finish}. */
+  described: Promise<void> = Promise.resolve();
+  #small: SmallFiles | undefined;
+  #read: Promise<unknown> = Promise.resolve();
+  #writing: Promise<void> | undefined;
 
-  placeOf(used: UsedPath): Place {
-    return this.places.get(fileKey(used)) ?? { path: used.link };
+  placeOf({ link, status }: UsedPath): Place {
+    return this.places.get(status, link) ?? { path: link };
+  }
+
+  /** @param read fulfilled when `small` has been read */
+  begin(small: SmallFiles, read: Promise<unknown>): void {
+    this.#small = small;
+    this.#read = read;
+  }
+
+  /**
+   * Begins to write what was only read until now: when the program goes on, if
+   * it shall.
+   */
+  finish(): void {
+    this.described = this.#read.then(() => {
+      this.#writing = this.#small?.write();
+      this.#writing?.catch(() => {});
+    });
+    this.described.catch(() => {});
+  }
+
+  /** When all images are written, after {@link finish}. */
+  async written(): Promise<void> {
+    await this.described;
+    await this.#writing;
+  }
+
+  /** When no small file is read or written any more; never throws. */
+  async settle(): Promise<void> {
+    await this.#small?.settle();
   }
 }
 
@@ -105,66 +135,88 @@ export function saveLostFiles(
   report: Report,
 ): SavedFiles {
   const saved = new SavedFiles();
-  const ghosts = new Map<string, number>();
-  const unsaved: NumberedFile[] = [];
-  const { lost } = files;
-  const linked = linkFiles(lost, options, links, report);
-  for (const file of lost) {
-    const inode = inodeKey(file.status);
-    let fate = decideFate(file, options);
-    if (fate.kind === "link") {
-      const link = linked.get(inode);
-      if (link !== undefined) {
-        saved.places.set(fileKey(file), { path: fate.path, remap: { link } });
-        continue;
-      }
-      fate = ghost(file, fate.path, options.ghostLimit ?? DEFAULT_GHOST_LIMIT);
-      if (fate.kind === "refused") {
-        throw new CkptError(EXIT.refused, "saving deleted files", [{
-          object: describe(file),
-          ...fate,
-        }]);
-      }
-    }
+  const ghosts = new FileMap<number>();
+  const small: NumberedFile[] = [];
+  const large: NumberedFile[] = [];
+  const fates = files.lost.map((file) => ({
+    file,
+    fate: decideFate(file, options),
+  }));
+  const linked = linkFiles(fates, links, report);
+  for (const { file, fate } of fates) {
+    const { status, link } = file;
     if (fate.kind === "refused") continue;
+    const { path } = fate;
     if (fate.kind === "elsewhere") {
-      saved.places.set(fileKey(file), { path: fate.path });
+      saved.places.set(status, { path }, link);
       continue;
     }
-    let id = ghosts.get(inode);
+    if (fate.kind === "link") {
+      const name = linked.get(status);
+      if (name !== undefined) {
+        saved.places.set(status, { path, remap: { link: name } }, link);
+        continue;
+      }
+      refuseTooLarge(file, path, options);
+    }
+    let id = ghosts.get(status);
     if (id === undefined) {
       id = ghosts.size + 1;
-      ghosts.set(inode, id);
-      unsaved.push({ id, file });
+      ghosts.set(status, id);
+      (isSmallFile(file) ? small : large).push({ id, file });
       report.log(
         4,
-        `saving ${describe(file)}, ${formatBytes(file.allocated)}`,
+        () => `saving ${describe(file)}, ${formatBytes(file.allocated)}`,
       );
     }
-    saved.places.set(fileKey(file), { path: fate.path, remap: { ghost: id } });
+    saved.places.set(status, { path, remap: { ghost: id } }, link);
   }
-  const copies: Copy[] = [];
-  for (const { id, file } of saveSmallGhosts(unsaved, writer, saved.ghosts)) {
-    const copy = saveGhost(id, file, writer, saved);
-    if (copy !== undefined) copies.push(copy);
-  }
-  if (copies.length > 0) {
-    saved.copied = copyAll(copies, report);
-    // Who waits for it is told.
-    saved.copied.catch(() => {});
-  }
-  for (const { id, file: { at, status } } of unsaved) {
+  const save = (some: readonly NumberedFile[]) =>
+    some.flatMap(({ id, file }) => saveGhost(id, file, writer, saved) ?? []);
+  const copying = copyAll(save(large), report);
+  noteParents(large, ghosts, saved.ghosts);
+  const held = new SmallFiles(small, writer, saved.ghosts);
+  // The others of them have holes, attributes, ...
+  const reading = held.read().then(save);
+  saved.begin(held, reading);
+  saved.copied = Promise.all([
+    copying,
+    reading.then((copies) => copyAll(copies, report)),
+  ]);
+  // Who waits for it is told.
+  saved.copied.catch(() => {});
+  return saved;
+}
+
+/** Of a file that was to be linked and cannot be. */
+function refuseTooLarge(
+  file: LostFileInUse,
+  path: string,
+  { ghostLimit = DEFAULT_GHOST_LIMIT }: FateOptions,
+): void {
+  const fate = ghost(file, path, ghostLimit);
+  if (fate.kind !== "refused") return;
+  throw new CkptError(EXIT.refused, "saving deleted files", [{
+    object: describe(file),
+    ...fate,
+  }]);
+}
+
+/** Which directories are in others of these. */
+function noteParents(
+  files: readonly NumberedFile[],
+  ghosts: FileMap<number>,
+  extensions: ckpt_ghost_entry[],
+): void {
+  for (const { id, file: { at, status } } of files) {
     if ((status.mode & S_IF.MT) !== S_IF.DIR) continue;
     const above = statusAt(`${at}/..`);
-    const parent = above && ghosts.get(inodeKey(above));
+    const parent = above && ghosts.get(above);
     if (parent === undefined) continue;
-    const known = saved.ghosts.find(({ ghost_id }) => ghost_id === id);
+    const known = extensions.find(({ ghost_id }) => ghost_id === id);
     if (known !== undefined) known.parent = parent;
-    else {
-      saved.ghosts.push({ ghost_id: id, xattrs: [], allocated: [], parent });
-    }
+    else extensions.push({ ghost_id: id, xattrs: [], allocated: [], parent });
   }
-  return saved;
 }
 
 /** "descriptor 5 (/tmp/x (deleted)) of task 12" */
@@ -174,29 +226,28 @@ export function describe(
   return `${holder} (${link}) of task ${task}`;
 }
 
-/** The names that files get, by their inodes; those that get none are left out. */
+/** The names that files get; those that get none are left out. */
 function linkFiles(
-  lost: readonly LostFileInUse[],
-  options: FateOptions,
+  fates: readonly { file: LostFileInUse; fate: Fate }[],
   links: DumpLinks,
   report: Report,
-): ReadonlyMap<string, string> {
-  const wanted = new Map<string, ToLink & { file: LostFileInUse }>();
-  for (const file of lost) {
-    const fate = decideFate(file, options);
-    const inode = inodeKey(file.status);
-    if (fate.kind !== "link" || wanted.has(inode)) continue;
+): FileMap<string> {
+  const wanted = new FileMap<ToLink & { file: LostFileInUse }>();
+  for (const { file, fate } of fates) {
+    if (fate.kind !== "link") continue;
     const { at, status } = file;
-    wanted.set(inode, { at, path: fate.path, status, file });
+    if (wanted.get(status) !== undefined) continue;
+    wanted.set(status, { at, path: fate.path, status, file });
   }
-  const linked = new Map<string, string>();
+  const linked = new FileMap<string>();
   if (wanted.size === 0) return linked;
-  const done = links.add([...wanted.values()]);
-  [...wanted].forEach(([inode, { file }], i) => {
+  const all = wanted.values();
+  const done = links.add(all);
+  for (const [i, { file }] of all.entries()) {
     const link = done[i];
-    if (typeof link === "string") linked.set(inode, link);
+    if (typeof link === "string") linked.set(file.status, link);
     else judgeFailure(file, link, report);
-  });
+  }
   return linked;
 }
 
