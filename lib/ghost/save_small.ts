@@ -59,11 +59,15 @@ export class SmallFiles {
   #held: HeldFiles | undefined;
   #busy: Promise<unknown> = Promise.resolve();
 
-  /** @param extensions gets what CRIU's images have no field for */
+  /**
+   * @param extensions gets what CRIU's images have no field for
+   * @param atOnce bytes of contents in memory at the same time
+   */
   constructor(
     readonly all: readonly NumberedFile[],
     readonly writer: ImageWriter,
     readonly extensions: ckpt_ghost_entry[],
+    readonly atOnce = HELD_AT_ONCE,
   ) {}
 
   /**
@@ -81,7 +85,7 @@ export class SmallFiles {
 
   async #read(): Promise<NumberedFile[]> {
     const others: NumberedFile[] = [];
-    for (const part of parts(this.all)) {
+    for (const part of parts(this.all, this.atOnce)) {
       await this.#writeHeld();
       this.#held = new HeldFiles(part);
       others.push(...await this.#held.read());
@@ -115,12 +119,15 @@ export class SmallFiles {
 }
 
 /** As many as may be in memory. */
-function* parts(all: readonly NumberedFile[]): Generator<NumberedFile[]> {
+function* parts(
+  all: readonly NumberedFile[],
+  most: number,
+): Generator<NumberedFile[]> {
   let part: NumberedFile[] = [];
   let bytes = 0;
   for (const one of all) {
     bytes += roomFor(one);
-    if (bytes > HELD_AT_ONCE && part.length > 0) {
+    if (bytes > most && part.length > 0) {
       yield part;
       part = [];
       bytes = roomFor(one);

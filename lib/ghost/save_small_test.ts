@@ -1,0 +1,150 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { CkptError } from "../error.ts";
+import { addressOf, close, O, open, stat, syscall } from "../ffi/syscall.ts";
+import { decodeWholeGhost } from "../image/ghost.ts";
+import { ImageWriter } from "../image/image_writer.ts";
+import { imageName } from "../image/kinds.ts";
+import type { ckpt_ghost_entry } from "../image/schema.gen.ts";
+import { seededRandom } from "../image/testing/random.ts";
+import { putTimes, setAttributes, TIMES_BYTES } from "./attributes.ts";
+import { statx } from "./calls.ts";
+import { type NumberedFile, SmallFiles } from "./save_small.ts";
+
+/** Deleted files that are open here, of random sizes below 12 KiB. */
+class OpenFiles implements Disposable {
+  readonly directory = Deno.makeTempDirSync({ dir: "/dev/shm" });
+  readonly all: NumberedFile[] = [];
+  readonly contents: Uint8Array[] = [];
+  readonly #fds: number[] = [];
+
+  constructor(count: number) {
+    const random = seededRandom(count);
+    for (let id = 1; id <= count; id++) {
+      const size = Math.floor(random() * random() * 12288);
+      this.contents.push(crypto.getRandomValues(new Uint8Array(size)));
+      Deno.writeFileSync(`${this.directory}/file`, this.contents[id - 1]);
+      const fd = open(`${this.directory}/file`, O.RDWR);
+      Deno.removeSync(`${this.directory}/file`);
+      this.#fds.push(fd);
+      const status = stat(fd);
+      const file = {
+        link: `${this.directory}/file (deleted)`,
+        status,
+        at: `/proc/self/fd/${fd}`,
+        holder: `descriptor ${fd}`,
+        task: Deno.pid,
+        allocated: status.allocated,
+        fileSystem: 0x1021994n,
+        mount: "reached" as const,
+        otherName: undefined,
+        mayHaveNoName: false,
+        written: true,
+      };
+      this.all.push({ id, file });
+    }
+  }
+
+  fd(id: number): number {
+    return this.#fds[id - 1];
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.#fds) close(fd);
+    Deno.removeSync(this.directory, { recursive: true });
+  }
+}
+
+for (const count of [5, 300]) {
+  Deno.test(`${count} small files are saved in parts, but those that are not plain`, async () => {
+    using files = new OpenFiles(count);
+    using writer = ImageWriter.open(`${files.directory}/images`, {
+      replace: false,
+    });
+    // One has a hole, one an attribute, one was written before there was Unix.
+    syscall("ftruncate", BigInt(files.fd(2)), 0n);
+    syscall("ftruncate", BigInt(files.fd(2)), files.all[1].file.status.size);
+    const [sparse, labelled, old] = [2, 3, 5];
+    const times = { accessed: undefined, modified: undefined };
+    setAttributes(files.fd(labelled), "labelling it", {
+      ...stat(files.fd(labelled)),
+      ...times,
+      xattrs: [{ name: "trusted.one", value: new Uint8Array(1) }],
+      inodeFlags: 0,
+    });
+    const before = new Uint8Array(TIMES_BYTES);
+    putTimes(new DataView(before.buffer), 0, {
+      accessed: undefined,
+      modified: { seconds: -1n, nanoseconds: 5 },
+    });
+    const NO_PATH = 0n;
+    syscall(
+      "utimensat",
+      BigInt(files.fd(old)),
+      NO_PATH,
+      addressOf(before),
+    );
+    const extensions: ckpt_ghost_entry[] = [];
+    const small = new SmallFiles(files.all, writer, extensions, 50_000);
+    const others = await small.read();
+    await small.write();
+    assertEquals(others.map(({ id }) => id), [sparse, labelled, old]);
+    for (const { id, file } of files.all) {
+      const name = imageName("ghost-file", id);
+      const path = `${writer.unfinished}/${name}`;
+      if (others.some((other) => other.id === id)) {
+        assert(!exists(path));
+        continue;
+      }
+      const bytes = Deno.readFileSync(path);
+      const set = { directory: writer.unfinished } as never;
+      const { entry, chunks } = decodeWholeGhost(set, id, bytes)!;
+      const length = file.status.size === 0n ? [] : [bytes.length];
+      assertEquals(chunks.map((one) => one.position + one.length), length);
+      const start = bytes.length - Number(file.status.size);
+      assertEquals(bytes.subarray(start), files.contents[id - 1]);
+      const { uid, gid, mode, dev, ino } = file.status;
+      const { accessed, modified } = statx(file.at);
+      const rest = extensions.find(({ ghost_id }) => ghost_id === id);
+      const timeval = ({ seconds, nanoseconds }: typeof accessed) => ({
+        tv_sec: seconds,
+        tv_usec: BigInt(Math.floor(nanoseconds / 1000)),
+      });
+      assertEquals(entry, {
+        uid,
+        gid,
+        mode,
+        dev: Number(dev),
+        ino,
+        atim: timeval(accessed),
+        mtim: timeval(modified),
+      });
+      assertEquals(
+        [rest?.atime_ns ?? 0, rest?.mtime_ns ?? 0],
+        [accessed.nanoseconds % 1000, modified.nanoseconds % 1000],
+      );
+    }
+    await small.settle();
+  });
+}
+
+Deno.test("an image that cannot be written is told by its name", async () => {
+  using files = new OpenFiles(40);
+  using writer = ImageWriter.open(`${files.directory}/images`, {
+    replace: false,
+  });
+  const small = new SmallFiles(files.all, writer, []);
+  assertEquals(await small.read(), []);
+  writer.createRaw(imageName("ghost-file", 7));
+  const error = await assertRejects(() => small.write(), CkptError);
+  assertEquals(error.reasons[0].object, imageName("ghost-file", 7));
+  await small.settle();
+});
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
