@@ -1,6 +1,6 @@
 /** Descriptors of kernel objects without a name: eventfd, timerfd, signalfd, epoll, memfd. */
 import { assertEquals } from "@std/assert";
-import { dump, restore, Scope } from "./harness.ts";
+import { assertSuccess, dump, restore, Scope } from "./harness.ts";
 import { survives } from "./state.ts";
 
 survives("fd_eventfd", "eventfds");
@@ -15,15 +15,22 @@ survives("rings", "instances of io_uring");
 survives("waits_epoll", "threads in epoll_wait");
 
 /** Threads of the kernel show as the program's, and come and go as it needs them: no pictures are compared. */
-Deno.test("ring_workers: a program whose io_uring has threads of the kernel survives a dump and a restore", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("ring_workers");
-  for (const images of ["first", "second"]) {
-    await dump(scope, program, scope.path(images));
-    await restore(scope, program, scope.path(images));
-  }
-  assertEquals(await program.verify(), "ok");
-});
+for (const name of ["ring_workers", "rings_bound"]) {
+  Deno.test(`${name}: a program whose io_uring has threads of the kernel survives dumps and a restore`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start(name);
+    const running = scope.path("running");
+    assertSuccess(
+      await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", running),
+      "dump",
+    );
+    for (const images of ["first", "second"]) {
+      await dump(scope, program, scope.path(images));
+      await restore(scope, program, scope.path(images));
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+}
 
 /** Huge pages of the host, which are given back at the end; where they cannot be had, the program says so. */
 const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";

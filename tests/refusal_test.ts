@@ -12,7 +12,7 @@ const DESCRIPTORS = [
   "vsock",
   "fanout-program",
   "fanotify-permission",
-  "io_uring-of-one-thread",
+  "io_uring-of-ended-thread",
   "unattached-tun",
   "userfaultfd",
   "mqueue",

@@ -5,6 +5,7 @@
  * The tracer enters at offset 0 with rdi = program and rsp = a stack of the agent's own.
  */
 #include "agent.h"
+#include "count_ring.h"
 #include "operation.h"
 #include "raw_call.h"
 
@@ -89,6 +90,8 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 		return 0;
 	case AGENT_LOAD:
 		return *(int64_t *)a[0];
+	case AGENT_COUNT:
+		return count_ring(a[0], (struct ring_count *)a[1]);
 	case AGENT_CLONE:
 		return clone_agent(a[0], a[1], a[2]);
 	case AGENT_SNAPSHOT: {

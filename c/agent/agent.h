@@ -45,6 +45,8 @@ enum {
 	AGENT_UPDATE = 0x10004,
 	/* args: address: the 8 bytes there. */
 	AGENT_LOAD = 0x10005,
+	/* args: descriptor, address of struct ring_count (count_ring.h): bring an io_uring to where another one was. */
+	AGENT_COUNT = 0x10006,
 };
 
 struct agent_op {

@@ -58,10 +58,14 @@ export class KernelPages {
     this.#firstByte = start;
   }
 
+  /** The number of a page, by the address of its struct page. */
+  frame(struct: bigint): bigint {
+    return (struct - this.#firstStruct) / this.#structBytes;
+  }
+
   /** @param struct the address of a struct page */
   address(struct: bigint): bigint {
-    const frame = (struct - this.#firstStruct) / this.#structBytes;
-    return this.#firstByte + frame * BigInt(PAGE_SIZE);
+    return this.#firstByte + this.frame(struct) * BigInt(PAGE_SIZE);
   }
 }
 

@@ -27,6 +27,7 @@ export const AGENT_CALLS = {
   snapshot: 0x10003,
   update: 0x10004,
   load: 0x10005,
+  count: 0x10006,
 } as const;
 
 /** What an operation returned, once the program has run. */

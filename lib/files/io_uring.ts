@@ -7,35 +7,24 @@
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { library } from "../ffi/library.ts";
+import { pause } from "../ffi/pause.ts";
 import { getDescriptor, openPidfd } from "../ffi/pidfd.ts";
-import { close, SyscallError } from "../ffi/syscall.ts";
-import type { ckpt_ring_entry } from "../image/schema.gen.ts";
+import { close, syscallBuffer1, SyscallError } from "../ffi/syscall.ts";
+import { PAGE_SIZE } from "../image/pagemap.ts";
+import type {
+  ckpt_poller_entry,
+  ckpt_ring_entry,
+  ckpt_ring_memory_entry,
+} from "../image/schema.gen.ts";
 import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
+import { listThreads } from "../proc/read.ts";
 import { KINDS } from "./kinds.ts";
-import { KernelRings, type Ring } from "./kernel_rings.ts";
+import { GONE, KernelRings, type Ring } from "./kernel_rings.ts";
+import { isBound, SETUP } from "./register_with_ring.ts";
+import { findFrames } from "./ring_memory.ts";
 
-/** IORING_SETUP_*, linux/io_uring.h */
-const SETUP = {
-  IOPOLL: 0x1,
-  CQSIZE: 0x8,
-  CLAMP: 0x10,
-  R_DISABLED: 0x40,
-  SUBMIT_ALL: 0x80,
-  COOP_TASKRUN: 0x100,
-  TASKRUN_FLAG: 0x200,
-  SQE128: 0x400,
-  CQE32: 0x800,
-  NO_SQARRAY: 0x10000,
-} as const;
 const SUPPORTED = Object.values(SETUP).reduce<number>((all, f) => all | f, 0);
-/** Why the others are not. */
-const UNSUPPORTED: Readonly<Record<number, string>> = {
-  0x2: "a thread of the kernel takes its requests (IORING_SETUP_SQPOLL)",
-  0x20: "it shares the workers of another one (IORING_SETUP_ATTACH_WQ)",
-  0x1000: "only one thread may use it (IORING_SETUP_SINGLE_ISSUER)",
-  0x4000: "its rings are memory of the program (IORING_SETUP_NO_MMAP)",
-};
 
 const NO_FILE = -1;
 /** The powers of two that the kernel takes (IORING_MAX_ENTRIES). */
@@ -73,13 +62,11 @@ let opened: KernelRings | string | undefined;
  */
 export function ringReasons(processes: readonly Mapper[]): Reason[] {
   const reasons: Reason[] = [];
-  const users = new Map<bigint, number>();
   for (const { pid, vmas: { vmas }, descriptors } of processes) {
     const own = new Set(
       descriptors.filter(({ link }) => isRingLink(link))
         .map(({ status }) => status.ino),
     );
-    for (const ino of own) users.set(ino, (users.get(ino) ?? 0) + 1);
     for (const { entry, inode } of vmas) {
       if (!isRingArea(entry) || own.has(inode)) continue;
       reasons.push({
@@ -88,16 +75,17 @@ export function ringReasons(processes: readonly Mapper[]): Reason[] {
       });
     }
   }
-  for (const { ino, object, read } of ringsAmong(processes)) {
-    const ring = read();
+  for (const places of ringsAmong(processes).values()) {
+    const ring = readRing(places);
     const why = typeof ring === "string"
       ? ring
-      : ring.buffers.length > 0 && users.get(ino)! > 1
+      : ring.buffers.length > 0 && ring.thread === undefined &&
+          places.length > 1
       ? "buffers are registered with it, and several processes have it"
       : undefined;
     if (why !== undefined) {
       reasons.push({
-        object,
+        object: nameOf(places),
         why: `an io_uring is not supported: ${why}`,
         remedy: "let the program close it; many can be told to do without",
       });
@@ -115,8 +103,9 @@ export function readRings(
   processes: readonly Holder[],
 ): ReadonlyMap<bigint, Omit<ckpt_ring_entry, "id">> {
   const found = new Map<bigint, Omit<ckpt_ring_entry, "id">>();
-  for (const { ino, pid, object, read } of ringsAmong(processes)) {
-    const ring = read();
+  for (const [ino, places] of ringsAmong(processes)) {
+    const ring = readQuietRing(places);
+    const object = nameOf(places);
     if (typeof ring === "string") {
       throw new CkptError(EXIT.refused, "looking at an io_uring", [{
         object,
@@ -130,7 +119,8 @@ export function readRings(
         remedy: "dump again when they have ended",
       }]);
     }
-    const { flags, requests, results, taken, given, buffers, eventfd } = ring;
+    const { pid, flags, requests, results, taken, given, eventfd } = ring;
+    const { thread, memory, poller, registeredBy } = ring;
     found.set(ino, {
       pid,
       flags,
@@ -138,83 +128,214 @@ export function readRings(
       results,
       taken,
       given,
-      buffers: buffers.map((buffer) => ({ ...buffer })),
+      buffers: ring.buffers.map((buffer) => ({ ...buffer })),
       files: ring.fileNumbers,
       eventfd: ring.eventfdNumber,
       eventfd_async: eventfd?.async || undefined,
+      thread,
+      memory,
+      poller,
+      registered_by: registeredBy.map((one) => ({ ...one })),
     });
   }
   return found;
 }
 
-/** With the numbers by which its process has what is registered. */
-interface NumberedRing extends Ring {
+/** A ring as its process has it. */
+interface FoundRing extends Omit<Ring, "memory" | "poller"> {
+  /** Of those that have it, the one that it belongs to. */
+  readonly pid: number;
+  /** The numbers by which it has what is registered. */
   readonly fileNumbers: number[];
   readonly eventfdNumber: number | undefined;
+  readonly memory: ckpt_ring_memory_entry | undefined;
+  readonly poller: ckpt_poller_entry | undefined;
 }
 
-/** Each once, with the process that comes first. */
-function* ringsAmong(processes: readonly Holder[]): Generator<{
-  ino: bigint;
-  pid: number;
-  object: string;
-  read: () => NumberedRing | string;
-}> {
-  const seen = new Set<bigint>();
-  for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, link, status: { ino } } of descriptors) {
-      if (!isRingLink(link) || seen.has(ino)) continue;
-      seen.add(ino);
-      const numbers = descriptors.map(({ fd }) => fd);
-      const object = `descriptor ${fd} (${link}) of task ${pid}`;
-      yield { ino, pid, object, read: () => readRing(tid, fd, numbers) };
+/** A process that has the ring, and its number there. */
+interface Place {
+  readonly holder: Holder;
+  readonly fd: number;
+  readonly link: string;
+}
+
+/** By the inodes of their files, each process once. */
+function ringsAmong(
+  processes: readonly Holder[],
+): ReadonlyMap<bigint, readonly Place[]> {
+  const found = new Map<bigint, Place[]>();
+  for (const holder of processes) {
+    for (const { fd, link, status: { ino } } of holder.descriptors) {
+      if (!isRingLink(link)) continue;
+      const places = found.get(ino) ?? [];
+      if (places.at(-1)?.holder !== holder) places.push({ holder, fd, link });
+      found.set(ino, places);
     }
   }
+  return found;
+}
+
+function nameOf([{ fd, link, holder: { pid } }]: readonly Place[]): string {
+  return `descriptor ${fd} (${link}) of task ${pid}`;
+}
+
+/** How often, and after how many milliseconds, a poller is looked at. */
+const LOOKS = 1000;
+const LOOK_MS = 1;
+
+/**
+ * A thread of the kernel goes on while the program stands still: until it has
+ * taken and done what was there.
+ */
+function readQuietRing(places: readonly Place[]): FoundRing | string {
+  let ring = readRing(places);
+  for (let look = 0; look < LOOKS; look++) {
+    if (typeof ring === "string" || ring.poller === undefined) return ring;
+    const { taken, given, isBusy } = ring;
+    pause(LOOK_MS);
+    ring = readRing(places);
+    if (typeof ring === "string") return ring;
+    const isQuiet = !isBusy && !ring.isBusy;
+    if (isQuiet && ring.taken === taken && ring.given === given) return ring;
+  }
+  return ring;
 }
 
 /** @returns why it cannot be saved, where that is so */
-function readRing(
-  pid: number,
-  fd: number,
-  numbers: readonly number[],
-): NumberedRing | string {
+function readRing(places: readonly Place[]): FoundRing | string {
   opened ??= KernelRings.open();
   if (typeof opened === "string") return opened;
   const kernel = opened;
-  const process = openPidfd(pid);
+  const [{ holder: { pid, tid = pid }, fd }] = places;
+  const process = openPidfd(tid);
   try {
     const ring = withOwn(process, fd, (own) => kernel.ring(own))!;
-    const known = ring.files.length > 0 || ring.eventfd !== undefined
-      ? numbers.map((number) => ({
-        number,
-        file: withOwn(process, number, (own) => kernel.file(own)),
-      }))
-      : [];
-    const fileNumbers = ring.files.map((file) =>
-      file === 0n
-        ? NO_FILE
-        : known.find((one) => one.file === file)?.number ?? undefined
-    );
-    const { context } = ring.eventfd ?? {};
-    const eventfdNumber = context === undefined
-      ? undefined
-      : known.find(({ file }) =>
-        file !== undefined && kernel.eventfdContext(file) === context
-      )?.number;
-    const why = ringProblem(ring) ??
-      (fileNumbers.includes(undefined)
-        ? "a file is registered with it that the process has not open"
-        : context !== undefined && eventfdNumber === undefined
-        ? "it tells of results to an eventfd that the process has not open"
-        : undefined);
-    return why ?? {
+    const problem = ringProblem(ring);
+    if (problem !== undefined) return problem;
+    const owner = ownerOf(ring, places);
+    if (typeof owner === "string") return owner;
+    const { poller } = ring;
+    return {
       ...ring,
-      fileNumbers: fileNumbers.map((number) => number!),
-      eventfdNumber,
+      ...owner,
+      ...numbersOf(kernel, ring, owner.holder),
+      poller: poller === undefined || poller === GONE ? undefined : {
+        number: poller.id,
+        // Back to what the kernel rounded up (msecs_to_jiffies).
+        idle: Math.floor(poller.idle * tickMs()),
+        cpu: poller.cpu,
+        credentials: poller.credentials,
+      },
     };
   } catch (error) {
+    if (error instanceof NotOpen) return error.message;
     if (!(error instanceof NoSuchMemory)) throw error;
     return `looking it up in the kernel failed: ${error.message}`;
+  } finally {
+    close(process);
+  }
+}
+
+/** How long the kernel's clock goes from tick to tick. */
+function tickMs(): number {
+  const CLOCK_MONOTONIC_COARSE = 6n;
+  const resolution = new BigUint64Array(2);
+  syscallBuffer1(
+    "clock_getres",
+    CLOCK_MONOTONIC_COARSE,
+    new Uint8Array(resolution.buffer),
+  );
+  return Number(resolution[1]) / 1e6;
+}
+
+/** The process whose thread or memory it needs, or else the first. */
+function ownerOf(
+  { thread, poller, memory, registeredBy }: Ring,
+  places: readonly Place[],
+): Pick<FoundRing, "pid" | "memory"> & { holder: Holder } | string {
+  if (thread === GONE) {
+    return "the thread that alone may use it (IORING_SETUP_SINGLE_ISSUER) " +
+      "has ended, so that nobody can";
+  }
+  if (poller === GONE) {
+    return "the thread of the kernel that took its requests " +
+      "(IORING_SETUP_SQPOLL) has ended, so that nobody does";
+  }
+  if (poller?.credentials === GONE) {
+    return "a thread of the kernel does its requests (IORING_SETUP_SQPOLL) " +
+      "with credentials that no thread of the program has any more";
+  }
+  const threads = [
+    ...thread === undefined ? [] : [thread],
+    ...poller === undefined ? [] : [poller.credentials],
+    ...registeredBy.map(({ thread }) => thread),
+  ];
+  const able = threads.length === 0 ? places : places.filter(({ holder }) => {
+    const own = listThreads(holder.pid);
+    return threads.every((thread) => own.includes(thread));
+  });
+  if (able.length === 0) {
+    return "threads use it whose process has no descriptor of it, or several";
+  }
+  if (memory === undefined) {
+    const [{ holder }] = able;
+    return { holder, pid: holder.pid, memory: undefined };
+  }
+  for (const { holder } of able) {
+    const { pid, tid = pid } = holder;
+    const counters = findFrames(tid, memory.counters);
+    const entries = findFrames(tid, memory.entries);
+    if (counters === undefined || entries === undefined) continue;
+    return {
+      holder,
+      pid,
+      memory: {
+        counters,
+        counters_length: memory.counters.length * PAGE_SIZE,
+        entries,
+        entries_length: memory.entries.length * PAGE_SIZE,
+      },
+    };
+  }
+  return "its memory (IORING_SETUP_NO_MMAP) is not mapped by the program " +
+    "any more";
+}
+
+/** A file that is registered is no descriptor of the process. */
+class NotOpen extends Error {}
+
+/** @throws NotOpen */
+function numbersOf(
+  kernel: KernelRings,
+  ring: Ring,
+  { pid, tid = pid, descriptors }: Holder,
+): Pick<FoundRing, "fileNumbers" | "eventfdNumber"> {
+  const { files, eventfd } = ring;
+  if (files.length === 0 && eventfd === undefined) {
+    return { fileNumbers: [], eventfdNumber: undefined };
+  }
+  const process = openPidfd(tid);
+  try {
+    const known = descriptors.map(({ fd: number }) => ({
+      number,
+      file: withOwn(process, number, (own) => kernel.file(own)),
+    }));
+    const fileNumbers = files.map((file) => {
+      if (file === 0n) return NO_FILE;
+      const found = known.find((one) => one.file === file);
+      if (found !== undefined) return found.number;
+      throw new NotOpen(
+        "a file is registered with it that the process has not open",
+      );
+    });
+    if (eventfd === undefined) return { fileNumbers, eventfdNumber: undefined };
+    const told = known.find(({ file }) =>
+      file !== undefined && kernel.eventfdContext(file) === eventfd.context
+    );
+    if (told !== undefined) return { fileNumbers, eventfdNumber: told.number };
+    throw new NotOpen(
+      "it tells of results to an eventfd that the process has not open",
+    );
   } finally {
     close(process);
   }
@@ -245,12 +366,7 @@ export function ringProblem(
   { flags, unknown = [] }: Pick<Ring, "flags"> & { unknown?: Ring["unknown"] },
 ): string | undefined {
   const more = flags & ~SUPPORTED;
-  if (more !== 0) {
-    const [, why] = Object.entries(UNSUPPORTED).find(([flag]) =>
-      (more & Number(flag)) !== 0
-    ) ?? [];
-    return why ?? `its flags 0x${more.toString(16)} are not known`;
-  }
+  if (more !== 0) return `its flags 0x${more.toString(16)} are not known`;
   return unknown.length === 0
     ? undefined
     : `it has ${unknown.join(", ")}, which cannot be put back`;
@@ -258,7 +374,7 @@ export function ringProblem(
 
 /** What the kernel would not take of an entry; undefined: it takes it. */
 export function ringImageProblem(entry: ckpt_ring_entry): string | undefined {
-  const { requests, results, flags, taken, given } = entry;
+  const { requests, results, flags, taken, given, memory } = entry;
   const isSize = (value: number, most: number) =>
     value > 0 && value <= most && (value & value - 1) === 0;
   if (!isSize(requests, MOST_REQUESTS) || !isSize(results, MOST_RESULTS)) {
@@ -267,19 +383,31 @@ export function ringImageProblem(entry: ckpt_ring_entry): string | undefined {
   if ((flags & SETUP.R_DISABLED) !== 0 && (taken | given) !== 0) {
     return "it is disabled, but has taken requests";
   }
+  if (isBound(entry) && entry.thread === undefined) {
+    return "no thread may use it";
+  }
+  const has = (flag: number, part: unknown) =>
+    (flags & flag) !== 0 === (part !== undefined);
+  if (!has(SETUP.SQPOLL, entry.poller) || !has(SETUP.NO_MMAP, memory)) {
+    return "its thread or its memory is not that of such a ring";
+  }
   return ringProblem(entry);
 }
 
 /**
- * Makes a ring that has counted to where the one of the image was.
+ * Makes a ring that has counted to where the one of the image was; one that is
+ * bound to a thread is disabled, and that thread does the rest.
  *
  * @returns a descriptor of ckpt's
  * @throws SyscallError
  */
 export function makeRing(entry: ckpt_ring_entry): number {
   const { flags, requests, results, taken, given } = entry;
+  const { ckpt_make_ring } = library("ring");
   const made = Number(
-    library("ring").ckpt_make_ring(flags, requests, results, taken, given),
+    isBound(entry)
+      ? ckpt_make_ring(flags | SETUP.R_DISABLED, requests, results, 0, 0)
+      : ckpt_make_ring(flags, requests, results, taken, given),
   );
   if (made < 0) throw new SyscallError("io_uring_setup", -made);
   return made;

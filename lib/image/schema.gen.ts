@@ -434,6 +434,13 @@ export interface ckpt_pipe_entry {
   mode?: number | undefined;
 }
 
+export interface ckpt_poller_entry {
+  number: number;
+  idle: number;
+  cpu?: number | undefined;
+  credentials: number;
+}
+
 export interface ckpt_queue_entry {
   name: string;
   deleted?: boolean | undefined;
@@ -453,6 +460,11 @@ export interface ckpt_range_entry {
   end: bigint;
 }
 
+export interface ckpt_registration_entry {
+  thread: number;
+  index: number;
+}
+
 export interface ckpt_ring_entry {
   id: number;
   pid: number;
@@ -465,6 +477,17 @@ export interface ckpt_ring_entry {
   buffers: ckpt_buffer_entry[];
   eventfd?: number | undefined;
   eventfd_async?: boolean | undefined;
+  thread?: number | undefined;
+  memory?: ckpt_ring_memory_entry | undefined;
+  poller?: ckpt_poller_entry | undefined;
+  registered_by: ckpt_registration_entry[];
+}
+
+export interface ckpt_ring_memory_entry {
+  counters: bigint;
+  counters_length: number;
+  entries: bigint;
+  entries_length: number;
 }
 
 export interface ckpt_ring_part_entry {
@@ -1745,9 +1768,12 @@ export interface Messages {
   ckpt_packet_entry: ckpt_packet_entry;
   ckpt_packet_rings_entry: ckpt_packet_rings_entry;
   ckpt_pipe_entry: ckpt_pipe_entry;
+  ckpt_poller_entry: ckpt_poller_entry;
   ckpt_queue_entry: ckpt_queue_entry;
   ckpt_range_entry: ckpt_range_entry;
+  ckpt_registration_entry: ckpt_registration_entry;
   ckpt_ring_entry: ckpt_ring_entry;
+  ckpt_ring_memory_entry: ckpt_ring_memory_entry;
   ckpt_ring_part_entry: ckpt_ring_part_entry;
   ckpt_segment_entry: ckpt_segment_entry;
   ckpt_shared_port_entry: ckpt_shared_port_entry;
@@ -1935,9 +1961,12 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_packet_entry: "1?@ckpt_credentials_entry sender,2?bytes name",
   ckpt_packet_rings_entry: "1!uint32 received,2!uint32 sent,3?bool stuck,4*@ckpt_ring_part_entry parts",
   ckpt_pipe_entry: "1!uint32 pipe_id,2*uint32 packets,3?bool external,4*uint32 unconnected,5?uint32 uid,6?uint32 gid,7?uint32 mode",
+  ckpt_poller_entry: "1!uint32 number,2!uint32 idle,3?uint32 cpu,4!uint32 credentials",
   ckpt_queue_entry: "1!string name,2?bool deleted,3!uint64 inode,4!uint32 uid,5!uint32 gid,6!uint32 mode,7!uint32 max_messages,8!uint32 message_size,9*@ckpt_message_entry messages,10*uint32 files,11?bool shared",
   ckpt_range_entry: "1!uint64 start,2!uint64 end",
-  ckpt_ring_entry: "1!uint32 id,2!uint32 pid,3!uint32 flags,4!uint32 requests,5!uint32 results,6!uint32 taken,7!uint32 given,8*int32 files,9*@ckpt_buffer_entry buffers,10?uint32 eventfd,11?bool eventfd_async",
+  ckpt_registration_entry: "1!uint32 thread,2!uint32 index",
+  ckpt_ring_entry: "1!uint32 id,2!uint32 pid,3!uint32 flags,4!uint32 requests,5!uint32 results,6!uint32 taken,7!uint32 given,8*int32 files,9*@ckpt_buffer_entry buffers,10?uint32 eventfd,11?bool eventfd_async,12?uint32 thread,13?@ckpt_ring_memory_entry memory,14?@ckpt_poller_entry poller,15*@ckpt_registration_entry registered_by",
+  ckpt_ring_memory_entry: "1!uint64 counters,2!uint32 counters_length,3!uint64 entries,4!uint32 entries_length",
   ckpt_ring_part_entry: "1!uint32 offset,2!bytes content",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
   ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",

@@ -37,6 +37,7 @@ export function freeRanges(taken: readonly Range[], length: bigint): Range[] {
  * @param areas of rings; @param taken all other areas, and the agent
  * @param numbers of the descriptors of rings, by the ids of their files
  * @param pagesFd descriptor of the page image, in the agent
+ * @param isFilled whether it is this process that fills an area
  */
 export function mapRings(
   program: Program,
@@ -45,6 +46,7 @@ export function mapRings(
   numbers: ReadonlyMap<number, number>,
   stored: readonly StoredRange[],
   pagesFd: Argument,
+  isFilled: (area: vma_entry) => boolean,
 ): void {
   const lengths = areas.map(({ start, end }) => end - start);
   const least = lengths.reduce((least, one) => one < least ? one : least);
@@ -56,7 +58,8 @@ export function mapRings(
       "reserving what is no place for an io_uring",
     );
   }
-  for (const { start, end, prot, pgoff, shmid, madv } of areas) {
+  for (const area of areas) {
+    const { start, end, prot, pgoff, shmid, madv } = area;
     const what = `the io_uring at ${start.toString(16)}`;
     program.call("munmap", [start, end - start], `making room for ${what}`);
     program.call(
@@ -64,21 +67,44 @@ export function mapRings(
       [0, end - start, prot, MAP.shared, numbers.get(Number(shmid))!, pgoff],
       `mapping ${what}`,
     );
-    for (const range of stored) {
-      const from = range.start > start ? range.start : start;
-      const to = range.end < end ? range.end : end;
-      if (from >= to) continue;
-      program.call(
-        "pread64",
-        [pagesFd, from, to - from, range.offset + from - range.start],
-        `filling ${what}`,
-        { whole: true },
-      );
-    }
+    const from = pgoff === OFF_SQES ? start : start + COUNTED_BYTES;
+    if (isFilled(area)) fill(program, { start: from, end }, stored, pagesFd);
     advise(program, { start, end, madv }, what);
+  }
+  // A thread of the kernel may take requests as soon as it sees them.
+  const counted = new Set<bigint>();
+  for (const { start, shmid, pgoff } of areas.filter(isFilled)) {
+    if (pgoff === OFF_SQES || counted.has(shmid)) continue;
+    counted.add(shmid);
+    const end = start + COUNTED_BYTES;
+    fill(program, { start, end }, stored, pagesFd);
   }
   for (const { start, end } of reserved) {
     program.call("munmap", [start, end - start], "giving free what was kept");
+  }
+}
+
+/** IORING_OFF_SQES, where the requests are; elsewhere is all else. */
+const OFF_SQES = 0x1000_0000n;
+/** How far requests were put and taken, at the beginning (struct io_rings). */
+const COUNTED_BYTES = 128n;
+
+function fill(
+  program: Program,
+  { start, end }: Range,
+  stored: readonly StoredRange[],
+  pagesFd: Argument,
+): void {
+  for (const range of stored) {
+    const from = range.start > start ? range.start : start;
+    const to = range.end < end ? range.end : end;
+    if (from >= to) continue;
+    program.call(
+      "pread64",
+      [pagesFd, from, to - from, range.offset + from - range.start],
+      `filling the io_uring at ${start.toString(16)}`,
+      { whole: true },
+    );
   }
 }
 

@@ -8,7 +8,7 @@ import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
-import type { reg_file_entry } from "../image/schema.gen.ts";
+import type { ckpt_ring_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { inside } from "../ns/inside.ts";
 import { NAMESPACE_FLAGS } from "../ns/kinds.ts";
 import { readMountInfo } from "../proc/read.ts";
@@ -76,6 +76,9 @@ import {
   type Services,
   threadProgram,
 } from "./programs.ts";
+import { isMadeByProcess } from "../files/register_with_ring.ts";
+import { isRingArea } from "../mm/ring_areas.ts";
+import type { BoundRings, RingMakers } from "./bound_rings.ts";
 import type { RestoredConnections } from "./connections.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
 import { SysvSegments } from "./sysv_segments.ts";
@@ -146,6 +149,8 @@ export async function buildTree(
       new PageCounters(),
       report.signal,
     );
+    const rings = images.set.read("ckpt-rings", undefined)
+      ?.filter(({ id }) => images.open.has(id)) ?? [];
     const services: Services = {
       images: imagesFd,
       shared: shared.fds,
@@ -160,6 +165,7 @@ export async function buildTree(
       places: places?.byFile ?? new Map(),
       mounts: mounts?.services,
       roots: mounts?.rootsOf(images.files.values()),
+      rings: rings.filter(isMadeByProcess).map(({ id }) => id),
     };
     const numbers = new ServiceNumbers(images, services);
     const place = inside();
@@ -170,7 +176,7 @@ export async function buildTree(
       plan,
       numbers,
       report,
-      descriptorPrograms(images, given, numbers),
+      descriptorPrograms(images, given, numbers, rings),
       images.processes.some(({ extension }) => extension.awaited)
         ? await import("./vfork.ts")
         : undefined,
@@ -189,7 +195,17 @@ export async function buildTree(
     memfds.seal();
     builder.shareTerminals();
     const filler = await connections.filler(report);
-    builder.openDescriptors((made) => connections.makeAll(made, filler));
+    const boundRings = rings.length === 0
+      ? undefined
+      : new (await import("./bound_rings.ts")).BoundRings(
+        rings,
+        numbers,
+        plan.host.credentials,
+      );
+    builder.openDescriptors(
+      (made) => connections.makeAll(made, filler),
+      boundRings,
+    );
     terminals.settle();
     places?.remove();
     using watchers = Watchers.take(plan.watches, images.processes);
@@ -233,7 +249,9 @@ function descriptorPrograms(
   images: TreeImages,
   given: Given,
   numbers: ServiceNumbers,
+  rings: readonly ckpt_ring_entry[],
 ): ReadonlyMap<number, DescriptorPrograms> {
+  const own = rings.filter(isMadeByProcess);
   const tables = images.processes.map(({ pid, ids, descriptors }) => ({
     pid,
     filesId: ids.files_id,
@@ -251,14 +269,19 @@ function descriptorPrograms(
     tables,
     {
       files: images.files,
-      made: new Map(
-        [...numbers.services.made].map(([id, { fd, reopen }]) => [
-          id,
-          reopen
-            ? { reopen, path: numbers.madePaths.get(id)! }
-            : { reopen, fd: numbers.of(fd) },
-        ]),
-      ),
+      made: new Map([
+        ...[...numbers.services.made].map(([id, { fd, reopen }]) =>
+          [
+            id,
+            reopen
+              ? { reopen, path: numbers.madePaths.get(id)! }
+              : { reopen, fd: numbers.of(fd) },
+          ] as const
+        ),
+        ...own.map(({ id }) =>
+          [id, { reopen: false, fd: numbers.ring(id) }] as const
+        ),
+      ]),
       sources: numbers.rootedPaths,
       ...readPipeImages(images.set),
       objects: readObjectImages(images.set),
@@ -269,7 +292,10 @@ function descriptorPrograms(
       places: new Map(
         [...numbers.services.places].map(([id, fd]) => [id, numbers.of(fd)]),
       ),
-      openers: images.terminals.own,
+      openers: new Map([
+        ...images.terminals.own,
+        ...own.map(({ id, pid }) => [id, pid] as const),
+      ]),
     },
     new Map(
       [...given.byFile].map(([id, { fd, reopen }]) => [
@@ -318,6 +344,8 @@ class TreeBuilder implements Disposable {
   readonly #laterPrograms = new Map<number, LaterPrograms>();
   /** The first process of those that share directories, by their id. */
   readonly #firstWithDirectories: ReadonlyMap<number, number>;
+  /** The first process that has an io_uring mapped, by the id of its file. */
+  readonly #ringFillers: ReadonlyMap<number, number>;
   /** Threads that wait in vfork(2), or will. */
   readonly #waiters: ReadonlySet<number>;
   /** Threads that do the work of leaders which wait so, by their pids. */
@@ -339,6 +367,15 @@ class TreeBuilder implements Disposable {
     this.#firstWithDirectories = new Map(
       images.processes.map(({ ids, pid }) => [ids.fs_id, pid] as const)
         .reverse(),
+    );
+    this.#ringFillers = new Map(
+      images.set.read("ckpt-rings", undefined) === undefined
+        ? []
+        : images.processes.toReversed().flatMap(({ pid, mm }) =>
+          mm.vmas.filter(isRingArea).map(({ shmid }) =>
+            [Number(shmid), pid] as const
+          )
+        ),
     );
     this.#byPid = new Map(
       images.processes.map((process) => [process.pid, process]),
@@ -574,8 +611,12 @@ class TreeBuilder implements Disposable {
         host,
         this.numbers,
         rangeOf(this.#layout),
-        this.#firstWithDirectories.get(images.ids.fs_id) === images.pid,
-        images.threads.some(({ tid }) => this.#waiters.has(tid)),
+        {
+          ownDirectories:
+            this.#firstWithDirectories.get(images.ids.fs_id) === images.pid,
+          hasActions: images.threads.some(({ tid }) => this.#waiters.has(tid)),
+          ringFillers: this.#ringFillers,
+        },
       ),
       threads: images.threads.slice(1)
         .map((thread) => threadProgram(images, host, thread)),
@@ -681,13 +722,15 @@ class TreeBuilder implements Disposable {
       return { agent, thread };
     });
     return () => {
-      for (const { agent, thread } of standing) {
-        const program = new Program();
-        program.call("exit", [0], `ending thread ${thread.tid}`);
-        const room = new ProgramRoom(this.#slot(agent.pid));
-        agent.endThread(thread, program, room.place(program));
-      }
+      for (const { agent, thread } of standing) this.#endThread(agent, thread);
     };
+  }
+
+  #endThread(agent: AgentProcess, thread: AgentThread): void {
+    const program = new Program();
+    program.call("exit", [0], `ending thread ${thread.tid}`);
+    const room = new ProgramRoom(this.#slot(agent.pid));
+    agent.endThread(thread, program, room.place(program));
   }
 
   #end(helpers: readonly AgentProcess[], parent = this.#root): void {
@@ -766,10 +809,14 @@ class TreeBuilder implements Disposable {
         readonly sockets: DescriptorPrograms["connections"];
       }[],
     ) => void,
+    rings?: BoundRings,
   ): void {
     this.#makeThreadsOfFiles();
     const ended = this.#standInForEnded();
     const endThreads = this.#standInForEndedThreads();
+    const ringMakers = this.#ringMakers();
+    if (rings?.needsAllThreads) this.#makeAllThreads();
+    rings?.make(ringMakers);
     this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
     connect(
       [...this.#descriptors].map(([pid, { connections }]) => ({
@@ -781,6 +828,33 @@ class TreeBuilder implements Disposable {
     this.#end(ended);
     endThreads();
     this.#fillEpolls();
+    rings?.finish(ringMakers);
+  }
+
+  #ringMakers(): RingMakers {
+    return {
+      agent: (pid) => this.#agents.get(pid)!,
+      images: (pid) => this.#byPid.get(pid)!,
+      run: (agent, program, tid) => {
+        this.#run(agent, program, 0, tid);
+      },
+      runAside: (agent, program) => {
+        const { stack } = this.#leader(agent.pid);
+        const birth = new Program();
+        cloneThreads(birth, [{ tid: 0, stack, program: 0n }]);
+        const [tid] = this.#run(agent, birth, 1);
+        this.#start(agent, program, { tid, stack })();
+        this.#endThread(agent, { tid, stack });
+      },
+    };
+  }
+
+  #makeAllThreads(): void {
+    for (const { images: { threads, pid }, agent } of this.#members) {
+      for (const { tid } of threads) {
+        if (tid !== pid) this.#earlyThread(agent, tid);
+      }
+    }
   }
 
   /** What should have fired and could not waits for errors only. */

@@ -13,6 +13,7 @@ import {
   openBpfMap,
 } from "../files/bpf_map.ts";
 import { makeRing, ringImageProblem } from "../files/io_uring.ts";
+import { isMadeByProcess } from "../files/register_with_ring.ts";
 import { interfacesOf } from "../files/interfaces.ts";
 import { makePacketRings } from "../files/make_packet_rings.ts";
 import { namespacePath } from "../files/namespaces.ts";
@@ -35,7 +36,10 @@ import type {
 } from "../image/schema.gen.ts";
 import type { TreeImages } from "./task_images.ts";
 
-type Images = Pick<TreeImages, "set" | "files" | "open" | "sockets">;
+type Images = Pick<
+  TreeImages,
+  "set" | "files" | "open" | "sockets" | "processes"
+>;
 
 /** Numbers of the namespaces that the tree, and so ckpt, is in. */
 function idsOfRoot(set: Images["set"]): task_kobj_ids_entry {
@@ -44,7 +48,9 @@ function idsOfRoot(set: Images["set"]): task_kobj_ids_entry {
 }
 
 /** What cannot be opened or made here. */
-export function ownObjectProblems({ set, files }: Images): Reason[] {
+export function ownObjectProblems(
+  { set, files, open, processes }: Images,
+): Reason[] {
   const reasons: Reason[] = [];
   for (const { id, nsf, bpf } of files.values()) {
     const why = bpf !== undefined
@@ -59,7 +65,8 @@ export function ownObjectProblems({ set, files }: Images): Reason[] {
   const isHere = !isOwnNamespace("ipc", idsOfRoot(set), root_ids) ||
     isEntered("ipc");
   for (const entry of ringsOf(set)) {
-    const why = ringImageProblem(entry);
+    const why = ringImageProblem(entry) ??
+      (open.has(entry.id) ? ringOwnerProblem(entry, processes) : undefined);
     if (why === undefined) continue;
     reasons.push({ object: `files.img, id ${entry.id}, an io_uring`, why });
   }
@@ -95,6 +102,28 @@ function tunProblem(
       remedy: `make it first: ip tuntap add dev ${name} mode tun (or tap)`,
     }
     : undefined;
+}
+
+/** It is made by a process, and by threads of it. */
+function ringOwnerProblem(
+  { id, pid, thread, poller, registered_by }: ckpt_ring_entry,
+  processes: TreeImages["processes"],
+): string | undefined {
+  const owner = processes.find((process) => process.pid === pid);
+  if (!owner?.descriptors.some((entry) => entry.id === id)) {
+    return `process ${pid} has no descriptor of it`;
+  }
+  const wanted = [
+    ...registered_by.map(({ thread }) => thread),
+    ...thread === undefined ? [] : [thread],
+    ...poller === undefined ? [] : [poller.credentials],
+  ];
+  const missing = wanted.find((id) =>
+    !owner.threads.some(({ tid }) => tid === id)
+  );
+  return missing === undefined
+    ? undefined
+    : `process ${pid} has no thread ${missing}`;
 }
 
 function ringsOf(set: TreeImages["set"]): ckpt_ring_entry[] {
@@ -147,7 +176,7 @@ export class OwnObjects implements Disposable {
       made.#makeMaps(images);
       made.#attachTuns(images);
       for (const entry of ringsOf(images.set)) {
-        if (!images.open.has(entry.id)) continue;
+        if (!images.open.has(entry.id) || isMadeByProcess(entry)) continue;
         const fd = attempt("an io_uring", () => makeRing(entry));
         made.byFile.set(entry.id, { fd, reopen: false });
       }

@@ -6,7 +6,12 @@ import type { Reason } from "../error.ts";
 import { type Data, type Outcome, Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import { highestWatched, readObjectImages } from "../files/object_images.ts";
-import { registerAll } from "../files/register_with_ring.ts";
+import {
+  isBound,
+  isMadeByProcess,
+  registerAll,
+  wakePoller,
+} from "../files/register_with_ring.ts";
 import { restoreDirectories } from "../files/restore_descriptors.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import { pagesName } from "../image/kinds.ts";
@@ -97,6 +102,8 @@ export interface Services {
   mounts?: MountServices;
   /** Roots, as descriptors, of files of other namespaces than their users'. */
   roots?: ReadonlyMap<number, FileRoot>;
+  /** Ids of io_urings that a process makes before all others. */
+  rings: readonly number[];
 }
 
 /** Where the agents have them: above all numbers that any process uses. */
@@ -183,9 +190,14 @@ export class ServiceNumbers {
     return this.base + this.sources.length;
   }
 
+  /** For an io_uring, in the process that makes it. */
+  ring(id: number): number {
+    return this.pages + 1 + this.services.rings.indexOf(id);
+  }
+
   /** From here on numbers are free. */
   get free(): number {
-    return this.pages + 1;
+    return this.pages + 1 + this.services.rings.length;
   }
 }
 
@@ -392,16 +404,19 @@ function mappableFiles(
 /**
  * What the threads of a process share but for memory and descriptors. What
  * needs paths or /proc comes before the root directory changes.
- *
- * @param hasActions a thread has set those of signals already
  */
 export function processProgram(
   images: TaskImages,
   host: Host,
   numbers: ServiceNumbers,
   agent: AddressRange,
-  ownDirectories: boolean,
-  hasActions: boolean,
+  { ownDirectories, hasActions, ringFillers }: {
+    ownDirectories: boolean;
+    /** A thread has set those of signals already. */
+    hasActions: boolean;
+    /** The first process that has an io_uring mapped, by the id of its file. */
+    ringFillers: ReadonlyMap<number, number>;
+  },
 ): Program {
   const program = new Program();
   const { mm, fs, extension } = images;
@@ -434,11 +449,19 @@ export function processProgram(
         ...packets,
         { start: BigInt(agent.start), end: BigInt(agent.end) },
       ];
-      mapRings(program, rings, taken, numbersById(), stored, pages);
+      mapRings(
+        program,
+        rings,
+        taken,
+        numbersById(),
+        stored,
+        pages,
+        ({ shmid }) => ringFillers.get(Number(shmid)) === images.pid,
+      );
     }
     program.call("close", [pages], `closing ${name}`);
   }
-  registerWithRings(program, images);
+  finishRings(program, images, ringFillers);
   sealMemory(program, {
     mm,
     extensions: areaExtensions(images),
@@ -472,15 +495,22 @@ export function processProgram(
   return program;
 }
 
-/** What belongs to io_urings, in the process that has registered it. */
-function registerWithRings(
+/** What is registered with io_urings; and their threads see what was filled. */
+function finishRings(
   program: Program,
   { set, pid, descriptors }: TaskImages,
+  fillers: ReadonlyMap<number, number>,
 ): void {
   for (const ring of set.read("ckpt-rings", undefined) ?? []) {
-    const holder = descriptors.find(({ id }) => id === ring.id);
-    if (ring.pid !== pid || holder === undefined) continue;
-    registerAll(program, holder.fd, ring);
+    const { id, poller } = ring;
+    const isOwner = ring.pid === pid;
+    if (!isOwner && fillers.get(id) !== pid) continue;
+    const holder = descriptors.find((entry) => entry.id === id);
+    if (holder === undefined) continue;
+    if (poller !== undefined) wakePoller(program, holder.fd);
+    if (isOwner && !isBound(ring) && !isMadeByProcess(ring)) {
+      registerAll(program, holder.fd, ring);
+    }
   }
 }
 
@@ -504,7 +534,10 @@ export function earlyThreadProgram(
 const CLONE_THREAD_FLAGS = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000;
 const CLONE_ARGS_BYTES = 88;
 
-/** Threads with their own ids (clone3(2), set_tid), each with its program. */
+/**
+ * Threads with their own ids (clone3(2), set_tid), each with its program; 0:
+ * with any id.
+ */
 export function cloneThreads(
   program: Program,
   threads: readonly { tid: number; stack: bigint; program: bigint }[],
@@ -522,8 +555,8 @@ export function cloneThreads(
       stack - STACK,
       STACK,
       0,
-      wanted,
-      1,
+      tid === 0 ? 0 : wanted,
+      tid === 0 ? 0 : 1,
       0,
     ]);
     program.call(

@@ -61,6 +61,13 @@ __attribute__((noreturn)) static void end_with_test(void) {
   _exit(0);
 }
 
+/** One that no other thread may use. */
+static void *make_ring_of_thread(void *unused) {
+  (void)unused;
+  struct io_uring_params parameters = {.flags = IORING_SETUP_SINGLE_ISSUER};
+  return (void *)MUST(syscall(SYS_io_uring_setup, 4, &parameters));
+}
+
 static void build(const char *kind) {
   int pair[2];
   if (!strcmp(kind, "tcp")) {
@@ -90,9 +97,12 @@ static void build(const char *kind) {
     hold(kind, fd);
     close((int)MUST(open(in_dir("guarded"), O_RDWR | O_CREAT, 0644)));
     MUST(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, path));
-  } else if (!strcmp(kind, "io_uring-of-one-thread")) {
-    struct io_uring_params parameters = {.flags = IORING_SETUP_SINGLE_ISSUER};
-    hold(kind, (int)syscall(SYS_io_uring_setup, 4, &parameters));
+  } else if (!strcmp(kind, "io_uring-of-ended-thread")) {
+    pthread_t thread;
+    void *fd;
+    MUST0(pthread_create(&thread, NULL, make_ring_of_thread, NULL));
+    MUST0(pthread_join(thread, &fd));
+    hold(kind, (int)(intptr_t)fd);
   } else if (!strcmp(kind, "unattached-tun")) {
     hold(kind, open("/dev/net/tun", O_RDWR));
   } else if (!strcmp(kind, "userfaultfd")) {
