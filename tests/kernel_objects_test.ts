@@ -42,7 +42,7 @@ function reserve(pages: number): void {
     console.log(`huge pages are as they are: ${error}`);
   }
 }
-Deno.test.beforeAll(() => reserve(reserved + 24));
+Deno.test.beforeAll(() => reserve(reserved + 48));
 Deno.test.afterAll(() => reserve(reserved));
 
 /** A network device that is there without a program. */
@@ -54,3 +54,20 @@ Deno.test.beforeAll(() => tuntap("add"));
 Deno.test.afterAll(() => tuntap("del"));
 survives("fd_memfd_huge", "memfds of huge pages");
 survives("mem_huge", "anonymous huge pages, shared and private");
+
+Deno.test("huge_files: files of huge pages survive a dump and a restore, twice, and with their program left running", async () => {
+  await using scope = new Scope();
+  const place = scope.path("huge");
+  await scope.unshareMounts(`mount -t hugetlbfs none ${place}`);
+  const program = await scope.start("huge_files", place);
+  const running = scope.path("running");
+  assertSuccess(
+    await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", running),
+    "dump",
+  );
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await restore(scope, program, scope.path(images));
+  }
+  assertEquals(await program.verify(), "ok");
+});

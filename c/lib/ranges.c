@@ -1,16 +1,52 @@
 /* The data of a file that has holes: where they are, and copying them piece by piece, in one call from outside. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "ckpt.h"
+
+/* Bytes of a page of a file on hugetlbfs; 0: it is elsewhere. */
+static uint64_t huge_page(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : 0;
+}
+
+/* hugetlbfs has no holes to tell of: pages of zeros are such. Returns as ckpt_data_ranges does. */
+static int64_t huge_data_ranges(int fd, uint64_t size, uint64_t page, uint64_t *out, uint64_t room)
+{
+	uint8_t *buffer = malloc(page);
+	uint64_t count = 0;
+	int64_t ret = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0; at < size && count < room && ret >= 0; at += page) {
+		ssize_t n = pread(fd, buffer, page, at);
+
+		if (n < 0)
+			ret = -errno;
+		if (n <= 0 || (buffer[0] == 0 && !memcmp(buffer, buffer + 1, n - 1)))
+			continue;
+		out[2 * count] = at;
+		out[2 * count + 1] = n;
+		count++;
+	}
+	free(buffer);
+	return ret < 0 ? ret : (int64_t)count;
+}
 
 /* Stores offset and length of the parts of a file that are no holes (lseek(2)), up to `size`. Returns how many; -errno. */
 EXPORT int64_t ckpt_data_ranges(int fd, uint64_t size, uint64_t *out, uint64_t room)
 {
-	uint64_t count = 0;
+	uint64_t count = 0, page = huge_page(fd);
 	off_t at = 0;
 
+	if (page)
+		return huge_data_ranges(fd, size, page, out, room);
 	while (at < (off_t)size && count < room) {
 		off_t start = lseek(fd, at, SEEK_DATA), end;
 
@@ -48,6 +84,27 @@ struct copy_progress {
 
 #define PIECE (256 << 10)
 
+/* hugetlbfs knows no write(2). The file is as long already. Returns as pwrite(2), within one page; the error in errno. */
+static ssize_t write_huge(int fd, const uint8_t *bytes, uint64_t length, uint64_t at)
+{
+	uint64_t page = huge_page(fd), inside = page ? at % page : 0;
+	uint8_t *memory;
+
+	if (!page) {
+		errno = EINVAL;
+		return -1;
+	}
+	/* Where there are too few pages, this fails, and not the access. */
+	memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, at - inside);
+	if (memory == MAP_FAILED)
+		return -1;
+	if (length > page - inside)
+		length = page - inside;
+	memcpy(memory + inside, bytes, length);
+	munmap(memory, page);
+	return length;
+}
+
 static int64_t write_all(int fd, const uint8_t *bytes, uint64_t length, uint64_t at)
 {
 	while (length) {
@@ -55,6 +112,8 @@ static int64_t write_all(int fd, const uint8_t *bytes, uint64_t length, uint64_t
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EINVAL)
+			n = write_huge(fd, bytes, length, at);
 		if (n <= 0)
 			return n < 0 ? -errno : -ENOSPC;
 		bytes += n;

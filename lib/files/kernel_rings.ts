@@ -28,8 +28,7 @@ const WANTED = {
   io_ev_fd: ["cq_ev_fd", "eventfd_async"],
   io_tctx_node: ["ctx_node", "task"],
   task_struct: [
-    ...["files", "io_uring", "thread_pid", "group_leader", "flags", "cred"],
-    ...["signal", "thread_node"],
+    ...["io_uring", "thread_pid", "flags", "cred", "signal", "thread_node"],
   ],
   signal_struct: ["thread_head"],
   cred: ["uid", "cap_ambient", "group_info", "user_ns"],

@@ -76,7 +76,6 @@ const OF_THE_KERNEL: ReadonlyMap<bigint, string> = new Map([
   [0xcafe4a11n, "bpf"],
   [0x1cd1n, "devpts"],
   [0x19800202n, "mqueue"],
-  [0x958458f6n, "hugetlbfs"],
 ]);
 
 /** @param fileSystem statfs.f_type */

@@ -41,9 +41,6 @@ const ADVICE: Readonly<Record<string, number>> = {
 
 /** VmFlags of areas that cannot be saved. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
-  ht:
-    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
-    "memfd that is mapped shared",
   io: "memory of a device cannot be saved",
   pf: "memory of a device cannot be saved",
   ss: "a shadow stack is not supported yet",
@@ -179,11 +176,13 @@ function refuse(
 ): Omit<Reason, "object"> | undefined {
   if (isVvar(mapping)) return undefined;
   for (const flag of mapping.vmFlags) {
-    const isKnownHuge = flag === "ht" &&
-      (mapping.shared && isMemfd(mapping) || isAnonymousHuge(mapping));
-    if (isKnownHuge) continue;
     const why = UNSUPPORTED[flag];
     if (why !== undefined) return { why };
+  }
+  if (mapping.vmFlags.has("ht") && segmentKeyOf(mapping) !== undefined) {
+    return {
+      why: "huge pages of a System V segment (SHM_HUGETLB) are not supported",
+    };
   }
   const { path } = mapping;
   if (isRing(path)) return undefined;
@@ -257,7 +256,8 @@ function planVma(mapping: SmapsMapping): Vma {
     return { ...base, content: "all" };
   }
   const isHuge = isAnonymousHuge(mapping);
-  if (isHuge) {
+  // Of a file, it is the file that tells; but see isPrivateHuge.
+  if (isHuge || vmFlags.has("ht") && !mapping.shared) {
     const power = Math.log2(mapping.hugePageSize!);
     entry.flags |= MAP.hugetlb | power << HUGE_SHIFT;
   }

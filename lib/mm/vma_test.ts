@@ -401,6 +401,22 @@ const SAVED: readonly [what: string, string, string, Expected][] = [
     },
   ],
   [
+    "huge pages of a file, private",
+    "7f5da0a00000-7f5da0c00000 rw-p 00200000 00:10 33                         /dev/hugepages/a",
+    "rd wr mr mw me de ht",
+    {
+      prot: 3,
+      flags: MAP.private | MAP.hugetlb | 21 << 26,
+      status: R | VMA_STATUS.FILE_PRIVATE,
+      content: "privateFile",
+      pgoff: 0x200000n,
+      link: "7f5da0a00000-7f5da0c00000",
+      path: "/dev/hugepages/a",
+      inode: 33n,
+      fdflags: 0,
+    },
+  ],
+  [
     "a part of huge pages that are shared",
     "7f5da0a00000-7f5da0c00000 rw-s 00200000 00:10 32                         /anon_hugepage (deleted)",
     "rd wr sh mr mw me ms nr de ht",
@@ -501,10 +517,9 @@ for (const [what, header, flags, expected] of SAVED) {
 
 const REFUSED: readonly [header: string, flags: string, why: string][] = [
   [
-    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:10 31                         /dev/hugepages/a",
-    "rd wr mr mw me de ht",
-    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
-    "memfd that is mapped shared",
+    "7f5da0a00000-7f5da0c00000 rw-s 00000000 00:01 31                         /SYSV00000000 (deleted)",
+    "rd wr sh mr mw me ms de ht",
+    "huge pages of a System V segment (SHM_HUGETLB) are not supported",
   ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:06 310                        /dev/dri/card0",
@@ -526,12 +541,6 @@ const REFUSED: readonly [header: string, flags: string, why: string][] = [
     `rd wr mr mw me ${flag}`,
     "it is registered with userfaultfd, which cannot be saved",
   ]),
-  [
-    "7f5da0a00000-7f5da0c00000 rw-p 00000000 00:0e 2                          /memfd:a (deleted)",
-    "rd wr mr mw me ms de ht",
-    "huge pages (hugetlbfs) of a file are not supported, but for those of a " +
-    "memfd that is mapped shared",
-  ],
   [
     "7f5da0a00000-7f5da0a02000 rw-s 00000000 00:0f 9                          anon_inode:[perf_event]",
     "rd wr sh mr mw me ms",

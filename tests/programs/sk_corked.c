@@ -1,6 +1,6 @@
 /*
  * Datagrams of UDP and UDP-Lite that are not complete yet (UDP_CORK, MSG_MORE), also larger than a packet, connected or
- * not; and TCP under TCP_CORK, the peer of which has read nothing. The last bytes are sent when it goes on.
+ * not, with a TTL and a TOS of their own; and TCP under TCP_CORK, the peer of which has read nothing. The last bytes are sent when it goes on.
  */
 #include "check.h"
 #include <arpa/inet.h>
@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 
 #define CASES 7
+#define TTL 77
+#define TOS 0x48
 static union address {
   struct sockaddr any;
   struct sockaddr_in four;
@@ -22,16 +24,16 @@ static char sent[60000], got[sizeof(sent) + 1];
 static const struct {
   const char *name;
   int family, protocol;
-  bool connects, option;
+  bool connects, option, given;
   int parts[3]; /* bytes of each call; the last when it goes on */
 } cases[CASES] = {
-    {"one call", AF_INET, IPPROTO_UDP, false, false, {5, 0, 7}},
-    {"the option", AF_INET, IPPROTO_UDP, false, true, {5, 3000, 7}},
-    {"connected", AF_INET, IPPROTO_UDP, true, false, {1, 40000, 9000}},
-    {"IPv6", AF_INET6, IPPROTO_UDP, false, false, {100, 40000, 1}},
-    {"IPv6 by the option", AF_INET6, IPPROTO_UDP, true, true, {1, 1, 1}},
-    {"UDP-Lite", AF_INET, IPPROTO_UDPLITE, false, false, {10, 20, 30}},
-    {"no bytes", AF_INET, IPPROTO_UDP, false, false, {0, 0, 3}},
+    {"one call", AF_INET, IPPROTO_UDP, false, false, false, {5, 0, 7}},
+    {"the option", AF_INET, IPPROTO_UDP, false, true, false, {5, 3000, 7}},
+    {"connected", AF_INET, IPPROTO_UDP, true, false, true, {1, 40000, 9000}},
+    {"IPv6", AF_INET6, IPPROTO_UDP, false, false, true, {100, 40000, 1}},
+    {"IPv6 by the option", AF_INET6, IPPROTO_UDP, true, true, false, {1, 1, 1}},
+    {"UDP-Lite", AF_INET, IPPROTO_UDPLITE, false, false, false, {10, 20, 30}},
+    {"no bytes", AF_INET, IPPROTO_UDP, false, false, false, {0, 0, 3}},
 };
 
 static int bound(int family, int protocol, union address *address, socklen_t *size) {
@@ -48,6 +50,38 @@ static int bound(int family, int protocol, union address *address, socklen_t *si
 static void send_part(int i, int at, int part, int flags) {
   struct sockaddr *address = cases[i].connects ? NULL : &to[i].any;
   MUST(sendto(sender[i], sent + at, (size_t)part, flags, address, address ? length[i] : 0));
+}
+/** The first bytes, which say what the datagram is given. */
+static void begin(int i, int flags) {
+  union {
+    char bytes[2 * CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+  } control = {{0}};
+  struct iovec vector = {sent, (size_t)cases[i].parts[0]};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+  if (!cases[i].connects) message.msg_name = &to[i].any, message.msg_namelen = length[i];
+  struct cmsghdr *one = CMSG_FIRSTHDR(&message);
+  for (int k = 0; k < 2; k++, one = CMSG_NXTHDR(&message, one)) {
+    bool four = cases[i].family == AF_INET;
+    one->cmsg_len = CMSG_LEN(sizeof(int)), one->cmsg_level = four ? IPPROTO_IP : IPPROTO_IPV6;
+    one->cmsg_type = four ? (k ? IP_TOS : IP_TTL) : (k ? IPV6_TCLASS : IPV6_HOPLIMIT);
+    *(int *)CMSG_DATA(one) = k ? TOS : TTL;
+  }
+  MUST(sendmsg(sender[i], &message, flags));
+}
+/** Takes a datagram: its length; with the TTL and the TOS that it came with. */
+static long receive(int i, int *ttl, int *tos) {
+  char control[256];
+  struct iovec vector = {got, sizeof(got)};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+  long bytes = recvmsg(receiver[i], &message, MSG_DONTWAIT);
+  *ttl = *tos = -1;
+  for (struct cmsghdr *one = CMSG_FIRSTHDR(&message); bytes >= 0 && one; one = CMSG_NXTHDR(&message, one)) {
+    bool four = one->cmsg_level == IPPROTO_IP;
+    if (one->cmsg_type == (four ? IP_TTL : IPV6_HOPLIMIT)) memcpy(ttl, CMSG_DATA(one), sizeof(*ttl));
+    if (one->cmsg_type == (four ? IP_TOS : IPV6_TCLASS)) *tos = *(uint8_t *)CMSG_DATA(one);
+  }
+  return bytes;
 }
 static int get(int fd, int level, int name) {
   int value = 0;
@@ -66,7 +100,14 @@ int main(int argc, char **argv) {
     if (cases[i].connects) MUST(connect(sender[i], &to[i].any, length[i]));
     if (cases[i].option) MUST(setsockopt(sender[i], cases[i].protocol, UDP_CORK, &one, sizeof(one)));
     int flags = cases[i].option ? 0 : MSG_MORE;
-    send_part(i, 0, cases[i].parts[0], flags);
+    MUST(setsockopt(receiver[i], IPPROTO_IP, IP_RECVTTL, &one, sizeof(one)));
+    MUST(setsockopt(receiver[i], IPPROTO_IP, IP_RECVTOS, &one, sizeof(one)));
+    if (cases[i].family == AF_INET6) {
+      MUST(setsockopt(receiver[i], IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &one, sizeof(one)));
+      MUST(setsockopt(receiver[i], IPPROTO_IPV6, IPV6_RECVTCLASS, &one, sizeof(one)));
+    }
+    if (cases[i].given) begin(i, flags);
+    else send_part(i, 0, cases[i].parts[0], flags);
     if (cases[i].parts[1]) send_part(i, cases[i].parts[0], cases[i].parts[1], flags);
   }
   union address address;
@@ -90,7 +131,10 @@ int main(int argc, char **argv) {
     if (cases[i].option) MUST(setsockopt(sender[i], cases[i].protocol, UDP_CORK, &zero, sizeof(zero)));
     struct pollfd ready = {.fd = receiver[i], .events = POLLIN};
     poll(&ready, 1, 2000);
-    CHECK_EQ("%s: length", all, recv(receiver[i], got, sizeof(got), MSG_DONTWAIT), cases[i].name);
+    int ttl, tos;
+    CHECK_EQ("%s: length", all, receive(i, &ttl, &tos), cases[i].name);
+    CHECK_EQ("%s: TTL", cases[i].given ? TTL : 64, ttl, cases[i].name);
+    CHECK_EQ("%s: TOS", cases[i].given ? TOS : 0, tos, cases[i].name);
     CHECK_BYTES("%s: content", sent, got, (size_t)all, cases[i].name);
   }
   CHECK_EQ("TCP_CORK", 1, get(client, IPPROTO_TCP, TCP_CORK));
