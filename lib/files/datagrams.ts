@@ -101,9 +101,17 @@ async function readCorked(
   if (typeof kernel !== "string") {
     try {
       const corked = kernel.corkedDatagram(fd);
-      return corked && {
-        content: corked.content,
-        destination: encodeAddress(corked.family, corked.to),
+      if (corked === undefined) return undefined;
+      const { content, family, to, hops, trafficClass } = corked;
+      const { level, tos } = CONTROL[family];
+      return {
+        content,
+        destination: encodeAddress(family, to),
+        hops: hops || undefined,
+        // To give it one would change its priority, too (SO_PRIORITY).
+        traffic_class: trafficClass === (getInt(fd, level, tos) & 0xff)
+          ? undefined
+          : trafficClass,
       };
     } catch (error) {
       if (!(error instanceof NoSuchMemory)) throw error;
@@ -205,22 +213,52 @@ export function fillUnread(
 
 const MSG_MORE = 0x8000n;
 
-function beginDatagram(
-  fd: number,
-  { content, destination }: ckpt_corked_entry,
-): void {
+/** What a datagram can be given alone (ip(7), ipv6(7)), by its family. */
+const CONTROL: Readonly<
+  Record<number, { level: number; ttl: number; tos: number }>
+> = {
+  [AF_INET]: { level: 0, ttl: 2, tos: 1 },
+  [AF_INET6]: { level: 41, ttl: 52, tos: 67 },
+};
+/** struct cmsghdr, and one number with what aligns it. */
+const CONTROL_HEADER = 16;
+const CONTROL_BYTES = 24;
+
+function encodeControl(
+  { destination, hops, traffic_class }: ckpt_corked_entry,
+): Uint8Array<ArrayBuffer> {
+  const family = new DataView(destination.slice().buffer).getUint16(0, true);
+  const { level, ttl, tos } = CONTROL[family];
+  const given = [[ttl, hops], [tos, traffic_class]] as const;
+  const set = given.filter(([, value]) => value !== undefined);
+  const bytes = new Uint8Array(set.length * CONTROL_BYTES);
+  const view = new DataView(bytes.buffer);
+  set.forEach(([type, value], i) => {
+    const at = i * CONTROL_BYTES;
+    view.setBigUint64(at, BigInt(CONTROL_HEADER + 4), true);
+    view.setInt32(at + 8, level, true);
+    view.setInt32(at + 12, type, true);
+    view.setInt32(at + CONTROL_HEADER, value!, true);
+  });
+  return bytes;
+}
+
+function beginDatagram(fd: number, entry: ckpt_corked_entry): void {
+  const { content, destination } = entry;
   // An empty array has no address.
   const bytes = content.length === 0 ? new Uint8Array(1) : content.slice();
   const to = destination.slice();
-  syscall(
-    "sendto",
-    BigInt(fd),
-    addressOf(bytes),
-    BigInt(content.length),
-    MSG_MORE,
-    addressOf(to),
-    BigInt(to.length),
+  const control = encodeControl(entry);
+  const vector = BigUint64Array.of(addressOf(bytes), BigInt(content.length));
+  // struct msghdr
+  const message = BigUint64Array.of(
+    ...[addressOf(to), BigInt(to.length)],
+    ...[addressOf(new Uint8Array(vector.buffer)), 1n],
+    control.length === 0 ? 0n : addressOf(control),
+    ...[BigInt(control.length), 0n],
   );
+  const at = new Uint8Array(message.buffer);
+  syscallBuffer1("sendmsg", BigInt(fd), at, MSG_MORE);
 }
 
 /** @returns how many did not come through */

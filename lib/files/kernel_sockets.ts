@@ -32,7 +32,11 @@ const WANTED = {
   unix_skb_parms: ["fp"],
   skb_shared_info: ["nr_frags", "frag_list", "frags"],
   udp_sock: ["pending", "len"],
+  ipv6_pinfo: ["cork.hop_limit", "cork.tclass"],
   inet_sock: [
+    "pinet6",
+    "cork.base.ttl",
+    "cork.base.tos",
     "cork.fl.u.ip4.daddr",
     "cork.fl.u.ip4.uli.ports.dport",
     "cork.fl.u.ip6.daddr",
@@ -47,6 +51,9 @@ export interface CorkedDatagram {
   /** Where it goes to: an address of the family. */
   readonly family: number;
   readonly to: InetAddress;
+  /** How many hosts it may pass (0: as many as by default), and its class. */
+  readonly hops: number;
+  readonly trafficClass: number;
 }
 
 /** A Unix connection that waits to be accepted. */
@@ -143,7 +150,18 @@ export class KernelSockets {
     const content = join(parts).slice(UDP_HEADER);
     // Of this datagram the kernel knows the length, too.
     if (content.length + UDP_HEADER !== length) throw new NoSuchMemory(socket);
-    return { content, family, to: this.#destination(socket, family) };
+    const to = this.#destination(socket, family);
+    const ipv6 = family === AF_INET
+      ? 0n
+      : kernel.pointer(socket, "inet_sock", "pinet6");
+    const [hops, trafficClass] = ipv6 === 0n
+      ? ["ttl", "tos"].map((field) =>
+        kernel.number(socket, "inet_sock", `cork.base.${field}`, 1)
+      )
+      : ["hop_limit", "tclass"].map((field) =>
+        kernel.number(ipv6, "ipv6_pinfo", `cork.${field}`, 1)
+      );
+    return { content, family, to, hops, trafficClass };
   }
 
   /**

@@ -314,6 +314,8 @@ export interface ckpt_cgroup_namespace_entry {
 export interface ckpt_corked_entry {
   content: Uint8Array;
   destination: Uint8Array;
+  hops?: number | undefined;
+  traffic_class?: number | undefined;
 }
 
 export interface ckpt_credentials_entry {
@@ -1944,7 +1946,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_buffer_entry: "1!uint64 start,2!uint32 length",
   ckpt_cgroup_entry: "1!string controllers,2!string path",
   ckpt_cgroup_namespace_entry: "1*@ckpt_cgroup_entry roots",
-  ckpt_corked_entry: "1!bytes content,2!bytes destination",
+  ckpt_corked_entry: "1!bytes content,2!bytes destination,3?uint32 hops,4?uint32 traffic_class",
   ckpt_credentials_entry: "1!uint32 pid,2!uint32 uid,3!uint32 gid",
   ckpt_datagram_entry: "1!bytes content,2!bytes source",
   ckpt_ended_entry: "1!uint32 uid,2!uint32 euid,3!uint32 suid,4!uint32 gid,5!uint32 egid,6!uint32 sgid",
