@@ -39,7 +39,9 @@ export class KernelStructures implements Disposable {
       const fields = fieldOffsets(types, {
         ...FILES,
         ...wanted,
-        task_struct: [...FILES.task_struct, ...wanted.task_struct ?? []],
+        task_struct: [
+          ...new Set([...FILES.task_struct, ...wanted.task_struct ?? []]),
+        ],
       });
       return new KernelStructures(fields, KernelMemory.open());
     } catch (error) {
