@@ -137,7 +137,7 @@ export function decideFate(
   if (file.isInside) {
     return refused(
       "its path leads to it no more, but another name does, which ckpt could " +
-        "not find in its directory; links are not made in other mount namespaces",
+        "not find; links are not made in other mount namespaces",
     );
   }
   if (linkRemap) return { kind: "link", path };

@@ -35,6 +35,7 @@ import {
 } from "./fate.ts";
 import { FileMap } from "./file_map.ts";
 import { explainStale } from "./gone_on_server.ts";
+import { LARGEST_DIRECTORY, nameBelow } from "./other_names.ts";
 import { isOfUpperLayer, OVERLAY } from "./overlay.ts";
 
 /** A file as one of those that use it has it. */
@@ -79,9 +80,6 @@ export interface LostFileInUse extends LostFile {
 
 /** A link text and the file it was the link to. */
 export type UsedPath = Pick<FileUse, "link" | "status">;
-
-/** Bytes of a directory in which another name is sought: some 20,000 names. */
-const LARGEST_DIRECTORY = 1n << 20n;
 
 interface Lost {
   readonly use: FileUse;
@@ -324,7 +322,7 @@ export class FilesInUse {
         ? withoutMark(link)
         : mountId === undefined && !way.isBare
         ? undefined
-        : nameInDirectory(path, status, withoutMark(link));
+        : nameThroughWay(way, at, status, withoutMark(link));
     }
     const own = this.#names.get(inodeKey(status));
     if (
@@ -384,27 +382,14 @@ function waysByDevice(link: string, { dev }: FileStatus): string[] {
   ).map(({ mountPoint }) => (mountPoint === "/" ? "" : mountPoint) + link);
 }
 
-/**
- * Another name of a file in the directory where it was.
- *
- * @param path by which ckpt gets there
- * @param told the same as it is told
- */
-export function nameInDirectory(
-  path: string,
+function nameThroughWay(
+  { prefix, start }: WayIn,
+  at: string,
   status: FileStatus,
-  told: string,
+  path: string,
 ): string | undefined {
-  if (status.nlink === 0n || (status.mode & S_IF.MT) === S_IF.DIR) {
-    return undefined;
-  }
-  const { directory } = splitPath(path);
-  if ((statusAt(directory)?.size ?? 0n) > LARGEST_DIRECTORY) return undefined;
-  const found = namesIn(directory).find(({ name }) => {
-    const one = statusAt(`${directory}/${name}`);
-    return one !== undefined && isSameFile(one, status) && !isLinkName(name);
-  });
-  return found && `${told.slice(0, told.lastIndexOf("/") + 1)}${found.name}`;
+  const found = nameBelow(at, status, prefix, path.slice(start.length));
+  return found && start + found;
 }
 
 function isOnMount(path: string, mountId: bigint): boolean {

@@ -44,6 +44,7 @@ import { copyRanges } from "./content.ts";
 import { fixedAmong, openFixed } from "./fixed_files.ts";
 import { makeSmallGhosts } from "./make_small.ts";
 import {
+  type CloneMount,
   type Creation,
   inOneMoment,
   makeDirectory,
@@ -78,16 +79,19 @@ export class MadeFiles implements Disposable {
   readonly byFile = new Map<number, MadeFile>();
   readonly #fds: number[] = [];
   readonly #late: { fd: number; action: string; attributes: Attributes }[] = [];
-  readonly #mounts = new WritableMounts();
+  readonly #mounts: WritableMounts;
   /** Copies content of large files, one after the other. */
   #filling: Promise<void> = Promise.resolve();
   readonly #unfilled: { fd: number; path: string; ghost: Ghost }[] = [];
 
-  private constructor() {}
+  private constructor(clone: CloneMount | undefined) {
+    this.#mounts = new WritableMounts(clone);
+  }
 
   /**
    * @param remaps by the ids of the files
    * @param wayTo how ckpt gets at a file, or to where it was
+   * @param clone for ways to other mount namespaces
    * @throws CkptError naming the file that cannot be made; nothing is left then
    */
   static async make(
@@ -96,8 +100,9 @@ export class MadeFiles implements Disposable {
     files: ReadonlyMap<number, file_entry>,
     report: Report,
     wayTo: (entry: reg_file_entry) => string = nameOf,
+    clone?: CloneMount,
   ): Promise<MadeFiles> {
-    const made = new MadeFiles();
+    const made = new MadeFiles(clone);
     try {
       const groups = Map.groupBy(
         remaps,
@@ -587,6 +592,7 @@ export function unmakeable(
   remaps: ReadonlyMap<number, Remap>,
   files: ReadonlyMap<number, file_entry>,
   wayTo: WayTo = nameOf,
+  clone?: CloneMount,
 ): Reason[] {
   const names = new Map(
     [...remaps].flatMap(([id, { kind }]) => {
@@ -596,7 +602,7 @@ export function unmakeable(
     }),
   );
   const paths = [...names.keys()];
-  using mounts = new WritableMounts();
+  using mounts = new WritableMounts(clone);
   const readOnly = new Map(
     [...new Set(paths.map((path) => splitPath(path).directory))].map(
       (directory) => {

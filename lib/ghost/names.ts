@@ -44,13 +44,32 @@ const AT_EMPTY_PATH = 0x1000n;
 const MOUNT_ATTR_RDONLY = 1n;
 const MOUNT_ATTR_BYTES = 32;
 
+/** Copies the mount that a path is on to nowhere: a descriptor of that. */
+export type CloneMount = (path: string) => number;
+
+/** The same from a directory: open_tree(2). */
+export function cloneMountAt(directory: number, path: string): number {
+  return Number(
+    syscallBuffer1(
+      "open_tree",
+      BigInt(directory),
+      terminated(encodeText(path)),
+      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC,
+    ),
+  );
+}
+
 /**
  * Mounts that are read-only where the file system is not, each copied to
- * nowhere and made writable (open_tree(2), mount_setattr(2)). Nobody sees the
- * copies; they end with this object or with ckpt.
+ * nowhere and made writable (mount_setattr(2)). Nobody sees the copies; they
+ * end with this object or with ckpt.
  */
 export class WritableMounts implements Disposable {
   readonly #copies = new Map<bigint, { fd: number; root: string }>();
+
+  constructor(
+    readonly clone: CloneMount = (path) => cloneMountAt(AT_FDCWD, path),
+  ) {}
 
   /**
    * @param path of something that is there
@@ -61,14 +80,7 @@ export class WritableMounts implements Disposable {
     let copy = this.#copies.get(mountId);
     if (copy === undefined) {
       const root = mountedAt(path);
-      const fd = Number(
-        syscallBuffer1(
-          "open_tree",
-          BigInt(AT_FDCWD),
-          terminated(encodeText(root)),
-          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC,
-        ),
-      );
+      const fd = this.clone(root);
       copy = { fd, root };
       this.#copies.set(mountId, copy);
       // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.

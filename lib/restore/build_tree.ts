@@ -120,6 +120,7 @@ export async function buildTree(
       images.files,
       report,
       wayTo,
+      mounts?.clone,
     );
     using terminals = await Terminals.make(images.terminals, wayTo);
     using memfds = await Memfds.make(

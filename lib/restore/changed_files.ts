@@ -18,6 +18,7 @@ import { encodeText } from "../ffi/text.ts";
 import { packBuildId, readBuildId } from "../ghost/build_id.ts";
 import { statx } from "../ghost/calls.ts";
 import { missingLinks, unmakeable } from "../ghost/make.ts";
+import type { CloneMount } from "../ghost/names.ts";
 import {
   findDifference,
   type FoundFile,
@@ -40,6 +41,7 @@ interface Recorded extends RecordedFile {
  * @param replaced ids of files for which ckpt was given a descriptor
  * @param methods what files are compared by; all that was recorded unless given
  * @param wayTo how ckpt gets at a file; undefined: it is not there yet
+ * @param clone see unmakeable
  * @param isPutBack whether snapshots are in the place of their subvolumes
  * @throws CkptError when the image has nothing for one of them
  */
@@ -48,12 +50,13 @@ export async function changedFiles(
   replaced: ReadonlySet<number>,
   methods?: readonly ValidationMethod[],
   wayTo: (entry: reg_file_entry) => string | undefined = ({ name }) => name,
+  clone?: CloneMount,
   isPutBack = false,
 ): Promise<Reason[]> {
   const { set, files, remaps } = images;
   const reasons = [
     ...missingLinks(remaps, wayTo),
-    ...unmakeable(remaps, files, wayTo),
+    ...unmakeable(remaps, files, wayTo, clone),
   ];
   const gone = new Set(reasons.map(({ object }) => object));
   const extensions = new Map(

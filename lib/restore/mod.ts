@@ -122,6 +122,7 @@ export async function restore(
       new Set(given.byFile.keys()),
       options.fileValidation,
       wayTo,
+      mounts?.clone,
       putBack !== undefined,
     );
     reasons.unshift(...changed);

@@ -3,8 +3,9 @@
  * before the tree, and entered by its processes.
  */
 import type { Reason } from "../error.ts";
-import { close, O, open, SyscallError } from "../ffi/syscall.ts";
+import { AT_FDCWD, close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
+import { cloneMountAt } from "../ghost/names.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import type { file_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { mountIdOf } from "../mnt/calls.ts";
@@ -25,6 +26,7 @@ import {
   relativePath,
 } from "../mnt/mount.ts";
 import { describeOperation } from "../mnt/operations.ts";
+import { OwnNamespace } from "../mnt/own_namespace.ts";
 import {
   type HostPlace,
   type ImageMount,
@@ -204,7 +206,30 @@ export class TreeMounts implements Disposable {
     return `/proc/self/fd/${fd}${rest}`;
   }
 
-  #rootOf(
+  /** Copies the mount that a way of {@link wayTo} leads to. */
+  readonly clone = (path: string): number => {
+    const [, number, rest] = /^\/proc\/self\/fd\/(\d+)\/(.*)$/s.exec(path) ??
+      [];
+    const fd = Number(number);
+    const namespace = this.#namespaceOfRoot.get(fd);
+    if (namespace === undefined) return cloneMountAt(AT_FDCWD, path);
+    using own = new OwnNamespace();
+    return own.within(
+      this.#made!.get(namespace).namespace,
+      () => cloneMountAt(fd, rest),
+    );
+  };
+
+  /** By descriptors that ways begin at. */
+  readonly #namespaceOfRoot = new Map<number, number>();
+
+  #rootOf(file: Pick<reg_file_entry, "id" | "name">, namespace: number) {
+    const root = this.#wayFrom(file, namespace);
+    this.#namespaceOfRoot.set(root.fd, namespace);
+    return root;
+  }
+
+  #wayFrom(
     { id, name }: Pick<reg_file_entry, "id" | "name">,
     namespace: number,
   ): FileRoot {
