@@ -260,3 +260,24 @@ Deno.test("ckpt needs neither its place nor many descriptors for a dump and a re
   assertUnchanged(before, program.observe(), "after the restore");
   assertEquals(await program.verify(), "ok");
 });
+
+for (const name of ["sched", "tree_sessions"]) {
+  Deno.test(`${name}: what ckpt was started with, and is bound to, is no measure for the program`, async () => {
+    await using scope = new Scope();
+    const program = await scope.start(name);
+    const bound = async (...args: string[]) => {
+      const script = `trap "" HUP CHLD PIPE; umask 077; ulimit -Ss 1024; ` +
+        `exec nice -n 19 ionice -c 3 taskset -c 0 setarch -R "$0" "$@"`;
+      assertSuccess(await scope.bash(script, CKPT, ...args), args[0]);
+    };
+    const before = program.observe();
+    for (const images of [scope.path("first"), scope.path("second")]) {
+      await bound("dump", "-t", `${program.pid}`, "-D", images);
+      await scope.gone();
+      await bound("restore", "-d", "-D", images);
+      program.restored();
+      assertUnchanged(before, program.observe(), "after the restore");
+    }
+    assertEquals(await program.verify(), "ok");
+  });
+}

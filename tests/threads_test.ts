@@ -1,6 +1,6 @@
 /** Threads: registers, what they wait for, what the kernel knows of them. */
 import { assertEquals } from "@std/assert";
-import { assertSuccess, CKPT, dump, restore, Scope } from "./harness.ts";
+import { assertSuccess, dump, restore, Scope } from "./harness.ts";
 import { survives } from "./state.ts";
 
 survives("registers", "general purpose registers, flags and the red zone");
@@ -12,25 +12,6 @@ survives("syscalls", "interrupted system calls of every kind", {
 survives("rseq", "restartable sequences");
 survives("robust", "robust lists and thread ids that wake a joiner");
 survives("sched", "policies, priorities, nice values and affinities");
-Deno.test("sched: threads are scheduled as before by a ckpt that has little itself", async () => {
-  await using scope = new Scope();
-  const program = await scope.start("sched");
-  const images = scope.path("images");
-  const bound = (...args: string[]) =>
-    scope.bash(
-      `ulimit -Ss 1024; exec nice -n 19 ionice -c 3 taskset -c 0 "$0" "$@"`,
-      CKPT,
-      ...args,
-    );
-  assertSuccess(
-    await bound("dump", "-t", `${program.pid}`, "-D", images),
-    "dump",
-  );
-  await scope.gone();
-  program.restored();
-  assertSuccess(await bound("restore", "-d", "-D", images), "restore");
-  assertEquals(await program.verify(), "ok");
-});
 survives("leaderless", "a process whose first thread has ended");
 survives("user_dispatch", "threads under syscall user dispatch");
 

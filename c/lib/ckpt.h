@@ -47,6 +47,7 @@ enum cause_step {
 	CAUSE_START_TRACER = 29,
 	CAUSE_TRACER = 30,
 	CAUSE_ENTER = 31,
+	CAUSE_START_THREAD = 32,
 };
 
 struct cause {

@@ -38,6 +38,7 @@ const STEPS: Record<number, string> = {
   29: "starting the process that traces for ckpt",
   30: "the process that traces for ckpt has ended",
   31: "starting ckpt in other namespaces",
+  32: "starting a thread to compare others with",
 };
 
 /** The last failure of libckpt.so. */

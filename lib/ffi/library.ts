@@ -235,6 +235,10 @@ const outliving = {
   },
 } as const;
 
+const bareThread = {
+  ckpt_start_bare_thread: { parameters: [], result: "i64" },
+} as const;
+
 const guard = {
   ckpt_start_guard: { parameters: ["buffer", "u64", "i64"], result: "i64" },
   ckpt_end_guard: { parameters: ["u64"], result: "i64" },
@@ -313,6 +317,7 @@ const GROUPS = {
   restore,
   ranges,
   outliving,
+  bareThread,
   guard,
   tracer,
   enter,

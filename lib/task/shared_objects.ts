@@ -2,6 +2,8 @@
  * Which processes share a kernel object (memory, descriptors, directories,
  * signal actions), as small numbers: equal numbers mean the same object.
  */
+import { checked } from "../ffi/cause.ts";
+import { library } from "../ffi/library.ts";
 import { syscall } from "../ffi/syscall.ts";
 
 /** kcmp(2) types. */
@@ -13,7 +15,7 @@ const KCMP_OPTIONAL = { io: 5n, sysvsem: 6n } as const;
 /**
  * Whether two processes share an I/O context or a list of semaphore undos
  * (CLONE_IO, CLONE_SYSVSEM of clone(2)). Those that have none are alike for
- * kcmp(2), and like this thread, which has none either.
+ * kcmp(2), and like a thread that has none either.
  */
 export function sharesOptional(
   kind: keyof typeof KCMP_OPTIONAL,
@@ -22,22 +24,17 @@ export function sharesOptional(
 ): boolean {
   const same = (a: number, b: number) =>
     syscall("kcmp", BigInt(a), BigInt(b), KCMP_OPTIONAL[kind]) === SAME;
-  return !same(pid, threadWithout()) && same(pid, other);
+  return same(pid, other) && !same(pid, threadWithout());
 }
 
-const CLONE_SYSVSEM = 0x40000n;
-let withoutUndos: number | undefined;
+let bareThread: number | undefined;
 
-/**
- * The thread that runs this. All threads of a process that pthread_create(3)
- * made have a list of semaphore undos in common; this one leaves it.
- */
+/** None of Deno's: ionice(1) and I/O give it a context, pthread_create(3) undos. */
 function threadWithout(): number {
-  if (withoutUndos === undefined) {
-    syscall("unshare", CLONE_SYSVSEM);
-    withoutUndos = Number(syscall("gettid"));
-  }
-  return withoutUndos;
+  return bareThread ??= Number(checked(
+    library("bareThread").ckpt_start_bare_thread(),
+    "comparing what processes share",
+  ));
 }
 
 /** Answers of kcmp(2): a total order over the objects of one kind. */
