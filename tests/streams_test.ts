@@ -85,6 +85,58 @@ Deno.test("a pipe of the outside is taken over at restore by --inherit-fd", asyn
   assertStringIncludes(answer.stdout, "end of the pipe");
 });
 
+/** Whether this machine has a serial line, or another console. */
+function openConsole(): string | undefined {
+  return ["/dev/ttyS0", "/dev/tty1", "/dev/console"].find((path) => {
+    try {
+      Deno.openSync(path).close();
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+Deno.test("a console of the host is refused, left out by --external and given again by --inherit-fd", async () => {
+  const console = openConsole();
+  if (console === undefined) return;
+  await using scope = new Scope();
+  const work = scope.path("work");
+  const program = await scope.startCommand(work, "python3", [
+    "-c",
+    `import os, time
+fd = os.open("${console}", os.O_RDWR | os.O_NOCTTY)
+open("ready", "w")
+while not os.path.exists("go"): time.sleep(0.02)
+with open("result.new", "w") as result: print("ok" if os.isatty(fd) else "no terminal", file=result)
+os.rename("result.new", "result")`,
+  ]);
+  await program.ready();
+  const images = scope.path("images");
+  const dumping = ["dump", "-t", `${program.pid}`, "-D", images];
+  const refused = await scope.ckpt(...dumping);
+  assertEquals(refused.code, EXIT.refused, refused.stderr);
+  const [, key] = /--external (tty\[[0-9a-f]+:[0-9a-f]+\])/.exec(
+    refused.stderr,
+  )!;
+  assertSuccess(await scope.ckpt(...dumping, "--external", key), "dump");
+  await program.ended();
+  const without = await scope.ckpt("restore", "-d", "-D", images);
+  assertEquals(without.code === EXIT.ok, false, "restored without its console");
+  assertStringIncludes(without.stderr, `--inherit-fd fd[N]:${key}`);
+  program.restored();
+  assertSuccess(
+    await scope.bash(
+      `"$0" restore -d -D "$1" --inherit-fd "fd[7]:$2" 7<>${console}`,
+      CKPT,
+      images,
+      key,
+    ),
+    "restore",
+  );
+  assertEquals(await program.verify(), "ok");
+});
+
 Deno.test("a program of a terminal is refused without --shell-job and restored with it", async () => {
   await using scope = new Scope();
   const work = scope.path("work");

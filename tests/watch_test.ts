@@ -123,6 +123,26 @@ Deno.test("events that were not read stay with a program left running; a restore
   }
 });
 
+Deno.test("events of fanotify that were not read are told, by the dump and by the restore", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("watch_lost", "group");
+  const images = scope.path("images");
+  const answer = await scope.ckpt(
+    ...["dump", "-t", `${program.pid}`, "-D", images],
+  );
+  assertSuccess(answer, "dump");
+  assertMatch(
+    answer.stderr,
+    /descriptor \d+ \(anon_inode:\[fanotify\]\) of task \d+: events of \d+ bytes that the program has not read/,
+  );
+  await program.ended();
+  program.restored();
+  const restored = await scope.ckpt("restore", "-d", "-D", images);
+  assertSuccess(restored, "restore");
+  assertMatch(restored.stderr, /fanotify group had events that were not read/);
+  assertEquals(await program.verify(), "ok");
+});
+
 Deno.test("a watch on a deleted file that only others have open is refused, by dump and by check", async () => {
   await using scope = new Scope();
   const work = scope.path("work-watch_lost");

@@ -462,11 +462,16 @@ export class MadeConnections implements Disposable {
     for (const { fd, image } of this.#made) {
       const { entry: { state }, stream } = image;
       const { CLOSING } = TCP_STATE;
+      if (closesInOrder(image)) {
+        const batch = new Batch();
+        batch.add(fd, image, endRepair);
+        batch.run();
+      }
       if (state === CLOSING) shutOwn(fd, image);
       if (hasReceivedFin(state)) receiveFin(packets, fd, image);
       if (state !== CLOSING && hasSentFin(state)) shutOwn(fd, image);
       if (state === TCP_STATE.FIN_WAIT2) receiveAck(packets, fd, image);
-      if (hasReceivedFin(state)) {
+      if (hasReceivedFin(state) && !closesInOrder(image)) {
         const batch = new Batch();
         batch.add(fd, image, (options) => {
           setWindow(options, stream);
@@ -480,13 +485,24 @@ export class MadeConnections implements Disposable {
   /** Ends the repair; their traffic is not blocked any more. */
   goOn(): void {
     const batch = new Batch();
-    for (const { fd, image } of this.#made) batch.add(fd, image, endRepair);
+    for (const { fd, image } of this.#made) {
+      if (!closesInOrder(image)) batch.add(fd, image, endRepair);
+    }
     batch.run();
   }
 
   [Symbol.dispose](): void {
     closeAll(this.#made.map(({ fd }) => fd));
   }
+}
+
+/**
+ * CLOSING comes of a FIN of the peer after one's own, which comes after bytes
+ * that were not sent: their sending begins while the traffic is still blocked,
+ * and the kernel sends them again.
+ */
+function closesInOrder({ entry, stream }: ConnectionImage): boolean {
+  return entry.state === TCP_STATE.CLOSING && (stream.unsq_len ?? 0) > 0;
 }
 
 /** What is done to a connection when its traffic is not blocked any more. */

@@ -119,6 +119,17 @@ int main(int argc, char **argv) {
   bind_to(udp6, AF_INET6, 0);
   uint16_t udp6_port = port(udp6);
   MUST(fchown(udp6, 12, 34));
+  /* of an address that the host has not, and one that says so in IPv6 */
+  int foreign = make(AF_INET, SOCK_DGRAM), mapped = make(AF_INET6, SOCK_DGRAM);
+  struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(4711)}, far_now = {0};
+  inet_pton(AF_INET, "203.0.113.7", &far.sin_addr);
+  set(foreign, IPPROTO_IP, IP_FREEBIND, 1);
+  MUST(bind(foreign, (struct sockaddr *)&far, sizeof(far)));
+  struct sockaddr_in6 four = {.sin6_family = AF_INET6}, four_now = {0};
+  inet_pton(AF_INET6, "::ffff:127.0.0.1", &four.sin6_addr);
+  MUST(bind(mapped, (struct sockaddr *)&four, sizeof(four)));
+  socklen_t four_length = sizeof(four);
+  MUST(getsockname(mapped, (struct sockaddr *)&four, &four_length));
   pid_t child = tree_fork("child");
   if (child == 0) {
     close(listener);
@@ -176,6 +187,13 @@ int main(int argc, char **argv) {
   bind_to(fresh, AF_INET6, 0);
   MUST(listen(fresh, 1));
   expect_connection("what was fresh", fresh, AF_INET6);
+  CHECK_EQ("IP_FREEBIND", 1, get(foreign, IPPROTO_IP, IP_FREEBIND));
+  length = sizeof(far_now);
+  MUST(getsockname(foreign, (struct sockaddr *)&far_now, &length));
+  CHECK_BYTES("the address that nobody has", &far, &far_now, sizeof(far));
+  length = sizeof(four_now);
+  MUST(getsockname(mapped, (struct sockaddr *)&four_now, &length));
+  CHECK_BYTES("the mapped address", &four, &four_now, sizeof(four));
   CHECK_EQ("port of UDP", udp_port, port(udp));
   CHECK_EQ("SO_BROADCAST", 1, get(udp, SOL_SOCKET, SO_BROADCAST));
   CHECK_EQ("IP_PKTINFO", 1, get(udp, IPPROTO_IP, IP_PKTINFO));

@@ -1,6 +1,6 @@
 /*
  * TCP connections with both ends in the tree: IPv4, IPv6 and mapped, with bytes in every queue, also more than the
- * receiver has room for; half-shut from either side; with options; one whose other end a child has. After the restore
+ * receiver has room for; half-shut from either side, or shut by both before the last byte is acknowledged; with options; one whose other end a child has. After the restore
  * not a byte is lost, repeated or changed, what was shut is shut, and new bytes go through in both directions.
  */
 #include "tree.h"
@@ -165,6 +165,17 @@ int main(int argc, char **argv) {
   set(small.ends[0].fd, SOL_SOCKET, SO_SNDBUF, 5000), set(small.ends[1].fd, SOL_SOCKET, SO_RCVBUF, 3000);
   send_some(&small.ends[0], 100000);
 
+  /* Its FIN waits behind bytes that the other has no room for; that has shut its half before, or afterwards. */
+  struct connection last = {0}, closing = {0};
+  if (!less) {
+    last = make("in LAST_ACK", AF_INET), closing = make("in CLOSING", AF_INET6);
+    set(last.ends[1].fd, SOL_SOCKET, SO_RCVBUF, 50000), set(closing.ends[1].fd, SOL_SOCKET, SO_RCVBUF, 50000);
+    MUST(shutdown(last.ends[1].fd, SHUT_WR)), wait_state(last.ends[0].fd, TCP_CLOSE_WAIT);
+    send_some(&last.ends[0], 400000), MUST(shutdown(last.ends[0].fd, SHUT_WR)), wait_state(last.ends[0].fd, TCP_LAST_ACK);
+    send_some(&closing.ends[0], 400000), MUST(shutdown(closing.ends[0].fd, SHUT_WR));
+    MUST(shutdown(closing.ends[1].fd, SHUT_WR)), wait_state(closing.ends[0].fd, TCP_CLOSING);
+  }
+
   int tuned = four.ends[0].fd;
   set(tuned, IPPROTO_TCP, TCP_NODELAY, 1);
   set(tuned, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -242,6 +253,17 @@ int main(int argc, char **argv) {
   receive_all("late", &late.ends[1], &late.ends[0]);
   expect_end("late", &late.ends[1]), expect_shut("late", &late.ends[0]);
   send_some(&late.ends[1], 500), receive_all("late: back", &late.ends[0], &late.ends[1]);
+  if (!less) {
+    CHECK_EQ("LAST_ACK", TCP_LAST_ACK, state(last.ends[0].fd));
+    CHECK_EQ("CLOSING", TCP_CLOSING, state(closing.ends[0].fd));
+    struct connection *ending[] = {&last, &closing};
+    for (int i = 0; i < 2; i++) {
+      receive_all(ending[i]->name, &ending[i]->ends[1], &ending[i]->ends[0]);
+      for (int end = 0; end < 2; end++)
+        expect_end(ending[i]->name, &ending[i]->ends[end]), expect_shut(ending[i]->name, &ending[i]->ends[end]);
+      wait_state(ending[i]->ends[0].fd, TCP_CLOSE), wait_state(ending[i]->ends[1].fd, TCP_CLOSE);
+    }
+  }
   expect_end("deaf", &deaf.ends[0]);
   send_some(&deaf.ends[0], 100), receive_all("deaf", &deaf.ends[1], &deaf.ends[0]);
   CHECK_EQ("corked", 1, get(corked.ends[0].fd, IPPROTO_TCP, TCP_CORK));

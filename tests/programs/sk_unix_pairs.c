@@ -8,6 +8,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+/** SO_PASSPIDFD, Linux 6.5 */
+#define PASSPIDFD 76
+
 static int stream[2], dgram[2], packets[2], half[2], closed[2], reset[2], credentials[2], options[2], shared[2], big[2];
 static unsigned char large[300000];
 
@@ -87,6 +90,8 @@ int main(int argc, char **argv) {
   MUST(setsockopt(options[0], SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)));
   MUST(setsockopt(options[0], SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low)));
   MUST(setsockopt(options[0], SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)));
+  bool has_pidfd = setsockopt(options[0], SOL_SOCKET, PASSPIDFD, &on, sizeof(on)) == 0;
+  if (!has_pidfd) check_note("no SO_PASSPIDFD: %s", strerror(errno));
   struct timeval time = {3, 500000};
   MUST(setsockopt(options[0], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)));
   MUST(fchown(options[1], 12, 34));
@@ -155,6 +160,7 @@ int main(int argc, char **argv) {
   CHECK_EQ("SO_PEEK_OFF of the other", -1, option(stream[0], SO_PEEK_OFF));
   CHECK_EQ("SO_RCVLOWAT", 5, option(options[0], SO_RCVLOWAT));
   CHECK_EQ("SO_TIMESTAMP", 1, option(options[0], SO_TIMESTAMP));
+  if (has_pidfd) CHECK_EQ("SO_PASSPIDFD", 1, option(options[0], PASSPIDFD));
   CHECK_EQ("SO_PASSCRED of another", 0, option(options[0], SO_PASSCRED));
   struct timeval now;
   socklen_t length = sizeof(now);
