@@ -95,6 +95,10 @@ const SUBJECTS: Record<
     namespaces: ALL,
     program: "ghost_special",
   },
+  "Unix sockets whose names are gone or taken": {
+    namespaces: ["--pid"],
+    program: "sk_unix_gone",
+  },
   "a deleted program and library": {
     namespaces: ["--pid"],
     program: "ghost_program",
@@ -142,6 +146,7 @@ for (
     "mounts_removed",
     "mounts_removed_outside",
     "mounts_detached",
+    "mounts_sockets",
   ]
 ) {
   Deno.test(`${name} survives in all namespaces together, twice`, async () => {
