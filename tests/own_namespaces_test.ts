@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { compile, LONG, Program, Scope, until } from "./harness.ts";
+import { CKPT, compile, LONG, Program, Scope, until } from "./harness.ts";
 import { kill } from "./libc.ts";
 import { container, mountsOf } from "./mounts.ts";
 import {
@@ -362,7 +362,11 @@ Deno.test("ckpt check tells about a program in other namespaces, and a dump refu
   scope.defer(() => {
     kill(pid, SIGKILL);
   });
-  const checked = await scope.ckpt("check", `${pid}`, "--json");
+  // as daemons do that do not care for their children
+  const checked = await scope.bash(
+    `trap "" CHLD; exec "$0" check --json ${pid}`,
+    CKPT,
+  );
   assertEquals(checked.code, EXIT.refused, checked.stderr);
   const objects = JSON.parse(checked.stdout).result.reasons.map((
     { object }: { object: string },

@@ -521,8 +521,10 @@ static void set_close_on_exec(int64_t fd)
 static uint64_t signals_to_catch(void)
 {
 	const char numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGWINCH, SIGCONT, 0 };
-	uint64_t caught = bit(SIGCHLD);
+	uint64_t caught = bit(SIGCHLD), by_default[4] = { 0 };
 
+	/* Whoever ignores it does not learn of the end of a child. */
+	call4(__NR_rt_sigaction, SIGCHLD, (uint64_t)by_default, 0, 8);
 	for (const char *signal = numbers; *signal; signal++) {
 		uint64_t action[4];
 
