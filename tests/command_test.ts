@@ -19,10 +19,10 @@ const SIGTERM = 15;
 const SIGSTOP = 19;
 const SIGCONT = 18;
 
-/** A restore that waits, as a child of the test. */
+/** A restore that waits, as a child of the test, which lets it have all signals blocked as some daemons do. */
 function waitingRestore(images: string, ...options: string[]) {
-  return new Deno.Command(CKPT, {
-    args: ["restore", "-D", images, ...options],
+  return new Deno.Command("env", {
+    args: ["--block-signal", CKPT, "restore", "-D", images, ...options],
     stdin: "null",
     stdout: "piped",
     stderr: "piped",

@@ -424,9 +424,10 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   take_addresses();
   /*
    * Deno opens a debugger for anybody on this host when it gets SIGUSR1. So it
-   * never gets it; lib/restore/wait.ts passes it on all the same.
+   * never gets it; lib/restore/wait.ts passes it on all the same. No other is
+   * blocked: daemons that take theirs by sigwait(3) forget it of their children.
    */
-  syscall4(SYS_RT_SIGPROCMASK, 0 /* SIG_BLOCK */, (long)&debugger, 0, 8);
+  syscall4(SYS_RT_SIGPROCMASK, 2 /* SIG_SETMASK */, (long)&debugger, 0, 8);
 
   int which = program_for(old);
   long program = memfd_of("ckpt.js", base + header.program[which].text_offset,
