@@ -317,6 +317,51 @@ Deno.test("mounts of files survive that lost the names they were mounted by, but
   assertEquals(await program.verify(), "ok");
 });
 
+Deno.test("a file with a name that nobody finds, in a mount namespace, is linked, restored again and again, and cleaned up", async () => {
+  await using scope = new Scope();
+  const mounts = `mkdir -p "$2"/base/a "$2"/base/b "$2"/m
+    mount --bind "$2/base/a" "$2/m"`;
+  const program = await startIn(scope, mounts, "ghost_names", "hidden");
+  const images = scope.path("images");
+  const refused = await scope.ckpt(
+    "dump",
+    "-t",
+    `${program.pid}`,
+    "-D",
+    images,
+  );
+  assertEquals(refused.code, EXIT.refused, refused.stderr);
+  assertMatch(refused.stderr, /-> give --link-remap/);
+  const beside = () =>
+    [...Deno.readDirSync(`${program.work}/base/a`)].map(({ name }) => name);
+  for (const place of [undefined, "lost+found"]) {
+    const where = place === undefined ? [] : ["--link-place", place];
+    const left = scope.path(`${place}`);
+    const running = await scope.ckpt(
+      ...["dump", "-R", "--link-remap", ...where],
+      ...["-t", `${program.pid}`, "-D", left],
+    );
+    assertEquals(running.code, 0, running.stderr);
+    const cleaned = await scope.ckpt("clean", left);
+    assertMatch(
+      cleaned.stdout,
+      /^removed \S+\/base\/a\/(link_remap\.1|lost\+found\/checkpoint\/\S+)\n$/,
+    );
+    assertEquals(beside(), []);
+  }
+  await dump(scope, program, images, "--link-remap");
+  assertEquals(beside(), ["link_remap.1"]);
+  for (let i = 0; i < 2; i++) {
+    await restore(scope, program, images);
+    assertEquals(await program.verify(), "ok");
+    program.forget();
+  }
+  assertMatch(
+    (await scope.ckpt("clean", images)).stdout,
+    /^removed \S+\/base\/a\/link_remap\.1\n$/,
+  );
+});
+
 for (const where of ["covered", "unmounted"]) {
   Deno.test(`a program survives whose own file is on a mount that is ${where}`, async () => {
     await using scope = new Scope();

@@ -112,7 +112,7 @@ export class FileTable {
         ? { orig_id: id, remap_id: remap.ghost, remap_type: remap_type.GHOST }
         : {
           orig_id: id,
-          remap_id: this.#addLink(remap.link, status),
+          remap_id: this.#addLink(remap.link, file),
           remap_type: remap_type.LINKED,
         },
     );
@@ -120,12 +120,17 @@ export class FileTable {
   }
 
   /** The link that a dump made to a file. */
-  #addLink(path: string, status: FileStatus): number {
-    let id = this.#shared.get(`link ${path}`);
+  #addLink(
+    path: string,
+    { status, mountId }: Pick<NamedFile, "status" | "mountId">,
+  ): number {
+    const key = `link ${mountId ?? ""} ${path}`;
+    let id = this.#shared.get(key);
     if (id === undefined) {
-      const file = { path, flags: 0, pos: 0n, owner: NO_OWNER, status };
+      const flags = 0;
+      const file = { path, flags, pos: 0n, owner: NO_OWNER, status, mountId };
       id = this.#addPath(file, path);
-      this.#shared.set(`link ${path}`, id);
+      this.#shared.set(key, id);
     }
     return id;
   }

@@ -34,8 +34,8 @@ export interface LostFile {
   readonly mayHaveNoName: boolean;
   /** Whether someone in the tree can write to it. */
   readonly written: boolean;
-  /** Whether it is in a mount namespace that ckpt is not in. */
-  readonly isInside?: boolean;
+  /** Whether no link can be made, or not one that ckpt clean could remove. */
+  readonly isPrivate?: boolean;
 }
 
 export interface FateOptions {
@@ -134,10 +134,10 @@ export function decideFate(
   }
   const path = withoutMark(file.link);
   if (namesLeft(file) <= 0n) return ghost(file, path, ghostLimit);
-  if (file.isInside) {
+  if (file.isPrivate) {
     return refused(
       "its path leads to it no more, but another name does, which ckpt could " +
-        "not find; links are not made in other mount namespaces",
+        "not find; no link can be made, or only where ckpt clean does not see it",
     );
   }
   if (linkRemap) return { kind: "link", path };

@@ -64,6 +64,8 @@ export interface WayIn {
   readonly start: string;
   /** Whether that is a copy of a mount, without what is mounted in it. */
   readonly isBare: boolean;
+  /** A path of ckpt's own namespace to what one of the other leads to. */
+  readonly outside?: (path: string) => string | undefined;
 }
 
 /** @param path in the namespace */
@@ -76,6 +78,8 @@ export interface LostFileInUse extends LostFile {
   readonly at: string;
   readonly holder: string;
   readonly task: number;
+  /** Where it is in a mount namespace that is not ckpt's own. */
+  readonly way?: WayIn | undefined;
 }
 
 /** A link text and the file it was the link to. */
@@ -269,7 +273,10 @@ export class FilesInUse {
         mayHaveNoName: fileSystem === OVERLAY && nlink > 0n &&
           !isOfUpperLayer(at),
         written: lost.writes,
-        isInside: way !== undefined,
+        way,
+        // A link is made by the very mount that it was opened by.
+        isPrivate: way !== undefined &&
+          (way.isBare || way.outside?.(withoutMark(link)) === undefined),
       };
     }
   }

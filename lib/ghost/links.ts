@@ -24,6 +24,7 @@ import {
   unlinkIfThere,
 } from "./calls.ts";
 import { linkName } from "./fate.ts";
+import { throughWay, type WayIn } from "./files_in_use.ts";
 import { readList, writeList } from "./noted_list.ts";
 
 export const LINKS_NAME = "ckpt-links.json";
@@ -58,6 +59,8 @@ export interface ToLink {
   /** The path it had. */
   readonly path: string;
   readonly status: FileStatus;
+  /** Where it is in a mount namespace that is not ckpt's own. */
+  readonly way?: WayIn | undefined;
 }
 
 const LOST_AND_FOUND = ["lost+found", "lost+found/checkpoint"];
@@ -105,13 +108,18 @@ export class DumpLinks implements Disposable {
   }
 
   #link(file: ToLink, name: string): string | SyscallError {
+    const { way } = file;
     try {
-      linkTo(file.at, this.wayToMounts + name);
+      linkTo(
+        file.at,
+        way === undefined ? this.wayToMounts + name : throughWay(way, name),
+      );
       return name;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
+      const path = outsideOf(way, name);
       const noted = this.#own.findIndex((one) =>
-        "path" in one && one.path === name
+        "path" in one && one.path === path
       );
       this.#own.splice(noted, 1);
       if (!isOneOf(error, EEXIST)) return error;
@@ -122,21 +130,22 @@ export class DumpLinks implements Disposable {
   }
 
   /** A name that is free, on the list from now on. */
-  #note({ at, path, status: { dev, ino } }: ToLink): string {
-    const directory = this.#directoryFor(path);
+  #note({ at, path, status: { dev, ino }, way }: ToLink): string {
+    const directory = this.#directoryFor(path, way);
     const prefix = directory === "/" ? "/" : `${directory}/`;
     for (let number = 1;; number++) {
       const name = prefix + linkName(
         number,
         this.place === "beside" ? undefined : this.#stamp,
       );
-      if (this.#taken.has(name)) continue;
-      this.#taken.add(name);
+      const noted = outsideOf(way, name);
+      if (this.#taken.has(noted)) continue;
+      this.#taken.add(noted);
       // One of another dump.
-      if (statusAt(name) !== undefined) continue;
+      if (statusAt(noted) !== undefined) continue;
       const { born } = statx(at);
       this.#own.push({
-        path: name,
+        path: noted,
         dev: `${dev}`,
         ino: `${ino}`,
         ...(born !== undefined && { born: `${born}` }),
@@ -145,20 +154,22 @@ export class DumpLinks implements Disposable {
     }
   }
 
-  #directoryFor(path: string): string {
-    const nearest = nearestDirectory(path);
-    if (this.place === "beside") return nearest;
-    const root = mountedAt(nearest);
+  #directoryFor(path: string, way: WayIn | undefined): string {
+    const told = (real: string) => real.slice(way?.prefix.length ?? 0) || "/";
+    const nearest = nearestDirectory(throughWay(way, path));
+    if (this.place === "beside") return told(nearest);
+    const root = told(mountedAt(nearest));
     let directory = root;
     for (const name of LOST_AND_FOUND) {
       directory = root === "/" ? `/${name}` : `${root}/${name}`;
-      if (statusAt(directory) !== undefined) continue;
-      this.#own.push({ directory });
+      const at = throughWay(way, directory);
+      if (statusAt(at) !== undefined) continue;
+      this.#own.push({ directory: outsideOf(way, directory) });
       this.#write();
       syscallBuffer1(
         "mkdirat",
         BigInt(AT_FDCWD),
-        terminated(encodeText(directory)),
+        terminated(encodeText(at)),
         0o700n,
       );
     }
@@ -181,6 +192,14 @@ export class DumpLinks implements Disposable {
     removeAll(this.#own);
     writeLinks(this.directory, this.#before);
   }
+}
+
+/** The path by which `ckpt clean` finds what has a path in the namespace. */
+function outsideOf(way: WayIn | undefined, path: string): string {
+  if (way === undefined) return path;
+  const outside = way.outside?.(path);
+  if (outside === undefined) throw new SyscallError("linkat", ENOENT);
+  return outside;
 }
 
 /** What became of links that were to be removed. */

@@ -235,9 +235,9 @@ function linkFiles(
   const wanted = new FileMap<ToLink & { file: LostFileInUse }>();
   for (const { file, fate } of fates) {
     if (fate.kind !== "link") continue;
-    const { at, status } = file;
+    const { at, status, way } = file;
     if (wanted.get(status) !== undefined) continue;
-    wanted.set(status, { at, path: fate.path, status, file });
+    wanted.set(status, { at, path: fate.path, status, way, file });
   }
   const linked = new FileMap<string>();
   if (wanted.size === 0) return linked;

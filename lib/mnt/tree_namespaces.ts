@@ -136,6 +136,20 @@ export class TreeNamespaces implements Disposable {
     const planOnce = (external: readonly string[]) =>
       plan ??= detached.addTo(this.#plan(all, host, external));
     let outside: MountTree | undefined;
+    const outsidePath = (mountId: number, path: string) => {
+      const info = byMount.get(mountId)?.mounts.find((mount) =>
+        mount.mountId === mountId
+      );
+      if (info === undefined) return undefined;
+      const mount = mountOf(info, 0);
+      const shown = {
+        device: mount.device,
+        root: joinPath(mount.root, relativePath(path, mount.point)),
+      };
+      outside ??= new MountTree(host.map((info) => mountOf(info, 0)));
+      const mounts = mountsShowing(shown, outside.mounts, outside);
+      return nearestPath(shown, mounts, outside);
+    };
     return {
       all,
       of: (pid) => seen.get(links.get(pid)?.link ?? ""),
@@ -146,22 +160,12 @@ export class TreeNamespaces implements Disposable {
         const namespace = byMount.get(mountId);
         return namespace === undefined
           ? detached.wayIn(mountId, link, at, hostDevices)
-          : this.#wayIn(namespace, mountId, withoutMark(link));
+          : {
+            ...this.#wayIn(namespace, mountId, withoutMark(link)),
+            outside: (path) => outsidePath(mountId, path),
+          };
       },
-      outsidePath: (mountId, path) => {
-        const info = byMount.get(mountId)?.mounts.find((mount) =>
-          mount.mountId === mountId
-        );
-        if (info === undefined) return undefined;
-        const mount = mountOf(info, 0);
-        const shown = {
-          device: mount.device,
-          root: joinPath(mount.root, relativePath(path, mount.point)),
-        };
-        outside ??= new MountTree(host.map((info) => mountOf(info, 0)));
-        const mounts = mountsShowing(shown, outside.mounts, outside);
-        return nearestPath(shown, mounts, outside);
-      },
+      outsidePath,
       isSaved: (mountId, external) =>
         planOnce(external).superblocks.some(({ device, mounts }) =>
           mounts.some(({ id }) => id === mountId) ||
