@@ -19,6 +19,7 @@ import type {
 import { isRingArea } from "../mm/ring_areas.ts";
 import type { Vma } from "../mm/vma.ts";
 import { listThreads } from "../proc/read.ts";
+import { waitersInVfork } from "../task/vfork.ts";
 import { KINDS } from "./kinds.ts";
 import { GONE, KernelRings, type Ring } from "./kernel_rings.ts";
 import { isBound, SETUP } from "./register_with_ring.ts";
@@ -30,6 +31,8 @@ const NO_FILE = -1;
 /** The powers of two that the kernel takes (IORING_MAX_ENTRIES). */
 const MOST_REQUESTS = 32768;
 const MOST_RESULTS = 65536;
+/** Bytes of either ring, of the largest entries. */
+const MOST_MEMORY = 8 << 20;
 
 /** A process, as far as it matters here. */
 interface Holder {
@@ -265,6 +268,12 @@ function ownerOf(
     return "a thread of the kernel does its requests (IORING_SETUP_SQPOLL) " +
       "with credentials that no thread of the program has any more";
   }
+  const busy = thread !== undefined &&
+    places.some(({ holder }) => waitersInVfork(holder.pid).includes(thread));
+  if (busy) {
+    return "the thread that alone may use it (IORING_SETUP_SINGLE_ISSUER) " +
+      "waits in vfork(2), where a restored one can do nothing for it";
+  }
   const threads = [
     ...thread === undefined ? [] : [thread],
     ...poller === undefined ? [] : [poller.credentials],
@@ -390,6 +399,12 @@ export function ringImageProblem(entry: ckpt_ring_entry): string | undefined {
     (flags & flag) !== 0 === (part !== undefined);
   if (!has(SETUP.SQPOLL, entry.poller) || !has(SETUP.NO_MMAP, memory)) {
     return "its thread or its memory is not that of such a ring";
+  }
+  const lengths = memory === undefined
+    ? []
+    : [memory.counters_length, memory.entries_length];
+  if (lengths.some((length) => length === 0 || length > MOST_MEMORY)) {
+    return "its memory is not as large as that of a ring can be";
   }
   return ringProblem(entry);
 }

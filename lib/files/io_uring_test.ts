@@ -61,6 +61,8 @@ Deno.test("a ring comes with the thread and the memory that its kind has", () =>
       { flags: 0, poller },
       { flags: NO_MMAP },
       { flags: 0, memory },
+      { flags: NO_MMAP, memory: { ...memory, counters_length: 0 } },
+      { flags: NO_MMAP, memory: { ...memory, entries_length: 16 << 20 } },
     ]
   ) assertEquals(typeof ringImageProblem(entry(more)), "string");
 });
