@@ -606,15 +606,15 @@ export function noteDescriptors(
   namespaces?: SeenNamespaces,
 ): void {
   for (const descriptor of descriptors) {
-    const { sameAs, info, status } = descriptor;
+    const { sameAs, fd, link, info, status } = descriptor;
     if (
       sameAs !== undefined || !hasPath(descriptor) ||
       external.length > 0 &&
         external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;
-    const use = fileUse(tid, descriptor, pid);
-    const way = namespaces?.wayIn(info.mntId, use.link, use.at);
-    files.look(way === undefined ? use : { ...use, way });
+    const way = namespaces?.wayIn(info.mntId, link, `/proc/${tid}/fd/${fd}`);
+    if (way === undefined && files.noteNameless(descriptor, tid, pid)) continue;
+    files.look({ ...fileUse(tid, descriptor, pid), way });
   }
 }
 

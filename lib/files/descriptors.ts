@@ -758,7 +758,6 @@ export function fileUse(
     holder: `descriptor ${fd}`,
     task,
     writes: (info.flags & O.ACCMODE) !== O.RDONLY,
-    mountId: info.mntId,
   };
 }
 

@@ -7,6 +7,7 @@ import { readMountInfo } from "../proc/read.ts";
 import {
   deviceNumbers,
   type FileStatus,
+  O,
   S_IF,
   stat,
   SyscallError,
@@ -50,8 +51,6 @@ export interface FileUse {
   /** The process. */
   readonly task: number;
   readonly writes: boolean;
-  /** The mount by which it was opened, where that is known. */
-  readonly mountId?: number;
   /** Where it is in a mount namespace that is not ckpt's own. */
   readonly way?: WayIn;
 }
@@ -85,10 +84,55 @@ export interface LostFileInUse extends LostFile {
 /** A link text and the file it was the link to. */
 export type UsedPath = Pick<FileUse, "link" | "status">;
 
-interface Lost {
+/** What the look at a descriptor tells. */
+export interface OpenFile extends UsedPath {
+  readonly fd: number;
+  readonly info: { readonly flags: number; readonly mntId: number };
+}
+
+/** A lost file of which more is to be found out. */
+interface Unexamined {
   readonly use: FileUse;
   writes: boolean;
-  known: LostFileInUse | undefined;
+}
+
+/** Of thousands of descriptors, texts are made only where they are needed. */
+class NamelessFile implements LostFileInUse {
+  constructor(
+    readonly open: OpenFile,
+    /** By which the process was looked at. */
+    readonly tid: number,
+    readonly task: number,
+    readonly fileSystem: bigint,
+    readonly mount: LostFile["mount"],
+  ) {}
+
+  readonly otherName = undefined;
+  readonly mayHaveNoName = false;
+
+  get link(): string {
+    return this.open.link;
+  }
+
+  get status(): FileStatus {
+    return this.open.status;
+  }
+
+  get allocated(): bigint {
+    return this.open.status.allocated;
+  }
+
+  get at(): string {
+    return `/proc/${this.tid}/fd/${this.open.fd}`;
+  }
+
+  get holder(): string {
+    return `descriptor ${this.open.fd}`;
+  }
+
+  get written(): boolean {
+    return (this.open.info.flags & O.ACCMODE) !== O.RDONLY;
+  }
 }
 
 /**
@@ -105,7 +149,7 @@ const COUNTS_NAMES: ReadonlySet<bigint> = new Set([
 export class FilesInUse {
   #noted: FileUse[] = [];
   readonly #atLink = new Map<string, FileStatus | undefined>();
-  readonly #lost = new FileMap<Lost>();
+  readonly #lost = new FileMap<LostFileInUse | Unexamined>();
   /** Paths that lead to their files, by these. */
   readonly #names = new Map<string, string>();
   #mounts: ReadonlySet<bigint> | undefined;
@@ -121,7 +165,7 @@ export class FilesInUse {
 
   /** Notes a file that is in use. */
   look(use: FileUse): void {
-    if (!this.#noteNameless(use)) this.#noted.push(use);
+    this.#noted.push(use);
   }
 
   /** Finds out all about those that were noted. */
@@ -142,15 +186,14 @@ export class FilesInUse {
       }
     }
     for (const use of noted) this.#sortOut(use);
-    this.#examineAll(
-      this.#lost.values().filter(({ known }) => known === undefined),
-    );
+    this.#examineAll(this.#lost.values().filter(isUnexamined));
   }
 
   /** The files that need care, each once for every path it had. */
   get lost(): LostFileInUse[] {
     this.settle();
-    return this.#lost.values().map(({ known }) => known!);
+    // All have been examined.
+    return this.#lost.values() as LostFileInUse[];
   }
 
   #sortOut(use: FileUse): void {
@@ -166,9 +209,8 @@ export class FilesInUse {
     }
     const lost = this.#lost.get(status, link);
     if (lost === undefined) {
-      const { writes } = use;
-      this.#lost.set(status, { use, writes, known: undefined }, link);
-    } else if (use.writes) lost.writes = true;
+      this.#lost.set(status, { use, writes: use.writes }, link);
+    } else if (use.writes && isUnexamined(lost)) lost.writes = true;
   }
 
   /** Names that lead to files in use with that inode number. */
@@ -183,61 +225,58 @@ export class FilesInUse {
   useOf(status: FileStatus): UsedPath | undefined {
     const name = this.#names.get(inodeKey(status));
     if (name !== undefined) return { link: name, status };
-    return this.#lost.values().find(({ use }) => isSameFile(use.status, status))
-      ?.use;
+    return this.#lost.values()
+      .map((lost) => isUnexamined(lost) ? lost.use : lost)
+      .find((use) => isSameFile(use.status, status));
   }
 
-  /** Notes a file of which the look at it told all there is to know. */
-  #noteNameless(use: FileUse): boolean {
-    const { link, status, way, at, holder, task, writes, mountId } = use;
+  /**
+   * Notes the file of a descriptor, if the look at it told all there is to know:
+   * it has no name.
+   *
+   * @param tid by which the process was looked at
+   * @returns whether it did
+   */
+  noteNameless(open: OpenFile, tid: number, task: number): boolean {
+    const { link, status, fd, info: { mntId } } = open;
     if (
-      way !== undefined || mountId === undefined || status.nlink !== 0n ||
-      (status.mode & S_IF.MT) !== S_IF.REG || !link.endsWith(DELETED_MARK)
+      status.nlink !== 0n || (status.mode & S_IF.MT) !== S_IF.REG ||
+      !link.endsWith(DELETED_MARK)
     ) return false;
-    let fileSystem = this.#fileSystems.get(mountId);
+    let fileSystem = this.#fileSystems.get(mntId);
     if (fileSystem === undefined) {
-      fileSystem = fileSystemType(at);
-      this.#fileSystems.set(mountId, fileSystem);
+      fileSystem = fileSystemType(`/proc/${tid}/fd/${fd}`);
+      this.#fileSystems.set(mntId, fileSystem);
     }
     if (!COUNTS_NAMES.has(fileSystem)) return false;
     const path = withoutMark(link);
     const above = this.#nearest.of(path);
-    const mount = this.#mountHere(BigInt(mountId), above);
+    const mount = this.#mountHere(BigInt(mntId), above);
     // A file that is mounted itself is found by the place where it is.
     if (above.mountId !== mount) return false;
-    const before = this.#lost.get(status, link);
-    if (before?.known !== undefined && (before.writes || !writes)) return true;
-    const written = writes || (before?.writes ?? false);
-    const known = {
-      link,
-      status,
-      at,
-      holder,
-      task,
-      allocated: status.allocated,
-      fileSystem,
-      mount: this.#reach(path, mount, above, way),
-      otherName: undefined,
-      mayHaveNoName: false,
-      written,
-    };
-    this.#lost.set(status, { use, writes: written, known }, link);
+    const reach = this.#reach(path, mount, above, undefined);
+    const file = new NamelessFile(open, tid, task, fileSystem, reach);
+    const known = this.#lost.get(status, link);
+    if (
+      known === undefined ||
+      file.written && !isUnexamined(known) && !known.written
+    ) this.#lost.set(status, file, link);
     return true;
   }
 
-  #examineAll(all: readonly Lost[]): void {
+  #examineAll(all: readonly Unexamined[]): void {
     if (all.length === 0) return;
     const paths = all.map(({ use }) =>
       throughWay(use.way, withoutMark(use.link))
     );
     const there = statusesAt(paths);
     for (
-      const [i, known] of extendedStatuses(all.map(({ use }) => use.at))
+      const [i, asked] of extendedStatuses(all.map(({ use }) => use.at))
         .entries()
     ) {
       const lost = all[i];
       const { status: { allocated, mountId: theirs, nlink }, fileSystem } =
-        known ?? ask(lost.use);
+        asked ?? ask(lost.use);
       const above = this.#nearest.of(paths[i]);
       const mountId = lost.use.way === undefined
         ? this.#mountHere(theirs, above)
@@ -253,7 +292,7 @@ export class FilesInUse {
       const mount = way?.isBare
         ? "reached"
         : this.#reach(paths[i], mountId, above, way);
-      lost.known = {
+      const known: LostFileInUse = {
         link,
         status,
         at,
@@ -278,6 +317,7 @@ export class FilesInUse {
         isPrivate: way !== undefined &&
           (way.isBare || way.outside?.(withoutMark(link)) === undefined),
       };
+      this.#lost.set(lost.use.status, known, link);
     }
   }
 
@@ -371,6 +411,12 @@ export class FilesInUse {
     }
     return own;
   }
+}
+
+function isUnexamined(
+  lost: LostFileInUse | Unexamined,
+): lost is Unexamined {
+  return "use" in lost;
 }
 
 function wayTo({ way, link }: FileUse): string {

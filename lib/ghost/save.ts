@@ -82,20 +82,19 @@ export class SavedFiles {
    * be done. They must not change until then.
    */
   copied: Promise<unknown> = Promise.resolve();
-  /** Fulfilled when {@link ghosts} is complete, after {@link finish}. */
-  described: Promise<void> = Promise.resolve();
+  /** Fulfilled when {@link ghosts} is complete. */
+  described: Promise<unknown> = Promise.resolve();
   #small: SmallFiles | undefined;
-  #read: Promise<unknown> = Promise.resolve();
-  #writing: Promise<void> | undefined;
+  #written: Promise<void> = Promise.resolve();
 
   placeOf({ link, status }: UsedPath): Place {
     return this.places.get(status, link) ?? { path: link };
   }
 
-  /** @param read fulfilled when `small` has been read */
-  begin(small: SmallFiles, read: Promise<unknown>): void {
+  /** @param described fulfilled when `small` has been read */
+  begin(small: SmallFiles, described: Promise<unknown>): void {
     this.#small = small;
-    this.#read = read;
+    this.described = described;
   }
 
   /**
@@ -103,17 +102,14 @@ export class SavedFiles {
    * it shall.
    */
   finish(): void {
-    this.described = this.#read.then(() => {
-      this.#writing = this.#small?.write();
-      this.#writing?.catch(() => {});
-    });
-    this.described.catch(() => {});
+    this.#written = this.described.then(() => this.#small?.write());
+    this.#written.catch(() => {});
   }
 
-  /** When all images are written, after {@link finish}. */
+  /** When all images are written, after {@link finish}; nothing else is to do. */
   async written(): Promise<void> {
-    await this.described;
-    await this.#writing;
+    this.#small?.hurry();
+    await this.#written;
   }
 
   /** When no small file is read or written any more; never throws. */

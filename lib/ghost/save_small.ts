@@ -43,7 +43,8 @@ export interface NumberedFile {
 const STATUS_BLOCK = Number(STAT_BLOCK);
 /** Contents that are in memory at the same time, bytes. */
 const HELD_AT_ONCE = 64 << 20;
-
+/** Files of which JavaScript learns while the next ones are read. */
+const PART = 1024;
 /** Fewer files are read and written faster than a thread has begun. */
 const WORTH_A_THREAD = 32;
 
@@ -56,8 +57,12 @@ export function isSmallFile(
 
 export class SmallFiles {
   /** Those whose content is in memory. */
-  #held: HeldFiles | undefined;
+  #held: HeldFiles[] = [];
+  #bytes = 0;
+  /** The directory of the images. */
+  #images: number | undefined;
   #busy: Promise<unknown> = Promise.resolve();
+  #isAllElseDone = false;
 
   /**
    * @param extensions gets what CRIU's images have no field for
@@ -85,11 +90,29 @@ export class SmallFiles {
 
   async #read(): Promise<NumberedFile[]> {
     const others: NumberedFile[] = [];
+    let before: HeldFiles | undefined;
+    const describe = () => {
+      others.push(...before?.describe(this.writer, this.extensions) ?? []);
+      before = undefined;
+    };
     for (const part of parts(this.all, this.atOnce)) {
-      await this.#writeHeld();
-      this.#held = new HeldFiles(part);
-      others.push(...await this.#held.read());
+      if (this.#bytes + roomForAll(part) > this.atOnce) {
+        describe();
+        await this.#write();
+      }
+      this.#images ??= open(this.writer.unfinished, O.PATH | O.DIRECTORY);
+      const held = new HeldFiles(part, this.#images);
+      this.#held.push(held);
+      this.#bytes += roomForAll(part);
+      const reading = held.read();
+      try {
+        describe();
+      } finally {
+        await reading;
+      }
+      before = held;
     }
+    describe();
     return others;
   }
 
@@ -99,42 +122,51 @@ export class SmallFiles {
    * @throws CkptError naming the image that cannot be written
    */
   write(): Promise<void> {
-    const writing = this.#writeHeld();
+    const writing = this.#write();
     this.#busy = writing;
     return writing;
   }
 
-  async #writeHeld(): Promise<void> {
-    using held = this.#held;
-    this.#held = undefined;
-    await held?.write(this.writer, this.extensions);
+  async #write(): Promise<void> {
+    for (let held; (held = this.#held[0]) !== undefined;) {
+      await held.write(this.#isAllElseDone);
+      held[Symbol.dispose]();
+      this.#held.shift();
+    }
+    this.#bytes = 0;
+  }
+
+  /** JavaScript has nothing else to do: writing gets all processors. */
+  hurry(): void {
+    this.#isAllElseDone = true;
   }
 
   /** When nothing is read or written any more; frees the memory. Never throws. */
   async settle(): Promise<void> {
     await Promise.allSettled([this.#busy]);
-    this.#held?.[Symbol.dispose]();
-    this.#held = undefined;
+    for (const held of this.#held.splice(0)) held[Symbol.dispose]();
+    if (this.#images !== undefined) close(this.#images);
+    this.#images = undefined;
   }
 }
 
-/** As many as may be in memory. */
+/** Not more of them than may be in memory. */
 function* parts(
   all: readonly NumberedFile[],
   most: number,
 ): Generator<NumberedFile[]> {
-  let part: NumberedFile[] = [];
+  let first = 0;
   let bytes = 0;
-  for (const one of all) {
-    bytes += roomFor(one);
-    if (bytes > most && part.length > 0) {
-      yield part;
-      part = [];
-      bytes = roomFor(one);
+  for (let i = 0; i < all.length; i++) {
+    const room = roomFor(all[i]);
+    if (i - first === PART || i > first && bytes + room > most) {
+      yield all.slice(first, i);
+      first = i;
+      bytes = 0;
     }
-    part.push(one);
+    bytes += room;
   }
-  if (part.length > 0) yield part;
+  if (first < all.length) yield all.slice(first);
 }
 
 /** One byte more than there should be tells that there are more. */
@@ -142,99 +174,160 @@ function roomFor({ file: { status: { size } } }: NumberedFile): number {
   return Number(size) + 1;
 }
 
+function roomForAll(files: readonly NumberedFile[]): number {
+  return files.reduce((sum, file) => sum + roomFor(file), 0);
+}
+
 /** A number of the tree's links in /proc is never longer. */
 const PATH_BYTES = 64;
 const NAME_BYTES = 64;
 const AT_EMPTY_PATH = 0x1000;
-/** Address and length of the content in memory. */
-const CONTENT_BYTES = 16;
-/** struct iovec of the head, and of the content. */
+/** struct iovec of the head of an image, and of the content. */
 const PIECES_BYTES = 32;
-const IOVECS = 2;
+const PIECE = { head: 0, headLength: 8, content: 16, contentLength: 24 };
 
-/** What there is to know of some small files, and their contents. */
+/** Some small files, with their contents and images. */
 class HeldFiles implements Disposable {
   readonly #contents: AnonymousMemory;
-  readonly #places: Slots;
+  readonly #pieces: Slots;
   readonly #flags: Slots;
   readonly #statuses: Slots;
+  readonly #heads: Slots;
   readonly #noPath = new Slots(8, 1);
-  readonly #calls = new Calls();
+  readonly #reading = new Calls();
   readonly #statx: number;
   readonly #read: number;
   readonly #data: number;
   readonly #hole: number;
   readonly #attributes: number;
   readonly #getFlags: number;
-  /** The indices of those that can be saved. */
-  readonly #plain: number[] = [];
+  readonly #names: Slots;
+  readonly #writing = new Calls();
+  readonly #made: number;
+  readonly #written: number;
+  /** The numbers of images that are made; those of plain files come first. */
+  readonly #ids: number[] = [];
 
-  constructor(readonly all: readonly NumberedFile[]) {
+  /** @param images a descriptor of their directory */
+  constructor(readonly all: readonly NumberedFile[], images: number) {
     const count = all.length;
-    this.#contents = new AnonymousMemory(
-      all.reduce((sum, one) => sum + roomFor(one), 0),
-    );
-    const paths = new Slots(PATH_BYTES, count);
-    this.#places = new Slots(CONTENT_BYTES, count);
+    this.#contents = new AnonymousMemory(roomForAll(all));
+    this.#pieces = new Slots(PIECES_BYTES, count);
     this.#flags = new Slots(8, count);
     this.#statuses = new Slots(STATX_BYTES, count);
+    this.#heads = new Slots(WHOLE_GHOST_HEAD_BYTES, count);
+    this.#names = new Slots(NAME_BYTES, count);
+    const paths = new Slots(PATH_BYTES, count);
     let { address } = this.#contents;
-    for (const [i, one] of all.entries()) {
-      paths.setText(i, one.file.at);
-      this.#places.setNumber(i, address);
-      this.#places.setNumber(i, roomFor(one), 8);
-      address += roomFor(one);
+    for (let i = 0; i < count; i++) {
+      const room = roomFor(all[i]);
+      paths.setText(i, all[i].file.at);
+      this.#pieces.setNumber(i, address, PIECE.content);
+      this.#pieces.setNumber(i, room, PIECE.contentLength);
+      address += room;
     }
-    const calls = this.#calls;
-    const opened = calls.add("openat", [
+    const reading = this.#reading;
+    const opened = reading.add("openat", [
       AT_FDCWD,
       { slots: paths },
       O.RDONLY | O.NOATIME | O.NONBLOCK | O.CLOEXEC,
       0,
     ]);
-    const fd = { result: opened };
+    const file = { result: opened };
     // Of the file that is open: by its path it would take twice as long.
-    this.#statx = calls.add("statx", [
-      fd,
+    this.#statx = reading.add("statx", [
+      file,
       this.#noPath.address,
       AT_EMPTY_PATH,
       STATX_BASIC_STATS,
       { slots: this.#statuses },
     ]);
-    this.#read = calls.add("pread64", [
-      fd,
-      { loaded: this.#places },
-      { loaded: this.#places, offset: 8 },
+    this.#read = reading.add("pread64", [
+      file,
+      { loaded: this.#pieces, offset: PIECE.content },
+      { loaded: this.#pieces, offset: PIECE.contentLength },
       0,
     ]);
-    this.#data = calls.add("lseek", [fd, 0, SEEK_DATA]);
-    this.#hole = calls.add("lseek", [fd, 0, SEEK_HOLE]);
-    this.#attributes = calls.add("flistxattr", [fd, 0, 0]);
-    this.#getFlags = calls.add("ioctl", [
-      fd,
+    this.#data = reading.add("lseek", [file, 0, SEEK_DATA]);
+    this.#hole = reading.add("lseek", [file, 0, SEEK_HOLE]);
+    this.#attributes = reading.add("flistxattr", [file, 0, 0]);
+    this.#getFlags = reading.add("ioctl", [
+      file,
       FS_IOC_GETFLAGS,
       { slots: this.#flags },
     ]);
-    calls.add("close", [fd]);
+    reading.add("close", [file]);
+    const writing = this.#writing;
+    this.#made = writing.add("openat", [
+      images,
+      { slots: this.#names },
+      O.WRONLY | O.CREAT | O.EXCL | O.CLOEXEC,
+      0o600,
+    ]);
+    const image = { result: this.#made };
+    this.#written = writing.add("pwritev", [
+      image,
+      { slots: this.#pieces },
+      PIECES_BYTES / 16,
+      0,
+    ]);
+    writing.add("close", [image]);
   }
 
-  /** @returns those that are not plain */
-  async read(): Promise<NumberedFile[]> {
+  async read(): Promise<void> {
     const count = this.all.length;
-    if (count < WORTH_A_THREAD) this.#calls.run(count);
-    else await this.#calls.runBeside(count);
+    if (count < WORTH_A_THREAD) this.#reading.run(count);
+    else await this.#reading.runBeside(count);
+  }
+
+  /**
+   * Says what the images will be of those that were read.
+   *
+   * @returns those that are not plain
+   */
+  describe(
+    writer: ImageWriter,
+    extensions: ckpt_ghost_entry[],
+  ): NumberedFile[] {
     const others: NumberedFile[] = [];
-    for (let i = 0; i < count; i++) {
-      if (this.#isPlain(i)) this.#plain.push(i);
-      else others.push(this.all[i]);
+    for (let i = 0; i < this.all.length; i++) {
+      if (!this.#isPlain(i)) {
+        others.push(this.all[i]);
+        continue;
+      }
+      const { id } = this.all[i];
+      const accessed = this.#time(i, STATX.accessed);
+      const modified = this.#time(i, STATX.modified);
+      const name = imageName("ghost-file", id);
+      writer.adoptRaw(
+        name,
+        this.#put(i, name, {
+          uid: this.#word(i, STATX.uid),
+          gid: this.#word(i, STATX.gid),
+          mode: this.#word(i, STATX.mode) & 0xffff,
+          dev: this.#device(i),
+          ino: this.#statuses.number(i, STATX.inode),
+          accessed,
+          modified,
+        }),
+      );
+      addExtension(extensions, {
+        ghost_id: id,
+        xattrs: [],
+        allocated: [],
+        inode_flags: this.#inodeFlags(i) || undefined,
+        atime_ns: accessed.nanoseconds || undefined,
+        mtime_ns: modified.nanoseconds || undefined,
+      });
+      this.#ids.push(id);
     }
     return others;
   }
 
   /** Whether its content in one piece and what `statx` and so on say is all. */
   #isPlain(i: number): boolean {
-    const calls = this.#calls;
-    const size = this.#places.number(i, 8) - 1;
+    const calls = this.#reading;
+    const size = this.#pieces.number(i, PIECE.contentLength) - 1;
     if (
       calls.result(i, this.#statx) !== 0 || calls.result(i, this.#read) !== size
     ) return false;
@@ -271,50 +364,6 @@ class HeldFiles implements Disposable {
     return this.#statuses.view.getUint32(i * STATX_BYTES + at, true);
   }
 
-  /**
-   * Makes the images beside JavaScript.
-   *
-   * @throws CkptError naming the image that cannot be written
-   */
-  async write(
-    writer: ImageWriter,
-    extensions: ckpt_ghost_entry[],
-  ): Promise<void> {
-    const images = open(writer.unfinished, O.PATH | O.DIRECTORY);
-    try {
-      const written = new WrittenImages(this.#plain.length, images);
-      for (const [to, i] of this.#plain.entries()) {
-        const { id } = this.all[i];
-        const accessed = this.#time(i, STATX.accessed);
-        const modified = this.#time(i, STATX.modified);
-        const length = written.put(to, imageName("ghost-file", id), {
-          uid: this.#word(i, STATX.uid),
-          gid: this.#word(i, STATX.gid),
-          mode: this.#word(i, STATX.mode) & 0xffff,
-          dev: this.#device(i),
-          ino: this.#statuses.number(i, STATX.inode),
-          accessed,
-          modified,
-        }, {
-          address: this.#places.number(i),
-          length: this.#places.number(i, 8) - 1,
-        });
-        writer.adoptRaw(written.names[to], length);
-        addExtension(extensions, {
-          ghost_id: id,
-          xattrs: [],
-          allocated: [],
-          inode_flags: this.#inodeFlags(i) || undefined,
-          atime_ns: accessed.nanoseconds || undefined,
-          mtime_ns: modified.nanoseconds || undefined,
-        });
-      }
-      await written.write();
-    } finally {
-      close(images);
-    }
-  }
-
   /** As st_dev has it (new_encode_dev of the kernel's linux/kdev_t.h). */
   #device(i: number): number {
     const major = this.#word(i, STATX.deviceMajor);
@@ -323,88 +372,58 @@ class HeldFiles implements Disposable {
   }
 
   #inodeFlags(i: number): number {
-    return this.#calls.result(i, this.#getFlags) < 0
+    return this.#reading.result(i, this.#getFlags) < 0
       ? 0
       : savedInodeFlags(this.#flags.view.getUint32(8 * i, true));
   }
 
-  [Symbol.dispose](): void {
-    this.#contents[Symbol.dispose]();
-  }
-}
-
-/** Makes images at once. */
-class WrittenImages {
-  readonly names: string[] = [];
-  readonly #names: Slots;
-  readonly #heads: Slots;
-  readonly #pieces: Slots;
-  readonly #calls = new Calls();
-  readonly #made: number;
-  readonly #written: number;
-
-  /** @param directory a descriptor of it */
-  constructor(count: number, directory: number) {
-    this.#names = new Slots(NAME_BYTES, count);
-    this.#heads = new Slots(WHOLE_GHOST_HEAD_BYTES, count);
-    this.#pieces = new Slots(PIECES_BYTES, count);
-    const calls = this.#calls;
-    this.#made = calls.add("openat", [
-      directory,
-      { slots: this.#names },
-      O.WRONLY | O.CREAT | O.EXCL | O.CLOEXEC,
-      0o600,
-    ]);
-    const fd = { result: this.#made };
-    this.#written = calls.add("pwritev", [
-      fd,
-      { slots: this.#pieces },
-      IOVECS,
-      0,
-    ]);
-    calls.add("close", [fd]);
+  /** @returns how long the image will be */
+  #put(i: number, name: string, ghost: WholeGhost): number {
+    const to = this.#ids.length;
+    this.#names.setText(to, name);
+    const { bytes, address, size } = this.#heads;
+    const end = (to + 1) * size;
+    const start = putGhostHead(bytes, end, ghost);
+    const pieces = this.#pieces;
+    const content = pieces.number(i, PIECE.content);
+    const length = pieces.number(i, PIECE.contentLength) - 1;
+    pieces.setNumber(to, address + start, PIECE.head);
+    pieces.setNumber(to, end - start, PIECE.headLength);
+    pieces.setNumber(to, content, PIECE.content);
+    pieces.setNumber(to, length, PIECE.contentLength);
+    return end - start + length;
   }
 
   /**
-   * @param i the next number
-   * @returns how long the image will be
+   * Makes the images beside JavaScript.
+   *
+   * @param byAll processors, not only by one
+   * @throws CkptError naming the image that cannot be written
    */
-  put(
-    i: number,
-    name: string,
-    ghost: WholeGhost,
-    content: { address: number; length: number },
-  ): number {
-    this.names.push(name);
-    this.#names.setText(i, name);
-    const { bytes, address, size } = this.#heads;
-    const end = (i + 1) * size;
-    const start = putGhostHead(bytes, end, ghost);
-    this.#pieces.setNumber(i, address + start);
-    this.#pieces.setNumber(i, end - start, 8);
-    this.#pieces.setNumber(i, content.address, 16);
-    this.#pieces.setNumber(i, content.length, 24);
-    return end - start + content.length;
-  }
-
-  /** @throws CkptError naming the image that cannot be written */
-  async write(): Promise<void> {
-    const count = this.names.length;
-    if (count < WORTH_A_THREAD) this.#calls.run(count);
-    else await this.#calls.runInTurnBeside(count);
-    for (const [i, name] of this.names.entries()) {
-      const length = this.#pieces.number(i, 8) + this.#pieces.number(i, 24);
-      const written = this.#calls.result(i, this.#written);
+  async write(byAll: boolean): Promise<void> {
+    const count = this.#ids.length;
+    const calls = this.#writing;
+    if (count < WORTH_A_THREAD) calls.run(count);
+    else if (byAll) await calls.runBeside(count);
+    else await calls.runInTurnBeside(count);
+    for (let i = 0; i < count; i++) {
+      const written = calls.result(i, this.#written);
+      const length = this.#pieces.number(i, PIECE.headLength) +
+        this.#pieces.number(i, PIECE.contentLength);
       if (written === length) continue;
-      const failed = [this.#calls.result(i, this.#made), written]
+      const failed = [calls.result(i, this.#made), written]
         .find((result) => result < 0);
       throw new CkptError(EXIT.failed, "saving deleted files", [{
-        object: name,
+        object: imageName("ghost-file", this.#ids[i]),
         why: failed === undefined
           ? "the file system took only a part of it"
           : describeErrno(failed),
         remedy: "make room, or name a directory on another file system",
       }]);
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.#contents[Symbol.dispose]();
   }
 }
