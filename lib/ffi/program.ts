@@ -68,9 +68,8 @@ const WORDS = OPERATION / 4;
 const ARGUMENTS = 2;
 const KINDS = 14;
 const FLAGS = 15;
-/** How many operations a piece holds; the first one is small. */
+/** How many operations the first piece holds; each further one has twice as many. */
 const FIRST_PIECE = 8;
-const PIECE = 1024;
 const FIRST_DATA = 256;
 
 const encoder = new TextEncoder();
@@ -131,7 +130,7 @@ export class Program {
   }
 
   #addPiece(): void {
-    this.#piece = new Int32Array(PIECE * WORDS);
+    this.#piece = new Int32Array(2 * this.#piece.length);
     this.#longs = new BigInt64Array(this.#piece.buffer);
     this.#at = 0;
     this.#pieces.push(this.#piece);
@@ -215,10 +214,8 @@ export class Program {
   /** An argument of an operation that is a plain number. */
   argument(operation: Result, index: number): number {
     const { result } = operation;
-    const behind = result - FIRST_PIECE;
-    const [piece, at] = behind < 0
-      ? [0, result]
-      : [1 + Math.floor(behind / PIECE), behind % PIECE];
+    const piece = 31 - Math.clz32(result / FIRST_PIECE + 1);
+    const at = result - FIRST_PIECE * (2 ** piece - 1);
     const longs = new BigInt64Array(this.#pieces[piece].buffer);
     return Number(longs[at * WORDS / 2 + ARGUMENTS / 2 + index]);
   }
