@@ -181,6 +181,15 @@ const filling = {
   },
 } as const;
 
+const fillingNow = {
+  /** The same function as of the group `filling`, for what is done at once. */
+  fill_small_memory: {
+    name: "ckpt_fill_memory",
+    parameters: ["i32", "u64", "buffer", "u64", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const agent = {
   ckpt_start_agent: {
     parameters: ["i32", "i32", "i32", "buffer", "u64", "u64", "u64", "u64"],
@@ -313,6 +322,7 @@ const GROUPS = {
   pages,
   objects,
   filling,
+  fillingNow,
   agent,
   restore,
   ranges,

@@ -40,7 +40,7 @@ import {
 import { deviceProblem, isDevice } from "./devices.ts";
 import { isOfDescription, lockProblem, locksOf } from "./file_locks.ts";
 import { KINDS, refusalOfLink } from "./kinds.ts";
-import { memfdName, memfdPageSize } from "./memfd.ts";
+import { isPlainMemfd, memfdName, memfdPageSize } from "./memfd.ts";
 import { isTun, lookAtTun, type SeenTun, tunProblem } from "./tun.ts";
 import { namespaceProblem, namespaceType } from "./namespaces.ts";
 import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
@@ -284,7 +284,8 @@ function isSettled(
   if (sameAs?.pid !== place?.pid || sameAs?.fd !== place?.fd) return false;
   return isKnown({ info, sameAs }) ||
     owner === NO_OWNER && !isSocket(status) && !isPty(status) &&
-      !isTun(status) && !isFifo({ link, status }) && !isAskedMore(link);
+      !isTun(status) && !isFifo({ link, status }) &&
+      !isAskedMore({ link, status });
 }
 
 /** Known by another descriptor, or there is nothing more to be known. */
@@ -327,7 +328,7 @@ function ask(
     busyPolling,
     sameAs,
   };
-  return known || !isAskedMore(link)
+  return known || !isAskedMore(seen)
     ? seen
     : { ...seen, ...askObject(seen, pidfd, pid) };
 }
@@ -335,9 +336,12 @@ function ask(
 const NOTHING = { owner: NO_OWNER, unconnected: false };
 
 /** Kinds of kernel objects of which fdinfo does not tell all at once. */
-function isAskedMore(link: string): boolean {
+function isAskedMore(
+  seen: Pick<SeenDescriptor, "link" | "status">,
+): boolean {
+  const { link } = seen;
   return link === FANOTIFY_LINK || link === INOTIFY_LINK ||
-    link === TIMERFD_LINK || mayBeQueue(link);
+    link === TIMERFD_LINK || mayBeQueue(link) && !isPlainMemfd(seen);
 }
 
 function askObject(
@@ -444,7 +448,8 @@ export function hasOwnContents(
 ): boolean {
   return sameAs === undefined &&
     (queue !== undefined || tun?.name !== undefined ||
-      KINDS["bpf map"].link.test(link) || KINDS.io_uring.link.test(link));
+      link.startsWith("anon_inode:") &&
+        (KINDS["bpf map"].link.test(link) || KINDS.io_uring.link.test(link)));
 }
 
 /** Message queues, which processes outside may have, too. */

@@ -51,6 +51,16 @@ let device: bigint | undefined;
 const HUGE_PAGES = 0x958458f6n;
 const PAGE_SIZE = 4096;
 
+/** Whether it is a memfd with pages of the usual size. */
+export function isPlainMemfd(
+  { link, status: { dev } }: {
+    readonly link: string;
+    readonly status: Pick<FileStatus, "dev">;
+  },
+): boolean {
+  return LINK.test(link) && dev === (device ??= deviceOfMemfds());
+}
+
 /**
  * Bytes of the pages of a file that is called like a memfd.
  *

@@ -16,6 +16,7 @@ import {
   syscallBuffer0,
   syscallBuffer1,
   SyscallError,
+  trySyscall,
 } from "../ffi/syscall.ts";
 
 /** A descriptor of a pipe. */
@@ -148,6 +149,8 @@ export class PipeReader implements Disposable {
     name: string,
   ): Pick<PipeContent, "bytes" | "packets"> {
     const [copy, second] = this.#copies;
+    const plain = copy.takePlain(from, size, length);
+    if (plain !== undefined) return { bytes: plain, packets: undefined };
     copy.fill(from, size, length);
     const chunks: Uint8Array<ArrayBuffer>[] = [];
     for (let done = 0; done < length;) {
@@ -157,6 +160,7 @@ export class PipeReader implements Disposable {
     }
     copy.fill(from, size, length);
     const endsWithPacket = copy.endsWithPacket(length);
+    // Where there was no room for a byte behind it.
     if (chunks.length === 1 && !endsWithPacket) {
       return { bytes: chunks[0], packets: undefined };
     }
@@ -290,6 +294,35 @@ class CopyPipe {
       this.#ends = [BigInt(ends[0]), BigInt(ends[1])];
     }
     return this.#ends;
+  }
+
+  /**
+   * What is in a pipe of this size, if it has no packets: then one read(2) goes
+   * on to a byte that is put behind it. Undefined where it does not, or where
+   * there is no room for that byte.
+   */
+  takePlain(
+    from: bigint,
+    size: number,
+    length: number,
+  ): Uint8Array<ArrayBuffer> | undefined {
+    const [reading, writing] = this.#open();
+    if (this.#size <= size) {
+      const larger = trySyscall(
+        "fcntl",
+        writing,
+        F_SETPIPE_SZ,
+        BigInt(2 * size),
+      );
+      if (larger > 0) this.#size = larger;
+    }
+    this.fill(from, size, length);
+    const bytes = new Uint8Array(length + 1);
+    if (trySyscall("write", writing, addressOf(bytes), 1n) !== 1) {
+      return undefined;
+    }
+    const count = syscallBuffer1("read", reading, bytes, BigInt(length + 1));
+    return count === BigInt(length + 1) ? bytes.subarray(0, length) : undefined;
   }
 
   /** Copies all that is in a pipe of this size. */

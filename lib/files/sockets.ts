@@ -4,7 +4,12 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { EACCES } from "../ffi/errno.ts";
-import { closeAll, getDescriptorOf, getDescriptors } from "../ffi/pidfd.ts";
+import {
+  closeAll,
+  getDescriptorOf,
+  getDescriptors,
+  openPidfd,
+} from "../ffi/pidfd.ts";
 import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
@@ -43,6 +48,7 @@ import {
 import {
   memoryOfOneMessage,
   type QueuedPacket,
+  readShortStreams,
   readUnixQueue,
   SOCK,
   UnreadableQueue,
@@ -533,11 +539,12 @@ export function readSocketQueues(
 ): SocketQueues {
   const queues = new Map<number, readonly QueuedPacket[]>();
   const others = new TreeSockets(processes).neighbours();
+  const short = readShort(processes);
   for (const { pid, fd, link, socket } of socketsOf(processes)) {
     // What has an error is read only where its peer has left one.
     if (socket.family !== "unix" || !hasQueue(socket)) continue;
     const object = `descriptor ${fd} (${link}) of task ${pid}`;
-    const packets = readQueue(pid, fd, socket, object);
+    const packets = short.get(socket) ?? readQueue(pid, fd, socket, object);
     if (packets.length === 0) continue;
     const { ino, peer, type } = socket.diag;
     queues.set(
@@ -548,6 +555,36 @@ export function readSocketQueues(
     );
   }
   return queues;
+}
+
+/** What is in the streams that are read many at once. */
+function readShort(
+  processes: readonly SocketHolder[],
+): ReadonlyMap<SeenSocket, readonly QueuedPacket[]> {
+  const found = new Map<SeenSocket, readonly QueuedPacket[]>();
+  const streams = [...socketsOf(processes)].filter(({ socket }) =>
+    socket.family === "unix" && hasQueue(socket) &&
+    socket.diag.type === SOCK.STREAM
+  );
+  for (const [pid, all] of Map.groupBy(streams, ({ pid }) => pid)) {
+    const pidfd = openPidfd(pid);
+    try {
+      for (let first = 0; first < all.length; first += AT_ONCE) {
+        const some = all.slice(first, first + AT_ONCE);
+        const fds = getDescriptors(pidfd, some.map(({ fd }) => fd));
+        try {
+          readShortStreams(fds).forEach((packets, i) => {
+            if (packets !== undefined) found.set(some[i].socket, packets);
+          });
+        } finally {
+          closeAll(fds);
+        }
+      }
+    } finally {
+      close(pidfd);
+    }
+  }
+  return found;
 }
 
 /**

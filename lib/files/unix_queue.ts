@@ -3,6 +3,7 @@
  * users have to stand still. Where there is more than one packet, the offset of
  * peeking (SO_PEEK_OFF) is moved for the moment.
  */
+import { Calls, Slots } from "../ffi/calls.ts";
 import { EAGAIN } from "../ffi/errno.ts";
 import {
   addressOf,
@@ -67,6 +68,106 @@ export function readUnixQueue(
   return getInt(fd, SOL_SOCKET, SO.PEEK_OFF) === NO_OFFSET
     ? read()
     : peekFrom(fd, NO_OFFSET, read);
+}
+
+/** Of what is asked of many sockets at once; the bytes are behind it. */
+const AT = {
+  count: 0,
+  offset: 8,
+  offsetLength: 16,
+  urgent: 24,
+  vector: 32,
+  message: 48,
+  name: 104,
+  control: 216,
+  bytes: 2264,
+} as const;
+/** Where the kernel tells the lengths of name and control messages (msghdr). */
+const NAME_LENGTH = AT.message + 8;
+const CONTROL_LENGTH = AT.message + 40;
+/** Bytes of a stream that is read with others. */
+const SHORT_STREAM = 1024;
+
+/**
+ * What is in streams of which one look shows all, of many at once.
+ *
+ * @param fds descriptors of ckpt's own for sockets as of {@link readUnixQueue}
+ * @returns undefined for those that only that one reads
+ */
+export function readShortStreams(
+  fds: readonly number[],
+): (QueuedPacket[] | undefined)[] {
+  const slots = new Slots(AT.bytes + SHORT_STREAM, fds.length);
+  const { view, bytes, size, address } = slots;
+  fds.forEach((_, i) => {
+    const own = address + i * size;
+    const words = [
+      [AT.offsetLength, 4],
+      [AT.vector, own + AT.bytes],
+      [AT.vector + 8, SHORT_STREAM],
+      [AT.message, own + AT.name],
+      [NAME_LENGTH, LONGEST_NAME],
+      [AT.message + 16, own + AT.vector],
+      [AT.message + 24, 1],
+      [AT.message + 32, own + AT.control],
+      [CONTROL_LENGTH, ROOM_FOR_CONTROL],
+    ];
+    for (const [place, word] of words) slots.setNumber(i, word, place);
+  });
+  const fd = { loaded: Slots.of(fds) };
+  const asking = new Calls();
+  const look = MSG_PEEK | MSG_DONTWAIT;
+  const offset = { slots, offset: AT.offset };
+  const offsetLength = { slots, offset: AT.offsetLength };
+  const urgent = { slots, offset: AT.urgent };
+  asking.add("getsockopt", [fd, SOL_SOCKET, SO.PEEK_OFF, offset, offsetLength]);
+  const counted = asking.add("ioctl", [fd, Number(FIONREAD), { slots }]);
+  const outOfBand = asking.add("recvfrom", [fd, urgent, 1, look | MSG_OOB]);
+  asking.run(fds.length);
+  const count = (i: number) => view.getInt32(i * size + AT.count, true);
+  // A look would move the offset of one that has it.
+  const isShort = (i: number) =>
+    asking.result(i, counted) === 0 && asking.result(i, outOfBand) < 0 &&
+    view.getInt32(i * size + AT.offset, true) === NO_OFFSET &&
+    count(i) > 0 && count(i) <= SHORT_STREAM;
+  const short = fds.map((_, i) => i).filter(isShort);
+  const messages = new Slots(8, short.length);
+  short.forEach((i, round) =>
+    messages.setNumber(round, address + i * size + AT.message)
+  );
+  const reading = new Calls();
+  const received = reading.add("recvmsg", [
+    { loaded: Slots.of(short.map((i) => fds[i])) },
+    { loaded: messages },
+    look | MSG_TRUNC | MSG_CMSG_CLOEXEC,
+  ]);
+  reading.run(short.length);
+  const found: (QueuedPacket[] | undefined)[] = fds.map((_, i) =>
+    asking.result(i, counted) === 0 && count(i) === 0 ? [] : undefined
+  );
+  short.forEach((i, round) => {
+    const length = reading.result(round, received);
+    if (length < 0) return;
+    const at = i * size;
+    const end = (from: number, length: number) =>
+      from + Math.max(0, view.getUint32(at + length, true));
+    const packet = {
+      bytes: bytes.slice(at + AT.bytes, at + AT.bytes + length),
+      ...readControl(
+        bytes.subarray(
+          at + AT.control,
+          end(at + AT.control, CONTROL_LENGTH),
+        ),
+      ),
+      name: bytes.slice(
+        at + AT.name + SUN_PATH,
+        Math.max(at + AT.name + SUN_PATH, end(at + AT.name, NAME_LENGTH)),
+      ),
+    };
+    if (length === count(i)) found[i] = [packet];
+    else closeRights([packet]);
+  });
+  return found;
 }
 
 /** FIONREAD: bytes of a stream, or of the first packet. */

@@ -132,6 +132,9 @@ export function placedPages(
   );
 }
 
+/** To hand one over to another thread takes longer than to fill this, bytes. */
+const SMALL_MEMORY = 1n << 18n;
+
 /** @param parts start, end and place in the image of each range of pages */
 export async function fill(
   memory: bigint,
@@ -143,6 +146,18 @@ export async function fill(
 ): Promise<void> {
   if (parts.length === 0) return;
   const words = BigUint64Array.from(parts);
+  const last = parts.length - 3;
+  if (parts[last + 1] - parts[0] <= SMALL_MEMORY) {
+    const result = library("fillingNow").fill_small_memory(
+      image,
+      memory,
+      new Uint8Array(words.buffer),
+      BigInt(parts.length / 3),
+      counters.buffer,
+    );
+    if (result < 0n) throw nativeError(result, action);
+    return;
+  }
   const cancel = () => counters.cancel();
   signal?.addEventListener("abort", cancel);
   const result = await library("filling").ckpt_fill_memory(
