@@ -615,33 +615,34 @@ function classify(
       ? classifyFifo(externalKey(descriptor), holder)
       : classifyPipe(link, options, holder);
   }
-  if (KINDS.pidfd.link.test(link)) return classifyPidfd(info, tree);
   if (descriptor.socket !== undefined) {
     const { outside, sockets } = tree;
     const problem = sockets.problem(descriptor, descriptor.socket, outside);
     return problem ?? { kind: "socket" };
   }
-  if (isKernelObject(link)) return classifyObject(pid, descriptor, tree);
-  if (memfdName(link) !== undefined) {
+  if (!link.startsWith("/")) {
+    if (KINDS.pidfd.link.test(link)) return classifyPidfd(info, tree);
+    if (isKernelObject(link)) return classifyObject(pid, descriptor, tree);
+    if (namespaceType(link) !== undefined) {
+      return namespaceProblem(link) ?? { kind: "namespace" };
+    }
+    if ((info.flags & O.PATH) !== 0) return ONLY_NAMED;
+    if (KINDS["bpf map"].link.test(link)) {
+      const map = parseBpfMap(info.extra);
+      const why = bpfMapProblem(map);
+      return why === undefined ? { kind: "bpf map", map } : { why };
+    }
+    if (KINDS.io_uring.link.test(link)) return { kind: "io_uring" };
+  } else if (memfdName(link) !== undefined) {
     const path = `/proc/${pid}/fd/${descriptor.fd}`;
     return memfdPageSize(path, status) !== undefined
       ? { kind: "memfd" }
       : { why: "it is called like a memfd, but is none" };
   }
-  if (namespaceType(link) !== undefined) {
-    return namespaceProblem(link) ?? { kind: "namespace" };
-  }
-  if (!link.startsWith("/") && (info.flags & O.PATH) !== 0) return ONLY_NAMED;
   if (descriptor.queue !== undefined) {
     const outside = tree.outside.holder({ link, status }) !== undefined;
     return queueProblem(descriptor.queue, outside) ?? { kind: "queue" };
   }
-  if (KINDS["bpf map"].link.test(link)) {
-    const map = parseBpfMap(info.extra);
-    const why = bpfMapProblem(map);
-    return why === undefined ? { kind: "bpf map", map } : { why };
-  }
-  if (KINDS.io_uring.link.test(link)) return { kind: "io_uring" };
   const refusal = refusalOfLink(link);
   if (refusal !== undefined) return refusal;
   if ((info.flags & O.PATH) === 0 && isDevice(status)) {
@@ -712,14 +713,23 @@ function locksProblem(
   };
 }
 
+/** What was made of fdinfo that has not changed since an earlier look. */
+const parsed = new WeakMap<FdInfo, KernelObject>();
+
 function classifyObject(
   pid: number,
   { fd, link, info }: SeenDescriptor,
   tree: TreeDescriptions,
 ): Verdict {
   if ((info.flags & O.PATH) !== 0) return ONLY_NAMED;
-  const known = tree.targets.byPlace.get(nameOf({ pid, fd }));
-  const object = known?.object ?? parseKernelObject({ link, info })!;
+  const known = link === INOTIFY_LINK || link === FANOTIFY_LINK
+    ? tree.targets.byPlace.get(nameOf({ pid, fd }))
+    : undefined;
+  let object = known?.object ?? parsed.get(info);
+  if (object === undefined) {
+    object = parseKernelObject({ link, info })!;
+    parsed.set(info, object);
+  }
   if (object.kind === "inotify" || object.kind === "fanotify") {
     const targets = known?.targets ?? [];
     return watchProblem(object, targets) ??

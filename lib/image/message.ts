@@ -36,7 +36,13 @@ export interface Field {
   readonly refersTo: string;
   /** The wire type of one value: 0 varint, 1 eight bytes, 2 a length first. */
   readonly wire: 0 | 1 | 2;
-  /** Of a message, the one that was decoded last, and its bytes. */
+  /** Of a message, the one that was encoded last, and its bytes with their length. */
+  readonly encoded: {
+    writer?: Writer;
+    value?: unknown;
+    bytes?: Uint8Array | undefined;
+  };
+  /** The one that was decoded last, and its bytes. */
   readonly last: {
     bytes: Uint8Array;
     start: number;
@@ -95,6 +101,7 @@ function parseField(text: string): Field {
     type: scalar as ScalarName,
     name,
     refersTo: kind === "" ? "" : type,
+    encoded: {},
     last: { bytes: NOTHING, start: 0, end: -1, value: undefined },
     wire: scalar === "fixed64"
       ? 1
@@ -373,13 +380,8 @@ export function encodeMessage(
         continue;
       }
       if (!Array.isArray(content)) throw wrongType(content, "an array");
-      let before = 0;
       for (element = 0; element < content.length; element++) {
-        const start = writer.pos;
-        if (element > 0 && isSameObject(content, element)) {
-          writer.raw(writer.buf.subarray(before, start));
-        } else encodeValue(writer, field, content[element]);
-        before = start;
+        encodeValue(writer, field, content[element]);
       }
     } catch (error) {
       throw inField(
@@ -390,9 +392,23 @@ export function encodeMessage(
   }
 }
 
-/** Whether an element is the one in front of it: then so are its bytes. */
-function isSameObject(list: readonly unknown[], i: number): boolean {
-  return typeof list[i] === "object" && list[i] === list[i - 1];
+/** A message in a field; the same object as before has the same bytes. */
+function encodeInner(writer: Writer, field: Field, value: unknown): void {
+  const { encoded } = field;
+  const again = encoded.writer === writer && encoded.value === value;
+  if (again && encoded.bytes !== undefined) {
+    writer.raw(encoded.bytes);
+    return;
+  }
+  const start = writer.pos;
+  writer.fork();
+  encodeMessage(writer, messageType(field.refersTo), value);
+  writer.ldelim();
+  encoded.writer = writer;
+  encoded.value = value;
+  encoded.bytes = again && writer.pos - start <= SMALL_MESSAGE
+    ? writer.buf.slice(start, writer.pos)
+    : undefined;
 }
 
 function encodeValue(writer: Writer, field: Field, value: unknown): void {
@@ -407,9 +423,7 @@ function encodeValue(writer: Writer, field: Field, value: unknown): void {
       else writer.uint64(scratch as unknown as number);
       return;
     case "message":
-      writer.fork();
-      encodeMessage(writer, messageType(field.refersTo), value);
-      writer.ldelim();
+      encodeInner(writer, field, value);
       return;
     case "enum":
     case "int32":
