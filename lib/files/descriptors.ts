@@ -243,24 +243,26 @@ export function lookAgainAtDescriptors(
       const was = same === undefined ? undefined : before?.descriptors[same];
       return was !== undefined && isSettled(was, sameAs) ? was : undefined;
     });
-    const changed = places.map((sameAs, i) =>
-      settled[i] === undefined ? { ...facts.get(i), sameAs } : undefined
+    const changed = settled.map((known, i) =>
+      known === undefined ? facts.get(i) : undefined
     );
+    const toAsk: { fd: number; ino: bigint }[] = [];
+    for (const [i, seen] of changed.entries()) {
+      if (seen === undefined || !isSocket(seen.status)) continue;
+      const { fd, info, status: { ino } } = seen;
+      if (!isKnown({ info, sameAs: places[i] })) toAsk.push({ fd, ino });
+    }
     const sockets = lookAtSockets(
       pidfd,
-      changed.flatMap((seen) =>
-        seen !== undefined && isSocket(seen.status) && !isKnown(seen)
-          ? [{ fd: seen.fd, ino: seen.status.ino }]
-          : []
-      ),
+      toAsk,
       tree.unixSockets,
       tree.wayToRoot,
     );
-    const descriptors = changed.map((seen, i) =>
-      seen === undefined
-        ? settled[i]!
-        : ask(pid, pidfd, seen, facts.hasOwner(i), sockets.get(seen.fd))
-    );
+    const descriptors = changed.map((seen, i) => {
+      if (seen === undefined) return settled[i]!;
+      const socket = sockets.get(seen.fd);
+      return ask(pid, pidfd, seen, places[i], facts.hasOwner(i), socket);
+    });
     return { descriptors, facts };
   } finally {
     close(pidfd);
@@ -295,20 +297,16 @@ function isKnown(
   return sameAs !== undefined || (info.flags & O.PATH) !== 0;
 }
 
-type AskedDescriptor =
-  & DescriptorFacts
-  & Pick<SeenDescriptor, "sameAs">;
-
 /** What fdinfo does not tell. */
 function ask(
   pid: number,
   pidfd: number,
-  asked: AskedDescriptor,
+  { fd, link, info, status, busyPolling }: DescriptorFacts,
+  sameAs: DescriptorPlace | undefined,
   hasOwner: boolean | undefined,
   socket: SeenSocket | undefined,
 ): SeenDescriptor {
-  const { fd, link, info, status, busyPolling, sameAs } = asked;
-  const known = isKnown(asked);
+  const known = isKnown({ info, sameAs });
   const fifo = isFifo({ link, status });
   const { owner, unconnected } = known || hasOwner === false && !fifo
     ? NOTHING
@@ -713,9 +711,6 @@ function locksProblem(
   };
 }
 
-/** What was made of fdinfo that has not changed since an earlier look. */
-const parsed = new WeakMap<FdInfo, KernelObject>();
-
 function classifyObject(
   pid: number,
   { fd, link, info }: SeenDescriptor,
@@ -725,11 +720,7 @@ function classifyObject(
   const known = link === INOTIFY_LINK || link === FANOTIFY_LINK
     ? tree.targets.byPlace.get(nameOf({ pid, fd }))
     : undefined;
-  let object = known?.object ?? parsed.get(info);
-  if (object === undefined) {
-    object = parseKernelObject({ link, info })!;
-    parsed.set(info, object);
-  }
+  const object = known?.object ?? parseKernelObject({ link, info })!;
   if (object.kind === "inotify" || object.kind === "fanotify") {
     const targets = known?.targets ?? [];
     return watchProblem(object, targets) ??

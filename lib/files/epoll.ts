@@ -90,6 +90,15 @@ export interface Candidate extends DescriptorPlace {
   readonly sameAs: DescriptorPlace | undefined;
 }
 
+type SeenCandidate = Omit<Candidate, "pid">;
+
+function candidateOf(
+  pid: number,
+  { fd, link, status, sameAs }: SeenCandidate,
+): Candidate {
+  return { pid, fd, link, status, sameAs };
+}
+
 /** Whether a candidate is what the n-th entry with a number stands for. */
 export type IsWatched = (
   candidate: DescriptorPlace,
@@ -100,21 +109,47 @@ export type IsWatched = (
 
 /** The descriptors of a tree, as places to look for what is watched. */
 export class Candidates {
-  readonly #byNumber: ReadonlyMap<number, readonly Candidate[]>;
+  /** By pid, and there by their numbers; of those that were asked for. */
+  readonly #numbers = new Map<number, ReadonlyMap<number, SeenCandidate>>();
   #byInode: ReadonlyMap<bigint, readonly Candidate[]> | undefined;
 
-  /** @param all in the order of the tree */
-  constructor(readonly all: readonly Candidate[]) {
-    this.#byNumber = Map.groupBy(all, ({ fd }) => fd);
+  /** @param processes in the order of the tree */
+  constructor(
+    readonly processes: readonly {
+      /** By which its descriptors were looked at. */
+      readonly tid: number;
+      readonly descriptors: readonly SeenCandidate[];
+    }[],
+  ) {}
+
+  #at(pid: number, number: number): Candidate | undefined {
+    let numbers = this.#numbers.get(pid);
+    if (numbers === undefined) {
+      const process = this.processes.find(({ tid }) => tid === pid);
+      numbers = new Map(process?.descriptors.map((seen) => [seen.fd, seen]));
+      this.#numbers.set(pid, numbers);
+    }
+    const seen = numbers.get(number);
+    return seen && candidateOf(pid, seen);
   }
 
   /** Seldom needed: most numbers are still those of the files. */
   #ofInode(inode: bigint): readonly Candidate[] {
     this.#byInode ??= Map.groupBy(
-      this.all.filter(({ sameAs }) => sameAs === undefined),
+      this.processes.flatMap(({ tid, descriptors }) =>
+        descriptors.filter(({ sameAs }) => sameAs === undefined)
+          .map((seen) => candidateOf(tid, seen))
+      ),
       ({ status }) => status.ino,
     );
     return this.#byInode.get(inode) ?? [];
+  }
+
+  /** What others have by a number. */
+  #elsewhere(pid: number, number: number): Candidate[] {
+    return this.processes.flatMap(({ tid }) =>
+      tid === pid ? [] : this.#at(tid, number) ?? []
+    );
   }
 
   /**
@@ -136,12 +171,11 @@ export class Candidates {
       const isIt = (candidate: Candidate) =>
         looksLike(candidate, line) &&
         (isOneOfAKind(candidate) || isWatched(candidate, epoll, number, nth));
-      const named = this.#byNumber.get(number) ?? [];
       // Most watch what their own process has.
-      const own = named.find(({ pid }) => pid === epoll.pid);
+      const own = this.#at(epoll.pid, number);
       const found = own !== undefined && isIt(own)
         ? own
-        : named.find((candidate) => candidate !== own && isIt(candidate)) ??
+        : this.#elsewhere(epoll.pid, number).find(isIt) ??
           this.#ofInode(line.inode).find(isIt);
       if (found === undefined) {
         return undefined;

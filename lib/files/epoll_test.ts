@@ -83,6 +83,13 @@ function candidate(
   };
 }
 
+function candidatesOf(all: readonly Candidate[]): Candidates {
+  return new Candidates(
+    [...Map.groupBy(all, ({ pid }) => pid)]
+      .map(([tid, descriptors]) => ({ tid, descriptors })),
+  );
+}
+
 Deno.test("of an entry, the file is found behind its number or elsewhere", () => {
   const epoll = { pid: 1, fd: 9 };
   const other = { status: { ino: 8n, dev: 0x10n } };
@@ -124,7 +131,7 @@ Deno.test("of an entry, the file is found behind its number or elsewhere", () =>
     ],
   ];
   for (const [what, all, yes, found] of cases) {
-    const [watched] = new Candidates(all).resolve(
+    const [watched] = candidatesOf(all).resolve(
       epoll,
       [line(5)],
       ({ pid, fd }) => yes(pid, fd),
@@ -135,7 +142,7 @@ Deno.test("of an entry, the file is found behind its number or elsewhere", () =>
 
 Deno.test("entries with one number are told apart by their order", () => {
   const asked: [number, number, number][] = [];
-  new Candidates([candidate(1, 5), candidate(1, 6)]).resolve(
+  candidatesOf([candidate(1, 5), candidate(1, 6)]).resolve(
     { pid: 1, fd: 9 },
     [line(5), line(6), line(5)],
     ({ fd }, _, number, nth) => asked.push([fd, number, nth]) > 0,

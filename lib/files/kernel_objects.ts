@@ -120,17 +120,7 @@ export function watchedAmong(
       if ((info.flags & O.PATH) !== 0) continue;
       const object = parseKernelObject({ link, info });
       if (object?.kind !== "epoll") continue;
-      candidates ??= new Candidates(
-        processes.flatMap(({ tid: pid, descriptors }) =>
-          descriptors.map(({ fd, link, status, sameAs }) => ({
-            pid,
-            fd,
-            link,
-            status,
-            sameAs,
-          }))
-        ),
-      );
+      candidates ??= new Candidates(processes);
       const place = { pid, fd };
       found.set(
         nameOf(place),
