@@ -27,6 +27,9 @@ for (const kind of ["files", "fs", "sighand", "vm"]) {
 }
 survives("tree_vm", "a child by CLONE_VM");
 survives("tree_vfork", "processes that wait in vfork");
+survives("tree_vfork", "processes of a user that wait in vfork", {
+  args: ["user"],
+});
 survives("tree_of_threads", "children of a thread that is not the first");
 
 Deno.test("tree_vm: a process that waits in vfork is refused before anything is stopped where nobody can look into the kernel", async () => {

@@ -16,11 +16,14 @@ import type {
   sa_entry,
   siginfo_entry,
 } from "../image/schema.gen.ts";
+import type { SeenDescriptor } from "../files/descriptors.ts";
+import { KINDS } from "../files/kinds.ts";
 import { isEntered } from "../ns/inside.ts";
 import { readCgroup, readStat, readStatus } from "../proc/read.ts";
 import type { CgroupMembership } from "../proc/cgroup.ts";
 import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
+import type { PosixTimer } from "../proc/timers.ts";
 import { dumpCgroups } from "../task/cgroups.ts";
 import { fpuEntry } from "../task/fpu.ts";
 import {
@@ -31,7 +34,7 @@ import {
   type PendingQueue,
 } from "../task/kernel_task.ts";
 import { pendingSignal, withUnqueued } from "../task/pending_signals.ts";
-import { clockNow } from "../task/posix_timers.ts";
+import { clockNow, entryOfTimes } from "../task/posix_timers.ts";
 import { REGISTER } from "../task/registers.ts";
 import { SIGNALS_WITH_ACTION } from "../task/signal_actions.ts";
 import { threadAnswerProblems } from "../task/thread_attributes.ts";
@@ -56,7 +59,8 @@ export interface Standing {
 interface WaitingProcess {
   readonly kernel: KernelProcess;
   /** Times of the clocks of its timers when these were read. */
-  readonly clocks: Readonly<Record<"real" | "prof" | "virt", bigint>>;
+  readonly clocks: Readonly<Record<"real" | "boot" | "prof" | "virt", bigint>>;
+  readonly timers: readonly PosixTimer[];
   readonly continuedChildren: readonly number[];
 }
 
@@ -73,6 +77,9 @@ const SIGCONT = 18;
 const SIGSTOP = 19;
 const SI_TIMER = -2;
 const CLOCK_MONOTONIC = 1;
+const CLOCK_BOOTTIME = 7;
+/** A relative timer of another one is one of CLOCK_MONOTONIC in the kernel. */
+const READABLE_CLOCKS: readonly number[] = [CLOCK_MONOTONIC, CLOCK_BOOTTIME];
 const CLOCK_THREAD_CPUTIME_ID = 3;
 /** Kinds of a process's CPU clock (include/linux/posix-timers.h). */
 const CPU_CLOCK = { prof: 0, virt: 1 } as const;
@@ -136,7 +143,11 @@ export class VforkWaiters implements Disposable {
         try {
           const { pid } = process;
           const waiting = waitersInVfork(pid);
-          return this.#problemsOf(process, { pid, waiting, stopSignal: 0 });
+          return this.#problemsOf(
+            process,
+            { pid, waiting, stopSignal: 0 },
+            seen.processes,
+          );
         } catch (error) {
           const gone = error instanceof NoSuchMemory ||
             error instanceof CkptError && error.exit === EXIT.gone;
@@ -146,7 +157,11 @@ export class VforkWaiters implements Disposable {
       });
   }
 
-  #problemsOf(process: Sighting, standing: Standing): Reason[] {
+  #problemsOf(
+    process: Sighting,
+    standing: Standing,
+    processes: readonly Sighting[],
+  ): Reason[] {
     const { pid } = process;
     const reasons: Reason[] = [];
     const { waiting, stopSignal } = standing;
@@ -156,7 +171,19 @@ export class VforkWaiters implements Disposable {
       const queues = tid === pid
         ? [kernel.pending, this.#tasks.process(pid).pending]
         : [kernel.pending];
+      const child = hasAllRights(status, kernel)
+        ? undefined
+        : processes.find((other) =>
+          other.stat.ppid === pid && this.#tasks.waitsFor(tid, other.pid)
+        );
+      const lacks = child && withoutRightsProblem(status, process, child);
       reasons.push(
+        ...lacks === undefined ? [] : [{
+          object: `thread ${tid}`,
+          why: "it waits in vfork(2) without the rights of root, and its " +
+            `child ${child!.pid} ${lacks}`,
+          remedy: AGAIN,
+        }],
         ...threadProblems(status, kernel, queues).map((why) => ({
           object: `thread ${tid}`,
           why: `it waits in vfork(2), and ${why}`,
@@ -171,10 +198,16 @@ export class VforkWaiters implements Disposable {
         remedy: AGAIN,
       });
     if (stopSignal !== 0) add("is stopped by job control");
+    if (waiting.length > 0 && process.descriptors.some(isRing)) {
+      add("has an io_uring, which one that waits may have to make again");
+    }
     if (!waiting.includes(pid)) return reasons;
     const isAlone = process.threads.length === waiting.length;
-    if (isAlone && process.timers.length > 0) {
-      add("nobody can be asked about its timers (timer_create)");
+    if (isAlone) {
+      for (const { id, clockId, notify } of process.timers) {
+        if (READABLE_CLOCKS.includes(clockId) && notify !== "none") continue;
+        add(`nobody can be asked about its timer ${id} (timer_create)`);
+      }
     } else if (
       process.timers.some(({ clockId }) => clockId === CLOCK_THREAD_CPUTIME_ID)
     ) {
@@ -182,8 +215,9 @@ export class VforkWaiters implements Disposable {
     }
     if (
       isAlone && isEntered("time") &&
-      this.#tasks.process(pid).real.expires !== 0n
-    ) add("its timer (ITIMER_REAL) runs by the clock of a time namespace");
+      (process.timers.length > 0 ||
+        this.#tasks.process(pid).real.expires !== 0n)
+    ) add("its timers run by the clock of a time namespace");
     return reasons;
   }
 
@@ -250,16 +284,18 @@ export class VforkWaiters implements Disposable {
    * Reads all that nobody can be asked for; nothing is interpreted yet.
    *
    * @param awaited as of {@link awaited}
+   * @param processes all of the tree
    * @throws CkptError refused
    */
   read(
     process: Sighting,
     standing: Standing,
     awaited: ReadonlyMap<number, number>,
+    processes: readonly Sighting[],
   ): WaitingThreads {
-    const { pid, children } = process;
+    const { pid } = process;
     const { waiting } = standing;
-    const reasons = this.#problemsOf(process, standing);
+    const reasons = this.#problemsOf(process, standing, processes);
     const childOf = new Map([...awaited].map(([child, tid]) => [tid, child]));
     const threads = waiting.map((tid): WaitingThread => {
       const kernel = this.#tasks.thread(tid);
@@ -291,16 +327,18 @@ export class VforkWaiters implements Disposable {
       pid,
       threads,
       process.threads.length === waiting.length
-        ? this.#processOf(pid, children)
+        ? this.#processOf(process)
         : undefined,
     );
   }
 
-  #processOf(pid: number, children: readonly number[]): WaitingProcess {
+  #processOf({ pid, children, timers }: Sighting): WaitingProcess {
     return {
       kernel: this.#tasks.process(pid),
+      timers,
       clocks: {
         real: clockNow(CLOCK_MONOTONIC),
+        boot: clockNow(CLOCK_BOOTTIME),
         prof: clockNow(~pid << 3 | CPU_CLOCK.prof),
         virt: clockNow(~pid << 3 | CPU_CLOCK.virt),
       },
@@ -317,9 +355,57 @@ export class VforkWaiters implements Disposable {
 
 const AGAIN = "dump again when it does not wait any more";
 
+function isRing({ link }: SeenDescriptor): boolean {
+  return KINDS.io_uring.link.test(link);
+}
+
+/** Whether it may do all that ckpt may. */
+function hasAllRights(
+  { uid, gid, capEff, capBnd }: Status,
+  { securebits }: KernelThread,
+): boolean {
+  const own = readStatus(Deno.pid);
+  return [...uid, ...gid].every((id) => id === 0) && securebits === 0 &&
+    capEff === own.capEff && capBnd === own.capBnd;
+}
+
+/** What a child has to have in common with who waits for it without rights. */
+function rightsOf(status: Status): string {
+  const { uid, gid, groups, noNewPrivs } = status;
+  const { capInh, capPrm, capEff, capBnd, capAmb } = status;
+  return [
+    ...[uid, gid, groups, noNewPrivs],
+    ...[capInh, capPrm, capEff, capBnd, capAmb],
+  ].join(" ");
+}
+
+/**
+ * Why a child could not become what it was that is born with the credentials of
+ * who waits for it, which are not those of root.
+ */
+function withoutRightsProblem(
+  status: Status,
+  parent: Sighting,
+  { status: own, threads, children, root, descriptors }: Sighting,
+): string | undefined {
+  return rightsOf(status) !== rightsOf(own)
+    ? "has other credentials"
+    : (own.seccomp ?? 0) !== 0
+    ? "has seccomp filters"
+    : threads.length > 1 || children.length > 0
+    ? "has threads or children"
+    : [root, parent.root].some(({ path }) => path !== "/")
+    ? "or it has another root directory"
+    : descriptors.some(({ info }) => info.locks.length > 0)
+    ? "has files with locks"
+    : descriptors.some(isRing)
+    ? "has an io_uring"
+    : undefined;
+}
+
 function threadProblems(
-  { seccomp = 0, uid, gid, capEff, capBnd }: Status,
-  { dispatchesCalls, hasPorts, hasMemoryPolicy, securebits }: KernelThread,
+  { seccomp = 0 }: Status,
+  { dispatchesCalls, hasPorts, hasMemoryPolicy }: KernelThread,
   queues: readonly PendingQueue[],
 ): string[] {
   const problems: string[] = [];
@@ -329,16 +415,6 @@ function threadProblems(
   }
   if (hasPorts) problems.push("has I/O ports (ioperm, iopl)");
   if (hasMemoryPolicy) problems.push("has a memory policy (set_mempolicy)");
-  const own = readStatus(Deno.pid);
-  if (
-    [...uid, ...gid].some((id) => id !== 0) || securebits !== 0 ||
-    capEff !== own.capEff || capBnd !== own.capBnd
-  ) {
-    problems.push(
-      "its credentials are not those of root: its child could not be made " +
-        "again by it",
-    );
-  }
   for (const { mask, queued } of queues) {
     for (const signal of [SIGCONT, SIGSTOP]) {
       if ((mask >> BigInt(signal - 1) & 1n) === 0n) continue;
@@ -386,7 +462,7 @@ export class WaitingThreads {
       };
     }
     const child = told(this.threads[0].child);
-    const { kernel, clocks, continuedChildren } = this.process!;
+    const { kernel, clocks, timers, continuedChildren } = this.process!;
     return {
       ...readOfProcess(pid),
       threads: waiting,
@@ -402,7 +478,13 @@ export class WaitingThreads {
         real: timerEntry(kernel.real, clocks.real),
         virt: timerEntry(kernel.virt, clocks.virt),
         prof: timerEntry(kernel.prof, clocks.prof),
-        posix: [],
+        posix: timers.toSorted((a, b) => a.id - b.id).map((timer) => {
+          const { interval, expires, overrun } = kernel.timers.get(timer.id)!;
+          const now = timer.clockId === CLOCK_BOOTTIME
+            ? clocks.boot
+            : clocks.real;
+          return entryOfTimes(timer, interval, left(expires, now), overrun);
+        }),
       },
       pending: entriesOf(kernel.pending),
       cgroups: dumpCgroups(readCgroup(pid), ownCgroups),
@@ -477,23 +559,28 @@ function entriesOf({ queued, mask }: PendingQueue): siginfo_entry[] {
   return withUnqueued(queued, mask);
 }
 
+const SECOND = 1_000_000_000n;
+const MICROSECOND = 1000n;
+
+/** What is left of a timer; one that is due is told as due in a microsecond. */
+function left(expires: bigint, now: bigint): bigint {
+  return expires === 0n
+    ? 0n
+    : expires > now + MICROSECOND
+    ? expires - now
+    : MICROSECOND;
+}
+
 /** As getitimer(2) tells it. */
 function timerEntry(
   { interval, expires }: KernelTimer,
   now: bigint,
 ): itimer_entry {
-  const SECOND = 1_000_000_000n;
-  const MICROSECOND = 1000n;
-  // One that is due is told as due in a microsecond.
-  const left = expires === 0n
-    ? 0n
-    : expires > now + MICROSECOND
-    ? expires - now
-    : MICROSECOND;
+  const rest = left(expires, now);
   return {
     isec: interval / SECOND,
     iusec: interval % SECOND / MICROSECOND,
-    vsec: left / SECOND,
-    vusec: left % SECOND / MICROSECOND,
+    vsec: rest / SECOND,
+    vusec: rest % SECOND / MICROSECOND,
   };
 }

@@ -243,9 +243,12 @@ async function askAll(
     still.processes.push({
       seen: process,
       asked,
-      waiting: waiting.length === 0
-        ? undefined
-        : waiters!.read(process, frozen.processes[i], still.awaited),
+      waiting: waiting.length === 0 ? undefined : waiters!.read(
+        process,
+        frozen.processes[i],
+        still.awaited,
+        seen.processes,
+      ),
       early: asked?.snapshot === undefined
         ? undefined
         : await EarlyPages.read(tid, process.vmas.vmas, counters),

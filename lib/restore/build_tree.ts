@@ -5,6 +5,7 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { AgentProcess, type AgentThread } from "../ffi/agent_process.ts";
+import { pause } from "../ffi/pause.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { type Outcome, Program } from "../ffi/program.ts";
 import { close, O, open, syscall } from "../ffi/syscall.ts";
@@ -42,8 +43,8 @@ import {
 } from "../files/restore_descriptors.ts";
 import { armTimerfds } from "../files/timerfd.ts";
 import { clockNow } from "../task/posix_timers.ts";
-import { sparePids, waiterFor } from "./births.ts";
-import { deliver, forkHelper, reapHelper } from "./deliver.ts";
+import { waiterFor } from "./births.ts";
+import { deliver, forkHelper, reapHelper, type Vfork } from "./deliver.ts";
 import {
   type Finishing,
   finishThreads,
@@ -94,6 +95,8 @@ const SIGSTOP = 19;
 const RLIMIT_NOFILE = 7;
 /** How long signals wait while processes are born; to let them in takes 0.2 ms. */
 const DEAF_MS = 20;
+/** How often a pid is tried to be had that nobody may ask for. */
+const TRIES_FOR_PID = 1000;
 
 /**
  * @param wayTo how ckpt gets at a file, or to where it was
@@ -111,6 +114,10 @@ export async function buildTree(
   report: Report,
 ): Promise<number> {
   const [rootImages] = images.processes;
+  const vfork = images.processes.some(({ extension }) => extension.awaited)
+    ? await import("./vfork.ts")
+    : undefined;
+  const holders = vfork?.holdersFor(images, plan.host) ?? new Map();
   const imagesFd = open(images.set.directory, O.PATH | O.DIRECTORY);
   const ownFd = open("/proc/self/fd", O.PATH | O.DIRECTORY);
   try {
@@ -177,10 +184,9 @@ export async function buildTree(
       plan,
       numbers,
       report,
-      descriptorPrograms(images, given, numbers, rings),
-      images.processes.some(({ extension }) => extension.awaited)
-        ? await import("./vfork.ts")
-        : undefined,
+      descriptorPrograms(images, given, numbers, rings, holders),
+      vfork,
+      holders,
       started === undefined
         ? AgentProcess.start({
           pid: rootImages.pid,
@@ -215,6 +221,7 @@ export async function buildTree(
     builder.startThreads();
     builder.setFileOwners();
     builder.armTimers();
+    builder.endHolders();
     builder.restoreThreads();
     await builder.letSignalsIn();
     using pidfile = writePidfile(options.pidfile, rootOutside);
@@ -251,10 +258,11 @@ function descriptorPrograms(
   given: Given,
   numbers: ServiceNumbers,
   rings: readonly ckpt_ring_entry[],
+  holders: ReadonlyMap<number, number>,
 ): ReadonlyMap<number, DescriptorPrograms> {
   const own = rings.filter(isMadeByProcess);
   const tables = images.processes.map(({ pid, ids, descriptors }) => ({
-    pid,
+    pid: holders.get(pid) ?? pid,
     filesId: ids.files_id,
     entries: descriptors,
     programs: {
@@ -306,7 +314,9 @@ function descriptorPrograms(
     ),
     numbers,
   );
-  return new Map(tables.map(({ pid, programs }) => [pid, programs]));
+  return new Map(
+    tables.map(({ programs }, i) => [images.processes[i].pid, programs]),
+  );
 }
 
 /** Bytes of the largest program: it holds what was in pipes. */
@@ -325,6 +335,8 @@ interface Member {
   readonly leader: AgentThread;
 }
 
+type VforkModule = typeof import("./vfork.ts");
+
 interface LaterPrograms {
   readonly process: Program;
   /** Of all threads but the leader. */
@@ -335,11 +347,13 @@ interface LaterPrograms {
 class TreeBuilder implements Disposable {
   readonly #agents = new Map<number, AgentProcess>();
   readonly #layout: AgentLayout;
-  readonly #slots: ReadonlyMap<number, number>;
+  readonly #slots: Map<number, number>;
   readonly #byPid: ReadonlyMap<number, TaskImages>;
   readonly #descriptors: ReadonlyMap<number, DescriptorPrograms>;
   /** Those that live, parents before children; complete once all are born. */
   #members: Member[] = [];
+  /** The same, but those that hold descriptors in the stead of others. */
+  #tables: Member[] = [];
   /** Threads that are there before the others, to fork their children. */
   readonly #early = new Map<number, AgentThread>();
   readonly #laterPrograms = new Map<number, LaterPrograms>();
@@ -359,12 +373,18 @@ class TreeBuilder implements Disposable {
     readonly report: Report,
     descriptors: ReadonlyMap<number, DescriptorPrograms>,
     /** Loaded where threads wait in vfork(2). */
-    readonly vfork: typeof import("./vfork.ts") | undefined,
+    readonly vfork: VforkModule | undefined,
+    /** Who holds descriptors for those that cannot, by the pids of these. */
+    readonly holders: ReadonlyMap<number, number>,
     root: AgentProcess,
   ) {
     this.#descriptors = descriptors;
     this.#agents.set(root.pid, root);
-    this.#slots = slotNumbers(images);
+    this.#slots = new Map(slotNumbers(images));
+    // Those that they do it for stand meanwhile.
+    for (const [pid, holder] of holders) {
+      this.#slots.set(holder, this.#slots.get(pid)!);
+    }
     this.#firstWithDirectories = new Map(
       images.processes.map(({ ids, pid }) => [ids.fs_id, pid] as const)
         .reverse(),
@@ -469,8 +489,9 @@ class TreeBuilder implements Disposable {
   #runAll(
     programOf: (member: Member) => Program,
     look?: (member: Member, outcome: Outcome) => void,
+    members: readonly Member[] = this.#members,
   ): void {
-    const running = this.#members.flatMap((member) => {
+    const running = members.flatMap((member) => {
       const program = programOf(member);
       if (program.operationCount === 0) return [];
       const room = new ProgramRoom(this.#slot(member.agent.pid));
@@ -516,7 +537,8 @@ class TreeBuilder implements Disposable {
       },
       enter: (program, pid, forkedBy) =>
         this.#enterMounts(program, pid, forkedBy),
-      beforeVfork: (agent, tid) => this.#beforeVfork(this.vfork!, agent, tid),
+      beforeVfork: (agent, tid, child) =>
+        this.#beforeVfork(this.vfork!, agent, tid, child),
       letSignalsIn: () => this.#letWaitingSignalsIn(),
     });
     this.#members = this.images.processes.map((images) => ({
@@ -524,34 +546,111 @@ class TreeBuilder implements Disposable {
       agent: this.#agents.get(images.pid)!,
       leader: this.#leader(images.pid),
     }));
+    this.#tables = this.#members.map((member) => {
+      const holder = this.holders.get(member.images.pid);
+      return holder === undefined ? member : {
+        images: member.images,
+        agent: this.#agents.get(holder)!,
+        leader: this.#leader(holder),
+      };
+    });
   }
 
   /** All that a thread does for itself before it waits in vfork(2). */
   #beforeVfork(
-    { programsBeforeVfork, signalsBeforeVfork }: typeof import("./vfork.ts"),
+    vfork: VforkModule,
     agent: AgentProcess,
     tid: number,
-  ): () => void {
+    child: number,
+  ): Vfork {
     const { pid } = agent;
     const images = this.#byPid.get(pid)!;
     const image = images.threads.find((thread) => thread.tid === tid)!;
-    const standIn = tid === pid ? this.#makeStandIn(agent) : undefined;
+    const thread = tid === pid
+      ? this.#leader(pid)
+      : this.#earlyThread(agent, tid);
+    // Who does the rest of what has to be done in this process.
+    const worker = tid === pid ? this.#makeStandIn(agent) : this.#leader(pid);
+    const hasRights = !this.holders.has(child);
+    if (!hasRights) this.#makeHolder(vfork, agent, worker, child);
     const { host } = this.plan;
+    const { programsBeforeVfork, signalsBeforeVfork } = vfork;
     for (
       const program of programsBeforeVfork(images, host, this.numbers, image)
     ) this.#run(agent, program, 0, tid);
     const signals = signalsBeforeVfork(images, image, !this.#acting.has(pid));
     this.#acting.add(pid);
+    const room = new ProgramRoom(this.#slot(pid));
     if (signals.operationCount > 0) {
-      const thread = tid === pid
-        ? this.#leader(pid)
-        : this.#earlyThread(agent, tid);
-      const room = new ProgramRoom(this.#slot(pid));
       agent.step(thread, signals, room.place(signals));
     }
-    return () => {
-      if (standIn !== undefined) this.#standIns.set(pid, standIn);
+    return {
+      choosesPid: hasRights,
+      bear: (program) => {
+        const born = hasRights
+          ? this.#run(agent, program, 1, tid)
+          : this.#bearByLuck(vfork, agent, thread, worker, child, program);
+        if (tid === pid) this.#standIns.set(pid, worker);
+        return born;
+      },
     };
+  }
+
+  /** A process that gets the descriptors of one that has no rights to. */
+  #makeHolder(
+    vfork: VforkModule,
+    agent: AgentProcess,
+    worker: AgentThread,
+    child: number,
+  ): void {
+    const images = this.#byPid.get(child)!;
+    const program = vfork.programForBirth(images, this.numbers);
+    const CLONE_VM = 0x100;
+    forkHelper(program, this.holders.get(child)!, CLONE_VM);
+    const [pid] = this.#start(agent, program, worker)(1);
+    this.#agents.set(pid, agent.adopt(pid));
+  }
+
+  /**
+   * Makes a child by a thread that may not say which pid it gets: the kernel is
+   * told which one it gave last, until nobody comes in between.
+   */
+  #bearByLuck(
+    vfork: VforkModule,
+    agent: AgentProcess,
+    thread: AgentThread,
+    worker: AgentThread,
+    child: number,
+    program: Program,
+  ): Int32Array {
+    const images = this.#byPid.get(agent.pid)!;
+    const takesSignal = !vfork.hasQueuedChildSignal(images, this.#waiters);
+    const address = new ProgramRoom(this.#slot(agent.pid)).place(program);
+    const bear = () => {
+      agent.load(thread, program, address);
+      using _chosen = vfork.choosePid(child);
+      agent.resume(thread);
+      return agent.wait(thread, program, address, 1);
+    };
+    for (let i = 0; i < TRIES_FOR_PID; i++) {
+      if (taskExists(child)) {
+        pause(1);
+        continue;
+      }
+      const born = bear();
+      if (born[0] === child) return born;
+      agent.adopt(born[0])[Symbol.dispose]();
+      agent.resume(thread);
+      agent.wait(thread, program, address);
+      this.#start(agent, vfork.forgetChild(born[0], takesSignal), worker)();
+    }
+    throw new CkptError(EXIT.failed, `restoring task ${child}`, [{
+      object: `pid ${child}`,
+      why: "it is taken, or others start processes so fast that it cannot be " +
+        "had by one that may not say which pid it wants",
+      remedy: "restore again, or in a new pid namespace: " +
+        "unshare --pid --fork --mount-proc ckpt restore ...",
+    }]);
   }
 
   /** Processes that know already what to do with signals. */
@@ -559,15 +658,8 @@ class TreeBuilder implements Disposable {
 
   /** A thread that is there until its process is complete. */
   #makeStandIn(agent: AgentProcess): AgentThread {
-    const used = new Set(
-      this.images.tree.flatMap(({ pid, pgid, sid, threads }) => [
-        ...[pid, pgid, sid],
-        ...threads,
-      ]),
-    );
-    const next = sparePids();
-    let tid = next();
-    while (used.has(tid)) tid = next();
+    const holders = [...this.holders.values()];
+    const tid = this.vfork!.sparesFor(this.images.tree, holders)();
     const thread = { tid, stack: this.#slot(agent.pid).leaderStack };
     const program = new Program();
     cloneThreads(program, [{ ...thread, program: 0n }]);
@@ -605,7 +697,10 @@ class TreeBuilder implements Disposable {
   #later(images: TaskImages): LaterPrograms {
     const known = this.#laterPrograms.get(images.pid);
     if (known !== undefined) return known;
-    const { host } = this.plan;
+    const hasRights = !this.holders.has(images.pid);
+    const host = hasRights
+      ? this.plan.host
+      : this.vfork!.withoutRights(this.plan.host, images);
     const programs = {
       process: processProgram(
         images,
@@ -613,7 +708,7 @@ class TreeBuilder implements Disposable {
         this.numbers,
         rangeOf(this.#layout),
         {
-          ownDirectories:
+          ownDirectories: hasRights &&
             this.#firstWithDirectories.get(images.ids.fs_id) === images.pid,
           hasActions: images.threads.some(({ tid }) => this.#waiters.has(tid)),
           ringFillers: this.#ringFillers,
@@ -818,18 +913,19 @@ class TreeBuilder implements Disposable {
     const ringMakers = this.#ringMakers();
     if (rings?.needsAllThreads) this.#makeAllThreads();
     rings?.make(ringMakers);
-    this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.open);
+    this.#runInTables(({ images }) => this.#descriptors.get(images.pid)!.open);
     connect(
       [...this.#descriptors].map(([pid, { connections }]) => ({
-        pid,
+        pid: this.holders.get(pid) ?? pid,
         sockets: connections,
       })),
     );
-    this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.fetch);
+    this.#runInTables(({ images }) => this.#descriptors.get(images.pid)!.fetch);
     this.#end(ended);
     endThreads();
     this.#fillEpolls();
     rings?.finish(ringMakers);
+    this.#handOver();
   }
 
   #ringMakers(): RingMakers {
@@ -858,10 +954,36 @@ class TreeBuilder implements Disposable {
     }
   }
 
+  #runInTables(
+    programOf: (member: Member) => Program,
+    look?: (member: Member, outcome: Outcome) => void,
+  ): void {
+    this.#runAll(programOf, look, this.#tables);
+  }
+
+  /** Those that were born without rights take what others hold for them. */
+  #handOver(): void {
+    for (const [pid, holder] of this.holders) {
+      const parts = this.vfork!.handOver(this.#byPid.get(pid)!, this.numbers);
+      for (const { send, receive } of parts) {
+        if (send.operationCount > 0) this.#run(this.#agents.get(holder)!, send);
+        this.#run(this.#agents.get(pid)!, receive);
+      }
+    }
+  }
+
+  /** Nothing is left that has to be done with what they hold. */
+  endHolders(): void {
+    for (const [pid, holder] of this.holders) {
+      const { ppid } = this.#byPid.get(pid)!.tree;
+      this.#end([this.#agents.get(holder)!], this.#agents.get(ppid)!);
+    }
+  }
+
   /** What should have fired and could not waits for errors only. */
   #fillEpolls(): void {
     const quieten = new Map<number, Program>();
-    this.#runAll(
+    this.#runInTables(
       ({ images }) => this.#descriptors.get(images.pid)!.watch,
       ({ images }, outcome) => {
         const program = new Program();
@@ -872,19 +994,23 @@ class TreeBuilder implements Disposable {
         quieten.set(images.pid, program);
       },
     );
-    this.#runAll(({ images }) => quieten.get(images.pid) ?? new Program());
+    this.#runInTables(({ images }) => quieten.get(images.pid) ?? new Program());
   }
 
   /** Who gets signals about files: threads that have to exist. */
   setFileOwners(): void {
-    this.#runAll(({ images }) => this.#descriptors.get(images.pid)!.finish);
+    this.#runInTables(({ images }) =>
+      this.#descriptors.get(images.pid)!.finish
+    );
   }
 
   /** Their time runs; some clocks need rights that go with the credentials. */
   armTimers(): void {
     const { processes, files } = this.images;
     const programs = armTimerfds(processes, files, clockNow);
-    this.#runAll(({ images }) => programs.get(images.pid) ?? new Program());
+    this.#runInTables(({ images }) =>
+      programs.get(images.pid) ?? new Program()
+    );
   }
 
   /** What a process has as a whole; then its threads are born. */

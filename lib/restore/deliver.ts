@@ -45,11 +45,17 @@ export interface Delivery {
   /**
    * Lets a thread do all that it has to before it makes a child for which it
    * then waits in vfork(2).
-   *
-   * @returns to be called when it waits
    */
-  beforeVfork?(agent: AgentProcess, tid: number): () => void;
+  beforeVfork?(agent: AgentProcess, tid: number, child: number): Vfork;
   letSignalsIn(): Promise<void>;
+}
+
+/** How a child is made for which a thread waits in vfork(2). */
+export interface Vfork {
+  /** Whether it may say which pid the child gets. */
+  readonly choosesPid: boolean;
+  /** Lets it run the program that does. @returns the id of the child */
+  bear(program: Program): Int32Array;
 }
 
 /**
@@ -132,20 +138,22 @@ function deliverRun(
   // One that waits for its child does nothing after it.
   const isVfork = (step: Step) =>
     step.kind === "fork" && delivery.living.get(step.child)?.extension.awaited;
-  const vforks = isVfork(steps[first]);
+  const step = steps[first];
+  const vfork = step.kind === "fork" && isVfork(step)
+    ? delivery.beforeVfork?.(agent, tid, step.child)
+    : undefined;
   let born = 0;
   let i = first;
   for (; i < steps.length && steps[i].by === steps[first].by; i++) {
     const step = steps[i];
     if (threadOf(step, delivery) !== tid) break;
-    if (i > first && (vforks || isVfork(step))) break;
-    if (!writeStep(program, step, delivery)) break;
+    if (i > first && (vfork !== undefined || isVfork(step))) break;
+    if (!writeStep(program, step, delivery, vfork?.choosesPid)) break;
     if (step.kind === "fork") born++;
   }
   try {
-    const waits = vforks ? delivery.beforeVfork?.(agent, tid) : undefined;
-    const children = delivery.run(agent, program, born, tid);
-    waits?.();
+    const children = vfork?.bear(program) ??
+      delivery.run(agent, program, born, tid);
     for (const pid of children) {
       const child = agent.adopt(pid);
       delivery.agents.set(pid, child);
@@ -192,15 +200,19 @@ function adoptLeftBehind(
 const PR_SET_CHILD_SUBREAPER = 36;
 const WALL = 0x40000000;
 
-/** @returns false for a step that is not part of such a program */
+/**
+ * @param choosesPid whether a child gets its pid by clone3(2)
+ * @returns false for a step that is not part of such a program
+ */
 function writeStep(
   program: Program,
   step: Step,
   delivery: Delivery,
+  choosesPid = true,
 ): boolean {
   switch (step.kind) {
     case "fork":
-      writeFork(program, step, delivery);
+      writeFork(program, step, delivery, choosesPid);
       return true;
     case "setsid":
       program.call("setsid", [], `making session ${step.by}`);
@@ -254,6 +266,7 @@ function writeFork(
   program: Program,
   step: Extract<Step, { kind: "fork" }>,
   { living, zombies }: Delivery,
+  choosesPid: boolean,
 ): void {
   const { by, child, asSibling = false } = step;
   const bearer = living.get(by);
@@ -294,6 +307,7 @@ function writeFork(
       // A sibling has that of who forks it (clone3(2)).
       asSibling ? 0 : extension?.exit_signal ?? SIGCHLD,
       `starting task ${child}`,
+      choosesPid,
     );
   }
 }
@@ -313,6 +327,7 @@ function forkAs(
   flags: number,
   exitSignal: number,
   purpose: string,
+  choosesPid = true,
 ): void {
   const wanted = program.reserve(4);
   program.setInt32(wanted, 0, pid);
@@ -325,8 +340,8 @@ function forkAs(
     0,
     0,
     0,
-    wanted,
-    1,
+    choosesPid ? wanted : 0,
+    choosesPid ? 1 : 0,
     0,
   ]);
   program.call("clone", [args, CLONE_ARGS_BYTES, 0], purpose);

@@ -51,6 +51,8 @@ export interface Host {
   /** Whether the kernel makes timers with a wanted id. */
   readonly exactTimerIds: boolean;
   readonly hasSysResource: boolean;
+  /** A new task has its credentials from birth, and may nothing more. */
+  readonly isWithoutRights?: true;
 }
 
 export interface TreePlan {

@@ -195,9 +195,14 @@ export class ServiceNumbers {
     return this.pages + 1 + this.services.rings.indexOf(id);
   }
 
+  /** Two ends of a channel, between processes that cannot take otherwise. */
+  get channel(): number {
+    return this.pages + 1 + this.services.rings.length;
+  }
+
   /** From here on numbers are free. */
   get free(): number {
-    return this.pages + 1 + this.services.rings.length;
+    return this.channel + 2;
   }
 }
 
@@ -603,11 +608,13 @@ function restoreThread(
   restoreScheduling(program, thread, extension);
   // Filters need CAP_SYS_ADMIN; ckpt suspends them while it traces the task.
   restoreSeccomp(program, images.seccomp, thread, forAllThreads);
-  restoreCredentials(
-    program,
-    thread.creds!,
-    isAwaited ? { ...host.credentials, groups: undefined } : host.credentials,
-  );
+  if (!host.isWithoutRights) {
+    restoreCredentials(
+      program,
+      thread.creds!,
+      isAwaited ? { ...host.credentials, groups: undefined } : host.credentials,
+    );
+  }
   // The kernel clears it when credentials change.
   program.call("prctl", PR_SET_PDEATHSIG_OFF, "clearing the agent's own");
   restoreParentDeathSignal(program, thread);

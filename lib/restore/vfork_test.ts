@@ -1,9 +1,17 @@
 import { assertEquals } from "@std/assert";
+import type { Program } from "../ffi/program.ts";
+import { decodeProgram } from "../ffi/testing/decoded_program.ts";
+import { seededRandom } from "../image/testing/random.ts";
 import type { Step } from "../task/births.ts";
 import { SIGINFO_BYTES } from "../task/pending_signals.ts";
 import type { Host } from "./plan.ts";
-import type { TaskImages } from "./task_images.ts";
-import { hasQueuedChildSignal, vforkProblems, withoutQueued } from "./vfork.ts";
+import type { TaskImages, TreeImages } from "./task_images.ts";
+import {
+  handOver,
+  hasQueuedChildSignal,
+  vforkProblems,
+  withoutQueued,
+} from "./vfork.ts";
 
 const ROOT = 10;
 const THREAD = 21;
@@ -28,6 +36,7 @@ interface Process {
   awaited?: boolean;
   parent_thread?: number;
   stopSignal?: number;
+  hasRing?: boolean;
   /** Of all its threads. */
   thread?: Record<string, unknown>;
   signals?: number[];
@@ -53,6 +62,7 @@ function process(pid: number, given: Process = {}): TaskImages {
       core: core(tid),
     })),
     extension: { awaited, parent_thread },
+    set: { read: () => given.hasRing ? [{ pid }] : undefined },
     stopSignal,
   } as unknown as TaskImages;
 }
@@ -68,7 +78,13 @@ function problems(
     role: "process",
   }));
   const births = { steps, inheriting: new Set<number>(), reasons: [] };
-  return vforkProblems({ processes }, { births, host: HOST })
+  const images = {
+    processes,
+    tree: processes.map(({ pid, tree }) => ({ ...tree, pid })),
+    locks: [],
+    sockets: { unix: new Map() },
+  } as unknown as TreeImages;
+  return vforkProblems(images, { births, host: HOST })
     .map(({ object, why }) => `${object}: ${why}`);
 }
 
@@ -94,6 +110,7 @@ Deno.test("what cannot be made by vfork is refused by name", () => {
     [{}, { vm_id: 2 }, {}, /and does not have its memory/],
     [{}, {}, { 11: 12 }, /but cannot be born from it/],
     [{ stopSignal: 19 }, {}, {}, /stopped by job control/],
+    [{ hasRing: true }, {}, {}, /io_uring/],
     [{ thread: { seccomp_mode: 2 } }, {}, {}, /seccomp filters/],
     [{ thread: { creds: { ...RIGHTS, euid: 5 } } }, {}, {}, /of root/],
   ];
@@ -128,3 +145,76 @@ Deno.test("signals that those have queued who wait are not queued again", () => 
     false,
   );
 });
+
+Deno.test("descriptors that are handed over get their numbers and flags", () => {
+  const BASE = 2000;
+  const numbers = { base: BASE, channel: BASE + 5 };
+  const random = seededRandom(5);
+  for (let round = 0; round < 60; round++) {
+    const most = [3, 20, 700][round % 3];
+    const fds = new Set(
+      Array.from({ length: most }, () => Math.floor(random() * most * 2)),
+    );
+    if (round === 0) fds.clear();
+    const descriptors = [...fds].map((fd) => ({
+      fd,
+      flags: random() < 0.5 ? 1 : 0,
+    })) as unknown as TaskImages["descriptors"];
+    // What the receiver has: numbers, what they lead to, whether exec closes.
+    const table = new Map<number, { file: number; closes: number }>(
+      [0, 1, 5].map((fd) => [fd, { file: -1, closes: 0 }]),
+    );
+    for (const { send, receive } of handOver({ descriptors }, numbers)) {
+      const sent = sentBy(send, BASE + 5);
+      for (const { name, args } of decodeProgram(receive).operations) {
+        const [a, b, c] = args.map(({ value }) => Number(value));
+        if (name === "close_range") {
+          for (const fd of table.keys()) {
+            if (fd >= a && fd <= b) table.delete(fd);
+          }
+        } else if (name === "recvmsg") {
+          assertEquals(a, BASE + 6);
+          for (const file of sent) {
+            table.set(lowestFree(table), { file, closes: 0 });
+          }
+        } else if (name === "dup3") {
+          table.set(b, { ...table.get(a)!, closes: c === 0 ? 0 : 1 });
+        } else if (name === "fcntl") {
+          table.get(a)!.closes = c;
+        } else {
+          assertEquals(name, "close");
+          assertEquals(table.delete(a), true);
+        }
+      }
+    }
+    assertEquals(
+      [...table].toSorted(([a], [b]) => a - b),
+      descriptors.toSorted((a, b) => a.fd - b.fd).map(({ fd, flags }) => [
+        fd,
+        { file: fd, closes: flags },
+      ]),
+    );
+  }
+});
+
+function lowestFree(table: ReadonlyMap<number, unknown>): number {
+  let fd = 0;
+  while (table.has(fd)) fd++;
+  return fd;
+}
+
+/** The descriptors in the messages of a program. */
+function sentBy(program: Program, channel: number): number[] {
+  const { data, dataAddress, operations } = decodeProgram(program);
+  return operations.flatMap(({ name, args }) => {
+    assertEquals([name, args[0].value], ["sendmsg", BigInt(channel)]);
+    const header = Number(args[1].value);
+    const pointer = data.getBigUint64(header + 32, true);
+    const control = Number(pointer - dataAddress);
+    const count = (Number(data.getBigUint64(control, true)) - 16) / 4;
+    return Array.from(
+      { length: count },
+      (_, i) => data.getInt32(control + 16 + 4 * i, true),
+    );
+  });
+}

@@ -100,6 +100,11 @@ export function requireCapabilities(
   );
 }
 
+/** Whether two threads have the same. */
+export function areAlike(a: creds_entry, b: creds_entry): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
 /** Whether a thread with these can do what one can that begins with `start`. */
 export function hasAllRights(
   entry: creds_entry,

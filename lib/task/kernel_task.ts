@@ -40,6 +40,14 @@ const WANTED = {
   signal_struct: [
     ...["shared_pending.list", "shared_pending.signal", "flags"],
     ...["real_timer", "it_real_incr", "it", "is_child_subreaper"],
+    "posix_timers",
+  ],
+  k_itimer: [
+    "list",
+    "it_id",
+    "it_interval",
+    "it_overrun_last",
+    "it.real.timer",
   ],
   hrtimer: ["node.expires", "state"],
   cpu_itimer: ["expires", "incr"],
@@ -67,7 +75,9 @@ const STOP_CONTINUED = 2;
 /** Far more than any CPU has. */
 const LARGEST_XSAVE = 65536;
 
-/** A timer of setitimer(2), in nanoseconds; 0n: not armed. */
+const MOST_TIMERS = 1 << 20;
+
+/** A timer, in nanoseconds; 0n: not armed. */
 export interface KernelTimer {
   readonly interval: bigint;
   /** By its clock. */
@@ -83,6 +93,8 @@ export interface KernelProcess {
   /** By the time that its threads have used: in all, and in user mode. */
   readonly prof: KernelTimer;
   readonly virt: KernelTimer;
+  /** Of timer_create(2), by their ids; those of its wall clocks can be read. */
+  readonly timers: ReadonlyMap<number, KernelTimer & { overrun: bigint }>;
   readonly pending: PendingQueue;
   /** What XGETBV would allow it, ARCH_GET_XCOMP_PERM. */
   readonly xcompPermissions: bigint;
@@ -193,7 +205,6 @@ export class KernelTasks implements Disposable {
     const sighand = this.#word(task, "task_struct", "sighand");
     const kernel = this.#kernel;
     const timer = kernel.at(signal, "signal_struct", "real_timer");
-    const isArmed = this.#word(timer, "hrtimer", "state", 1) & BigInt(ENQUEUED);
     const bit = kernel.fieldsOf("signal_struct").get("is_child_subreaper")!;
     const bits = kernel.memory.read(signal + BigInt(bit >> 3), 1)[0];
     return {
@@ -204,12 +215,11 @@ export class KernelTasks implements Disposable {
       childSubreaper: (bits >> (bit & 7) & 1) !== 0,
       real: {
         interval: this.#word(signal, "signal_struct", "it_real_incr"),
-        expires: isArmed === 0n
-          ? 0n
-          : this.#word(timer, "hrtimer", "node.expires"),
+        expires: this.#expiry(timer),
       },
       prof: this.#cpuTimer(signal, 0),
       virt: this.#cpuTimer(signal, 1),
+      timers: this.#timers(kernel.at(signal, "signal_struct", "posix_timers")),
       pending: this.#queue(signal, "signal_struct", "shared_pending"),
       xcompPermissions: this.#word(
         task + BigInt(this.#fpuAt),
@@ -219,6 +229,32 @@ export class KernelTasks implements Disposable {
       wasContinued: (this.#word(signal, "signal_struct", "flags", 4) &
         BigInt(STOP_CONTINUED)) !== 0n,
     };
+  }
+
+  /** @param timer struct hrtimer @returns 0n: it is not armed */
+  #expiry(timer: bigint): bigint {
+    const state = this.#word(timer, "hrtimer", "state", 1);
+    return (state & BigInt(ENQUEUED)) === 0n
+      ? 0n
+      : this.#word(timer, "hrtimer", "node.expires");
+  }
+
+  /** @param head struct hlist_head */
+  #timers(head: bigint): KernelProcess["timers"] {
+    const kernel = this.#kernel;
+    const { memory } = kernel;
+    const found = new Map<number, KernelTimer & { overrun: bigint }>();
+    for (let at = memory.pointer(head); at !== 0n; at = memory.pointer(at)) {
+      if (found.size > MOST_TIMERS) throw new NoSuchMemory(head);
+      const timer = at - BigInt(kernel.offset("k_itimer", "list"));
+      const word = (field: string) => this.#word(timer, "k_itimer", field);
+      found.set(kernel.number(timer, "k_itimer", "it_id", 4), {
+        interval: word("it_interval"),
+        expires: this.#expiry(kernel.at(timer, "k_itimer", "it.real.timer")),
+        overrun: word("it_overrun_last"),
+      });
+    }
+    return found;
   }
 
   /** @param index in signal_struct.it: CPUCLOCK_PROF, CPUCLOCK_VIRT */

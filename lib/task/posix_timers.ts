@@ -219,6 +219,25 @@ function entryOf(
 }
 
 /**
+ * A timer of which the kernel itself has told, and not the task.
+ *
+ * @param interval and what is left, in nanoseconds
+ */
+export function entryOfTimes(
+  timer: PosixTimer,
+  interval: bigint,
+  left: bigint,
+  overrun: bigint,
+): posix_timer_entry {
+  const times = new DataView(new ArrayBuffer(ITIMERSPEC_BYTES));
+  [interval, left].forEach((time, i) => {
+    times.setBigUint64(16 * i, time / SECOND, true);
+    times.setBigUint64(16 * i + 8, time % SECOND, true);
+  });
+  return entryOf(timer, times, overrun, (tid) => tid);
+}
+
+/**
  * Whether this kernel creates a timer with a wanted id
  * (PR_TIMER_CREATE_RESTORE_IDS, since 6.15).
  */

@@ -2,9 +2,12 @@
  * Parents that wait in vfork(2), or in clone(2) with CLONE_VFORK, while their children are at rest: a process of one
  * thread, with all that only the kernel knows of it; one whose first thread waits, and then one of whose others does, while
  * the rest runs; and a child that waits itself. Then each child executes a program or ends, and its parent goes on as it
- * was. What children find they leave in their parents' memory.
+ * was. What children find they leave in their parents' memory. With the argument "user" all are those of an ordinary user,
+ * who may only write where root may; without the child that waits itself.
  */
 #include "tree.h"
+#include <grp.h>
+#include <linux/capability.h>
 #include <math.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -48,16 +51,43 @@ __attribute__((naked, noinline)) static void vfork_with_registers(void) {
       "3: mov child_stack(%rip), %rsp\n call alone_child\n ud2\n");
 }
 
+/** Becomes an ordinary user, who may write where root may. */
+static void become_user(void) {
+  gid_t groups[] = {5, 6};
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[2] = {{1 << CAP_DAC_OVERRIDE, 1 << CAP_DAC_OVERRIDE, 0}};
+  MUST(prctl(PR_SET_KEEPCAPS, 1));
+  MUST(setgroups(2, groups));
+  MUST(setresgid(1000, 1000, 1000));
+  MUST(setresuid(1000, 1000, 1000));
+  MUST(syscall(SYS_capset, &header, data));
+  MUST(prctl(PR_SET_KEEPCAPS, 0));
+}
+
 static volatile int caught;
 static void on_signal(int signal, siginfo_t *info, void *unused) {
   (void)unused;
   caught += signal == SIGRTMIN && info->si_value.sival_int == 77 ? 100 : 1;
 }
 
+/* Of descriptors and directories the child has its own. */
+#define OWN_FD 300
+static volatile int own_found;
+
 /** Waits for `go`, and executes a program that ends with 9. */
 __attribute__((used)) static void alone_child(void) {
+  char byte = 1, cwd[256] = "";
+  int zero = (int)MUST(open("/dev/zero", O_RDONLY));
+  MUST(dup3(zero, OWN_FD, O_CLOEXEC));
+  close(zero), close(0);
+  MUST(chdir("/usr"));
+  umask(077);
+  signal(SIGTERM, SIG_DFL);
   tree_tell();
   tree_wait_go();
+  own_found = read(OWN_FD, &byte, 1) == 1 && byte == 0 && fcntl(OWN_FD, F_GETFD) == FD_CLOEXEC &&
+              fcntl(0, F_GETFD) < 0 && getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/usr") && umask(0) == 077 &&
+              signal(SIGTERM, SIG_IGN) == SIG_DFL;
   execl("/bin/sh", "sh", "-c", "exit 9", NULL);
   _exit(99);
 }
@@ -111,6 +141,11 @@ static void alone(void) {
   MUST(syscall(SYS_tgkill, getpid(), getpid(), SIGUSR2));
   MUST(setitimer(ITIMER_REAL, &real, NULL));
   MUST(setitimer(ITIMER_PROF, &prof, NULL));
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+  struct itimerspec times = {{3, 4}, {80000, 0}};
+  timer_t timers[2];
+  for (int i = 0; i < 2; i++) MUST(timer_create(i ? CLOCK_BOOTTIME : CLOCK_MONOTONIC, &event, &timers[i]));
+  MUST(timer_settime(timers[1], 0, &times, NULL));
   MUST(prctl(PR_SET_PDEATHSIG, SIGHUP));
   MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
   MUST(prctl(PR_SET_TIMERSLACK, 123456));
@@ -123,6 +158,8 @@ static void alone(void) {
   pid_t child = (pid_t)result[0];
   CHECK_EQ("the result of vfork", child, waitpid(child, &status, 0));
   CHECK_EQ("the status of the child", W_EXITCODE(9, 0), status);
+  CHECK_EQ("what the child had of its own", 1, own_found);
+  CHECK("its descriptors are not ours", fcntl(OWN_FD, F_GETFD) < 0 && fcntl(0, F_GETFD) >= 0);
   check_registers();
   CHECK_EQ("the carry flag in r11", 1, result[2] & 1);
   CHECK_EQ("rounding (MXCSR)", csr & 0x6000, csr_now & 0x6000);
@@ -146,6 +183,11 @@ static void alone(void) {
   CHECK("the time left of ITIMER_REAL", timer.it_value.tv_sec > 99000 && timer.it_value.tv_sec <= 100000);
   MUST(getitimer(ITIMER_PROF, &timer));
   CHECK("the time left of ITIMER_PROF", timer.it_value.tv_sec > 89000 && timer.it_value.tv_sec <= 90000);
+  MUST(timer_gettime(timers[0], &times));
+  CHECK("a timer that is not armed", !times.it_value.tv_sec && !times.it_value.tv_nsec && !times.it_interval.tv_sec);
+  MUST(timer_gettime(timers[1], &times));
+  CHECK("the interval of a timer", times.it_interval.tv_sec == 3 && times.it_interval.tv_nsec == 4);
+  CHECK("the time left of a timer", times.it_value.tv_sec > 79000 && times.it_value.tv_sec <= 80000);
   int value = 0;
   MUST(prctl(PR_GET_PDEATHSIG, &value));
   CHECK_EQ("the parent-death signal", SIGHUP, value);
@@ -266,18 +308,21 @@ static void nested(void) {
 
 int main(int argc, char **argv) {
   check_start(argc, argv);
+  bool users = argc > 2;
+  int count = users ? 3 : 4;
   const char *names[] = {"alone", "leader", "thread", "nested"};
   pid_t members[4];
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < count; i++) {
     members[i] = tree_fork("%s", names[i]);
     if (members[i]) continue;
+    if (users) become_user();
     if (i == 0) alone();
     if (i == 3) nested();
     threaded(i == 1);
   }
-  for (int i = 0; i < 4; i++) tree_await(names[i]);
+  for (int i = 0; i < count; i++) tree_await(names[i]);
   check_ready();
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < count; i++) {
     tree_collect(names[i]);
     tree_wait(members[i], W_EXITCODE(0, 0));
   }
