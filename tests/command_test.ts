@@ -261,12 +261,13 @@ Deno.test("ckpt needs neither its place nor many descriptors for a dump and a re
   assertEquals(await program.verify(), "ok");
 });
 
-for (const name of ["sched", "tree_sessions"]) {
+for (const name of ["sched", "tree_sessions", "mem_private", "fd_contents"]) {
   Deno.test(`${name}: what ckpt was started with, and is bound to, is no measure for the program`, async () => {
     await using scope = new Scope();
     const program = await scope.start(name);
     const bound = async (...args: string[]) => {
-      const script = `trap "" HUP CHLD PIPE; umask 077; ulimit -Ss 1024; ` +
+      const script = `trap "" HUP CHLD PIPE; umask 077; ` +
+        `ulimit -S -s 1024 -d 1000000 -f 1 -l 0 -i 1 -q 0; ` +
         `exec nice -n 19 ionice -c 3 taskset -c 0 setarch -R "$0" "$@"`;
       assertSuccess(await scope.bash(script, CKPT, ...args), args[0]);
     };

@@ -242,12 +242,14 @@ Deno.test("a packed program says that its directory is gone", () =>
     );
   }));
 
-Deno.test("a packed program takes the addresses that it may have, or says that these are too few", () =>
+Deno.test("a packed program takes what it may have, or says that its addresses are too few", () =>
   withProbe(async (path) => {
     const limited = (
       limit: string,
     ) => ["-c", `ulimit ${limit}; exec "$0"`, path];
-    await ask("bash", { args: limited("-Sv 1000000") });
+    await ask("bash", {
+      args: limited("-S -v 1000000 -d 1000000 -f 1 -l 0 -i 1 -q 0"),
+    });
     const { code, stderr } = await new Deno.Command("bash", {
       args: limited("-v 1000000"),
     }).output();

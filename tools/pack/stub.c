@@ -97,8 +97,13 @@ enum {
   PAGE = 4096,
   PROT_READ = 1,
   PROT_WRITE = 2,
+  RLIMIT_FSIZE = 1,
+  RLIMIT_DATA = 2,
   RLIMIT_NOFILE = 7,
+  RLIMIT_MEMLOCK = 8,
   RLIMIT_AS = 9,
+  RLIMIT_SIGPENDING = 11,
+  RLIMIT_MSGQUEUE = 12,
 };
 
 /* V8 keeps 32 GiB of addresses free for itself; Deno and a program's files need some, too. */
@@ -196,16 +201,25 @@ static void make_room(long fd, u64 limit) {
   if (high >= 0) syscall4(SYS_CLOSE, high, 0, 0, 0);
 }
 
-/* Without its addresses V8 dies of a trap that tells nobody why. */
-static void take_addresses(void) {
-  u64 limit[2] = { ADDRESSES, ADDRESSES };
-  syscall4(SYS_PRLIMIT64, 0, RLIMIT_AS, 0, (long)limit);
-  if (limit[0] >= ADDRESSES) return;
-  if (limit[1] < ADDRESSES)
-    fail("the address space is limited to less than 40 GiB; raise the limit "
-         "(ulimit -v unlimited)", 0);
-  limit[0] = limit[1];
-  syscall4(SYS_PRLIMIT64, 0, RLIMIT_AS, (long)limit, 0);
+/*
+ * Takes what it may have: of addresses, for without them V8 dies of a trap that
+ * tells nobody why, of the size of files, and of what is made for a program
+ * before that gets the limits it had.
+ */
+static void raise_limits(void) {
+  const unsigned char limits[] = { RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_MEMLOCK,
+                                   RLIMIT_AS, RLIMIT_SIGPENDING,
+                                   RLIMIT_MSGQUEUE };
+  for (u64 i = 0; i < sizeof limits; i++) {
+    u64 limit[2] = { 0, 0 };
+    syscall4(SYS_PRLIMIT64, 0, limits[i], 0, (long)limit);
+    if (limits[i] == RLIMIT_AS && limit[1] < ADDRESSES)
+      fail("the address space is limited to less than 40 GiB; raise the limit "
+           "(ulimit -v unlimited)", 0);
+    if (limit[0] == limit[1]) continue;
+    limit[0] = limit[1];
+    syscall4(SYS_PRLIMIT64, 0, limits[i], (long)limit, 0);
+  }
 }
 
 /*
@@ -421,7 +435,7 @@ __attribute__((used)) u64 prepare(const u64 *old, u64 *new) {
   if (syscall4(SYS_ACCESS, (long)"/proc/self/fd", 0, 0, 0) < 0)
     fail("/proc is not mounted; mount it", 0);
   syscall4(SYS_PRLIMIT64, 0, RLIMIT_NOFILE, 0, (long)limit);
-  take_addresses();
+  raise_limits();
   /*
    * Deno opens a debugger for anybody on this host when it gets SIGUSR1. So it
    * never gets it; lib/restore/wait.ts passes it on all the same. No other is
