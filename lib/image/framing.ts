@@ -84,11 +84,8 @@ export function appendEntry(
       `${type.name} is ${size} bytes long, more than ${LIMITS.entry_bytes}`,
     );
   }
-  new DataView(writer.buf.buffer, writer.buf.byteOffset).setUint32(
-    start,
-    size,
-    true,
-  );
+  const { buf } = writer;
+  for (let i = 0; i < 4; i++) buf[start + i] = size >>> 8 * i;
 }
 
 /**

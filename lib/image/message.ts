@@ -367,14 +367,17 @@ export function encodeMessage(
   if (typeof value !== "object" || value === null) {
     throw new FieldError("", `is ${shown(value)}, not a ${type.name}`);
   }
-  for (const field of type.fields) {
-    const content = (value as Value)[field.name];
-    if (content === undefined) {
-      if (field.label === "optional") continue;
-      throw new FieldError(field.name, "is missing");
-    }
-    let element = -1;
-    try {
+  const { fields } = type;
+  let i = 0;
+  let element = -1;
+  try {
+    for (; i < fields.length; i++) {
+      const field = fields[i];
+      const content = (value as Value)[field.name];
+      if (content === undefined) {
+        if (field.label === "optional") continue;
+        throw new FieldError("", "is missing");
+      }
       if (field.label !== "repeated") {
         encodeValue(writer, field, content);
         continue;
@@ -383,12 +386,11 @@ export function encodeMessage(
       for (element = 0; element < content.length; element++) {
         encodeValue(writer, field, content[element]);
       }
-    } catch (error) {
-      throw inField(
-        error,
-        element < 0 ? field.name : `${field.name}[${element}]`,
-      );
+      element = -1;
     }
+  } catch (error) {
+    const { name } = fields[i];
+    throw inField(error, element < 0 ? name : `${name}[${element}]`);
   }
 }
 
