@@ -10,6 +10,7 @@ import { children, type Ending, kill, reap } from "./libc.ts";
 import {
   difference,
   hasNewThread,
+  hasOpen,
   type Observation,
   observeTree,
   treeOf,
@@ -436,9 +437,9 @@ export class Program {
       return this.#read("ready");
     });
     // A second, for those that block all signals for good.
-    for (let ms = 0; ms < 1000 && this.tree().some(hasNewThread); ms += 10) {
-      await sleep(10);
-    }
+    const isOnItsWay = () =>
+      hasOpen(this.pid, `${this.work}/ready`) || this.tree().some(hasNewThread);
+    for (let ms = 0; ms < 1000 && isOnItsWay(); ms += 10) await sleep(10);
   }
 
   observe(): Observation {

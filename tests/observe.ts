@@ -213,6 +213,14 @@ export function hasNewThread(pid: number): boolean {
   );
 }
 
+/** Whether a descriptor of the process leads to a path. */
+export function hasOpen(pid: number, path: string): boolean {
+  const descriptors = `/proc/${pid}/fd`;
+  return names(descriptors).some((fd) =>
+    link(`${descriptors}/${fd}`)[0] === path
+  );
+}
+
 /** What no thread of the process takes whose status, or whose thread's, is at a path. */
 function blockedByAll(path: string): bigint {
   const tasks = `${path.split("/").slice(0, 3).join("/")}/task`;
