@@ -52,6 +52,8 @@ import type { TreeSighting } from "./survey_tree.ts";
 export interface Standing {
   readonly pid: number;
   readonly waiting: readonly number[];
+  /** Its other threads, which are stopped. */
+  readonly tids: ArrayLike<number>;
   readonly stopSignal: number;
 }
 
@@ -143,9 +145,10 @@ export class VforkWaiters implements Disposable {
         try {
           const { pid } = process;
           const waiting = waitersInVfork(pid);
+          const tids = process.threads.filter((tid) => !waiting.includes(tid));
           return this.#problemsOf(
             process,
-            { pid, waiting, stopSignal: 0 },
+            { pid, waiting, tids, stopSignal: 0 },
             seen.processes,
           );
         } catch (error) {
@@ -164,7 +167,7 @@ export class VforkWaiters implements Disposable {
   ): Reason[] {
     const { pid } = process;
     const reasons: Reason[] = [];
-    const { waiting, stopSignal } = standing;
+    const { waiting, tids, stopSignal } = standing;
     for (const tid of waiting) {
       const status = readStatus(tid);
       const kernel = this.#tasks.thread(tid);
@@ -198,11 +201,14 @@ export class VforkWaiters implements Disposable {
         remedy: AGAIN,
       });
     if (stopSignal !== 0) add("is stopped by job control");
+    if (tids.length === 0 && process.endedLeader !== undefined) {
+      add("its first thread has ended, and no other one can be asked");
+    }
     if (waiting.length > 0 && process.descriptors.some(isRing)) {
       add("has an io_uring, which one that waits may have to make again");
     }
     if (!waiting.includes(pid)) return reasons;
-    const isAlone = process.threads.length === waiting.length;
+    const isAlone = tids.length === 0;
     if (isAlone) {
       for (const { id, clockId, notify } of process.timers) {
         if (READABLE_CLOCKS.includes(clockId) && notify !== "none") continue;
@@ -229,6 +235,13 @@ export class VforkWaiters implements Disposable {
    * @throws CkptError
    */
   awaited(
+    seen: TreeSighting,
+    standing: readonly Standing[],
+  ): ReadonlyMap<number, number> {
+    return whileThere(() => this.#awaited(seen, standing));
+  }
+
+  #awaited(
     seen: TreeSighting,
     standing: readonly Standing[],
   ): ReadonlyMap<number, number> {
@@ -293,6 +306,15 @@ export class VforkWaiters implements Disposable {
     awaited: ReadonlyMap<number, number>,
     processes: readonly Sighting[],
   ): WaitingThreads {
+    return whileThere(() => this.#read(process, standing, awaited, processes));
+  }
+
+  #read(
+    process: Sighting,
+    standing: Standing,
+    awaited: ReadonlyMap<number, number>,
+    processes: readonly Sighting[],
+  ): WaitingThreads {
     const { pid } = process;
     const { waiting } = standing;
     const reasons = this.#problemsOf(process, standing, processes);
@@ -326,9 +348,7 @@ export class VforkWaiters implements Disposable {
     return new WaitingThreads(
       pid,
       threads,
-      process.threads.length === waiting.length
-        ? this.#processOf(process)
-        : undefined,
+      standing.tids.length === 0 ? this.#processOf(process) : undefined,
     );
   }
 
@@ -350,6 +370,20 @@ export class VforkWaiters implements Disposable {
 
   [Symbol.dispose](): void {
     this.#tasks[Symbol.dispose]();
+  }
+}
+
+/** @throws CkptError where somebody ended one that waits */
+function whileThere<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof NoSuchMemory)) throw error;
+    throw new ChangedMeanwhile(EXIT.failed, "reading what waits in vfork(2)", [{
+      object: "a thread that waits in vfork(2)",
+      why: `it has just been ended, or cannot be read: ${error.message}`,
+      remedy: AGAIN,
+    }]);
   }
 }
 

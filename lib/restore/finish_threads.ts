@@ -88,7 +88,8 @@ export function finishThreads(
     processes.filter(({ isLast }) => isLast).map((
       { agent, images, standIn },
     ) => ({
-      tid: standIn ?? livingThreads(images)[0].tid,
+      tid: standIn ??
+        livingThreads(images).find(({ tid }) => !waiters.has(tid))!.tid,
       at: syscallInstruction(agent, images),
     })),
     layout.start,
