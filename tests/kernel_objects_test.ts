@@ -1,6 +1,7 @@
 /** Descriptors of kernel objects without a name: eventfd, timerfd, signalfd, epoll, memfd. */
 import { assertEquals } from "@std/assert";
 import { assertSuccess, dump, restore, Scope } from "./harness.ts";
+import { ReservedHugePages } from "./huge_pages.ts";
 import { survives } from "./state.ts";
 
 survives("fd_eventfd", "eventfds");
@@ -32,18 +33,11 @@ for (const name of ["ring_workers", "rings_bound"]) {
   });
 }
 
-/** Huge pages of the host, which are given back at the end; where they cannot be had, the program says so. */
-const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";
-const reserved = Number(Deno.readTextFileSync(HUGE_PAGES));
-function reserve(pages: number): void {
-  try {
-    Deno.writeTextFileSync(HUGE_PAGES, `${pages}`);
-  } catch (error) {
-    console.log(`huge pages are as they are: ${error}`);
-  }
-}
-Deno.test.beforeAll(() => reserve(reserved + 48));
-Deno.test.afterAll(() => reserve(reserved));
+let hugePages: ReservedHugePages | undefined;
+Deno.test.beforeAll(() => {
+  hugePages = new ReservedHugePages(48);
+});
+Deno.test.afterAll(() => hugePages?.[Symbol.dispose]());
 
 /** A network device that is there without a program. */
 function tuntap(change: "add" | "del"): void {

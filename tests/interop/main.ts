@@ -6,6 +6,7 @@
  * CRIU to CRIU comes first and is the measure.
  */
 import { CKPT, compile, Program, run, Scope, until } from "../harness.ts";
+import { ReservedHugePages } from "../huge_pages.ts";
 import { kill, reap } from "../libc.ts";
 import { container, startIn } from "../mounts.ts";
 import { childOf, gone, isThere } from "../own_namespaces.ts";
@@ -382,6 +383,7 @@ async function decode(images: string): Promise<Outcome> {
   return "ok";
 }
 
+const hugePages = new ReservedHugePages(16);
 let failures = 0;
 let measured = 0;
 for (const name of PROGRAMS) {
@@ -409,4 +411,5 @@ if (measured === 0) {
   failures++;
 }
 console.log(failures === 0 ? "all is well" : `${failures} failed`);
+hugePages[Symbol.dispose]();
 Deno.exit(failures === 0 ? 0 : 1);
