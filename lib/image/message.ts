@@ -43,12 +43,7 @@ export interface Field {
     bytes?: Uint8Array | undefined;
   };
   /** The one that was decoded last, and its bytes. */
-  readonly last: {
-    bytes: Uint8Array;
-    start: number;
-    end: number;
-    value: unknown;
-  };
+  readonly decoded: { value?: unknown; bytes?: Uint8Array };
 }
 
 export interface MessageType {
@@ -66,7 +61,6 @@ export class FieldError extends Error {
   }
 }
 
-const NOTHING = new Uint8Array(0);
 const types = new Map<string, MessageType>();
 
 /** The fields of a message, read from the table on first use. */
@@ -102,7 +96,7 @@ function parseField(text: string): Field {
     name,
     refersTo: kind === "" ? "" : type,
     encoded: {},
-    last: { bytes: NOTHING, start: 0, end: -1, value: undefined },
+    decoded: {},
     wire: scalar === "fixed64"
       ? 1
       : scalar === "bytes" || scalar === "string" || scalar === "message"
@@ -184,23 +178,23 @@ const SMALL_MESSAGE = 128;
 function decodeInner(reader: Reader, field: Field, depth: number): unknown {
   const end = lengthEnd(reader);
   const { buf, pos } = reader;
-  const { last } = field;
-  if (end - pos === last.end - last.start) {
-    const { bytes, start } = last;
-    let same = pos;
-    while (same < end && buf[same] === bytes[start + same - pos]) same++;
-    if (same === end && depth < LIMITS.depth) {
+  const { decoded } = field;
+  const { bytes } = decoded;
+  const length = end - pos;
+  if (length === bytes?.length) {
+    let same = 0;
+    while (same < length && buf[pos + same] === bytes[same]) same++;
+    if (same === length && depth < LIMITS.depth) {
       reader.pos = end;
-      return last.value;
+      return decoded.value;
     }
   }
   const type = messageType(field.refersTo);
   const value = decodeMessage(reader, end, type, depth + 1);
-  if (end - pos <= SMALL_MESSAGE) {
-    last.bytes = buf;
-    last.start = pos;
-    last.end = end;
-    last.value = value;
+  if (length <= SMALL_MESSAGE) {
+    // A copy: the buffer may be used for something else.
+    decoded.bytes = buf.slice(pos, end);
+    decoded.value = value;
   }
   return value;
 }
