@@ -35,6 +35,15 @@ static bool is_own_page(const char *at) {
 
 int main(int argc, char **argv) {
   check_start(argc, argv);
+  /* all that the two processes have, and what they write */
+  size_t all = (size_t)COUNT * PAGES * HUGE * 4;
+  void *spare = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  if (spare == MAP_FAILED) {
+    check_note("no huge pages: %s", strerror(errno));
+    check_ready();
+    return check_finish();
+  }
+  MUST(munmap(spare, all));
   char *shared[COUNT], *private[COUNT];
   int fds[COUNT];
   for (int i = 0; i < COUNT; i++) {
