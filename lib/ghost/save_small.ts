@@ -48,7 +48,7 @@ const PART = 1024;
 /** Fewer files are read and written faster than a thread has begun. */
 const WORTH_A_THREAD = 32;
 
-/** Whether an image of its own is more than its content, as far as one sees. */
+/** Whether it may be saved here: what else it has is seen when it is read. */
 export function isSmallFile(
   { status: { size, mode } }: LostFileInUse,
 ): boolean {
@@ -205,7 +205,7 @@ class HeldFiles implements Disposable {
   readonly #writing = new Calls();
   readonly #made: number;
   readonly #written: number;
-  /** The numbers of images that are made; those of plain files come first. */
+  /** Of plain files, the numbers of their images; in this order in the slots. */
   readonly #ids: number[] = [];
 
   /** @param images a descriptor of their directory */
