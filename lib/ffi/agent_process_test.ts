@@ -2,6 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CkptError, EXIT } from "../error.ts";
 import { freePid } from "../task/testing/agent_task.ts";
 import { listThreads, readStat, readStatus } from "../proc/read.ts";
+import { hasEnded } from "../proc/testing/has_ended.ts";
 import { AgentProcess } from "./agent_process.ts";
 import { checked } from "./cause.ts";
 import { library } from "./library.ts";
@@ -227,16 +228,6 @@ Deno.test("agents that an agent forks are its children, with memory of their own
   assertEquals(readStat(pid).ppid, first.pid);
   assertEquals(runCall(grandson, "getpid"), BigInt(pid));
 });
-
-/** An orphan may be a zombie of its new parent's for a moment. */
-function hasEnded(pid: number): boolean {
-  try {
-    return readStat(pid).state === "Z";
-  } catch (error) {
-    if (error instanceof CkptError && error.exit === EXIT.gone) return true;
-    throw error;
-  }
-}
 
 Deno.test("nothing is left of a family that is disposed of, whoever goes first", () => {
   const before = [...Deno.readDirSync("/proc/self/fd")].length;

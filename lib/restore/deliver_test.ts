@@ -15,6 +15,7 @@ import {
 } from "../ffi/testing/agents.ts";
 import type { ckpt_task_entry } from "../image/schema.gen.ts";
 import { readStat } from "../proc/read.ts";
+import { hasEnded } from "../proc/testing/has_ended.ts";
 import type { Step } from "../task/births.ts";
 import { freePid } from "../task/testing/agent_task.ts";
 import { deliver, type Delivery } from "./deliver.ts";
@@ -546,13 +547,3 @@ Deno.test("when a birth fails, those that came before it end with the rest", asy
   assert(hasEnded(first));
   assert(!exists(second));
 });
-
-/** Whether a process is a zombie, or gone: nobody knows when it is taken. */
-function hasEnded(pid: number): boolean {
-  try {
-    return readStat(pid).state === "Z";
-  } catch (error) {
-    if (error instanceof CkptError && error.exit === EXIT.gone) return true;
-    throw error;
-  }
-}
