@@ -83,6 +83,12 @@ for (const version of VERSIONS) {
               undefined,
           );
         }
+        // the guard of a killed ckpt may only now put the cgroup back
+        await until(
+          "no guard is left",
+          () =>
+            scope.strangers().every((pid) => pid === program.pid) || undefined,
+        );
         cgroup.switch(false);
         assertEquals(await program.verify(), "ok");
       });

@@ -1,6 +1,12 @@
 /** Descriptors of kernel objects without a name: eventfd, timerfd, signalfd, epoll, memfd. */
 import { assertEquals } from "@std/assert";
-import { assertSuccess, dump, restore, Scope } from "./harness.ts";
+import {
+  assertSuccess,
+  dump,
+  type Program,
+  restore,
+  Scope,
+} from "./harness.ts";
 import { ReservedHugePages } from "./huge_pages.ts";
 import { survives } from "./state.ts";
 
@@ -15,21 +21,26 @@ survives("fd_contents", "maps of eBPF and message queues");
 survives("rings", "instances of io_uring");
 survives("waits_epoll", "threads in epoll_wait");
 
-/** Threads of the kernel show as the program's, and come and go as it needs them: no pictures are compared. */
+/** Left running, then dumped and restored, twice; no pictures are compared. */
+async function survivesAll(scope: Scope, program: Program): Promise<void> {
+  const running = scope.path("running");
+  assertSuccess(
+    await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", running),
+    "dump",
+  );
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await restore(scope, program, scope.path(images));
+  }
+  assertEquals(await program.verify(), "ok");
+}
+
+/** Threads of the kernel show as the program's, and come and go as it needs them. */
 for (const name of ["ring_workers", "rings_bound"]) {
   Deno.test(`${name}: a program whose io_uring has threads of the kernel survives dumps and a restore`, async () => {
     await using scope = new Scope();
     const program = await scope.start(name);
-    const running = scope.path("running");
-    assertSuccess(
-      await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", running),
-      "dump",
-    );
-    for (const images of ["first", "second"]) {
-      await dump(scope, program, scope.path(images));
-      await restore(scope, program, scope.path(images));
-    }
-    assertEquals(await program.verify(), "ok");
+    await survivesAll(scope, program);
   });
 }
 
@@ -54,14 +65,5 @@ Deno.test("huge_files: files of huge pages survive a dump and a restore, twice, 
   const place = scope.path("huge");
   await scope.unshareMounts(`mount -t hugetlbfs none ${place}`);
   const program = await scope.start("huge_files", place);
-  const running = scope.path("running");
-  assertSuccess(
-    await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", running),
-    "dump",
-  );
-  for (const images of ["first", "second"]) {
-    await dump(scope, program, scope.path(images));
-    await restore(scope, program, scope.path(images));
-  }
-  assertEquals(await program.verify(), "ok");
+  await survivesAll(scope, program);
 });

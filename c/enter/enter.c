@@ -41,7 +41,7 @@ struct clone_call {
 
 /* Shared with the processes in between, which tell what they have started or why they could not. */
 struct shared {
-	int64_t pid;
+	int32_t child; /* pid of what a process in between has made, from its birth on: the kernel writes it */
 	int64_t step, error;
 };
 
@@ -191,14 +191,16 @@ static int64_t become_ckpt(struct enter *enter, const char *value)
 			AT_EMPTY_PATH, 0);
 }
 
-static int64_t fork_as(uint64_t flags, uint64_t exit_signal, int64_t pid)
+/* `child`: where the pid goes before the child runs; NULL: nowhere. */
+static int64_t fork_as(uint64_t flags, uint64_t exit_signal, int64_t pid, int32_t *child)
 {
 	struct clone_call call;
 	uint64_t *words = (uint64_t *)&call;
 
 	for (uint64_t i = 0; i < sizeof(call) / sizeof(*words); i++)
 		((volatile uint64_t *)words)[i] = 0;
-	call.flags = flags;
+	call.flags = flags | (child ? CLONE_PARENT_SETTID : 0);
+	call.parent_tid = (uint64_t)child;
 	call.exit_signal = exit_signal;
 	if (pid) {
 		call.set_tid = (uint64_t)&pid;
@@ -212,6 +214,19 @@ static void fail_in_child(struct enter *enter, int step, int64_t error)
 	enter->shared->step = step;
 	enter->shared->error = error;
 	leave(127);
+}
+
+/* Waits for a process in between. Returns the pid of its child; -errno, also when it was killed before it had one. */
+static int64_t child_after(struct enter *enter, int64_t between)
+{
+	struct shared *shared = enter->shared;
+
+	call4(__NR_wait4, between, 0, 0, 0);
+	if (!shared->step && !shared->child) {
+		shared->step = STEP_FORK;
+		shared->error = -ECHILD;
+	}
+	return shared->step ? shared->error : shared->child;
 }
 
 /* A proc file system of the pid namespace, over that of ours; in a copy of our mount namespace, which nobody else sees. */
@@ -272,8 +287,10 @@ static void be_inside(struct enter *enter)
 static int64_t start_inside(struct enter *enter)
 {
 	int64_t *p = enter->parameters;
-	int64_t between = fork_as(0, SIGCHLD, 0), pid;
+	int64_t between, pid;
 
+	enter->shared->child = 0;
+	between = fork_as(0, SIGCHLD, 0, NULL);
 	if (between < 0) {
 		enter->shared->step = STEP_FORK;
 		enter->shared->error = between;
@@ -289,16 +306,14 @@ static int64_t start_inside(struct enter *enter)
 			if (ret < 0)
 				fail_in_child(enter, STEP_MOUNT_PROC, ret);
 		}
-		pid = fork_as(CLONE_PARENT, 0, p[OWN_PID]);
+		pid = fork_as(CLONE_PARENT, 0, p[OWN_PID], &enter->shared->child);
 		if (pid < 0)
 			fail_in_child(enter, p[OWN_PID] ? STEP_CHOOSE_PID : STEP_FORK, pid);
 		if (pid == 0)
 			be_inside(enter);
-		enter->shared->pid = pid;
 		leave(0);
 	}
-	call4(__NR_wait4, between, 0, 0, 0);
-	return enter->shared->step ? enter->shared->error : enter->shared->pid;
+	return child_after(enter, between);
 }
 
 /* The agent waits for its tracer, the ckpt inside, or for the end of what holds its lifeline. */
@@ -350,22 +365,21 @@ static int64_t start_agent(struct enter *enter, const char *clock_offsets)
 		return shared->error = ret;
 	shared->step = 0;
 	if (p[PARENT] == PARENT_NOBODY) {
-		int64_t between = fork_as(0, SIGCHLD, 0);
+		int64_t between = fork_as(0, SIGCHLD, 0, NULL);
 
 		if (between == 0) {
-			pid = fork_as(flags | CLONE_VFORK, SIGCHLD, wanted);
+			pid = fork_as(flags | CLONE_VFORK, SIGCHLD, wanted, &shared->child);
 			if (pid == 0)
 				be_agent(enter);
-			shared->pid = pid;
+			if (pid < 0)
+				fail_in_child(enter, STEP_MAKE, pid);
 			leave(0);
 		}
-		if (between > 0)
-			call4(__NR_wait4, between, 0, 0, 0);
-		pid = between > 0 ? shared->pid : between;
+		pid = between > 0 ? child_after(enter, between) : between;
 	} else {
 		int sibling = p[PARENT] == PARENT_OURS;
 
-		pid = fork_as(flags | CLONE_VFORK | (sibling ? CLONE_PARENT : 0), sibling ? 0 : SIGCHLD, wanted);
+		pid = fork_as(flags | CLONE_VFORK | (sibling ? CLONE_PARENT : 0), sibling ? 0 : SIGCHLD, wanted, NULL);
 		if (pid == 0)
 			be_agent(enter);
 	}
