@@ -184,7 +184,7 @@ export async function buildTree(
       plan,
       numbers,
       report,
-      descriptorPrograms(images, given, numbers, rings, holders),
+      planDescriptors(images, given, numbers, rings, holders),
       vfork,
       holders,
       started === undefined
@@ -252,14 +252,21 @@ function hasPlaces(
     canBindAside(processes);
 }
 
-/** How every process gets its descriptors, by its pid. */
-function descriptorPrograms(
+/** How all processes get their descriptors. */
+interface DescriptorPlan {
+  /** By pid. */
+  readonly programs: ReadonlyMap<number, DescriptorPrograms>;
+  /** The number above all that are in use meanwhile. */
+  readonly end: number;
+}
+
+function planDescriptors(
   images: TreeImages,
   given: Given,
   numbers: ServiceNumbers,
   rings: readonly ckpt_ring_entry[],
   holders: ReadonlyMap<number, number>,
-): ReadonlyMap<number, DescriptorPrograms> {
+): DescriptorPlan {
   const own = rings.filter(isMadeByProcess);
   const tables = images.processes.map(({ pid, ids, descriptors }) => ({
     pid: holders.get(pid) ?? pid,
@@ -274,7 +281,7 @@ function descriptorPrograms(
       connections: [],
     },
   }));
-  restoreDescriptors(
+  const end = restoreDescriptors(
     tables,
     {
       files: images.files,
@@ -314,9 +321,10 @@ function descriptorPrograms(
     ),
     numbers,
   );
-  return new Map(
+  const programs = new Map(
     tables.map(({ programs }, i) => [images.processes[i].pid, programs]),
   );
+  return { programs, end };
 }
 
 /** Bytes of the largest program: it holds what was in pipes. */
@@ -350,6 +358,8 @@ class TreeBuilder implements Disposable {
   readonly #slots: Map<number, number>;
   readonly #byPid: ReadonlyMap<number, TaskImages>;
   readonly #descriptors: ReadonlyMap<number, DescriptorPrograms>;
+  /** Where two ends of a channel are, to those that hold descriptors. */
+  readonly #channel: number;
   /** Those that live, parents before children; complete once all are born. */
   #members: Member[] = [];
   /** The same, but those that hold descriptors in the stead of others. */
@@ -371,14 +381,15 @@ class TreeBuilder implements Disposable {
     readonly plan: TreePlan,
     readonly numbers: ServiceNumbers,
     readonly report: Report,
-    descriptors: ReadonlyMap<number, DescriptorPrograms>,
+    { programs, end }: DescriptorPlan,
     /** Loaded where threads wait in vfork(2). */
     readonly vfork: VforkModule | undefined,
     /** Who holds descriptors for those that cannot, by the pids of these. */
     readonly holders: ReadonlyMap<number, number>,
     root: AgentProcess,
   ) {
-    this.#descriptors = descriptors;
+    this.#descriptors = programs;
+    this.#channel = end;
     this.#agents.set(root.pid, root);
     this.#slots = new Map(slotNumbers(images));
     // Those that they do it for stand meanwhile.
@@ -411,7 +422,7 @@ class TreeBuilder implements Disposable {
         images,
         [...timers.values()].reduce(
           (most, { size }) => Math.max(most, size),
-          largestOf(descriptors),
+          largestOf(programs),
         ),
       );
     } catch (error) {
@@ -604,7 +615,11 @@ class TreeBuilder implements Disposable {
     child: number,
   ): void {
     const images = this.#byPid.get(child)!;
-    const program = vfork.programForBirth(images, this.numbers);
+    const program = vfork.programForBirth(
+      images,
+      this.numbers.madePaths,
+      this.#channel,
+    );
     const CLONE_VM = 0x100;
     forkHelper(program, this.holders.get(child)!, CLONE_VM);
     const [pid] = this.#start(agent, program, worker)(1);
@@ -964,7 +979,11 @@ class TreeBuilder implements Disposable {
   /** Those that were born without rights take what others hold for them. */
   #handOver(): void {
     for (const [pid, holder] of this.holders) {
-      const parts = this.vfork!.handOver(this.#byPid.get(pid)!, this.numbers);
+      const parts = this.vfork!.handOver(
+        this.#byPid.get(pid)!,
+        this.numbers.base,
+        this.#channel,
+      );
       for (const { send, receive } of parts) {
         if (send.operationCount > 0) this.#run(this.#agents.get(holder)!, send);
         this.#run(this.#agents.get(pid)!, receive);

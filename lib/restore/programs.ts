@@ -195,14 +195,9 @@ export class ServiceNumbers {
     return this.pages + 1 + this.services.rings.indexOf(id);
   }
 
-  /** Two ends of a channel, between processes that cannot take otherwise. */
-  get channel(): number {
-    return this.pages + 1 + this.services.rings.length;
-  }
-
   /** From here on numbers are free. */
   get free(): number {
-    return this.channel + 2;
+    return this.pages + 1 + this.services.rings.length;
   }
 }
 

@@ -176,10 +176,15 @@ export function sparesFor(
   };
 }
 
-/** What a child without rights is to have from its birth on, and the channel. */
+/**
+ * What a child without rights is to have from its birth on, and the channel.
+ *
+ * @param channel the number of its first end
+ */
 export function programForBirth(
   child: TaskImages,
-  numbers: ServiceNumbers,
+  madePaths: ServiceNumbers["madePaths"],
+  channel: number,
 ): Program {
   const program = new Program();
   const { fs } = child;
@@ -187,7 +192,7 @@ export function programForBirth(
     program,
     regularFile(child, fs.cwd_id),
     regularFile(child, fs.root_id),
-    numbers.madePaths,
+    madePaths,
   );
   const AF_UNIX = 1;
   const SEQPACKET = 5;
@@ -199,7 +204,7 @@ export function programForBirth(
   program.call("store", [program.at(ends, 4), 0, 4], purpose);
   const first = program.call("load", [ends], purpose);
   [first, second].forEach((end, i) => {
-    program.call("dup3", [end, numbers.channel + i, O.CLOEXEC], purpose);
+    program.call("dup3", [end, channel + i, O.CLOEXEC], purpose);
     program.call("close", [end], purpose);
   });
   return program;
@@ -208,10 +213,16 @@ export function programForBirth(
 /** SCM_MAX_FD */
 const MOST_RIGHTS = 253;
 
-/** Programs that hand descriptors over: one sends, then the other receives. */
+/**
+ * Programs that hand descriptors over: one sends, then the other receives.
+ *
+ * @param base all numbers below are those of the program
+ * @param channel the number of the end that sends; the next is the other's
+ */
 export function handOver(
   { descriptors }: Pick<TaskImages, "descriptors">,
-  numbers: Pick<ServiceNumbers, "base" | "channel">,
+  base: number,
+  channel: number,
 ): { send: Program; receive: Program }[] {
   const sorted = descriptors.toSorted((a, b) => a.fd - b.fd);
   const count = Math.max(1, Math.ceil(sorted.length / MOST_RIGHTS));
@@ -221,17 +232,17 @@ export function handOver(
     return { send: new Program(), receive: new Program(), fds };
   });
   const purpose = "taking over descriptors";
-  parts[0].receive.call("close_range", [0, numbers.base - 1, 0], purpose);
+  parts[0].receive.call("close_range", [0, base - 1, 0], purpose);
   for (const { send, receive, fds } of parts) {
     if (fds.length === 0) continue;
     send.call(
       "sendmsg",
-      [numbers.channel, message(send, fds), 0],
+      [channel, message(send, fds), 0],
       "handing over descriptors",
     );
     receive.call(
       "recvmsg",
-      [numbers.channel + 1, message(receive, fds), 0],
+      [channel + 1, message(receive, fds), 0],
       purpose,
     );
   }

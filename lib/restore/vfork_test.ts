@@ -148,7 +148,7 @@ Deno.test("signals that those have queued who wait are not queued again", () => 
 
 Deno.test("descriptors that are handed over get their numbers and flags", () => {
   const BASE = 2000;
-  const numbers = { base: BASE, channel: BASE + 5 };
+  const CHANNEL = BASE + 5;
   const random = seededRandom(5);
   for (let round = 0; round < 60; round++) {
     const most = [3, 20, 700][round % 3];
@@ -164,8 +164,8 @@ Deno.test("descriptors that are handed over get their numbers and flags", () => 
     const table = new Map<number, { file: number; closes: number }>(
       [0, 1, 5].map((fd) => [fd, { file: -1, closes: 0 }]),
     );
-    for (const { send, receive } of handOver({ descriptors }, numbers)) {
-      const sent = sentBy(send, BASE + 5);
+    for (const { send, receive } of handOver({ descriptors }, BASE, CHANNEL)) {
+      const sent = sentBy(send, CHANNEL);
       for (const { name, args } of decodeProgram(receive).operations) {
         const [a, b, c] = args.map(({ value }) => Number(value));
         if (name === "close_range") {
@@ -173,7 +173,7 @@ Deno.test("descriptors that are handed over get their numbers and flags", () => 
             if (fd >= a && fd <= b) table.delete(fd);
           }
         } else if (name === "recvmsg") {
-          assertEquals(a, BASE + 6);
+          assertEquals(a, CHANNEL + 1);
           for (const file of sent) {
             table.set(lowestFree(table), { file, closes: 0 });
           }
