@@ -6,7 +6,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
-import { children, type Ending, kill, reap } from "./libc.ts";
+import { allChildren, children, type Ending, kill, reap } from "./libc.ts";
 import {
   difference,
   hasNewThread,
@@ -338,9 +338,9 @@ export class Scope implements AsyncDisposable {
    * Processes that came to this one since the scope began because their parents died, zombies reaped and left out.
    * Commands that the test itself started, in its own session, are none.
    */
-  strangers(): number[] {
+  strangers(list = children): number[] {
     for (;;) {
-      const pids = children().filter((pid) =>
+      const pids = list().filter((pid) =>
         !this.#known.includes(pid) && !isCommand(pid)
       );
       const running = pids.filter((pid) => reap(pid) === "running");
@@ -351,10 +351,11 @@ export class Scope implements AsyncDisposable {
 
   /** Waits until nothing that this scope started is left; fails with the pids when something stays. */
   async gone(): Promise<void> {
-    await until(
-      "nothing is left",
-      () => this.strangers().length === 0 ? true : undefined,
-    ).catch(() => assertEquals(this.strangers(), [], "processes left"));
+    const isGone = () =>
+      this.strangers().length === 0 && this.strangers(allChildren).length === 0;
+    await until("nothing is left", () => isGone() || undefined).catch(() =>
+      assertEquals(this.strangers(), [], "processes left")
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

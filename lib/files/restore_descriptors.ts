@@ -101,6 +101,8 @@ export interface DescriptorTable {
   readonly entries: readonly fdinfo_entry[];
   /** Where the calls of each phase are added. */
   readonly programs: DescriptorPrograms;
+  /** Descriptors for the work that it does not have, as others do. */
+  readonly absent?: readonly number[];
 }
 
 export interface DescriptorPrograms {
@@ -411,7 +413,7 @@ class TablePlan {
   readonly #unfilled = new Map<number, FinishUnixSockets>();
 
   constructor(
-    { pid, programs, entries }: DescriptorTable,
+    { pid, programs, entries, absent }: DescriptorTable,
     tree: TreePlan,
     above: NumbersAbove,
   ) {
@@ -419,7 +421,7 @@ class TablePlan {
     this.#programs = programs;
     this.#entries = entries.toSorted((a, b) => a.fd - b.fd);
     this.#tree = tree;
-    this.#table = new TableProgram(programs.open, above);
+    this.#table = new TableProgram(programs.open, above, absent);
     for (const entry of this.#entries) {
       if (!this.#firsts.has(entry.id)) this.#firsts.set(entry.id, entry);
     }

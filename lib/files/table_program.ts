@@ -30,10 +30,19 @@ export class TableProgram {
   /** Where paths are in its data. */
   readonly #paths = new Map<string, Data>();
 
-  /** @param program where the calls go; may change from phase to phase */
-  constructor(program: Program, above: NumbersAbove) {
+  /**
+   * @param program where the calls go; may change from phase to phase
+   * @param absent descriptors for the work that this process does not have
+   */
+  constructor(
+    program: Program,
+    above: NumbersAbove,
+    absent: readonly number[] = [],
+  ) {
     this.#program = program;
-    for (let fd = above.base; fd < above.free; fd++) this.#numbers.takeAt(fd);
+    for (let fd = above.base; fd < above.free; fd++) {
+      if (!absent.includes(fd)) this.#numbers.takeAt(fd);
+    }
     this.#free = above.free;
   }
 

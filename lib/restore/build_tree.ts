@@ -272,6 +272,9 @@ function planDescriptors(
     pid: holders.get(pid) ?? pid,
     filesId: ids.files_id,
     entries: descriptors,
+    absent: own.flatMap((ring) =>
+      ring.pid === pid ? [] : [numbers.ring(ring.id)]
+    ),
     programs: {
       open: new Program(),
       fetch: new Program(),
