@@ -46,12 +46,13 @@ export function allChildren(): number[] {
     .filter((pid) => pid > 0 && parentOf(pid) === Deno.pid);
 }
 
-function parentOf(pid: number): number | undefined {
+/** Undefined when there is no such process. */
+export function parentOf(pid: number): number | undefined {
   try {
     const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
     return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
   } catch {
-    return undefined; // it is gone
+    return undefined;
   }
 }
 

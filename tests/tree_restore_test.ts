@@ -13,7 +13,7 @@ import {
   sleep,
   until,
 } from "./harness.ts";
-import { kill, reap } from "./libc.ts";
+import { kill, parentOf, reap } from "./libc.ts";
 
 const SIGKILL = 9;
 const SIGTERM = 15;
@@ -169,11 +169,6 @@ Deno.test("a restore that finds a file of the last process missing starts nothin
   await restore(scope, program, images);
   assertEquals(await program.verify(), "ok");
 });
-
-function parentOf(pid: number): number {
-  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-  return Number(/^PPid:\t(\d+)/m.exec(status)?.[1]);
-}
 
 Deno.test("the root of a tree is a child of who adopts orphans, or with --restore-sibling of who started ckpt", async () => {
   await using scope = new Scope();

@@ -20,7 +20,7 @@
 #define RING_FAILED 5    /* EIO */
 #define HELPER_ENTRIES 64
 
-/* lib/files/own_rings.ts writes this layout for the agent. */
+/* lib/restore/bound_rings.ts writes this layout for the agent. */
 struct ring_count {
 	uint64_t counters; /* IORING_OFF_SQ_RING; 0: both are to be mapped */
 	uint64_t entries;  /* IORING_OFF_SQES */

@@ -137,14 +137,7 @@ export class Calls {
 
   /** The same beside JavaScript, which must leave the slots alone meanwhile. */
   async runBeside(rounds: number): Promise<void> {
-    const calls = this.#prepare(rounds);
-    const count = BigInt(this.#calls.length);
-    await library("calls").calls_beside(
-      calls,
-      count,
-      BigInt(rounds),
-      this.#answers,
-    );
+    await this.#beside("calls_beside", rounds);
   }
 
   /**
@@ -152,14 +145,16 @@ export class Calls {
    * the kernel anyway.
    */
   async runInTurnBeside(rounds: number): Promise<void> {
+    await this.#beside("ckpt_calls_in_turn", rounds);
+  }
+
+  async #beside(
+    how: "calls_beside" | "ckpt_calls_in_turn",
+    rounds: number,
+  ): Promise<void> {
     const calls = this.#prepare(rounds);
     const count = BigInt(this.#calls.length);
-    await library("calls").ckpt_calls_in_turn(
-      calls,
-      count,
-      BigInt(rounds),
-      this.#answers,
-    );
+    await library("calls")[how](calls, count, BigInt(rounds), this.#answers);
   }
 
   /**
