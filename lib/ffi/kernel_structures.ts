@@ -6,8 +6,6 @@ import { type FieldOffsets, fieldOffsets, UnknownField } from "./btf.ts";
 import { KernelMemory } from "./kernel_memory.ts";
 import { SyscallError } from "./syscall.ts";
 
-const TYPES = "/sys/kernel/btf/vmlinux";
-
 /** From a task to its open files. */
 const FILES = {
   task_struct: ["files"],
@@ -35,8 +33,7 @@ export class KernelStructures implements Disposable {
     wanted: Readonly<Record<string, readonly string[]>>,
   ): KernelStructures | string {
     try {
-      const types = Deno.readFileSync(TYPES);
-      const fields = fieldOffsets(types, {
+      const fields = fieldOffsets({
         ...FILES,
         ...wanted,
         task_struct: [
@@ -48,7 +45,6 @@ export class KernelStructures implements Disposable {
       if (error instanceof SyscallError || error instanceof UnknownField) {
         return error.message;
       }
-      if (error instanceof Deno.errors.NotFound) return `there is no ${TYPES}`;
       throw error;
     }
   }

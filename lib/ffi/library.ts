@@ -306,6 +306,13 @@ const waiting = {
   },
 } as const;
 
+const types = {
+  ckpt_find_types: {
+    parameters: ["buffer", "buffer", "buffer", "buffer"],
+    result: "i64",
+  },
+} as const;
+
 const cpu = {
   ckpt_xsave_layout: { parameters: ["buffer"], result: "i64" },
   ckpt_xsave_compaction: { parameters: ["buffer"], result: "void" },
@@ -336,6 +343,7 @@ const GROUPS = {
   ring,
   archive,
   waiting,
+  types,
   cpu,
 };
 type Groups = typeof GROUPS;

@@ -4,7 +4,12 @@
  * covered since. The kernel itself knows the directories (struct ovl_fs of
  * fs/overlayfs/ovl_entry.h).
  */
-import { END, type FieldOffsets, fieldOffsets } from "../ffi/btf.ts";
+import {
+  END,
+  type FieldOffsets,
+  fieldOffsets,
+  withModule,
+} from "../ffi/btf.ts";
 import { KernelMemory } from "../ffi/kernel_memory.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
@@ -170,8 +175,6 @@ function inodeAt(
 /** Deeper is no directory of any file system. */
 const DEEPEST = 2048;
 
-const TYPES = "/sys/kernel/btf";
-
 const WANTED = {
   task_struct: ["files"],
   files_struct: ["fdt"],
@@ -191,15 +194,11 @@ export class OverlayReader implements Disposable {
   readonly #memory: KernelMemory;
 
   /**
-   * @throws SyscallError, UnknownField or Deno.errors.NotFound where the kernel
-   * does not let itself be read
+   * @throws SyscallError or UnknownField where the kernel does not let itself be
+   * read
    */
   constructor() {
-    this.#offsets = fieldOffsets(
-      Deno.readFileSync(`${TYPES}/vmlinux`),
-      WANTED,
-      typesOfModule(),
-    );
+    this.#offsets = fieldOffsets(WANTED, withModule("overlay"));
     this.#memory = KernelMemory.open();
   }
 
@@ -290,16 +289,6 @@ export class OverlayReader implements Disposable {
 
   [Symbol.dispose](): void {
     this.#memory[Symbol.dispose]();
-  }
-}
-
-/** Nothing where overlayfs is built in. */
-function typesOfModule(): Uint8Array<ArrayBuffer> | undefined {
-  try {
-    return Deno.readFileSync(`${TYPES}/overlay`);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
   }
 }
 
