@@ -5,11 +5,7 @@ import {
   describeInetSocket,
   type SeenInetSocket,
 } from "../files/inet_socket.ts";
-import {
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPPROTO_TCP,
-} from "../files/socket_options.ts";
+import { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP } from "../files/sockopt.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isConnected, TCP_STATE } from "../files/tcp_state.ts";

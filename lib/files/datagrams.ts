@@ -42,7 +42,7 @@ import {
   SO,
   socketMemory,
   SOL_SOCKET,
-} from "./socket_options.ts";
+} from "./sockopt.ts";
 import { hasUnread, mayBeCorked, type SocketHolder } from "./sockets.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
 import { queuedBytes, readUnixQueue, SOCK } from "./unix_queue.ts";

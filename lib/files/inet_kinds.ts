@@ -6,7 +6,7 @@ import {
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
   type SocketKind,
-} from "./socket_options.ts";
+} from "./sockopt.ts";
 import { SOCK } from "./unix_queue.ts";
 
 export const SOCK_RAW = 3;

@@ -28,6 +28,16 @@ import { SOCK_RAW } from "./inet_kinds.ts";
 import { interfaceIndex, interfaceName, interfacesOf } from "./interfaces.ts";
 import { joinGroups, missingInterfaces } from "./multicast.ts";
 import { SOCK } from "./unix_queue.ts";
+import { OptionSetter } from "./option_setter.ts";
+import {
+  readIpOptions,
+  readSocketMemory,
+  readSocketOptions,
+  readTcpInfo,
+  readTcpOptions,
+  readTcpUlp,
+  type SocketOptions,
+} from "./socket_options.ts";
 import {
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
@@ -36,20 +46,12 @@ import {
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
-  OptionSetter,
-  readIpOptions,
-  readSocketMemory,
-  readSocketOptions,
-  readTcpInfo,
-  readTcpOptions,
-  readTcpUlp,
   setInt,
   setOption,
   SO,
   type SocketKind,
-  type SocketOptions,
   SOL_SOCKET,
-} from "./socket_options.ts";
+} from "./sockopt.ts";
 import type { SocketCalls } from "./socket_calls.ts";
 import type { TableProgram } from "./table_program.ts";
 import {

@@ -6,7 +6,7 @@
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import { encodeAddress } from "./inet_socket.ts";
 import { LET_THROUGH } from "./network_lock.ts";
-import { setInt, SO, SOL_SOCKET } from "./socket_options.ts";
+import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 /** From where to where. One word each of IPv4, or four of IPv6. */
 export interface IpAddresses {

@@ -24,12 +24,8 @@ import type { inet_sk_entry } from "../image/schema.gen.ts";
 import { addressText, encodeAddress, type InetAddress } from "./inet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
-import {
-  getOption,
-  IPPROTO_TCP,
-  OptionSetter,
-  setInt,
-} from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { getOption, IPPROTO_TCP, setInt } from "./sockopt.ts";
 import { wireAddress } from "./tcp_connection.ts";
 import {
   hasReceivedFin,

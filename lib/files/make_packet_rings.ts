@@ -28,13 +28,8 @@ import {
   preparePacketSocket,
 } from "./packet_socket.ts";
 import type { PacketSocketImage } from "./socket_images.ts";
-import {
-  AF_PACKET,
-  getOption,
-  OptionSetter,
-  SO,
-  SOL_PACKET,
-} from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { AF_PACKET, getOption, SO, SOL_PACKET } from "./sockopt.ts";
 
 const OPTION = { RX_RING: 5, STATISTICS: 6, TX_RING: 13 } as const;
 const SOL_SOCKET = 1;

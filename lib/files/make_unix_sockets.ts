@@ -13,7 +13,8 @@ import {
   type PacketImage,
   type UnixSocketImage,
 } from "./socket_images.ts";
-import { OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { SO, SOL_SOCKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { SOCK } from "./unix_queue.ts";
 import {

@@ -10,7 +10,7 @@ import type { Program } from "../ffi/program.ts";
 import { Calls, Slots } from "../ffi/calls.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
-import { IPPROTO_IP, IPPROTO_IPV6 } from "./socket_options.ts";
+import { IPPROTO_IP, IPPROTO_IPV6 } from "./sockopt.ts";
 
 /** A group that some socket of the host has joined. */
 export interface HostGroup {

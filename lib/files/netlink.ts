@@ -10,7 +10,7 @@ import {
   syscallBuffer1,
   SyscallError,
 } from "../ffi/syscall.ts";
-import { setInt, SO, SOL_SOCKET } from "./socket_options.ts";
+import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;

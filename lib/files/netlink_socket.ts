@@ -10,15 +10,14 @@ import type { fown_entry, netlink_sk_entry } from "../image/schema.gen.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { NetlinkSocketImage } from "./socket_images.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { readSocketOptions, type SocketOptions } from "./socket_options.ts";
 import {
   AF_NETLINK,
   getOption,
-  OptionSetter,
-  readSocketOptions,
   type SocketKind,
-  type SocketOptions,
   SOL_NETLINK,
-} from "./socket_options.ts";
+} from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 

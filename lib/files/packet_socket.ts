@@ -13,15 +13,9 @@ import { hasInterface, interfaceName } from "./interfaces.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { packetDetails, type PacketRings } from "./packet_diag.ts";
 import type { PacketSocketImage } from "./socket_images.ts";
-import {
-  AF_PACKET,
-  getInt,
-  OptionSetter,
-  readSocketOptions,
-  type SocketKind,
-  type SocketOptions,
-  SOL_PACKET,
-} from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { readSocketOptions, type SocketOptions } from "./socket_options.ts";
+import { AF_PACKET, getInt, type SocketKind, SOL_PACKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 

@@ -12,7 +12,8 @@ import type { ckpt_shared_port_entry } from "../image/schema.gen.ts";
 import { placeInetSocket } from "./inet_socket.ts";
 import { kernelSockets, type SharedPort } from "./kernel_sockets.ts";
 import { actOn, type UnfinishedSocket } from "./own_hands.ts";
-import { OptionSetter, SO } from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { SO } from "./sockopt.ts";
 import { mayShareItsPort, type SocketHolder } from "./sockets.ts";
 
 /** By the inodes of the sockets. */

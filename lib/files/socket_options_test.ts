@@ -4,11 +4,8 @@ import { Program } from "../ffi/program.ts";
 import { close, syscall } from "../ffi/syscall.ts";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
-import {
-  OptionSetter,
-  readSocketOptions,
-  type SocketOptions,
-} from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { readSocketOptions, type SocketOptions } from "./socket_options.ts";
 
 const TCP = { domain: 2, type: 1, protocol: 6 };
 

@@ -35,16 +35,15 @@ import {
   type SeenPacketSocket,
 } from "./packet_socket.ts";
 import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
+import { readKind, withOptionsOf } from "./socket_options.ts";
 import {
   AF_NETLINK,
   AF_PACKET,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
   isInet,
-  readKind,
   type SocketKind,
-  withOptionsOf,
-} from "./socket_options.ts";
+} from "./sockopt.ts";
 import {
   memoryOfOneMessage,
   type QueuedPacket,

@@ -15,7 +15,7 @@ import {
   wireWords,
 } from "./inet_socket.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
-import { IPPROTO_TCP, setInt } from "./socket_options.ts";
+import { IPPROTO_TCP, setInt } from "./sockopt.ts";
 import type { SeenSocket } from "./sockets.ts";
 import {
   hasQueuedFin,

@@ -25,7 +25,8 @@ import {
 import { type ConnectionImage, firstSequences } from "./make_connections.ts";
 import { join } from "./netlink.ts";
 import { actOn, type UnfinishedSocket } from "./own_hands.ts";
-import { IPPROTO_TCP, OptionSetter, SO, SOL_SOCKET } from "./socket_options.ts";
+import { OptionSetter } from "./option_setter.ts";
+import { IPPROTO_TCP, SO, SOL_SOCKET } from "./sockopt.ts";
 import { awaitsAccept, type SocketHolder } from "./sockets.ts";
 import type { ReadConnection, ReadConnections } from "./tcp_connection.ts";
 import { hasSentFin, isConnected } from "./tcp_state.ts";

@@ -14,7 +14,7 @@ import {
   trySyscall,
 } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
-import { getInt, setInt, SO, SOL_SOCKET } from "./socket_options.ts";
+import { getInt, setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 export const SOCK = { STREAM: 1, DGRAM: 2, SEQPACKET: 5 } as const;
 

@@ -2,7 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import { close, syscall } from "../ffi/syscall.ts";
-import { getInt, SO, SOL_SOCKET } from "./socket_options.ts";
+import { getInt, SO, SOL_SOCKET } from "./sockopt.ts";
 import { readUnixQueue, SOCK, UnreadableQueue } from "./unix_queue.ts";
 
 const SETUP = `

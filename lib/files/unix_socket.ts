@@ -25,9 +25,9 @@ import type { UnixDiag, UnixSocketsAtOnce } from "./sock_diag.ts";
 import {
   readPeer,
   readSocketOptions,
-  type SocketKind,
   type SocketOptions,
 } from "./socket_options.ts";
+import type { SocketKind } from "./sockopt.ts";
 import { NO_OWNER } from "./file_table.ts";
 import type { SocketCalls } from "./socket_calls.ts";
 import { SOCK } from "./unix_queue.ts";
