@@ -18,7 +18,7 @@ import {
   restoreCredentials,
   type StartingCredentials,
 } from "../task/credentials.ts";
-import type { ServiceNumbers } from "./programs.ts";
+import type { ServiceNumbers } from "./services.ts";
 import type { TaskImages } from "./task_images.ts";
 
 /** struct io_uring_params: its bytes, and where fields are. */

@@ -29,7 +29,7 @@ import type { RestoreOptions } from "./options.ts";
 import { writePidfile } from "./pidfile.ts";
 import type { TreePlan } from "./plan.ts";
 import { planDescriptors } from "./plan_descriptors.ts";
-import { ServiceNumbers, type Services } from "./programs.ts";
+import { ServiceNumbers, type Services } from "./services.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
 import { restoreLeaders, startThreads } from "./start_threads.ts";
 import { SysvSegments } from "./sysv_segments.ts";

@@ -6,7 +6,7 @@ import { readChildren } from "../proc/read.ts";
 import { takeControl } from "../files/terminal.ts";
 import type { Step } from "../task/births.ts";
 import { restoreThreadName } from "../task/thread_attributes.ts";
-import type { MemoryPrograms } from "./programs.ts";
+import type { MemoryPrograms } from "./memory_program.ts";
 import type { TaskImages, ZombieImage } from "./task_images.ts";
 
 /** What the steps need of the one who builds the tree. */

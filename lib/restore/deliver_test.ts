@@ -19,7 +19,7 @@ import { hasEnded } from "../proc/testing/has_ended.ts";
 import type { Step } from "../task/births.ts";
 import { freePid } from "../task/testing/agent_task.ts";
 import { deliver, type Delivery } from "./deliver.ts";
-import type { MemoryPrograms } from "./programs.ts";
+import type { MemoryPrograms } from "./memory_program.ts";
 import type { TaskImages, ZombieImage } from "./task_images.ts";
 
 const ROOT = 10;

@@ -14,7 +14,8 @@ import {
   stopAndContinue,
 } from "./finish_threads.ts";
 import type { Host } from "./plan.ts";
-import { endLeaderProgram, eventProgram } from "./programs.ts";
+import { eventProgram } from "./event_programs.ts";
+import { endLeaderProgram } from "./thread_programs.ts";
 import { livingThreads, type TaskImages } from "./task_images.ts";
 import type { Member, TreeAgents } from "./tree_agents.ts";
 

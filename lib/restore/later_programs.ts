@@ -3,12 +3,9 @@ import type { Program } from "../ffi/program.ts";
 import { isRingArea } from "../mm/ring_areas.ts";
 import { rangeOf } from "./agent_layout.ts";
 import type { Host } from "./plan.ts";
-import {
-  leaderProgram,
-  processProgram,
-  type ServiceNumbers,
-  threadProgram,
-} from "./programs.ts";
+import { processProgram } from "./process_program.ts";
+import type { ServiceNumbers } from "./services.ts";
+import { leaderProgram, threadProgram } from "./thread_programs.ts";
 import type { TaskImages } from "./task_images.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 

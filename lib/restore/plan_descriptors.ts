@@ -13,7 +13,7 @@ import { armTimerfds } from "../files/timerfd.ts";
 import type { ckpt_ring_entry } from "../image/schema.gen.ts";
 import { clockNow } from "../task/posix_timers.ts";
 import type { Given } from "./given_descriptors.ts";
-import type { ServiceNumbers } from "./programs.ts";
+import type { ServiceNumbers } from "./services.ts";
 import type { TreeImages } from "./task_images.ts";
 
 /** How all processes get their descriptors. */

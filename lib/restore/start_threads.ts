@@ -1,7 +1,7 @@
 /** Starts the threads of all processes, and brings leaders to their end. */
 import { ProgramRoom, stackOf } from "./agent_layout.ts";
 import type { LaterPrograms } from "./later_programs.ts";
-import { cloneThreads, earlyThreadProgram } from "./programs.ts";
+import { cloneThreads, earlyThreadProgram } from "./thread_programs.ts";
 import type { TreeImages } from "./task_images.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 

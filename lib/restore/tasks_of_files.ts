@@ -6,7 +6,7 @@ import type { AgentProcess } from "../ffi/agent_process.ts";
 import { Program } from "../ffi/program.ts";
 import { O } from "../ffi/syscall.ts";
 import { forkHelper } from "./deliver.ts";
-import { cloneThreads } from "./programs.ts";
+import { cloneThreads } from "./thread_programs.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 
 /** @returns what ends those that are there for the moment only */

@@ -14,7 +14,7 @@ import {
 } from "./agent_layout.ts";
 import { waiterFor } from "./births.ts";
 import { reapHelper } from "./deliver.ts";
-import { cloneThreads } from "./programs.ts";
+import { cloneThreads } from "./thread_programs.ts";
 import type { TaskImages, TreeImages } from "./task_images.ts";
 
 /** A process on its way from an agent to what it was. */

@@ -18,10 +18,9 @@ import {
   makeTheSame,
   memoryProgram,
   type MemoryPrograms,
-  moveServices,
   type OwnMemoryPrograms,
-  type ServiceNumbers,
-} from "./programs.ts";
+} from "./memory_program.ts";
+import { moveServices, type ServiceNumbers } from "./services.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 import type { VforkBirths } from "./vfork_births.ts";
 

@@ -8,7 +8,8 @@ import { armTimerfds } from "../files/timerfd.ts";
 import { clockNow } from "../task/posix_timers.ts";
 import type { BoundRings, RingMakers } from "./bound_rings.ts";
 import type { DescriptorPlan } from "./plan_descriptors.ts";
-import { cloneThreads, type ServiceNumbers } from "./programs.ts";
+import type { ServiceNumbers } from "./services.ts";
+import { cloneThreads } from "./thread_programs.ts";
 import { makeTasksOfFiles } from "./tasks_of_files.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 

@@ -21,11 +21,8 @@ import {
 import { sparePids, waiterFor } from "./births.ts";
 import { reapHelper } from "./deliver.ts";
 import type { Host, TreePlan } from "./plan.ts";
-import {
-  earlyThreadProgram,
-  type ServiceNumbers,
-  threadProgram,
-} from "./programs.ts";
+import type { ServiceNumbers } from "./services.ts";
+import { earlyThreadProgram, threadProgram } from "./thread_programs.ts";
 import {
   regularFile,
   type TaskImages,

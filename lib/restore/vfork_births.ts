@@ -10,7 +10,8 @@ import { taskExists } from "../ffi/task_exists.ts";
 import { ProgramRoom } from "./agent_layout.ts";
 import { forkHelper, type Vfork } from "./deliver.ts";
 import type { Host } from "./plan.ts";
-import { cloneThreads, type ServiceNumbers } from "./programs.ts";
+import type { ServiceNumbers } from "./services.ts";
+import { cloneThreads } from "./thread_programs.ts";
 import type { TreeAgents } from "./tree_agents.ts";
 import {
   choosePid,
