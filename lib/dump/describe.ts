@@ -228,7 +228,6 @@ export async function writeImages(
   const descriptions = descriptionsOf(described);
   writeObjects(writer, described, descriptions, features);
   writer.write("files", undefined, inOrder(files.entries));
-  writeGhosts(writer, files, features);
   if (terminals.size > 0) {
     writer.write("tty-info", undefined, [...terminals.values()]);
     writeTerminals(writer, described.terminals, features);
@@ -285,6 +284,8 @@ export async function writeImages(
       described.standard,
     );
   }
+  await files.saved.described;
+  writeGhosts(writer, files, features);
   return inventory([...features], described);
 }
 

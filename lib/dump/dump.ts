@@ -204,7 +204,6 @@ async function dumpOnce(
     // The sooner it is seen that all is saved, the sooner they go on.
     if (leaveRunning && !hasSnapshots) await saving;
     const tree = await describeTree(survey, still, frozen, collected, options);
-    await still.files.described;
     return await writeImages(
       writer,
       { ...tree, runId: connections.runId },
@@ -214,10 +213,10 @@ async function dumpOnce(
   });
   still.endCopies();
   guards?.describe(writer);
-  await still.files.written();
   const bytes = await writer.commit(
     inventory,
     VERSION,
+    still.files.written(),
     () => guards?.confirm(),
   );
   links.commit();

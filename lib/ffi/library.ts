@@ -237,6 +237,23 @@ const ranges = {
   },
 } as const;
 
+const ghosts = {
+  ckpt_save_small_ghosts: {
+    parameters: ["buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+} as const;
+
+const ghostsNow = {
+  /** The same function as of the group `ghosts`, for what is done at once. */
+  save_few_ghosts: {
+    name: "ckpt_save_small_ghosts",
+    parameters: ["buffer"],
+    result: "i64",
+  },
+} as const;
+
 const outliving = {
   ckpt_outliving_calls: {
     parameters: ["buffer", "u64", "u64", "buffer"],
@@ -333,6 +350,8 @@ const GROUPS = {
   agent,
   restore,
   ranges,
+  ghosts,
+  ghostsNow,
   outliving,
   bareThread,
   guard,

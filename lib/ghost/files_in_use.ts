@@ -77,6 +77,8 @@ export interface LostFileInUse extends LostFile {
   readonly at: string;
   readonly holder: string;
   readonly task: number;
+  /** The same as `at`, where that is a descriptor and texts would be many. */
+  readonly descriptor?: { readonly tid: number; readonly fd: number };
   /** Where it is in a mount namespace that is not ckpt's own. */
   readonly way?: WayIn | undefined;
 }
@@ -124,6 +126,10 @@ class NamelessFile implements LostFileInUse {
 
   get at(): string {
     return `/proc/${this.tid}/fd/${this.open.fd}`;
+  }
+
+  get descriptor(): { tid: number; fd: number } {
+    return { tid: this.tid, fd: this.open.fd };
   }
 
   get holder(): string {

@@ -91,7 +91,13 @@ async function save(
   for (const use of uses) files.look(use);
   using writer = ImageWriter.open(place.images, { replace: true });
   using links = new DumpLinks(place.images);
-  const saved = saveLostFiles(files, {}, writer, links, SILENT);
+  const saved = saveLostFiles(
+    files,
+    { leaveRunning: false },
+    writer,
+    links,
+    SILENT,
+  );
   await saved.copied;
   saved.finish();
   await saved.written();

@@ -125,7 +125,7 @@ export class SavedFiles {
  */
 export function saveLostFiles(
   files: FilesInUse,
-  options: FateOptions,
+  options: FateOptions & { leaveRunning: boolean },
   writer: ImageWriter,
   links: DumpLinks,
   report: Report,
@@ -171,7 +171,9 @@ export function saveLostFiles(
     some.flatMap(({ id, file }) => saveGhost(id, file, writer, saved) ?? []);
   const copying = copyAll(save(large), report);
   noteParents(large, ghosts, saved.ghosts);
-  const held = new SmallFiles(small, writer, saved.ghosts);
+  const held = new SmallFiles(small, writer, saved.ghosts, {
+    isHeld: options.leaveRunning,
+  });
   // The others of them have holes, attributes, ...
   const reading = held.read().then(save);
   saved.begin(held, reading);

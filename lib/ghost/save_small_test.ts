@@ -30,7 +30,7 @@ class OpenFiles implements Disposable {
       const file = {
         link: `${this.directory}/file (deleted)`,
         status,
-        at: `/proc/self/fd/${fd}`,
+        at: `/proc/${Deno.pid}/fd/${fd}`,
         holder: `descriptor ${fd}`,
         task: Deno.pid,
         allocated: status.allocated,
@@ -54,77 +54,90 @@ class OpenFiles implements Disposable {
   }
 }
 
-for (const count of [5, 300]) {
-  Deno.test(`${count} small files are saved in parts, but those that are not plain`, async () => {
-    using files = new OpenFiles(count);
-    using writer = ImageWriter.open(`${files.directory}/images`, {
-      replace: false,
-    });
-    // One has a hole, one an attribute, one was written before there was Unix.
-    syscall("ftruncate", BigInt(files.fd(2)), 0n);
-    syscall("ftruncate", BigInt(files.fd(2)), files.all[1].file.status.size);
-    const [sparse, labelled, old] = [2, 3, 5];
-    const times = { accessed: undefined, modified: undefined };
-    setAttributes(files.fd(labelled), "labelling it", {
-      ...stat(files.fd(labelled)),
-      ...times,
-      xattrs: [{ name: "trusted.one", value: new Uint8Array(1) }],
-      inodeFlags: 0,
-    });
-    const before = new Uint8Array(TIMES_BYTES);
-    putTimes(new DataView(before.buffer), 0, {
-      accessed: undefined,
-      modified: { seconds: -1n, nanoseconds: 5 },
-    });
-    const NO_PATH = 0n;
-    syscall(
-      "utimensat",
-      BigInt(files.fd(old)),
-      NO_PATH,
-      addressOf(before),
-    );
-    const extensions: ckpt_ghost_entry[] = [];
-    const small = new SmallFiles(files.all, writer, extensions, 50_000);
-    const others = await small.read();
-    await small.write();
-    assertEquals(others.map(({ id }) => id), [sparse, labelled, old]);
-    for (const { id, file } of files.all) {
-      const name = imageName("ghost-file", id);
-      const path = `${writer.unfinished}/${name}`;
-      if (others.some((other) => other.id === id)) {
-        assert(!exists(path));
-        continue;
-      }
-      const bytes = Deno.readFileSync(path);
-      const set = { directory: writer.unfinished } as never;
-      const { entry, chunks } = decodeWholeGhost(set, id, bytes)!;
-      const length = file.status.size === 0n ? [] : [bytes.length];
-      assertEquals(chunks.map((one) => one.position + one.length), length);
-      const start = bytes.length - Number(file.status.size);
-      assertEquals(bytes.subarray(start), files.contents[id - 1]);
-      const { uid, gid, mode, dev, ino } = file.status;
-      const { accessed, modified } = statx(file.at);
-      const rest = extensions.find(({ ghost_id }) => ghost_id === id);
-      const timeval = ({ seconds, nanoseconds }: typeof accessed) => ({
-        tv_sec: seconds,
-        tv_usec: BigInt(Math.floor(nanoseconds / 1000)),
+for (
+  const [count, isHeld] of [[5, true], [5, false], [300, true], [
+    300,
+    false,
+  ]] as const
+) {
+  Deno.test(
+    `${count} small files are saved ${
+      isHeld ? "in parts" : "at once"
+    }, but those that are not plain`,
+    async () => {
+      using files = new OpenFiles(count);
+      using writer = ImageWriter.open(`${files.directory}/images`, {
+        replace: false,
       });
-      assertEquals(entry, {
-        uid,
-        gid,
-        mode,
-        dev: Number(dev),
-        ino,
-        atim: timeval(accessed),
-        mtim: timeval(modified),
+      // One has a hole, one an attribute, one was written before there was Unix.
+      syscall("ftruncate", BigInt(files.fd(2)), 0n);
+      syscall("ftruncate", BigInt(files.fd(2)), files.all[1].file.status.size);
+      const [sparse, labelled, old] = [2, 3, 5];
+      const times = { accessed: undefined, modified: undefined };
+      setAttributes(files.fd(labelled), "labelling it", {
+        ...stat(files.fd(labelled)),
+        ...times,
+        xattrs: [{ name: "trusted.one", value: new Uint8Array(1) }],
+        inodeFlags: 0,
       });
-      assertEquals(
-        [rest?.atime_ns ?? 0, rest?.mtime_ns ?? 0],
-        [accessed.nanoseconds % 1000, modified.nanoseconds % 1000],
+      const before = new Uint8Array(TIMES_BYTES);
+      putTimes(new DataView(before.buffer), 0, {
+        accessed: undefined,
+        modified: { seconds: -1n, nanoseconds: 5 },
+      });
+      const NO_PATH = 0n;
+      syscall(
+        "utimensat",
+        BigInt(files.fd(old)),
+        NO_PATH,
+        addressOf(before),
       );
-    }
-    await small.settle();
-  });
+      const extensions: ckpt_ghost_entry[] = [];
+      const small = new SmallFiles(files.all, writer, extensions, {
+        isHeld,
+        atOnce: 50_000,
+      });
+      const others = await small.read();
+      await small.write();
+      assertEquals(others.map(({ id }) => id), [sparse, labelled]);
+      for (const { id, file } of files.all) {
+        const name = imageName("ghost-file", id);
+        const path = `${writer.unfinished}/${name}`;
+        if (others.some((other) => other.id === id)) {
+          assert(!exists(path));
+          continue;
+        }
+        const bytes = Deno.readFileSync(path);
+        const set = { directory: writer.unfinished } as never;
+        const { entry, chunks } = decodeWholeGhost(set, id, bytes)!;
+        const length = file.status.size === 0n ? [] : [bytes.length];
+        assertEquals(chunks.map((one) => one.position + one.length), length);
+        const start = bytes.length - Number(file.status.size);
+        assertEquals(bytes.subarray(start), files.contents[id - 1]);
+        const { uid, gid, mode, dev, ino } = file.status;
+        const { accessed, modified } = statx(file.at);
+        const rest = extensions.find(({ ghost_id }) => ghost_id === id);
+        const timeval = ({ seconds, nanoseconds }: typeof accessed) => ({
+          tv_sec: BigInt.asUintN(64, seconds),
+          tv_usec: BigInt(Math.floor(nanoseconds / 1000)),
+        });
+        assertEquals(entry, {
+          uid,
+          gid,
+          mode,
+          dev: Number(dev),
+          ino,
+          atim: timeval(accessed),
+          mtim: timeval(modified),
+        });
+        assertEquals(
+          [rest?.atime_ns ?? 0, rest?.mtime_ns ?? 0],
+          [accessed.nanoseconds % 1000, modified.nanoseconds % 1000],
+        );
+      }
+      await small.settle();
+    },
+  );
 }
 
 Deno.test("an image that cannot be written is told by its name", async () => {
@@ -132,7 +145,7 @@ Deno.test("an image that cannot be written is told by its name", async () => {
   using writer = ImageWriter.open(`${files.directory}/images`, {
     replace: false,
   });
-  const small = new SmallFiles(files.all, writer, []);
+  const small = new SmallFiles(files.all, writer, [], { isHeld: true });
   assertEquals(await small.read(), []);
   writer.createRaw(imageName("ghost-file", 7));
   const error = await assertRejects(() => small.write(), CkptError);

@@ -7,7 +7,7 @@
 import { decodeEntry, decodeImage, readMagic } from "./framing.ts";
 import { entryError, imageError } from "./image_error.ts";
 import type { ImageSet } from "./image_set.ts";
-import { IMAGE_FILES, imageName, IMG_COMMON_MAGIC } from "./kinds.ts";
+import { imageName } from "./kinds.ts";
 import { LIMITS } from "./limits.ts";
 import { messageType } from "./message.ts";
 import { Reader } from "./protobuf.ts";
@@ -26,90 +26,6 @@ export interface GhostImage {
   entry: ghost_file_entry;
   /** Ascending, without overlap; between them are holes. */
   chunks: GhostChunk[];
-}
-
-/** What the image of a regular file in one piece tells beside its content. */
-export interface WholeGhost {
-  readonly uid: number;
-  readonly gid: number;
-  /** st_mode. */
-  readonly mode: number;
-  readonly dev: number;
-  readonly ino: number;
-  readonly accessed: TimeOfGhost;
-  readonly modified: TimeOfGhost;
-}
-
-/** None of them negative. */
-export interface TimeOfGhost {
-  readonly seconds: number;
-  readonly microseconds: number;
-}
-
-/** What the head of such an image takes at most. */
-export const WHOLE_GHOST_HEAD_BYTES = 128;
-
-/**
- * Writes what goes before the content of a file in one piece: the head and a
- * ghost_file_entry. By hand, for there may be thousands of files.
- *
- * @param end where the content begins
- * @returns where the head does
- */
-export function putGhostHead(
-  bytes: Uint8Array,
-  end: number,
-  ghost: WholeGhost,
-): number {
-  const head = new BackwardWriter(bytes, end);
-  head.time(8, ghost.modified);
-  head.time(7, ghost.accessed);
-  head.number(5, ghost.ino);
-  head.number(4, ghost.dev);
-  head.number(3, ghost.mode);
-  head.number(2, ghost.gid);
-  head.number(1, ghost.uid);
-  head.fixed32(end - head.at);
-  head.fixed32(IMAGE_FILES["ghost-file"].magic);
-  head.fixed32(IMG_COMMON_MAGIC);
-  return head.at;
-}
-
-/** Writes a message from its end to its beginning, so that lengths are known. */
-class BackwardWriter {
-  constructor(readonly bytes: Uint8Array, public at: number) {}
-
-  number(field: number, value: number): void {
-    this.varint(value);
-    this.varint(field << 3);
-  }
-
-  time(field: number, { seconds, microseconds }: TimeOfGhost): void {
-    const end = this.at;
-    this.number(2, microseconds);
-    this.number(1, seconds);
-    this.varint(end - this.at);
-    this.varint(field << 3 | 2);
-  }
-
-  varint(value: number): void {
-    let length = 1;
-    for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) {
-      length++;
-    }
-    this.at -= length;
-    let { at } = this;
-    let rest = value;
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) {
-      this.bytes[at++] = rest % 0x80 | 0x80;
-    }
-    this.bytes[at] = rest;
-  }
-
-  fixed32(value: number): void {
-    this.at -= 4;
-    for (let i = 0; i < 4; i++) this.bytes[this.at + i] = value >>> 8 * i;
-  }
 }
 
 /** What a chunk's size and message take at most when nothing fills them up. */

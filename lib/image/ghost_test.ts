@@ -4,9 +4,7 @@ import { encodeEntry, encodeImage } from "./framing.ts";
 import {
   encodeAlignedGhostChunk,
   encodeGhostChunk,
-  putGhostHead,
   readGhost,
-  WHOLE_GHOST_HEAD_BYTES,
 } from "./ghost.ts";
 import { type ImageSet, readImageSet } from "./image_set.ts";
 import { messageType } from "./message.ts";
@@ -49,45 +47,6 @@ Deno.test("the head of a chunk is its message", () => {
       encodeEntry(messageType("ghost_chunk_entry"), {
         len: BigInt(len),
         off: BigInt(off),
-      }),
-    );
-  }
-});
-
-Deno.test("the head of a file in one piece is its entry", () => {
-  const random = seededRandom(4);
-  const below = (bits: number) =>
-    Math.floor(random() * 2 ** Math.floor(random() * (bits + 1)));
-  for (let i = 0; i < 1000; i++) {
-    const [accessed, modified] = [0, 1].map(() => ({
-      seconds: below(53),
-      microseconds: below(19),
-    }));
-    const ghost = {
-      uid: below(32),
-      gid: below(32),
-      mode: below(16),
-      dev: below(32),
-      ino: i === 0 ? 2 ** 53 - 1 : below(53),
-      accessed,
-      modified,
-    };
-    const bytes = new Uint8Array(WHOLE_GHOST_HEAD_BYTES + 1);
-    const start = putGhostHead(bytes, WHOLE_GHOST_HEAD_BYTES, ghost);
-    const timeval = (time: typeof accessed) => ({
-      tv_sec: BigInt(time.seconds),
-      tv_usec: BigInt(time.microseconds),
-    });
-    assertEquals(
-      bytes.slice(start, WHOLE_GHOST_HEAD_BYTES),
-      encodeImage("ghost-file", {
-        uid: ghost.uid,
-        gid: ghost.gid,
-        mode: ghost.mode,
-        dev: ghost.dev,
-        ino: BigInt(ghost.ino),
-        atim: timeval(accessed),
-        mtim: timeval(modified),
       }),
     );
   }

@@ -119,7 +119,8 @@ Deno.test(
     assertEquals(names(directory), []);
 
     Deno.mkdirSync(`${directory}/${PARTIAL_NAME}`);
-    Deno.writeTextFileSync(`${directory}/${PARTIAL_NAME}/fs-7.img`, "x");
+    Deno.writeTextFileSync(`${directory}/${PARTIAL_NAME}/inventory.img`, "x");
+    Deno.writeTextFileSync(`${directory}/fs-7.img`, "x");
     assertThrows(
       () => readImageSet(directory),
       CkptError,

@@ -1,7 +1,8 @@
 /**
  * Writes a directory of images so that it holds either a complete image or
- * none: everything is made in a hidden subdirectory, and moved up when it is
- * complete and safely on disk, the inventory last.
+ * none. Without an inventory it holds none, and that is made in a hidden
+ * subdirectory, and moved up when all else is complete and safely on disk. So is
+ * everything where an earlier image, or what is left of one, is to be replaced.
  */
 
 import { CkptError, EXIT } from "../error.ts";
@@ -57,6 +58,8 @@ export class ImageWriter implements Disposable {
   readonly #partial: string;
   readonly #lock: Deno.FsFile;
   readonly #createdDirectory: boolean;
+  /** Where all files are made but the inventory. */
+  readonly #place: string;
   /** Files with framing: bytes, and checksums for the manifest. */
   readonly #framed = new Map<
     string,
@@ -76,6 +79,7 @@ export class ImageWriter implements Disposable {
     this.#partial = `${directory}/${PARTIAL_NAME}`;
     this.#lock = lock;
     this.#createdDirectory = createdDirectory;
+    this.#place = imagesIn(directory).length > 0 ? this.#partial : directory;
   }
 
   /**
@@ -131,12 +135,16 @@ export class ImageWriter implements Disposable {
   createRaw(name: string): string {
     this.#raw.set(name, undefined);
     this.#writeFile(name, new Uint8Array());
-    return `${this.#partial}/${name}`;
+    return this.#pathOf(name);
   }
 
   /** The directory where files are until the commit. */
   get unfinished(): string {
-    return this.#partial;
+    return this.#place;
+  }
+
+  #pathOf(name: string): string {
+    return `${name === INVENTORY_NAME ? this.#partial : this.#place}/${name}`;
   }
 
   /**
@@ -158,7 +166,7 @@ export class ImageWriter implements Disposable {
   #writeFile(name: string, bytes: Uint8Array): void {
     this.#mustBeOpen();
     doing(this.directory, name, () => {
-      writeNewFile(`${this.#partial}/${name}`, bytes);
+      writeNewFile(this.#pathOf(name), bytes);
     });
   }
 
@@ -172,6 +180,7 @@ export class ImageWriter implements Disposable {
    * Completes the image: manifest, everything to disk, then the inventory
    * under its name. Only now an image that was there before goes away.
    * @param ckptVersion goes into the manifest
+   * @param adopted fulfilled when the files are there that others make
    * @param confirm has the last word, when all is on disk; it may throw
    * @returns how many bytes all files have together
    * @throws CkptError; `abort` is then still to be called
@@ -179,12 +188,15 @@ export class ImageWriter implements Disposable {
   async commit(
     inventory: inventory_entry,
     ckptVersion: string,
+    adopted?: Promise<void>,
     confirm?: () => void,
   ): Promise<number> {
+    adopted?.catch(() => {}); // what fails before is told
     this.write("inventory", undefined, inventory);
     const names = [...this.#framed.keys(), ...this.#raw.keys()];
     const bytes = await this.#writeManifest(names, ckptVersion);
     names.push(MANIFEST_NAME);
+    await adopted;
     await this.#syncAll(names);
     confirm?.();
     doing(this.directory, this.directory, () => this.#switchOver(names));
@@ -201,7 +213,7 @@ export class ImageWriter implements Disposable {
       const entry: ManifestFile = framed === undefined
         ? {
           size: this.#raw.get(name) ??
-            Deno.statSync(`${this.#partial}/${name}`).size,
+            Deno.statSync(this.#pathOf(name)).size,
         }
         : { size: framed.size, sha256: framed.sha256 };
       manifest.files[name] = entry;
@@ -230,7 +242,7 @@ export class ImageWriter implements Disposable {
       for (const name of queue) {
         let fd: number | undefined;
         try {
-          fd = open(`${this.#partial}/${name}`, O.RDONLY);
+          fd = open(this.#pathOf(name), O.RDONLY);
           await syscallBeside("fsync", BigInt(fd));
         } catch (error) {
           throw writeError(this.directory, name, error);
@@ -248,12 +260,15 @@ export class ImageWriter implements Disposable {
 
   /** The moment of change. The old inventory goes first, the new comes last. */
   #switchOver(names: string[]): void {
-    removeOldImage(this.directory);
+    const isReplaced = this.#place !== this.directory;
+    if (isReplaced) removeOldImage(this.directory);
     if (this.#parent !== undefined) {
       Deno.symlinkSync(this.#parent, `${this.directory}/parent`);
       this.#moved.push("parent");
     }
-    this.#moveUp(names.filter((name) => name !== INVENTORY_NAME));
+    if (isReplaced) {
+      this.#moveUp(names.filter((name) => name !== INVENTORY_NAME));
+    }
     syncDirectory(this.directory);
     this.#moveUp([INVENTORY_NAME]);
     Deno.removeSync(this.#partial);
@@ -297,6 +312,9 @@ export class ImageWriter implements Disposable {
     // The inventory was moved last, so it is to go first.
     for (const name of this.#moved.reverse()) {
       removeQuietly(`${this.directory}/${name}`);
+    }
+    if (this.#place === this.directory) {
+      for (const path of imagesIn(this.directory)) removeQuietly(path);
     }
     removeQuietly(this.#partial);
     this.#lock.close();
@@ -368,9 +386,13 @@ function lockPartial(directory: string): Deno.FsFile {
 function removeOldImage(directory: string): void {
   removeIfThere(`${directory}/${INVENTORY_NAME}`);
   syncDirectory(directory);
-  for (const { name } of Deno.readDirSync(directory)) {
-    if (belongsToImage(name)) Deno.removeSync(`${directory}/${name}`);
-  }
+  for (const path of imagesIn(directory)) Deno.removeSync(path);
+}
+
+/** The paths of all that is part of an image, or what is left of one. */
+function imagesIn(directory: string): string[] {
+  return [...Deno.readDirSync(directory)]
+    .flatMap(({ name }) => belongsToImage(name) ? `${directory}/${name}` : []);
 }
 
 function belongsToImage(name: string): boolean {
