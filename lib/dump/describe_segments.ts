@@ -1,7 +1,7 @@
 /** System V segments as the images have them. */
 import type { Entry } from "../image/kinds.ts";
 import type { ckpt_segment_entry } from "../image/schema.gen.ts";
-import type { SavedSegment } from "../mm/sysv_segments.ts";
+import type { TreeSegment } from "../mm/sysv_segments.ts";
 
 export interface DescribedSegments {
   readonly shm: Entry<"ipcns-shm">[];
@@ -10,7 +10,7 @@ export interface DescribedSegments {
 
 /** What they hold is written as that of other shared memory, by their ids. */
 export function describeSegments(
-  segments: readonly SavedSegment[],
+  segments: readonly TreeSegment[],
 ): DescribedSegments {
   return {
     shm: segments.map(({ id, key, uid, gid, cuid, cgid, mode, size }) => ({
@@ -20,7 +20,7 @@ export function describeSegments(
     })),
     extensions: segments.map((segment) => ({
       id: segment.id,
-      changed: segment.changed!,
+      changed: segment.changed,
       made_with_key: segment.madeWithKey === segment.key
         ? undefined
         : segment.madeWithKey,

@@ -11,7 +11,7 @@ import type {
 import { cgroupRoots } from "../ns/cgroup.ts";
 import { expectedNamespace, inside, isEntered } from "../ns/inside.ts";
 import { type NamespaceIds, numberNamespaces } from "../ns/kinds.ts";
-import { dumpIpcLimits, ipcProblems } from "../ns/ipc.ts";
+import { dumpIpcLimits } from "../ns/ipc.ts";
 import {
   dumpNetwork,
   networkProblems,
@@ -25,6 +25,7 @@ import {
   readStat,
 } from "../proc/read.ts";
 import { dumpCgroups } from "../task/cgroups.ts";
+import { detachedProblems } from "./detached_segments.ts";
 import type { TreeSighting } from "./survey_tree.ts";
 
 export type WriteNamespaces = (writer: ImageWriter) => void;
@@ -34,9 +35,7 @@ export function namespaceProblems(seen: TreeSighting): Reason[] {
   return [
     ...isEntered("pid") ? strangers(seen) : [],
     ...isEntered("net") ? networkProblems() : [],
-    ...isEntered("ipc")
-      ? ipcProblems(new Set(seen.segments.segments.map(({ id }) => id)))
-      : [],
+    ...detachedProblems(seen.segments.segments),
   ];
 }
 
@@ -107,13 +106,15 @@ export function readValues(): ckpt_sysctl_entry[] | undefined {
 }
 
 /** Reads them while the tree stands still. */
-export function readNamespaces(
+export async function readNamespaces(
   ids: NamespaceIds,
   values: readonly ckpt_sysctl_entry[] | undefined,
-): WriteNamespaces | undefined {
+): Promise<WriteNamespaces | undefined> {
   if (inside() === undefined) return undefined;
   const uts = isEntered("uts") ? dumpUts() : undefined;
-  const ipc = isEntered("ipc") ? dumpIpcLimits() : undefined;
+  const ipc = isEntered("ipc")
+    ? { limits: dumpIpcLimits(), ...await readSysvObjects() }
+    : undefined;
   const net = isEntered("net") ? dumpNetwork(values ?? []) : undefined;
   return (writer) => {
     if (net !== undefined) {
@@ -124,6 +125,21 @@ export function readNamespaces(
       Deno.writeFileSync(path, net.addresses);
     }
     if (uts !== undefined) writer.write("utsns", ids.uts_ns_id, uts);
-    if (ipc !== undefined) writer.write("ipcns-var", ids.ipc_ns_id, ipc);
+    if (ipc !== undefined) {
+      writer.write("ipcns-var", ids.ipc_ns_id, ipc.limits);
+      if (ipc.queues.length > 0) {
+        writer.write("ipcns-msg", ids.ipc_ns_id, ipc.queues);
+      }
+      if (ipc.semaphores.length > 0) {
+        writer.write("ipcns-sem", ids.ipc_ns_id, ipc.semaphores);
+      }
+    }
   };
+}
+
+/** Queues and semaphores of the ipc namespace that ckpt is in. */
+async function readSysvObjects() {
+  const { dumpQueues } = await import("../ns/sysv_queues.ts");
+  const { dumpSemaphores } = await import("../ns/sysv_semaphores.ts");
+  return { queues: dumpQueues(), semaphores: dumpSemaphores() };
 }

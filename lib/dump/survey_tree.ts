@@ -62,7 +62,7 @@ import type { Stat } from "../proc/stat.ts";
 import type { Status } from "../proc/status.ts";
 import type { MountsPlan } from "../mnt/plan_dump.ts";
 import type { SeenNamespaces, TreeNamespaces } from "../mnt/tree_namespaces.ts";
-import { wayToMounts } from "../ns/inside.ts";
+import { isEntered, wayToMounts } from "../ns/inside.ts";
 import { birthProblems } from "./births.ts";
 import { frozenByOthers } from "./frozen_cgroup.ts";
 import { lostFileReasons } from "./lost_files.ts";
@@ -282,9 +282,11 @@ function lookAtSegments(
       ),
     ).values(),
   ];
+  const ownsAll = isEntered("ipc");
   return segmentsOfTree(
     memories,
-    hasSegments(memories) ? readSysvSegments() : [],
+    ownsAll || hasSegments(memories) ? readSysvSegments() : [],
+    ownsAll,
   );
 }
 

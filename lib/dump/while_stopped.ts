@@ -27,6 +27,7 @@ import type { DumpedConnections } from "./connections.ts";
 import { dependedFiles } from "./depended_files.ts";
 import { firstPagesId } from "./describe.ts";
 import { readPipes } from "./describe_pipes.ts";
+import { saveDetachedSegments } from "./detached_segments.ts";
 import type { FileSystemGuards } from "./file_system_guards.ts";
 import { readFileTimes } from "./file_validation.ts";
 import { saveMemfds } from "./memfds.ts";
@@ -99,7 +100,7 @@ export async function whileStopped(
     await readSockets(still, prepared);
     await readFiles(still, locks, prepared, report);
     await askAll(still, frozen, goesOn, prepared);
-    readSurroundings(still, prepared);
+    await readSurroundings(still, prepared);
     await saveSharedContents(still, prepared);
     return still;
   } catch (error) {
@@ -262,13 +263,19 @@ function askedBy(process: Sighting, tid: number): Sighting {
 }
 
 /** Namespaces, and what their clocks say. */
-function readSurroundings(still: Still, { networkValues }: Prepared): void {
+async function readSurroundings(
+  still: Still,
+  { networkValues }: Prepared,
+): Promise<void> {
   const { seen } = still;
   const namespaceReasons = namespaceProblems(seen);
   refuseFor(namespaceReasons, seen.tree.members[0].pid);
   still.cgroupNamespace = readCgroupNamespace(seen.processes[0].tid);
   still.namespaces = namespaceIds(still.cgroupNamespace);
-  still.writeNamespaces = readNamespaces(still.namespaces, networkValues);
+  still.writeNamespaces = await readNamespaces(
+    still.namespaces,
+    networkValues,
+  );
   still.clocks = {
     monotonic: clockNow(CLOCK_MONOTONIC),
     boottime: clockNow(CLOCK_BOOTTIME),
@@ -286,6 +293,14 @@ async function saveSharedContents(
     firstPagesId(seen.processes.length),
     writer,
     counters,
+  );
+  still.shared.push(
+    ...await saveDetachedSegments(
+      seen.segments.segments,
+      firstPagesId(seen.processes.length) + still.shared.length,
+      writer,
+      counters,
+    ),
   );
   const { pid: tid, descriptors } = still.flight.table;
   still.memfds = await saveMemfds(

@@ -27,11 +27,18 @@ export interface SavedSegment {
   readonly attachedOutside: boolean;
 }
 
+/** A segment of the running system. */
+export interface TreeSegment extends SavedSegment {
+  readonly changed: bigint;
+  /** No process of the tree is attached to it. */
+  readonly detached: boolean;
+}
+
 /** The processes of a tree, those that share their memory only once. */
 type Memories = readonly { pid: number; vmas: readonly Vma[] }[];
 
 export interface TreeSegments {
-  readonly segments: readonly SavedSegment[];
+  readonly segments: readonly TreeSegment[];
   /** Areas of segments that are not among those of this ipc namespace. */
   readonly reasons: readonly Reason[];
 }
@@ -41,10 +48,12 @@ export interface TreeSegments {
  * (shm_open and shm_close in ipc/shm.c), so that those of others can be told.
  *
  * @param present all segments there are
+ * @param ownsAll whether they go with the tree, also those it is not attached to
  */
 export function segmentsOfTree(
   memories: Memories,
   present: readonly SysvSegment[],
+  ownsAll: boolean,
 ): TreeSegments {
   const byId = new Map(present.map((segment) => [segment.id, segment]));
   const found = new Map<number, { areas: number; madeWithKey: number }>();
@@ -67,12 +76,29 @@ export function segmentsOfTree(
       } else known.areas++;
     }
   }
+  const segments = [...found].map(([id, { areas, madeWithKey }]) =>
+    treeSegment(byId.get(id)!, areas, madeWithKey)
+  );
+  const detached = ownsAll ? present.filter(({ id }) => !found.has(id)) : [];
   return {
-    segments: [...found].map(([id, { areas, madeWithKey }]) => {
-      const { creatorPid: _, attached, ...rest } = byId.get(id)!;
-      return { ...rest, madeWithKey, attachedOutside: attached > areas };
-    }),
+    segments: [
+      ...segments,
+      ...detached.map((segment) => treeSegment(segment, 0, segment.key)),
+    ],
     reasons,
+  };
+}
+
+function treeSegment(
+  { creatorPid: _, attached, ...rest }: SysvSegment,
+  areas: number,
+  madeWithKey: number,
+): TreeSegment {
+  return {
+    ...rest,
+    madeWithKey,
+    attachedOutside: attached > areas,
+    detached: areas === 0,
   };
 }
 

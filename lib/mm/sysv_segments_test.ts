@@ -63,19 +63,44 @@ Deno.test("each segment of a tree is found once, and whether others are attached
       // It has lost its key.
       present(8, { mode: DOOMED, attached: 1 }),
     ],
+    false,
   );
   assertEquals(reasons, []);
   assertEquals(segments, [
-    saved(5, { key: 7 }),
-    saved(6, { attachedOutside: true }),
-    saved(8, { mode: DOOMED, madeWithKey: 9 }),
+    { ...saved(5, { key: 7 }), changed: 100n, detached: false },
+    { ...saved(6, { attachedOutside: true }), changed: 100n, detached: false },
+    {
+      ...saved(8, { mode: DOOMED, madeWithKey: 9 }),
+      changed: 100n,
+      detached: false,
+    },
   ]);
+});
+
+Deno.test("of an ipc namespace that goes with the tree all segments are its own", () => {
+  const { segments, reasons } = segmentsOfTree(
+    [vmas(10, [5, "00000007"])],
+    [
+      present(5, { key: 7, attached: 1 }),
+      present(6, { key: 8 }),
+      present(7, { attached: 2 }),
+    ],
+    true,
+  );
+  assertEquals(reasons, []);
+  assertEquals(
+    segments.map((
+      { id, madeWithKey, detached, attachedOutside },
+    ) => [id, madeWithKey, detached, attachedOutside]),
+    [[5, 7, false, false], [6, 8, true, false], [7, 0, true, true]],
+  );
 });
 
 Deno.test("a segment of another ipc namespace is refused by its area and task", () => {
   const { segments, reasons } = segmentsOfTree(
     [vmas(10, [5, "00000007"]), vmas(11, [6, "00000007"])],
     [present(5, { attached: 1 })],
+    false,
   );
   assertEquals(segments.map(({ id }) => id), [5]);
   assertEquals(reasons.map(({ object, why }) => `${object}: ${why}`), [

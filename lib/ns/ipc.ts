@@ -1,8 +1,7 @@
 /**
- * What an ipc namespace has beside its segments of shared memory: its limits
- * (proc_sys_kernel(5), mq_overview(7)), and objects that are refused.
+ * The limits of an ipc namespace (proc_sys_kernel(5), mq_overview(7)), and
+ * which POSIX message queues are in it.
  */
-import type { Reason } from "../error.ts";
 import { ENODEV, ENOENT } from "../ffi/errno.ts";
 import {
   addressOf,
@@ -94,58 +93,6 @@ export function restoreIpcLimits(entry: ipc_var_entry): void {
   values.push([SEMAPHORES, entry.sem_ctls.join("\t")]);
   // Limits come before what has to be below them.
   writeSysctls(values);
-}
-
-/** Files in /proc/sysvipc, with what they list. */
-const OBJECTS = [
-  ["msg", "System V message queue"],
-  ["sem", "System V semaphore set"],
-] as const;
-
-/**
- * Objects of ckpt's ipc namespace, which is the tree's own, that would be lost
- * with it.
- *
- * @param segments ids of the segments of shared memory that are saved
- */
-export function ipcProblems(segments: ReadonlySet<number>): Reason[] {
-  const reasons: Reason[] = [];
-  const refuse = (object: string, remedy: string) =>
-    reasons.push({
-      object,
-      why: "it belongs to the ipc namespace of the program, and is not " +
-        "supported yet",
-      remedy,
-    });
-  for (const [file, what] of OBJECTS) {
-    for (const id of idsIn(file)) {
-      refuse(
-        `${what} ${id}`,
-        `if nothing needs it: ipcrm --${
-          file === "msg" ? "queue" : "semaphore"
-        }-id ${id}`,
-      );
-    }
-  }
-  for (const id of idsIn("shm")) {
-    if (segments.has(id)) continue;
-    refuse(
-      `System V segment ${id}, to which no process is attached`,
-      `if nothing needs it: ipcrm --shmem-id ${id}`,
-    );
-  }
-  return reasons;
-}
-
-/** The second column of a file in /proc/sysvipc, below the headings. */
-function idsIn(file: string): number[] {
-  try {
-    return Deno.readTextFileSync(`/proc/sysvipc/${file}`).trim().split("\n")
-      .slice(1).map((line) => Number(line.trim().split(/\s+/)[1]));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
 }
 
 const FSOPEN_CLOEXEC = 1n;

@@ -39,7 +39,14 @@ import { parseSmaps, type SmapsMapping } from "./smaps.ts";
 import { parseStat, type Stat } from "./stat.ts";
 import { parseStatus, parseVmLocked, type Status } from "./status.ts";
 import { type CurrentSyscall, parseSyscall, parseWchan } from "./syscall.ts";
-import { parseSysvSegments, type SysvSegment } from "./sysvipc.ts";
+import {
+  parseSysvQueues,
+  parseSysvSegments,
+  parseSysvSemaphores,
+  type SysvQueue,
+  type SysvSegment,
+  type SysvSemaphores,
+} from "./sysvipc.ts";
 import { parseTimers, type PosixTimer } from "./timers.ts";
 
 export function readMaps(pid: number): readonly Mapping[] {
@@ -210,11 +217,28 @@ export function listProcesses(): number[] {
   return listNumbers("/proc");
 }
 
-/** Of ckpt's own ipc namespace; none where the kernel has no such memory. */
+/** Of ckpt's own ipc namespace; none where the kernel has no such objects. */
 export function readSysvSegments(): SysvSegment[] {
-  const path = "/proc/sysvipc/shm";
+  return readSysvObjects("shm", parseSysvSegments);
+}
+
+/** As {@link readSysvSegments}. */
+export function readSysvQueues(): SysvQueue[] {
+  return readSysvObjects("msg", parseSysvQueues);
+}
+
+/** As {@link readSysvSegments}. */
+export function readSysvSemaphores(): SysvSemaphores[] {
+  return readSysvObjects("sem", parseSysvSemaphores);
+}
+
+function readSysvObjects<T>(
+  file: string,
+  parse: (text: string, path: string) => T[],
+): T[] {
+  const path = `/proc/sysvipc/${file}`;
   try {
-    return parseSysvSegments(decodeText(readSmallFile(path)), path);
+    return parse(decodeText(readSmallFile(path)), path);
   } catch (error) {
     if (error instanceof SyscallError && error.errno === ENOENT) return [];
     throw error;

@@ -1,7 +1,16 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CkptError } from "../error.ts";
-import { readSysvSegments } from "./read.ts";
-import { parseSysvSegments, SHM_MODE } from "./sysvipc.ts";
+import {
+  readSysvQueues,
+  readSysvSegments,
+  readSysvSemaphores,
+} from "./read.ts";
+import {
+  parseSysvQueues,
+  parseSysvSegments,
+  parseSysvSemaphores,
+  SHM_MODE,
+} from "./sysvipc.ts";
 
 const HEAD =
   "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
@@ -51,6 +60,30 @@ for (
     assertThrows(() => parseSysvSegments(text), CkptError);
   });
 }
+
+Deno.test("a message queue and a set of semaphores are told with their key, permissions, owner and size", () => {
+  const ids = { uid: 1, gid: 2, cuid: 3, cgid: 4 };
+  assertEquals(
+    parseSysvQueues(
+      "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n" +
+        "-559038737          2   640        5005          2    11     0     1     2     3     4 1795187374          0 1795187373\n",
+    ),
+    [{ key: 0xdeadbeef, id: 2, mode: 0o640, messages: 2, ...ids }],
+  );
+  assertEquals(
+    parseSysvSemaphores(
+      "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n" +
+        "         0      32769   600          3     1     2     3     4          0 1795187373\n",
+    ),
+    [{ key: 0, id: 32769, mode: 0o600, count: 3, ...ids }],
+  );
+});
+
+Deno.test("the queues and semaphores of this kernel can be read", () => {
+  for (const { id } of [...readSysvQueues(), ...readSysvSemaphores()]) {
+    assertEquals(id >= 0, true);
+  }
+});
 
 Deno.test("the segments of this kernel can be read", () => {
   for (const { id, attached } of readSysvSegments()) {

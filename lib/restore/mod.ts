@@ -67,7 +67,7 @@ export async function restore(
       refuse(action, await takenIds(images));
     }
     enterNamespaces(images, [...own], options, action);
-    restoreNamespaces(images);
+    await restoreNamespaces(images);
   }
   /** Whether what this host has of that kind is what the tree will have. */
   const known = (kind: EnteredKind) => !own.has(kind) || isEntered(kind);

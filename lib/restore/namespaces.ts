@@ -102,9 +102,9 @@ export function freePid(
 }
 
 /** What they held, in those that ckpt is in by now. */
-export function restoreNamespaces(
+export async function restoreNamespaces(
   { set, processes: [{ ids }] }: TreeImages,
-): void {
+): Promise<void> {
   if (isEntered("net")) {
     const { net_ns_id } = ids;
     restoreNetwork(
@@ -115,6 +115,13 @@ export function restoreNamespaces(
   }
   if (isEntered("uts")) restoreUts(set.require("utsns", ids.uts_ns_id));
   if (isEntered("ipc")) {
+    const queues = set.read("ipcns-msg", ids.ipc_ns_id) ?? [];
+    const semaphores = set.read("ipcns-sem", ids.ipc_ns_id) ?? [];
+    const { restoreQueues } = await import("../ns/sysv_queues.ts");
+    restoreQueues(queues);
+    const { restoreSemaphores } = await import("../ns/sysv_semaphores.ts");
+    restoreSemaphores(semaphores);
+    // What is there may be beyond the limits of today.
     restoreIpcLimits(set.require("ipcns-var", ids.ipc_ns_id));
   }
 }

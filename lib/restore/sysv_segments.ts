@@ -7,17 +7,7 @@
  * behind is known by that. One that was to go with its last user is marked so
  * at once, as ckpt itself is attached to it: it goes with ckpt.
  */
-import { CkptError, EXIT } from "../error.ts";
-import { describeErrno, EEXIST } from "../ffi/errno.ts";
-import {
-  addressOf,
-  close,
-  O,
-  open,
-  pwrite,
-  syscall,
-  SyscallError,
-} from "../ffi/syscall.ts";
+import { close, O, open, syscall, SyscallError } from "../ffi/syscall.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { attachedLength } from "../mm/attach_segments.ts";
 import type { PageCounters } from "../mm/page_copy.ts";
@@ -26,20 +16,20 @@ import {
   type SegmentsPlan,
   type SegmentToMake,
 } from "../mm/sysv_segments.ts";
-import { hasCapability, readStatus, readSysvSegments } from "../proc/read.ts";
+import {
+  attemptSysv,
+  makeSysvObject,
+  nameOf,
+  removeSysvObject,
+  setSysvOwner,
+} from "../ns/sysv_ids.ts";
+import { hasCapability, readSysvSegments } from "../proc/read.ts";
 import { SHM_MODE } from "../proc/sysvipc.ts";
 import type { SegmentImage } from "./segment_images.ts";
 import { fill, placedPages } from "./shared_memory.ts";
 import { pagesPath, type TreeImages } from "./task_images.ts";
 
-const IPC_CREAT = 0o1000;
-const IPC_EXCL = 0o2000;
-const IPC_PRIVATE = 0;
-const IPC_RMID = 0n;
-const IPC_SET = 1n;
 const SHM_LOCK = 11n;
-const LOCK_EX = 2n;
-const PERMISSIONS = 0o777;
 
 /** Which segments have to be made; none is, while there is a reason. */
 export function planSegmentsOf(
@@ -89,15 +79,18 @@ export class SysvSegments implements Disposable {
     const made = new SysvSegments();
     try {
       for (const id of plan.leftovers) {
-        attempt(`removing System V segment ${id}`, () => remove(id));
+        attemptSysv(
+          `removing ${nameOf("segment", id)}`,
+          () => remove(id),
+        );
       }
       for (const wanted of plan.make) {
         signal.throwIfAborted();
         const segment = segments.get(BigInt(wanted.segment.id))!;
         const memory = made.#add(wanted, segment);
         const path = pagesPath(set, segment.pagemap);
-        const action = `making System V segment ${segment.id}`;
-        const image = attempt(action, () => open(path, O.RDONLY));
+        const action = `making ${nameOf("segment", segment.id)}`;
+        const image = attemptSysv(action, () => open(path, O.RDONLY));
         try {
           const length = attachedLength(segment);
           const parts = placedPages(segment.pagemap.entries, length);
@@ -115,9 +108,13 @@ export class SysvSegments implements Disposable {
 
   /** @returns where it is in ckpt's memory */
   #add({ key }: SegmentToMake, segment: SegmentImage): bigint {
-    const { id, size, cuid, cgid, mode } = segment;
-    return attempt(`making System V segment ${id}`, () => {
-      makeWithId(id, () => asCreator(cuid, cgid, () => shmget(key, size)));
+    const { id, size, mode } = segment;
+    return attemptSysv(`making ${nameOf("segment", id)}`, () => {
+      makeSysvObject(
+        "segment",
+        { ...segment, key },
+        (key, flags) => syscall("shmget", key, size, flags),
+      );
       try {
         const memory = syscall("shmat", BigInt(id), 0n, 0n);
         this.#made.push({ segment, memory });
@@ -136,9 +133,9 @@ export class SysvSegments implements Disposable {
    */
   settle(): void {
     for (const { segment } of this.#made) {
-      const { id, uid, gid, mode } = segment;
-      attempt(`setting the owner of System V segment ${id}`, () => {
-        setOwner(id, uid, gid, mode & PERMISSIONS);
+      const { id, mode } = segment;
+      attemptSysv(`setting the owner of ${nameOf("segment", id)}`, () => {
+        setSysvOwner("segment", segment);
         if ((mode & SHM_MODE.locked) !== 0) {
           syscall("shmctl", BigInt(id), SHM_LOCK, 0n);
         }
@@ -168,20 +165,8 @@ export class SysvSegments implements Disposable {
   }
 }
 
-function attempt<T>(action: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    throw new CkptError(EXIT.failed, action, [{
-      object: error.call,
-      why: describeErrno(error.errno),
-    }], { cause: error });
-  }
-}
-
 function remove(id: number): void {
-  syscall("shmctl", BigInt(id), IPC_RMID, 0n);
+  removeSysvObject("segment", id);
 }
 
 function removeIfThere(id: number): void {
@@ -190,107 +175,4 @@ function removeIfThere(id: number): void {
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
   }
-}
-
-/** The id that the next segment gets, of whoever makes it (proc_sys_kernel(5)). */
-const NEXT_ID = "/proc/sys/kernel/shm_next_id";
-
-/**
- * A segment that nobody may attach to, with the wanted id. The wish is for the
- * next one of the whole namespace; another ckpt waits meanwhile.
- *
- * @param make returns the id of what it made
- * @throws CkptError when somebody else's segment got the id
- */
-function makeWithId(id: number, make: () => number): void {
-  const wish = open(NEXT_ID, O.RDWR);
-  try {
-    syscall("flock", BigInt(wish), LOCK_EX);
-    pwrite(wish, new TextEncoder().encode(`${id}`), 0n);
-    let got: number;
-    try {
-      got = make();
-    } catch (error) {
-      takeWishBack();
-      throw error instanceof SyscallError && error.errno === EEXIST
-        ? taken(id, "somebody else made one with its key just now")
-        : error;
-    }
-    if (got === id) return;
-    remove(got);
-    const holder = readSysvSegments().find((one) => one.id === id);
-    throw taken(
-      id,
-      holder === undefined
-        ? `the kernel gave another id (${got}): its place in the table of ` +
-          "segments is taken, or somebody else made one at the same moment"
-        : "somebody else made one with this id just now",
-    );
-  } finally {
-    close(wish);
-  }
-}
-
-/** Makes a segment without permissions. */
-function shmget(key: number, size: bigint): number {
-  const flags = BigInt(IPC_CREAT | IPC_EXCL);
-  return Number(syscall("shmget", BigInt(key), size, flags));
-}
-
-/**
- * Where no segment was made, the wish still waits, and no other value than an
- * id can be written there (ipc/ipc_sysctl.c). So one is made, and removed.
- */
-function takeWishBack(): void {
-  if (Number(Deno.readTextFileSync(NEXT_ID)) < 0) return;
-  try {
-    remove(shmget(IPC_PRIVATE, 1n));
-  } catch (error) {
-    // It is what was in the way before, such as a full table.
-    if (!(error instanceof SyscallError)) throw error;
-  }
-}
-
-function taken(id: number, why: string): CkptError {
-  return new CkptError(EXIT.failed, `making System V segment ${id}`, [{
-    object: `System V segment ${id}`,
-    why,
-    remedy: "ipcs -m lists the segments; remove one that nothing needs " +
-      "(ipcrm -m ID), or restore again",
-  }]);
-}
-
-const UNCHANGED = 0xffff_ffffn;
-const PR_GET_DUMPABLE = 3n;
-const PR_SET_DUMPABLE = 4n;
-
-/** The creator of a segment is who makes it, by effective ids, for ever. */
-function asCreator<T>(uid: number, gid: number, make: () => T): T {
-  const { uid: [, euid], gid: [, egid] } = readStatus(Deno.pid);
-  if (uid === euid && gid === egid) return make();
-  // Other ids make what /proc tells of ckpt unreadable for it.
-  const dumpable = syscall("prctl", PR_GET_DUMPABLE);
-  syscall("setresgid", UNCHANGED, BigInt(gid), UNCHANGED);
-  try {
-    syscall("setresuid", UNCHANGED, BigInt(uid), UNCHANGED);
-    try {
-      return make();
-    } finally {
-      syscall("setresuid", UNCHANGED, BigInt(euid), UNCHANGED);
-    }
-  } finally {
-    syscall("setresgid", UNCHANGED, BigInt(egid), UNCHANGED);
-    if (dumpable === 1n) syscall("prctl", PR_SET_DUMPABLE, dumpable);
-  }
-}
-
-/** IPC_SET with struct shmid64_ds (asm-generic/shmbuf.h, ipcbuf.h). */
-function setOwner(id: number, uid: number, gid: number, mode: number): void {
-  const SHMID64_DS = 112;
-  const words = new Uint32Array(SHMID64_DS / 4);
-  words[1] = uid;
-  words[2] = gid;
-  words[5] = mode;
-  const bytes = new Uint8Array(words.buffer);
-  syscall("shmctl", BigInt(id), IPC_SET, addressOf(bytes));
 }

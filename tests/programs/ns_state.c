@@ -1,14 +1,12 @@
 /*
- * The init of a pid namespace with its own host name, System V and POSIX limits, loopback device, values of the
- * network, and clocks. The network is not its own where the argument "shared-net" is given.
+ * The init of a pid namespace with its own host name, System V and POSIX limits and objects, loopback device, values
+ * of the network, and clocks. The network is not its own where the argument "shared-net" is given.
  */
-#include "tree.h"
+#include "ns_sysv.h"
 #include <arpa/inet.h>
 #include <mqueue.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
-#include <sys/ipc.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
@@ -72,6 +70,9 @@ int main(int argc, char **argv) {
   MUST(sethostname("inside.example", 14));
   MUST(setdomainname("example", 7));
   MUST(uname(&uts));
+  struct sysv objects = sysv_make();
+  /* below what is there already */
+  set("/proc/sys/kernel/msgmnb", "4000");
   set("/proc/sys/kernel/msgmax", "5000");
   set("/proc/sys/kernel/sem", "100 2000 30 40");
   set("/proc/sys/fs/mqueue/queues_max", "77");
@@ -125,6 +126,7 @@ int main(int argc, char **argv) {
   CHECK_STRING("queues_max", "77", check_proc("/proc/sys/fs/mqueue/queues_max", ""));
   CHECK_EQ("segment", segment, shmget(0x77, 10000, 0));
   check_filled("segment", shared, 10000, 5);
+  sysv_check(&objects);
   char message[64] = "";
   CHECK_EQ("queue that is open", 5, mq_receive(queue, message, sizeof(message), NULL));
   CHECK_STRING("queue that is open", "waits", message);

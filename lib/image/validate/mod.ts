@@ -11,6 +11,7 @@ import { checkDescriptors, checkFiles } from "./files.ts";
 import { Findings } from "./findings.ts";
 import { checkMemory, TASK_SIZE } from "./memory.ts";
 import { checkMounts } from "./mounts.ts";
+import { checkSysvObjects } from "./sysv_objects.ts";
 import { checkTree } from "./tree.ts";
 
 export interface ValidateOptions {
@@ -33,6 +34,7 @@ export function validateImageSet(
   checkCores(findings, tasks);
   checkMemory(findings, tasks, files, options.taskSize ?? TASK_SIZE);
   checkDescriptors(findings, tasks, files);
+  checkSysvObjects(findings, tasks[0]?.ids);
   checkMounts(findings, tasks);
   checkExtensions(findings, tasks);
   findings.finish();
