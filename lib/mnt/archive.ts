@@ -14,7 +14,7 @@ import {
   syscall,
   terminated,
 } from "../ffi/syscall.ts";
-import type { TarSource } from "./tar.ts";
+import type { TarSource } from "./read_tar.ts";
 
 /** struct archive of c/lib/archive.c. */
 const STATE_BYTES = 40;

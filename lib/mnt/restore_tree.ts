@@ -20,13 +20,8 @@ import {
 import { splitPath } from "../ghost/calls.ts";
 import { ArchiveError, ArchiveReader } from "./archive.ts";
 import { openBelow } from "./below.ts";
-import {
-  type FileType,
-  paddingAfter,
-  TarError,
-  TarReader,
-  type TreeEntry,
-} from "./tar.ts";
+import { TarError, TarReader } from "./read_tar.ts";
+import { type FileType, paddingAfter, type TreeEntry } from "./tar.ts";
 
 /** What is made of an empty directory, which gets the attributes of the tree's root. */
 export interface TreeTarget {

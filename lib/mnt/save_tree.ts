@@ -24,13 +24,13 @@ import { dataSegments } from "../ghost/content.ts";
 import type { ArchiveWriter } from "./archive.ts";
 import { openBelow } from "./below.ts";
 import {
-  encodeEntry,
   type FileType,
   paddingAfter,
   type PlacedSocket,
   TAR_END,
   type TreeEntry,
 } from "./tar.ts";
+import { encodeEntry } from "./write_tar.ts";
 
 const TYPES: Readonly<Record<number, FileType>> = {
   [S_IF.REG]: "file",

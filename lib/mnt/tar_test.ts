@@ -1,16 +1,15 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { seededRandom } from "../image/testing/random.ts";
+import { TarError, TarReader } from "./read_tar.ts";
 import {
   BLOCK,
-  encodeEntry,
   type FileType,
   paddingAfter,
   type PlacedSocket,
   TAR_END,
-  TarError,
-  TarReader,
   type TreeEntry,
 } from "./tar.ts";
+import { encodeEntry } from "./write_tar.ts";
 
 class Random {
   readonly #next: () => number;
