@@ -3,7 +3,7 @@ import type { ImageSet } from "../image/image_set.ts";
 import { readMounts } from "../mnt/images.ts";
 import { deviceText, type Mount, MS } from "../mnt/mount.ts";
 import { MountTree } from "../mnt/mount_tree.ts";
-import type { ImageMount, NamespaceImage } from "../mnt/plan_restore.ts";
+import type { ImageMount, NamespaceImage } from "../mnt/image_mounts.ts";
 import { type SharingGroup, sharingGroups } from "../mnt/sharing.ts";
 import { printable } from "./render_error.ts";
 

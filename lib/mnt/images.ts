@@ -10,7 +10,7 @@ import { typeName, typeNumber } from "./file_system_types.ts";
 import { MS } from "./mount.ts";
 import type { LayerRole } from "./overlay_layers.ts";
 import type { PlannedMount } from "./plan_dump.ts";
-import type { ImageMount, NamespaceImage } from "./plan_restore.ts";
+import type { ImageMount, NamespaceImage } from "./image_mounts.ts";
 
 export interface MountEntries {
   readonly mounts: mnt_entry[];

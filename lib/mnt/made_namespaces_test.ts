@@ -5,7 +5,8 @@ import { joinPath, type Mount, mountOf, MS, relativePath } from "./mount.ts";
 import { MadeNamespaces } from "./made_namespaces.ts";
 import { MountTree } from "./mount_tree.ts";
 import { OwnNamespace } from "./own_namespace.ts";
-import { type ImageMount, planRestoreOfMounts } from "./plan_restore.ts";
+import type { ImageMount } from "./image_mounts.ts";
+import { planRestoreOfMounts } from "./plan_restore.ts";
 import { readNamespace } from "./read_namespace.ts";
 
 const isRoot = Deno.uid() === 0;

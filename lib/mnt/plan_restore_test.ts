@@ -3,12 +3,12 @@ import { seededRandom } from "../image/testing/random.ts";
 import { isWithin, joinPath, type Mount, MS, relativePath } from "./mount.ts";
 import { MountTree } from "./mount_tree.ts";
 import { describeOperation } from "./operations.ts";
-import {
-  type ImageMount,
-  type NamespaceImage,
-  planRestoreOfMounts,
-  type RestoreMountsInput,
-} from "./plan_restore.ts";
+import type {
+  ImageMount,
+  NamespaceImage,
+  RestoreMountsInput,
+} from "./image_mounts.ts";
+import { planRestoreOfMounts } from "./plan_restore.ts";
 import { KernelModel } from "./testing/kernel_model.ts";
 import { randomMounts } from "./testing/random_mounts.ts";
 

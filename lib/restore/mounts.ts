@@ -27,10 +27,12 @@ import {
 } from "../mnt/mount.ts";
 import { describeOperation } from "../mnt/operations.ts";
 import { OwnNamespace } from "../mnt/own_namespace.ts";
+import type {
+  HostPlace,
+  ImageMount,
+  NamespaceImage,
+} from "../mnt/image_mounts.ts";
 import {
-  type HostPlace,
-  type ImageMount,
-  type NamespaceImage,
   planRestoreOfMounts,
   type RestoreMountsPlan,
 } from "../mnt/plan_restore.ts";

@@ -1,5 +1,5 @@
 /** Random mount namespaces as images tell of them, and what the host has. */
-import type { ImageMount, NamespaceImage } from "../plan_restore.ts";
+import type { ImageMount, NamespaceImage } from "../image_mounts.ts";
 import { joinPath, type Mount, MS } from "../mount.ts";
 
 /** A generator of whole numbers. */
