@@ -121,8 +121,8 @@ export function makeSysvObject(
       id,
       list().some((one) => one.id === id)
         ? "somebody else made one with this id just now"
-        : `the kernel gave another id (${got}): its place in the kernel's ` +
-          "table is taken, or somebody else made one at the same moment",
+        : `the kernel gave another id (${got}): its place in the table of ` +
+          "such objects is taken, or somebody else made one at the same moment",
     );
   } finally {
     close(wish);
@@ -198,12 +198,12 @@ function takeWishBack({ nextId, makeLeast, control }: Kind): void {
 }
 
 function taken(kind: SysvKind, id: number, why: string): CkptError {
-  const { option, what } = KINDS[kind];
+  const { option } = KINDS[kind];
   return new CkptError(EXIT.failed, `making ${nameOf(kind, id)}`, [{
     object: nameOf(kind, id),
     why,
-    remedy: `ipcs ${option} lists those there are; remove the ${what} if ` +
-      `nothing needs it (ipcrm ${option} ID), or restore again`,
+    remedy: `ipcs ${option} lists those there are; remove one that nothing ` +
+      `needs (ipcrm ${option} ID), or restore again`,
   }]);
 }
 
