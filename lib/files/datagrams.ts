@@ -30,9 +30,9 @@ import {
   localAddress,
   MAPPED_IPV4,
   wireWords,
-} from "./inet_socket.ts";
+} from "./inet_address.ts";
 import { encodeIpPacket, LocalPackets } from "./ip_packet.ts";
-import type { InetSocketImage } from "./socket_images.ts";
+import { type InetSocketImage, socketName } from "./socket_images.ts";
 import {
   getInt,
   getOption,
@@ -203,7 +203,7 @@ export function fillUnread(
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     throw new CkptError(EXIT.failed, "putting back what nobody had read", [{
-      object: `socket:[${image.entry.ino}]`,
+      object: socketName(image),
       why: error.message,
     }]);
   } finally {

@@ -6,17 +6,13 @@ import { openPidfd } from "../ffi/pidfd.ts";
 import { close, stat } from "../ffi/syscall.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
 import {
-  addressText,
-  decodeAddress,
   describeInetSocket,
-  encodeAddress,
-  inetProblems,
   inetSocketProblem,
-  makeInetSocket,
   remoteInTable,
   type SeenInetSocket,
-  socketOfPort,
 } from "./inet_socket.ts";
+import { makeInetSocket } from "./make_inet_socket.ts";
+import { inetProblems } from "./try_inet_sockets.ts";
 import { NO_OWNER } from "./file_table.ts";
 import { noExtension } from "./socket_images.ts";
 import { UnixSocketsAtOnce } from "./sock_diag.ts";
@@ -24,38 +20,6 @@ import { lookAtSockets } from "./sockets.ts";
 import { TableProgram } from "./table_program.ts";
 
 const LOOPBACK = 0x0100007f;
-
-Deno.test("addresses are encoded as the kernel has them, and written as people do", () => {
-  const four = { port: 80, words: [LOOPBACK], scope: 0 };
-  const bytes = encodeAddress(2, four);
-  assertEquals([...bytes.subarray(0, 8)], [2, 0, 0, 80, 127, 0, 0, 1]);
-  assertEquals(decodeAddress(bytes), four);
-  assertEquals(addressText(2, four), "127.0.0.1:80");
-  const table: [number[], string][] = [
-    [[0, 0, 0, 0], "[::]:443"],
-    [[0, 0, 0, 0x01000000], "[::1]:443"],
-    [[0x80fe, 0, 0, 0x02000000], "[fe80::2]:443"],
-    [[0xb80d0120, 0, 0, 0], "[2001:db8::]:443"],
-  ];
-  for (const [words, text] of table) {
-    const six = { port: 443, words, scope: 3 };
-    assertEquals(decodeAddress(encodeAddress(10, six)), six);
-    assertEquals(addressText(10, six), text);
-  }
-});
-
-Deno.test("the socket of a port is found in /proc/net/tcp", () => {
-  const text = [
-    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
-    "   0: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 100 1 0",
-    "   1: 0100007F:1F90 00000000:0000 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0",
-    "   2: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 200 1 0",
-    "",
-  ].join("\n");
-  assertEquals(socketOfPort(text, 8080), 200);
-  assertEquals(socketOfPort(text, 8081), 100);
-  assertEquals(socketOfPort(text, 80), undefined);
-});
 
 Deno.test("where a raw socket is connected to is found by its inode", () => {
   const text = [

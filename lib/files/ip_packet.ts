@@ -4,7 +4,7 @@
  * them through.
  */
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
-import { encodeAddress } from "./inet_socket.ts";
+import { encodeAddress } from "./inet_address.ts";
 import { LET_THROUGH } from "./network_lock.ts";
 import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 

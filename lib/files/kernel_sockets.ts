@@ -5,7 +5,7 @@
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { KernelPages, PAGE_FIELDS } from "../ffi/kernel_pages.ts";
 import { KernelStructures } from "../ffi/kernel_structures.ts";
-import type { InetAddress } from "./inet_socket.ts";
+import type { InetAddress } from "./inet_address.ts";
 import { join } from "./netlink.ts";
 
 const WANTED = {

@@ -21,7 +21,11 @@ import { Program, type Result } from "../ffi/program.ts";
 import { close, O, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
 import type { inet_sk_entry } from "../image/schema.gen.ts";
-import { addressText, encodeAddress, type InetAddress } from "./inet_socket.ts";
+import {
+  addressText,
+  encodeAddress,
+  type InetAddress,
+} from "./inet_address.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";

@@ -2,38 +2,18 @@
  * Makes Unix sockets that belong together: binds, listens, connects and accepts
  * as the programs did, and puts into their queues what nobody has read.
  */
-import type { Data } from "../ffi/program.ts";
-import { AT_FDCWD, O } from "../ffi/syscall.ts";
-import { encodeText } from "../ffi/text.ts";
-import { splitPath } from "../ghost/calls.ts";
+import { O } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
-import type { Wanted } from "./make_descriptions.ts";
-import {
-  carriesFiles,
-  type PacketImage,
-  type UnixSocketImage,
-} from "./socket_images.ts";
+import { UnixBinder, type WantedUnix } from "./bind_unix_sockets.ts";
+import { UnixQueueFiller } from "./fill_unix_queues.ts";
 import { OptionSetter } from "./option_setter.ts";
-import { SO, SOL_SOCKET } from "./sockopt.ts";
-import type { TableProgram } from "./table_program.ts";
-import { SOCK } from "./unix_queue.ts";
-import {
-  AF_UNIX,
-  equalNames,
-  isPath,
-  nameText,
-  pathOf,
-} from "./unix_socket.ts";
-import { isListening, UnixTopology } from "./unix_topology.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
-
-/** A socket that is to be made, and where. */
-export interface WantedUnix extends Wanted, UnixSocketImage {
-  /** Name of a socket of the outside that it sends to. */
-  readonly outside?: Uint8Array | undefined;
-  /** A descriptor of the directory in which it is bound; see {@link isElsewhere}. */
-  readonly place?: number | undefined;
-}
+import { carriesFiles, socketName } from "./socket_images.ts";
+import type { TableProgram } from "./table_program.ts";
+import { losesPath } from "./unix_paths.ts";
+import { SOCK } from "./unix_queue.ts";
+import { AF_UNIX, equalNames, isPath, nameText } from "./unix_socket.ts";
+import { isListening, UnixTopology } from "./unix_topology.ts";
 
 /** The process that makes sockets. */
 export interface UnixSocketOwner {
@@ -68,20 +48,9 @@ export function makeUnixSockets(
   return undefined;
 }
 
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
-const SCM_RIGHTS = 1;
-const SCM_CREDENTIALS = 2;
-const SIOCUNIXFILE = 0x89e0;
-/** Room for all that is queued (sk_setsockopt takes no more). */
-const ROOM = 1 << 29;
 const PR_SET_SECUREBITS = 28;
 const SECBIT_NO_SETUID_FIXUP = 4;
 const KEEP_ID = -1;
-const FSOPEN_CLOEXEC = 1;
-const FSMOUNT_CLOEXEC = 1;
-const FSCONFIG_CMD_CREATE = 6;
-const OPEN_TO_ALL = 0o777;
 
 class UnixMaker {
   readonly #table: TableProgram;
@@ -90,11 +59,8 @@ class UnixMaker {
   readonly #owner: UnixSocketOwner;
   /** What peers that are gone have still to say. */
   readonly #lastWords: (() => void)[] = [];
-  /** Of the root directory, while another one is it. */
-  #rootNumber: number | undefined;
-  #placeOf = (_id: number): number => {
-    throw new Error("a file in flight is sent before it is there");
-  };
+  readonly #binder: UnixBinder;
+  readonly #queues: UnixQueueFiller;
   /** Files are in flight to them that have to be there first. */
   readonly waits: boolean;
 
@@ -106,6 +72,8 @@ class UnixMaker {
     this.#table = table;
     this.#wanted = wanted;
     this.#owner = owner;
+    this.#binder = new UnixBinder(table);
+    this.#queues = new UnixQueueFiller(table, owner);
     this.#topology = new UnixTopology(wanted);
     this.waits = wanted.some(carriesFiles);
   }
@@ -143,12 +111,12 @@ class UnixMaker {
   }
 
   /** Puts what nobody has read into their queues, and settles them. */
-  finish(placeOf = this.#placeOf): void {
-    this.#placeOf = placeOf;
+  finish(placeOf = this.#queues.placeOf): void {
+    this.#queues.placeOf = placeOf;
     for (const say of this.#lastWords) say();
     for (const one of this.#wanted) {
       const partner = this.#topology.partner(one);
-      if (partner !== undefined) this.#fill(one, partner.fd);
+      if (partner !== undefined) this.#queues.fill(one, partner.fd);
       else if (this.#isOpenToAll(one)) this.#fillByName(one);
     }
     for (const one of this.#wanted) {
@@ -160,13 +128,9 @@ class UnixMaker {
   #connectOutside(one: WantedUnix, name: Uint8Array): void {
     this.#table.program.call(
       "connect",
-      [one.fd, ...this.#addressOf(name)],
-      `connecting ${this.#name(one)} to ${nameText(name)} of the outside`,
+      [one.fd, ...this.#binder.addressOf(name)],
+      `connecting ${socketName(one)} to ${nameText(name)} of the outside`,
     );
-  }
-
-  #name(one: UnixSocketImage): string {
-    return `socket:[${one.entry.ino}]`;
   }
 
   /** socket(2) into a descriptor. */
@@ -177,7 +141,7 @@ class UnixMaker {
   }
 
   #create(one: WantedUnix): void {
-    this.#socket(one.entry.type, one.fd, one.cloexec, this.#name(one));
+    this.#socket(one.entry.type, one.fd, one.cloexec, socketName(one));
   }
 
   /** socketpair(2) into the two descriptors for the work. */
@@ -190,7 +154,7 @@ class UnixMaker {
       program.call(
         "socketpair",
         [AF_UNIX, one.entry.type | O.CLOEXEC, 0, ends],
-        () => `making ${this.#name(one)}`,
+        () => `making ${socketName(one)}`,
       ));
     const [first, second] = [table.take(), table.take()];
     table.move(first, left, O.CLOEXEC);
@@ -225,9 +189,9 @@ class UnixMaker {
     const temporary = this.waits ? table.temporary() : table.scratch[1];
     make(temporary);
     const say = () => {
-      this.#fill(one, temporary);
+      this.#queues.fill(one, temporary);
       if (one.extension.reset) {
-        this.#write(one.fd, new Uint8Array(1), this.#name(one));
+        this.#queues.write(one.fd, new Uint8Array(1), socketName(one));
       }
       table.close(temporary);
     };
@@ -238,96 +202,21 @@ class UnixMaker {
   /** Binds one, and makes all connections that come by its name. */
   #serve(one: WantedUnix, accepted: readonly WantedUnix[]): void {
     if (one.place !== undefined) {
-      this.#elsewhere(one, one.place, () => this.#serveHere(one, accepted));
+      this.#binder.elsewhere(
+        one,
+        one.place,
+        () => this.#serveHere(one, accepted),
+      );
     } else if (this.#owner.bindsAside && losesPath(one)) {
-      this.#aside(one, () => this.#serveHere(one, accepted));
+      this.#binder.aside(one, () => this.#serveHere(one, accepted));
     } else this.#serveHere(one, accepted);
-  }
-
-  /**
-   * Where nothing but the directories of a path exists: a file system in memory
-   * that is mounted nowhere, and is the root meanwhile. So a path that is soon
-   * to be gone is the one it was, whatever is there now.
-   */
-  #aside({ entry: { name, name_dir } }: WantedUnix, act: () => void): void {
-    const table = this.#table;
-    const { program } = table;
-    const path = pathOf(name);
-    const purpose = `making a place for ${path}`;
-    program.call("fsopen", [program.text("tmpfs"), FSOPEN_CLOEXEC], purpose);
-    const system = table.take();
-    program.call(
-      "fsconfig",
-      [system, FSCONFIG_CMD_CREATE, 0, 0, 0],
-      purpose,
-    );
-    program.call("fsmount", [system, FSMOUNT_CLOEXEC, 0], purpose);
-    const mount = table.take();
-    this.#withRoot(mount, purpose, () => {
-      table.close(mount);
-      table.close(system);
-      const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
-      for (const directory of wayThrough(whole).directories) {
-        program.call(
-          "mkdirat",
-          [AT_FDCWD, program.text(encodeText(directory)), OPEN_TO_ALL],
-          purpose,
-        );
-      }
-      act();
-    });
-  }
-
-  /**
-   * In a directory that has nothing but the way to the name it is bound to, and
-   * from which its file goes to the directory above, where its names are.
-   */
-  #elsewhere(one: WantedUnix, place: number, act: () => void): void {
-    const { program } = this.#table;
-    const path = pathOf(one.entry.name);
-    this.#withRoot(place, `binding ${path} elsewhere`, act);
-    const [first, ...others] = namesOf(one).map((other) => ({
-      other,
-      to: program.text(encodeText(`../${splitPath(other).name}`)),
-    }));
-    const from = program.text(encodeText(wayThrough(path).file));
-    program.call(
-      "renameat2",
-      [place, from, place, first.to, 0],
-      `naming the file of ${path} ${first.other}`,
-    );
-    for (const { other, to } of others) {
-      this.#replace([place, to], [place, first.to], first.other, other);
-    }
-  }
-
-  /** With another root directory for the moment, which is the current one. */
-  #withRoot(directory: number, purpose: string, act: () => void): void {
-    const table = this.#table;
-    const { program } = table;
-    program.call(
-      "openat",
-      [AT_FDCWD, program.text("/"), O.PATH | O.DIRECTORY | O.CLOEXEC, 0],
-      "opening the root directory",
-    );
-    // Sockets that are made here get any of the lower numbers.
-    const root = this.#rootNumber ??= table.temporary();
-    table.move(table.take(), root, O.CLOEXEC);
-    const goTo = (directory: number) => {
-      program.call("fchdir", [directory], purpose);
-      program.call("chroot", [program.text(".")], purpose);
-    };
-    goTo(directory);
-    act();
-    goTo(root);
-    table.close(root);
   }
 
   #serveHere(one: WantedUnix, accepted: readonly WantedUnix[]): void {
     const topology = this.#topology;
     const { program } = this.#table;
     const { entry, fd, extension } = one;
-    this.#bind(one.fd, one);
+    this.#binder.bind(one.fd, one);
     if (isListening(one)) {
       const pending = topology.pending(one);
       const { waiting } = extension;
@@ -337,7 +226,7 @@ class UnixMaker {
           program.call(
             "listen",
             [fd, backlog],
-            `listening at ${this.#name(one)}`,
+            `listening at ${socketName(one)}`,
           ));
       listen(Math.max(entry.backlog, count));
       for (const server of accepted) {
@@ -359,7 +248,7 @@ class UnixMaker {
         this.#connect(sender.fd, one, undefined);
       }
     }
-    this.#settleFile(one);
+    this.#binder.settleFile(one);
   }
 
   /** Connections that wait to be accepted and have sent something, or ended. */
@@ -370,7 +259,7 @@ class UnixMaker {
       const client = clients.find(({ entry }) => entry.ino === ino);
       const fd = client?.fd ?? table.scratch[0];
       if (client === undefined) {
-        const name = `what waits for ${this.#name(listener)}`;
+        const name = `what waits for ${socketName(listener)}`;
         this.#socket(type, fd, O.CLOEXEC, name);
       }
       this.#connect(fd, listener, { pid: 0, uid, gid });
@@ -381,7 +270,7 @@ class UnixMaker {
           name: undefined,
           rights: [],
         };
-        this.#send(fd, packet, listener);
+        this.#queues.send(fd, packet, listener);
       }
       if (client === undefined) table.close(fd);
     }
@@ -402,14 +291,14 @@ class UnixMaker {
       table.program.call(
         "accept4",
         [listener, 0, 0, O.CLOEXEC],
-        `accepting ${this.#name(server)}`,
+        `accepting ${socketName(server)}`,
       );
       table.move(table.take(), server.fd, server.cloexec);
     };
     if (client !== undefined) connect(client.fd);
     else {
       this.#orphan(server, (temporary) => {
-        const name = `the peer of ${this.#name(server)}`;
+        const name = `the peer of ${socketName(server)}`;
         this.#socket(server.entry.type, temporary, O.CLOEXEC, name);
         connect(temporary);
       });
@@ -419,7 +308,7 @@ class UnixMaker {
   /** One that was accepted by a socket that is gone. */
   #acceptAlone(server: WantedUnix): void {
     if (this.#owner.bindsAside && isPath(server.entry.name)) {
-      this.#aside(server, () => this.#acceptHere(server));
+      this.#binder.aside(server, () => this.#acceptHere(server));
     } else this.#acceptHere(server);
   }
 
@@ -427,122 +316,17 @@ class UnixMaker {
     const table = this.#table;
     const { program } = table;
     const [listener] = table.scratch;
-    const name = `what accepted ${this.#name(server)}`;
+    const name = `what accepted ${socketName(server)}`;
     this.#socket(server.entry.type, listener, O.CLOEXEC, name);
-    this.#bind(listener, server);
+    this.#binder.bind(listener, server);
     const client = this.#topology.partner(server);
     this.#as(
       client?.extension.peer,
       () => program.call("listen", [listener, 1], `listening for ${name}`),
     );
     this.#connectAndAccept(server, listener);
-    if (isPath(server.entry.name)) this.#unlink(server);
+    if (isPath(server.entry.name)) this.#binder.unlink(server);
     table.close(listener);
-  }
-
-  /** The address of one, valid in the directory that is made the current. */
-  #address({ entry: { name } }: UnixSocketImage): readonly [Data, number] {
-    return this.#addressOf(name);
-  }
-
-  #addressOf(name: Uint8Array): readonly [Data, number] {
-    const bytes = new Uint8Array(2 + name.length);
-    bytes[0] = AF_UNIX;
-    bytes.set(name, 2);
-    return [this.#table.program.bytes(bytes), bytes.length];
-  }
-
-  /** fchdir(2) to where the name of one begins. */
-  #enter({ entry: { name, name_dir }, place }: WantedUnix): void {
-    if (name_dir === undefined || !isPath(name) || name[0] === SLASH) return;
-    if (place !== undefined) return;
-    const table = this.#table;
-    const { program } = table;
-    program.call(
-      "openat",
-      [
-        AT_FDCWD,
-        program.text(encodeText(name_dir)),
-        O.PATH | O.DIRECTORY | O.CLOEXEC,
-        0,
-      ],
-      `opening the directory ${name_dir}`,
-    );
-    const fd = table.take();
-    program.call("fchdir", [fd], `changing to the directory ${name_dir}`);
-    table.close(fd);
-  }
-
-  #bind(fd: number, one: WantedUnix): void {
-    const { program } = this.#table;
-    const { name } = one.entry;
-    this.#enter(one);
-    // A socket that nobody has, as was seen before.
-    if (isPath(name)) this.#unlink(one, true);
-    program.call(
-      "bind",
-      [fd, ...this.#address(one)],
-      `binding ${isPath(name) ? pathOf(name) : this.#name(one)}`,
-    );
-  }
-
-  #unlink({ entry: { name } }: WantedUnix, mayFail = false): void {
-    const { program } = this.#table;
-    const path = pathOf(name);
-    program.call(
-      "unlinkat",
-      [AT_FDCWD, program.text(encodeText(path)), 0],
-      `removing ${path}`,
-      { mayFail },
-    );
-  }
-
-  /** When all have connected: owner and mode of the file, or its end. */
-  #settleFile(one: WantedUnix): void {
-    const { name, deleted } = one.entry;
-    if (!isPath(name)) return;
-    const { program } = this.#table;
-    const { other_names } = one.extension;
-    const path = pathOf(name);
-    const place = program.text(encodeText(path));
-    if (!deleted || other_names.length > 0) this.#settleAccess(one, place);
-    if (one.place !== undefined) return;
-    for (const other of other_names) {
-      const to = program.text(encodeText(other));
-      this.#replace([AT_FDCWD, to], [AT_FDCWD, place], path, other);
-    }
-    if (deleted) this.#unlink(one);
-  }
-
-  /** Gives a file a name that its old one had, which nobody has any more. */
-  #replace(
-    to: readonly [number, Data],
-    from: readonly [number, Data],
-    path: string,
-    other: string,
-  ): void {
-    const { program } = this.#table;
-    program.call("unlinkat", [...to, 0], `removing ${other}`, {
-      mayFail: true,
-    });
-    program.call(
-      "linkat",
-      [...from, ...to, 0],
-      `linking ${path} as ${other}`,
-    );
-  }
-
-  #settleAccess(
-    { entry: { name, file_perms } }: WantedUnix,
-    place: Data,
-  ): void {
-    if (file_perms !== undefined) {
-      const { program } = this.#table;
-      const path = pathOf(name);
-      const { uid, gid, mode } = file_perms;
-      program.call("lchown", [place, uid, gid], `setting the owner of ${path}`);
-      program.call("chmod", [place, mode], `setting the mode of ${path}`);
-    }
   }
 
   #connect(
@@ -553,8 +337,8 @@ class UnixMaker {
     this.#as(as, () =>
       this.#table.program.call(
         "connect",
-        [fd, ...this.#address(to)],
-        `connecting to ${this.#name(to)}`,
+        [fd, ...this.#binder.address(to)],
+        `connecting to ${socketName(to)}`,
       ));
   }
 
@@ -591,113 +375,24 @@ class UnixMaker {
     if (packets.length === 0) return;
     const table = this.#table;
     const [temporary] = table.scratch;
-    const name = `a sender to ${this.#name(one)}`;
+    const name = `a sender to ${socketName(one)}`;
     this.#socket(one.entry.type, temporary, O.CLOEXEC, name);
-    this.#reach(one, (address) => {
+    this.#binder.reach(one, (address) => {
       for (const packet of packets) {
         const sender = this.#wanted.find(({ entry }) =>
           packet.name !== undefined && equalNames(entry.name, packet.name)
         );
-        this.#send(sender?.fd ?? temporary, packet, one, address);
+        this.#queues.send(sender?.fd ?? temporary, packet, one, address);
       }
     });
     table.close(temporary);
-  }
-
-  /** Finds an address of one, whose path may be gone. */
-  #reach(one: WantedUnix, use: (address: readonly [Data, number]) => void) {
-    const { name, deleted } = one.entry;
-    if (!isPath(name) || !deleted && one.place === undefined) {
-      this.#enter(one);
-      use(this.#address(one));
-      return;
-    }
-    const table = this.#table;
-    table.program.call(
-      "ioctl",
-      [one.fd, SIOCUNIXFILE, 0],
-      `finding the file of ${this.#name(one)}`,
-    );
-    const file = table.take();
-    use(this.#addressOf(encodeText(`/proc/self/fd/${file}\0`)));
-    table.close(file);
-  }
-
-  #fill(one: WantedUnix, sender: number): void {
-    for (const packet of one.packets) this.#send(sender, packet, one);
-  }
-
-  #send(
-    sender: number,
-    { bytes, sender: credentials, rights }: PacketImage,
-    one: WantedUnix,
-    [address, length]: readonly [Data | number, number] = [0, 0],
-  ): void {
-    const { program } = this.#table;
-    const name = this.#name(one);
-    new OptionSetter(program, sender, name)
-      .int(SOL_SOCKET, SO.SNDBUFFORCE, ROOM);
-    const control = this.#control(credentials, rights);
-    if (one.entry.type === SOCK.STREAM && control.length === 0) {
-      this.#write(sender, bytes, name);
-      return;
-    }
-    const content = program.bytes(bytes);
-    const message = program.words([
-      address,
-      length,
-      program.words([content, bytes.length]),
-      1,
-      control.length === 0 ? 0 : program.words(control),
-      8 * control.length,
-      0,
-    ]);
-    program.call(
-      "sendmsg",
-      [sender, message, MSG_DONTWAIT | MSG_NOSIGNAL],
-      () => `filling ${name}`,
-    );
-  }
-
-  /** Control messages (cmsg(3)): length, level and type, content, padded. */
-  #control(
-    credentials: ckpt_credentials_entry | undefined,
-    rights: readonly number[],
-  ): bigint[] {
-    const words: bigint[] = [];
-    const add = (type: number, content: readonly number[]) => {
-      words.push(BigInt(16 + 4 * content.length));
-      words.push(BigInt(SOL_SOCKET) | BigInt(type) << 32n);
-      for (let i = 0; i < content.length; i += 2) {
-        words.push(BigInt(content[i]) | BigInt(content[i + 1] ?? 0) << 32n);
-      }
-    };
-    if (credentials !== undefined) {
-      const { pid, uid, gid } = credentials;
-      // The kernel takes no pid that nobody has.
-      const known = this.#owner.exists(pid) ? pid : this.#owner.pid;
-      add(SCM_CREDENTIALS, [known, uid, gid]);
-    }
-    if (rights.length > 0) add(SCM_RIGHTS, rights.map(this.#placeOf));
-    return words;
-  }
-
-  #write(fd: number, bytes: Uint8Array, name: string): void {
-    const { program } = this.#table;
-    const content = program.bytes(bytes);
-    program.call(
-      "write",
-      [fd, content, bytes.length],
-      () => `filling ${name}`,
-      { whole: true },
-    );
   }
 
   /** Options, ends and flags: when nothing is sent any more. */
   #settle(one: WantedUnix): void {
     const { program } = this.#table;
     const { entry, extension, fd, flags } = one;
-    const name = `descriptor ${fd} (${this.#name(one)})`;
+    const name = `descriptor ${fd} (${socketName(one)})`;
     const { uid = 0, gid = 0 } = extension;
     if (uid !== 0 || gid !== 0) {
       program.call("fchown", [fd, uid, gid], `setting the owner of ${name}`);
@@ -724,72 +419,3 @@ class UnixMaker {
     );
   }
 }
-
-/** Whether nothing of the path of a bound one is left afterwards. */
-export function losesPath({ entry, extension }: UnixSocketImage): boolean {
-  return isPath(entry.name) && entry.deleted === true &&
-    extension.other_names.length === 0;
-}
-
-/** The names that the file of a bound one is to have. */
-export function namesOf({ entry, extension }: UnixSocketImage): string[] {
-  const { name, name_dir, deleted } = entry;
-  const path = pathOf(name);
-  const whole = path.startsWith("/") ? path : `${name_dir ?? ""}/${path}`;
-  return [...deleted ? [] : [whole], ...extension.other_names];
-}
-
-/**
- * Whether one is bound elsewhere than at its name: that leads to another file
- * or nowhere, or who binds it may be in another mount namespace.
- *
- * @param isSplit whether the tree is in several
- */
-export function isElsewhere(image: UnixSocketImage, isSplit: boolean): boolean {
-  const { name, deleted } = image.entry;
-  return isPath(name) && (isSplit || deleted === true) &&
-    namesOf(image).length > 0;
-}
-
-/** Whether processes are in different mount namespaces. */
-export function isSplit(
-  processes: readonly { readonly ids: { readonly mnt_ns_id?: number } }[],
-): boolean {
-  return new Set(processes.map(({ ids }) => ids.mnt_ns_id ?? 0)).size > 1;
-}
-
-/**
- * What a path goes through where there is nothing else, from the root.
- *
- * @returns its directories, each after the one it is in, and its end; relative,
- * without dots
- */
-export function wayThrough(
-  path: string,
-): { directories: string[]; file: string } {
-  const directories = new Set<string>();
-  const parts: string[] = [];
-  const names = path.split("/").filter((part) => part !== "" && part !== ".");
-  for (const [i, part] of names.entries()) {
-    if (part === "..") parts.pop();
-    else parts.push(part);
-    if (i < names.length - 1 && parts.length > 0) {
-      directories.add(parts.join("/"));
-    }
-  }
-  return { directories: [...directories], file: parts.join("/") };
-}
-
-/**
- * Whether each process of a tree has its root directory for itself: only then
- * it may have another one for a moment, and what becomes of a path that is soon
- * to be gone is nobody's business.
- */
-export function canBindAside(
-  processes: readonly { readonly ids: { readonly fs_id?: number } }[],
-): boolean {
-  const directories = processes.flatMap(({ ids: { fs_id } }) => fs_id ?? []);
-  return new Set(directories).size === directories.length;
-}
-
-const SLASH = 0x2f;

@@ -13,7 +13,6 @@ import { seededRandom } from "../image/testing/random.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
 import { lookAtDescriptors, TreeLook } from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";
-import { wayThrough } from "./make_unix_sockets.ts";
 import { restoreDescriptors } from "./restore_descriptors.ts";
 import { noExtension, type UnixSocketImage } from "./socket_images.ts";
 import { readSocketQueues, TreeSockets } from "./sockets.ts";
@@ -320,20 +319,5 @@ Deno.test("random groups of Unix sockets come back as the image has them", () =>
       );
     }
     assertEquals(seen.size, sockets.length, `seed ${seed}`);
-  }
-});
-
-Deno.test("the way through a path has a directory for every step, and its end", () => {
-  const table: [string, string[], string][] = [
-    ["/run/a/b", ["run", "run/a"], "run/a/b"],
-    ["b", [], "b"],
-    ["/b", [], "b"],
-    ["././/a//b", ["a"], "a/b"],
-    ["../b", [], "b"],
-    ["a/../b", ["a"], "b"],
-    ["a/../../c/./d/../b", ["a", "c", "c/d"], "c/b"],
-  ];
-  for (const [path, directories, file] of table) {
-    assertEquals(wayThrough(path), { directories, file }, path);
   }
 });

@@ -5,7 +5,7 @@ import { runOwnProgram } from "../ffi/own_program.ts";
 import { getDescriptorOf } from "../ffi/pidfd.ts";
 import { Program } from "../ffi/program.ts";
 import { close } from "../ffi/syscall.ts";
-import type { InetSocketImage } from "./socket_images.ts";
+import { type InetSocketImage, socketName } from "./socket_images.ts";
 
 /** A socket, and the process that has made it. */
 export interface UnfinishedSocket {
@@ -30,7 +30,7 @@ export function actOn(
     const { failure } = runOwnProgram(program);
     if (failure === undefined) return;
     throw new CkptError(EXIT.failed, failure.purpose, [{
-      object: `descriptor ${fd} (socket:[${image.entry.ino}]) of task ${pid}`,
+      object: `descriptor ${fd} (${socketName(image)}) of task ${pid}`,
       why: describeErrno(failure.errno),
     }]);
   } finally {

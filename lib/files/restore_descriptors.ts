@@ -44,7 +44,7 @@ import { restoreLocks } from "./file_locks.ts";
 import type { PipeImages } from "./pipe_images.ts";
 import { makeSignalfd } from "./signalfd.ts";
 import { makeTimerfd } from "./timerfd.ts";
-import { makeInetSocket } from "./inet_socket.ts";
+import { makeInetSocket } from "./make_inet_socket.ts";
 import { interfacesOf } from "./interfaces.ts";
 import { makeNetlinkSocket } from "./netlink_socket.ts";
 import { makePacketSocket } from "./packet_socket.ts";
@@ -128,7 +128,7 @@ export interface FileImages extends PipeImages {
   readonly locks?: readonly file_lock_entry[];
   /** Whether a process exists that is not of the tree. */
   readonly exists?: (pid: number) => boolean;
-  /** See make_unix_sockets.ts. */
+  /** See `canBindAside` in unix_paths.ts. */
   readonly bindsAside?: boolean;
   /** Directories to bind Unix sockets in, by the ids of these. */
   readonly places?: ReadonlyMap<number, number>;

@@ -9,7 +9,7 @@ import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { getDescriptorOf } from "../ffi/pidfd.ts";
 import { close } from "../ffi/syscall.ts";
 import type { ckpt_shared_port_entry } from "../image/schema.gen.ts";
-import { placeInetSocket } from "./inet_socket.ts";
+import { placeInetSocket } from "./make_inet_socket.ts";
 import { kernelSockets, type SharedPort } from "./kernel_sockets.ts";
 import { actOn, type UnfinishedSocket } from "./own_hands.ts";
 import { OptionSetter } from "./option_setter.ts";

@@ -29,6 +29,13 @@ export interface UnixSocketImage {
   readonly extension: ckpt_socket_entry;
 }
 
+/** As links in /proc call it. */
+export function socketName(
+  { entry }: { readonly entry: { readonly ino: number } },
+): string {
+  return `socket:[${entry.ino}]`;
+}
+
 export interface InetSocketImage {
   readonly entry: inet_sk_entry;
   readonly extension: ckpt_socket_entry;
@@ -146,7 +153,7 @@ export function unsupportedSockets(
   for (const { entry } of unix.values()) {
     if (entry.uflags !== 0 && !isOutside(entry)) {
       reasons.push({
-        object: `socket:[${entry.ino}]`,
+        object: socketName({ entry }),
         why: "it leads outside of the program, which is not supported yet",
       });
     }
@@ -154,7 +161,7 @@ export function unsupportedSockets(
   for (const { entry } of inet.values()) {
     const why = inetImageProblem(entry);
     if (why !== undefined) {
-      reasons.push({ object: `socket:[${entry.ino}]`, why });
+      reasons.push({ object: socketName({ entry }), why });
     }
   }
   for (const { entry, extension } of packet.values()) {

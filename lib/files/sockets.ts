@@ -13,9 +13,8 @@ import {
 import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
+import { AF_INET, AF_INET6 } from "./inet_address.ts";
 import {
-  AF_INET,
-  AF_INET6,
   type ConnectionOptions,
   inetSocketProblem,
   lookAtInetSocket,

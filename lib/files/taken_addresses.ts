@@ -18,7 +18,7 @@ import { encodeText } from "../ffi/text.ts";
 import { BTRFS } from "../ghost/btrfs.ts";
 import { fileSystemType, openInRoot, splitPath } from "../ghost/calls.ts";
 import { OVERLAY } from "../ghost/overlay.ts";
-import { inetProblems } from "./inet_socket.ts";
+import { inetProblems } from "./try_inet_sockets.ts";
 import { netlinkProblems } from "./netlink_socket.ts";
 import { packetProblems } from "./packet_socket.ts";
 import { holderOf } from "./outside_holders.ts";
@@ -29,7 +29,7 @@ import {
   type UnixSocketImage,
 } from "./socket_images.ts";
 import { equalNames, isPath, nameText, pathOf } from "./unix_socket.ts";
-import { isElsewhere, losesPath, namesOf } from "./make_unix_sockets.ts";
+import { isElsewhere, losesPath, namesOf } from "./unix_paths.ts";
 import { UnixTopology } from "./unix_topology.ts";
 
 /**

@@ -9,11 +9,8 @@ import { describeErrno, EAGAIN } from "../ffi/errno.ts";
 import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import { addressOf, close, SyscallError } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
-import {
-  type InetAddress,
-  type SeenInetSocket,
-  wireWords,
-} from "./inet_socket.ts";
+import { type InetAddress, wireWords } from "./inet_address.ts";
+import type { SeenInetSocket } from "./inet_socket.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
 import { IPPROTO_TCP, setInt } from "./sockopt.ts";
 import type { SeenSocket } from "./sockets.ts";

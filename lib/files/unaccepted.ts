@@ -14,9 +14,9 @@ import {
   AF_INET,
   AF_INET6,
   encodeAddress,
-  type SeenInetSocket,
   wireWords,
-} from "./inet_socket.ts";
+} from "./inet_address.ts";
+import type { SeenInetSocket } from "./inet_socket.ts";
 import {
   type KernelSockets,
   kernelSockets,

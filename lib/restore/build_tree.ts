@@ -4,11 +4,7 @@
  */
 import { AgentProcess } from "../ffi/agent_process.ts";
 import { close, O, open } from "../ffi/syscall.ts";
-import {
-  canBindAside,
-  isElsewhere,
-  isSplit,
-} from "../files/make_unix_sockets.ts";
+import { canBindAside, isElsewhere, isSplit } from "../files/unix_paths.ts";
 import { isMadeByProcess } from "../files/register_with_ring.ts";
 import { MadeFiles } from "../ghost/make.ts";
 import type { reg_file_entry } from "../image/schema.gen.ts";

@@ -4,7 +4,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { encodeImage } from "../image/framing.ts";
-import { canBindAside, isSplit } from "../files/make_unix_sockets.ts";
+import { canBindAside, isSplit } from "../files/unix_paths.ts";
 import { locksOfPaths } from "./locks_of_paths.ts";
 import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";

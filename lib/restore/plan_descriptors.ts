@@ -1,7 +1,7 @@
 /** Plans how all processes of a tree get their descriptors. */
 import { taskExists } from "../ffi/task_exists.ts";
 import { Program } from "../ffi/program.ts";
-import { canBindAside } from "../files/make_unix_sockets.ts";
+import { canBindAside } from "../files/unix_paths.ts";
 import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
 import { isMadeByProcess } from "../files/register_with_ring.ts";

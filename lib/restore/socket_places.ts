@@ -8,11 +8,7 @@ import { CkptError, EXIT } from "../error.ts";
 import { Guard } from "../ffi/guard.ts";
 import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
-import {
-  isElsewhere,
-  namesOf,
-  wayThrough,
-} from "../files/make_unix_sockets.ts";
+import { isElsewhere, namesOf, wayThrough } from "../files/unix_paths.ts";
 import type { UnixSocketImage } from "../files/socket_images.ts";
 import type { SocketRoot } from "../files/taken_addresses.ts";
 import { pathOf } from "../files/unix_socket.ts";
