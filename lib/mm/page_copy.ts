@@ -1,5 +1,5 @@
 /**
- * Copies memory of a stopped task into a page image (c/lib/pages.c) and
+ * Copies memory of a stopped task into a page image (c/lib/copy_task.c) and
  * describes what was stored as pagemap entries.
  */
 import { nativeError } from "../ffi/cause.ts";
@@ -145,7 +145,7 @@ async function findInherited(copy: bigint, parent: StoredParent) {
   );
 }
 
-/** struct placed of c/lib/pages.c for all that is stored. */
+/** struct placed of c/lib/pages.h for all that is stored. */
 function placedWords({ entries }: StoredPages): BigUint64Array<ArrayBuffer> {
   const stored = storedPages(entries);
   const words = new BigUint64Array(stored.length * 3);
@@ -164,7 +164,7 @@ export interface PageCopy {
   readonly parent?: StoredParent;
 }
 
-/** struct copy_job of c/lib/pages.c, in words. */
+/** struct copy_job of c/lib/copy_task.c, in words. */
 const JOB_WORDS = 4;
 
 /**
