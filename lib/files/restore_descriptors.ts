@@ -24,7 +24,7 @@ import {
   type fown_entry,
   type reg_file_entry,
 } from "../image/schema.gen.ts";
-import { FILE_MEMBERS } from "../image/validate/files.ts";
+import { FILE_MEMBERS } from "../image/validate/file_table.ts";
 import { encodeText } from "../ffi/text.ts";
 import { FD_CLOEXEC, GONE } from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";

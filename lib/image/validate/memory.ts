@@ -4,7 +4,7 @@ import { imageName, type Pagemap, pagesName } from "../kinds.ts";
 import { PAGE_SIZE, pageCount, pageFlags } from "../pagemap.ts";
 import { fd_types, type mm_entry, type vma_entry } from "../schema.gen.ts";
 import { isArea, isPrivate, PAGE_FLAGS, VMA_STATUS } from "../vma_status.ts";
-import type { FileTable } from "./files.ts";
+import type { FileTable } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 import { SegmentsCheck } from "./segments.ts";
 import type { TreeTask } from "./tree.ts";
