@@ -11,7 +11,10 @@
 
 #define NR_GETPID 39
 #define NR_GETTID 186
+#define NR_CLOSE 3
 #define NR_CLONE 56
+#define NR_FCNTL 72
+#define NR_DUP3 292
 #define NR_TGKILL 234
 #define NR_EXIT_GROUP 231
 #define NR_READ 0
@@ -20,6 +23,9 @@
 #define NR_PWRITE64 18
 #define PAGE 4096
 #define SIGSTOP 19
+#define F_SETFD 2
+#define FD_CLOEXEC 1
+#define O_CLOEXEC 02000000
 
 void agent_run(struct agent_program *program);
 
@@ -76,9 +82,24 @@ static int64_t update(const uint64_t *a)
 	return stored;
 }
 
+/* Returns the number. */
+static int64_t move_descriptor(int64_t from, int64_t to, uint64_t cloexec)
+{
+	int64_t ret;
+
+	if (from == to) {
+		ret = raw_call(NR_FCNTL, from, F_SETFD, cloexec ? FD_CLOEXEC : 0, 0, 0, 0);
+		return ret < 0 ? ret : to;
+	}
+	ret = raw_call(NR_DUP3, from, to, cloexec, 0, 0, 0);
+	raw_call(NR_CLOSE, from, 0, 0, 0, 0, 0);
+	return ret;
+}
+
 static int64_t execute(struct agent_program *program, struct agent_op *op)
 {
 	uint64_t a[6];
+	int64_t ret;
 
 	take_arguments(program, op, a);
 	switch (op->nr) {
@@ -103,13 +124,18 @@ static int64_t execute(struct agent_program *program, struct agent_op *op)
 	}
 	case AGENT_UPDATE:
 		return update(a);
+	case AGENT_MOVE:
+		return move_descriptor(a[0], a[1], a[2]);
 	case AGENT_FLAGS:
 		__asm__ volatile("pushfq\n\tor %0, (%%rsp)\n\tpopfq" : : "r"(a[0]) : "cc", "memory");
 		return 0;
 	}
 	if (op->flags & OP_WHOLE)
 		return move_whole(op->nr, a);
-	return raw_call(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	ret = raw_call(op->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (ret >= 0 && op->flags & OP_SETTLE)
+		return move_descriptor(ret, a[5], op->flags & OP_CLOEXEC ? O_CLOEXEC : 0);
+	return ret;
 }
 
 static void signal_self(uint64_t signal)

@@ -25,6 +25,10 @@ enum {
 	OP_MAY_FAIL = 1,
 	/* read, pread, write, pwrite: repeated until args[2] bytes are moved; end of file is ENODATA. */
 	OP_WHOLE = 2,
+	/* What the call makes is a descriptor, which gets the number args[5], as by AGENT_MOVE. */
+	OP_SETTLE = 4,
+	/* It is closed by execve(2); else it is not. */
+	OP_CLOEXEC = 8,
 };
 
 /* Calls of the agent itself; far above any number the kernel uses. */
@@ -47,6 +51,8 @@ enum {
 	AGENT_LOAD = 0x10005,
 	/* args: descriptor, address of struct ring_count (count_ring.h): bring an io_uring to where another one was. */
 	AGENT_COUNT = 0x10006,
+	/* args: descriptor, number, O_CLOEXEC or 0: give it that number, and close it where it was. */
+	AGENT_MOVE = 0x10007,
 };
 
 struct agent_op {

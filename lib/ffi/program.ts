@@ -18,6 +18,8 @@ const KIND_DATA = 2;
 
 const FLAG_MAY_FAIL = 1;
 const FLAG_WHOLE = 2;
+const FLAG_SETTLE = 4;
+const FLAG_CLOEXEC = 8;
 
 /** Calls of the agent's own; c/agent/agent.h says what they do. */
 export const AGENT_CALLS = {
@@ -28,6 +30,7 @@ export const AGENT_CALLS = {
   update: 0x10004,
   load: 0x10005,
   count: 0x10006,
+  move: 0x10007,
 } as const;
 
 /** What an operation returned, once the program has run. */
@@ -68,6 +71,8 @@ const WORDS = OPERATION / 4;
 const ARGUMENTS = 2;
 const KINDS = 14;
 const FLAGS = 15;
+/** The argument that OP_SETTLE uses, in 64-bit words. */
+const SETTLED = 6;
 /** How many operations the first piece holds; each further one has twice as many. */
 const FIRST_PIECE = 8;
 const FIRST_DATA = 256;
@@ -127,6 +132,13 @@ export class Program {
         (options.whole ? FLAG_WHOLE : 0);
     }
     return { result: this.#purposes.push(purpose) - 1 };
+  }
+
+  /** Gives the descriptor that the last call makes its number. */
+  settle(fd: number, cloexec: boolean): void {
+    const at = this.#at - WORDS;
+    this.#longs[at / 2 + SETTLED] = BigInt(fd);
+    this.#piece[at + FLAGS] |= FLAG_SETTLE | (cloexec ? FLAG_CLOEXEC : 0);
   }
 
   #addPiece(): void {

@@ -3,7 +3,7 @@ import { CkptError, EXIT } from "../error.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
 import { AGENT_CALLS, Program, type Result, YIELD } from "./program.ts";
-import { NR } from "./syscall.ts";
+import { NR, O } from "./syscall.ts";
 import { ADDRESS, decodeProgram, textAt } from "./testing/decoded_program.ts";
 
 Deno.test("a program is header, operations, results, data, in this order", () => {
@@ -231,7 +231,7 @@ Deno.test("random programs run in an agent as they do on paper", () => {
         program.call("fsync", [file], failed);
         expectsMore = false;
       }
-      switch (below(7)) {
+      switch (below(8)) {
         case 0:
           add(program.call("getpid", [], "a"), BigInt(task.pid));
           break;
@@ -298,6 +298,23 @@ Deno.test("random programs run in an agent as they do on paper", () => {
           const stored = BigInt.asUintN(size * 8, value);
           new DataView(bytes.buffer).setBigUint64(0, stored, true);
           if (expectsMore) copies.push({ place, bytes });
+          break;
+        }
+        case 6: {
+          // Made as 2, it may have to stay there.
+          const fd = 2 + 20 * below(3);
+          const cloexec = random() < 0.5;
+          const made = program.call("dup", [file], "j");
+          if (random() < 0.5) {
+            program.settle(fd, cloexec);
+            add(made, BigInt(fd));
+          } else {
+            const flag = cloexec ? O.CLOEXEC : 0;
+            add(program.call("move", [made, fd, flag], "k"), BigInt(fd));
+          }
+          const F_GETFD = 1;
+          add(program.call("fcntl", [fd, F_GETFD], "l"), cloexec ? 1n : 0n);
+          add(program.call("close", [fd], "m"), 0n);
           break;
         }
         default: {

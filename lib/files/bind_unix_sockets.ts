@@ -104,7 +104,7 @@ export class UnixBinder {
     );
     // Sockets that are made here get any of the lower numbers.
     const root = this.#rootNumber ??= table.temporary();
-    table.move(table.take(), root, O.CLOEXEC);
+    table.settle(root, O.CLOEXEC);
     const goTo = (directory: number) => {
       program.call("fchdir", [directory], purpose);
       program.call("chroot", [program.text(".")], purpose);

@@ -258,7 +258,7 @@ export function makeEpoll(
 ): void {
   const what = () => `descriptor ${fd}, an epoll instance`;
   table.program.call("epoll_create1", [O.CLOEXEC], () => `making ${what()}`);
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   setOtherFlags(table.program, fd, flags, what, 0);
   if (busyPolling === undefined) return;
   table.program.call(

@@ -67,7 +67,7 @@ export function makeEventfd(
     ],
     () => `making ${what()}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   if (initial !== counter) {
     program.call(
       "write",

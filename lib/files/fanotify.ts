@@ -187,8 +187,6 @@ export function dumpFanotify(
 }
 
 const FAN_CLOEXEC = 1;
-const F_SETFD = 2;
-const FD_CLOEXEC = 1;
 
 /**
  * Makes the group; {@link addMark} adds its marks. The kernel shows how it was
@@ -202,11 +200,7 @@ export function makeFanotify(
   const { program } = table;
   const what = `descriptor ${fd}, a fanotify group`;
   program.call("fanotify_init", [faflags, evflags], `making ${what}`);
-  const made = table.take();
-  if ((faflags & FAN_CLOEXEC) === 0) {
-    program.call("fcntl", [made, F_SETFD, FD_CLOEXEC], `making ${what}`);
-  }
-  table.move(made, fd, cloexec);
+  table.settle(fd, cloexec, (faflags & FAN_CLOEXEC) === 0 ? 0 : O.CLOEXEC);
   program.call(
     "fcntl",
     [fd, F_SETFL, flags & (O.APPEND | O.NONBLOCK | O.NOATIME)],

@@ -11,13 +11,11 @@ import { SO, SOL_SOCKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { SOCK } from "./unix_queue.ts";
 
-/** The process that makes sockets. */
-export interface UnixSocketOwner {
+/** The process that sends. */
+export interface PacketSender {
   readonly pid: number;
   /** Whether a process exists, so that a packet may be called its. */
   readonly exists: (pid: number) => boolean;
-  /** See {@link canBindAside}. */
-  readonly bindsAside: boolean;
 }
 
 const MSG_DONTWAIT = 0x40;
@@ -29,13 +27,15 @@ const ROOM = 1 << 29;
 
 export class UnixQueueFiller {
   readonly #table: TableProgram;
-  readonly #owner: UnixSocketOwner;
+  readonly #owner: PacketSender;
+  /** Descriptors whose buffers were changed, so that all fits in. */
+  readonly enlarged = new Set<number>();
   /** The number of a file that is in flight, by its id; when all are there. */
   placeOf = (_id: number): number => {
     throw new Error("a file in flight is sent before it is there");
   };
 
-  constructor(table: TableProgram, owner: UnixSocketOwner) {
+  constructor(table: TableProgram, owner: PacketSender) {
     this.#table = table;
     this.#owner = owner;
   }
@@ -52,6 +52,7 @@ export class UnixQueueFiller {
   ): void {
     const { program } = this.#table;
     const name = socketName(one);
+    this.enlarged.add(sender);
     new OptionSetter(program, sender, name)
       .int(SOL_SOCKET, SO.SNDBUFFORCE, ROOM);
     const control = this.#control(credentials, rights);

@@ -105,7 +105,7 @@ export function makeInotify(
     [O.CLOEXEC | (flags & O.NONBLOCK)],
     `making ${what}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   setOtherFlags(table.program, fd, flags, what);
 }
 

@@ -6,7 +6,7 @@ import { O } from "../ffi/syscall.ts";
 import { type Purpose, textOf } from "../ffi/program.ts";
 import type { PipeImage } from "./pipe_images.ts";
 import { DEFAULT_PIPE_SIZE } from "./pipe_contents.ts";
-import type { TableProgram } from "./table_program.ts";
+import { cloexecOfPair, type TableProgram } from "./table_program.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
 /** An open file description that is to be made, and where. */
@@ -43,54 +43,57 @@ export function makePipe(
   name: Purpose,
 ): void {
   const { program } = table;
-  const [reading, writing] = table.scratch;
-  const pair = program.reserve(8);
+  // An end that was opened through /proc has O_LARGEFILE.
+  const end = (access: number) =>
+    wanted.find(({ flags }) =>
+      (flags & (O.ACCMODE | O.LARGEFILE | O.PATH)) === access
+    );
+  const [reader, writer] = [end(O.RDONLY), end(O.WRONLY)];
+  const [first, second] = table.scratch;
+  const reading = reader ?? { fd: first, cloexec: O.CLOEXEC };
+  const writing = writer ?? { fd: second, cloexec: O.CLOEXEC };
+  const cloexec = cloexecOfPair(reading, writing);
   // What does not fit shall fail, not wait.
+  const waits = content.bytes.length === 0 &&
+    [reader, writer].some((end) => end && (end.flags & O.NONBLOCK) === 0);
+  const made = waits ? 0 : O.NONBLOCK;
   program.call(
     "pipe2",
-    [pair, O.CLOEXEC | O.NONBLOCK],
+    [program.reserve(8), cloexec | made],
     () => `making ${textOf(name)}`,
   );
-  const [first, second] = [table.take(), table.take()];
-  table.move(first, reading, O.CLOEXEC);
-  table.move(second, writing, O.CLOEXEC);
-  fill(table, writing, content, name);
+  table.settlePair(reading, writing, cloexec);
+  fill(table, writing.fd, content, name);
   if (content.access !== undefined) {
     const { uid, gid, mode } = content.access;
     program.call(
       "fchown",
-      [reading, uid, gid],
+      [reading.fd, uid, gid],
       () => `setting the owner of ${textOf(name)}`,
     );
     program.call(
       "fchmod",
-      [reading, mode],
+      [reading.fd, mode],
       () => `setting the mode of ${textOf(name)}`,
     );
   }
-  // An end that was opened through /proc has O_LARGEFILE.
-  const isEnd = (access: number) => ({ flags }: Wanted) =>
-    (flags & (O.ACCMODE | O.LARGEFILE | O.PATH)) === access;
-  const ends = new Map<Wanted | undefined, number>([
-    [wanted.find(isEnd(O.RDONLY)), reading],
-    [wanted.find(isEnd(O.WRONLY)), writing],
-  ]);
   for (const description of wanted) {
-    const { flags, fd, cloexec } = description;
-    const end = ends.get(description);
-    if (end === undefined) {
-      openAnew(table, description, `/proc/self/fd/${reading}`, name);
-      continue;
+    const { flags, fd } = description;
+    if (description !== reader && description !== writer) {
+      openAnew(table, description, `/proc/self/fd/${reading.fd}`, name);
+    } else if (
+      (flags & SETTABLE_FLAGS) !== made ||
+      description === writer && content.packets.length > 0
+    ) {
+      program.call(
+        "fcntl",
+        [fd, F_SETFL, flags & SETTABLE_FLAGS],
+        () => `setting the flags of descriptor ${fd} (${textOf(name)})`,
+      );
     }
-    table.duplicate(end, fd, cloexec);
-    program.call(
-      "fcntl",
-      [fd, F_SETFL, flags & SETTABLE_FLAGS],
-      () => `setting the flags of descriptor ${fd} (${textOf(name)})`,
-    );
   }
-  table.close(reading);
-  table.close(writing);
+  if (reader === undefined) table.close(first);
+  if (writer === undefined) table.close(second);
 }
 
 /**
@@ -224,7 +227,7 @@ export function makeDeadPidfds(
       [child, flags & O.NONBLOCK],
       `opening descriptor ${fd}, a pidfd of a process that is gone`,
     );
-    table.move(table.take(), fd, cloexec);
+    table.settle(fd, cloexec);
   }
   program.call("wait4", [child, 0, WALL, 0], "waiting for a process that ends");
 }
@@ -240,5 +243,5 @@ export function makePidfd(
     [pid, flags & (O.NONBLOCK | O.EXCL)],
     `opening descriptor ${fd}, a pidfd of task ${pid}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
 }

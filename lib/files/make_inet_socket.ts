@@ -10,6 +10,7 @@ import {
   MAPPED_IPV4,
 } from "./inet_address.ts";
 import { SOCK_RAW } from "./inet_kinds.ts";
+import type { BufferSizes } from "./fresh_buffers.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { joinGroups } from "./multicast.ts";
 import { OptionSetter } from "./option_setter.ts";
@@ -21,6 +22,8 @@ import {
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
+  SO,
+  SOL_SOCKET,
 } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { isConnection, TCP_STATE } from "./tcp_state.ts";
@@ -101,12 +104,17 @@ function asPingGroup(program: Program, make: () => void): void {
 
 const SHUT_RDWR = 2;
 
-/** socket(2), and all that it takes until it is as it was. */
+/**
+ * socket(2), and all that it takes until it is as it was.
+ *
+ * @param fresh the buffers of a datagram socket that was just made
+ */
 export function makeInetSocket(
   table: TableProgram,
   { flags, fd, cloexec }: Wanted,
   { entry, extension, stream }: InetSocketImage,
   interfaces: ReadonlyMap<string, number>,
+  fresh?: BufferSizes,
 ): void {
   const { program } = table;
   const { family, type, proto, opts } = entry;
@@ -114,15 +122,16 @@ export function makeInetSocket(
     `descriptor ${fd} (${protocolName(entry)} ${
       addressText(family, sourceOf(entry, 0))
     })`;
-  const make = () =>
+  const make = () => {
     program.call(
       "socket",
       [family, type | O.CLOEXEC, proto],
       () => `making ${what()}`,
     );
+    table.settle(fd, cloexec);
+  };
   if (isPing(entry)) asPingGroup(program, make);
   else make();
-  table.move(table.take(), fd, cloexec);
   // The rest is done by ckpt (make_connections.ts).
   if (stream !== undefined) return settle(program, fd, flags, what);
   const { uid = 0, gid = 0 } = extension;
@@ -140,7 +149,7 @@ export function makeInetSocket(
     options.v6only(entry.v6only);
   }
   options.sharing(true, opts.so_reuseport ?? false);
-  options.common(opts);
+  options.common(opts, type === SOCK.DGRAM ? fresh : undefined);
   options.ip(entry);
   if (type === SOCK_RAW) options.raw(entry);
   if (type === SOCK.STREAM) options.tcp(entry.tcp_opts ?? {});
@@ -159,15 +168,19 @@ export function makeInetSocket(
   placeInetSocket(options, { entry, extension }, interfaces);
 }
 
+/** @param has the flags it has already */
 function settle(
   program: Program,
   fd: number,
   flags: number,
   what: () => string,
+  has = 0,
 ): void {
+  const wanted = flags & SETTABLE_FLAGS;
+  if (wanted === has) return;
   program.call(
     "fcntl",
-    [fd, F_SETFL, flags & SETTABLE_FLAGS],
+    [fd, F_SETFL, wanted],
     () => `setting the flags of ${what()}`,
   );
 }
@@ -194,7 +207,8 @@ export function placeInetSocket(
     );
     repair(REPAIR_OFF);
   }
-  options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  if (!opts.reuseaddr) options.int(SOL_SOCKET, SO.REUSEADDR, 0);
+  let has = 0;
   // Bytes that were left behind are put back by ckpt (datagrams.ts).
   if (extension.unread !== undefined) {
     return settle(program, fd, flags, what);
@@ -207,9 +221,10 @@ export function placeInetSocket(
     const isTcp = type === SOCK.STREAM;
     // Nobody waits here until it is connected; whether it is, the program sees.
     if (isTcp) {
+      has = O.NONBLOCK;
       program.call(
         "fcntl",
-        [fd, F_SETFL, O.NONBLOCK],
+        [fd, F_SETFL, has],
         () => `not waiting for ${what()}`,
       );
     }
@@ -234,5 +249,5 @@ export function placeInetSocket(
       { mayFail: true },
     );
   }
-  settle(program, fd, flags, what);
+  settle(program, fd, flags, what, has);
 }

@@ -5,23 +5,27 @@
 import { O } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
 import { UnixBinder, type WantedUnix } from "./bind_unix_sockets.ts";
-import { UnixQueueFiller } from "./fill_unix_queues.ts";
+import { type PacketSender, UnixQueueFiller } from "./fill_unix_queues.ts";
+import type { BufferSizes } from "./fresh_buffers.ts";
 import { OptionSetter } from "./option_setter.ts";
-import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
+import { setOtherFlags } from "./other_flags.ts";
 import { carriesFiles, socketName } from "./socket_images.ts";
-import type { TableProgram } from "./table_program.ts";
+import {
+  cloexecOfPair,
+  type NumberWanted,
+  type TableProgram,
+} from "./table_program.ts";
 import { losesPath } from "./unix_paths.ts";
 import { SOCK } from "./unix_queue.ts";
 import { AF_UNIX, equalNames, isPath, nameText } from "./unix_socket.ts";
 import { isListening, UnixTopology } from "./unix_topology.ts";
 
 /** The process that makes sockets. */
-export interface UnixSocketOwner {
-  readonly pid: number;
-  /** Whether a process exists, so that a packet may be called its. */
-  readonly exists: (pid: number) => boolean;
+export interface UnixSocketOwner extends PacketSender {
   /** See {@link canBindAside}. */
   readonly bindsAside: boolean;
+  /** The buffers of a socket that was just made; undefined: nobody knows. */
+  readonly fresh?: BufferSizes | undefined;
 }
 
 /**
@@ -92,7 +96,10 @@ class UnixMaker {
         this.#pair(one, partner);
         done.add(partner);
       } else if (topology.isOrphan(one)) {
-        this.#orphan(one, (temporary) => this.#temporaryPair(one, temporary));
+        this.#orphan(
+          one,
+          (fd) => this.#pair(one, { fd, cloexec: O.CLOEXEC }),
+        );
       } else this.#create(one);
     }
     const bound = this.#wanted.filter((one) =>
@@ -137,50 +144,24 @@ class UnixMaker {
   #socket(type: number, fd: number, cloexec: number, name: string): void {
     const { program } = this.#table;
     program.call("socket", [AF_UNIX, type | O.CLOEXEC, 0], `making ${name}`);
-    this.#table.move(this.#table.take(), fd, cloexec);
+    this.#table.settle(fd, cloexec);
   }
 
   #create(one: WantedUnix): void {
     this.#socket(one.entry.type, one.fd, one.cloexec, socketName(one));
   }
 
-  /** socketpair(2) into the two descriptors for the work. */
-  #scratchPair(one: WantedUnix): void {
-    const table = this.#table;
-    const { program } = table;
-    const [left, right] = table.scratch;
-    const ends = program.reserve(8);
+  /** socketpair(2) */
+  #pair(one: WantedUnix, partner: NumberWanted): void {
+    const { program } = this.#table;
+    const cloexec = cloexecOfPair(one, partner);
     this.#as(one.extension.peer, () =>
       program.call(
         "socketpair",
-        [AF_UNIX, one.entry.type | O.CLOEXEC, 0, ends],
+        [AF_UNIX, one.entry.type | cloexec, 0, program.reserve(8)],
         () => `making ${socketName(one)}`,
       ));
-    const [first, second] = [table.take(), table.take()];
-    table.move(first, left, O.CLOEXEC);
-    table.move(second, right, O.CLOEXEC);
-  }
-
-  #pair(one: WantedUnix, partner: WantedUnix): void {
-    const table = this.#table;
-    const [left, right] = table.scratch;
-    this.#scratchPair(one);
-    table.duplicate(left, one.fd, one.cloexec);
-    table.duplicate(right, partner.fd, partner.cloexec);
-    table.close(left);
-    table.close(right);
-  }
-
-  /** The other end gets a temporary number. */
-  #temporaryPair(one: WantedUnix, temporary: number): void {
-    const table = this.#table;
-    const [left, right] = table.scratch;
-    this.#scratchPair(one);
-    table.duplicate(left, one.fd, one.cloexec);
-    table.close(left);
-    if (temporary === right) return;
-    table.duplicate(right, temporary, O.CLOEXEC);
-    table.close(right);
+    this.#table.settlePair(one, partner, cloexec);
   }
 
   /** One whose peer is gone: the peer is made, says what it said, and goes. */
@@ -293,7 +274,7 @@ class UnixMaker {
         [listener, 0, 0, O.CLOEXEC],
         `accepting ${socketName(server)}`,
       );
-      table.move(table.take(), server.fd, server.cloexec);
+      table.settle(server.fd, server.cloexec);
     };
     if (client !== undefined) connect(client.fd);
     else {
@@ -392,14 +373,20 @@ class UnixMaker {
   #settle(one: WantedUnix): void {
     const { program } = this.#table;
     const { entry, extension, fd, flags } = one;
-    const name = `descriptor ${fd} (${socketName(one)})`;
+    const name = () => `descriptor ${fd} (${socketName(one)})`;
     const { uid = 0, gid = 0 } = extension;
     if (uid !== 0 || gid !== 0) {
-      program.call("fchown", [fd, uid, gid], `setting the owner of ${name}`);
+      program.call(
+        "fchown",
+        [fd, uid, gid],
+        () => `setting the owner of ${name()}`,
+      );
     }
     const { opts } = entry;
     const options = new OptionSetter(program, fd, name);
-    options.common(opts);
+    const { fresh } = this.#owner;
+    const isFresh = !this.#queues.enlarged.has(fd);
+    options.common(opts, isFresh ? fresh : undefined);
     if (opts.reuseaddr || opts.so_reuseport) {
       options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
     }
@@ -408,14 +395,10 @@ class UnixMaker {
       program.call(
         "shutdown",
         [fd, entry.shutdown - 1],
-        `shutting ${name}`,
+        () => `shutting ${name()}`,
         { mayFail: this.#topology.isOrphan(one) },
       );
     }
-    program.call(
-      "fcntl",
-      [fd, F_SETFL, flags & SETTABLE_FLAGS],
-      `setting the flags of ${name}`,
-    );
+    setOtherFlags(program, fd, flags, name, 0);
   }
 }

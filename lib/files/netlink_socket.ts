@@ -208,7 +208,7 @@ export function makeNetlinkSocket(
     [AF_NETLINK, type | O.CLOEXEC, protocol],
     `making ${what}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   const { uid = 0, gid = 0 } = extension;
   if (uid !== 0 || gid !== 0) {
     program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);

@@ -11,6 +11,7 @@ import type {
   sk_opts_entry,
   tcp_opts_entry,
 } from "../image/schema.gen.ts";
+import { areFresh, type BufferSizes } from "./fresh_buffers.ts";
 import { locksFilter } from "./further_options.ts";
 import {
   AF_INET6,
@@ -61,15 +62,19 @@ export class OptionSetter {
     );
   }
 
-  /** All that every socket has, but the permissions to share an address. */
-  common(opts: sk_opts_entry): void {
+  /**
+   * All that every socket has, but the permissions to share an address.
+   *
+   * @param fresh the buffers it has; undefined: nobody knows
+   */
+  common(opts: sk_opts_entry, fresh?: BufferSizes): void {
     const set = (name: number, value: number | undefined) => {
       if (value !== undefined) this.int(SOL_SOCKET, name, value);
     };
     const turnOn = (name: number, value: boolean | undefined) => {
       if (value) this.int(SOL_SOCKET, name, 1);
     };
-    this.buffers(opts);
+    if (!areFresh(opts, fresh)) this.buffers(opts);
     this.#timeout(SO.SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec);
     this.#timeout(SO.RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec);
     set(SO.PRIORITY, opts.so_priority || undefined);

@@ -178,7 +178,7 @@ export function makePacketSocket(
     [AF_PACKET, image.entry.type | O.CLOEXEC, 0],
     `making ${what}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   const options = new OptionSetter(program, fd, what);
   preparePacketSocket(options, image);
   filterPacketSocket(options, image);

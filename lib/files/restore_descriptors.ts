@@ -31,6 +31,7 @@ import { NO_OWNER } from "./file_table.ts";
 import { restoreOwner } from "./owner.ts";
 import { type Disarmed, makeEpoll, watch } from "./epoll.ts";
 import { makeEventfd } from "./eventfd.ts";
+import type { BufferSizes } from "./fresh_buffers.ts";
 import { makeFanotify } from "./fanotify.ts";
 import { makeInotify } from "./inotify.ts";
 import {
@@ -130,6 +131,8 @@ export interface FileImages extends PipeImages {
   readonly exists?: (pid: number) => boolean;
   /** See `canBindAside` in unix_paths.ts. */
   readonly bindsAside?: boolean;
+  /** See fresh_buffers.ts. */
+  readonly freshBuffers?: BufferSizes;
   /** Directories to bind Unix sockets in, by the ids of these. */
   readonly places?: ReadonlyMap<number, number>;
   /** Processes that alone can open a file, by its id: /dev/tty. */
@@ -551,7 +554,7 @@ class TablePlan {
     const table = this.#table;
     const [pidfd] = table.scratch;
     table.program.call("pidfd_open", [owner, 0], () => `finding task ${owner}`);
-    table.move(table.take(), pidfd, O.CLOEXEC);
+    table.settle(pidfd, O.CLOEXEC);
     for (const entry of entries) {
       const { id, fd } = entry;
       const first = this.#firsts.get(id);
@@ -566,7 +569,7 @@ class TablePlan {
           `fetching descriptor ${fd} (${this.#tree.name(id)}) from task ` +
           owner,
       );
-      table.move(table.take(), fd, cloexecOf(entry));
+      table.settle(fd, cloexecOf(entry));
       this.#open.add(fd);
     }
     table.close(pidfd);
@@ -623,6 +626,7 @@ class TablePlan {
           pid: this.#pid,
           exists: (pid) => tree.exists(pid),
           bindsAside: tree.images.bindsAside ?? false,
+          fresh: tree.images.freshBuffers,
         },
       );
       if (finish !== undefined) this.#unfilled.set(id, finish);
@@ -632,7 +636,8 @@ class TablePlan {
       makePacketSocket(table, wanted[0], packet.get(id)!, tree.interfaces);
     } else if (isk !== undefined) {
       const socket = inet.get(id)!;
-      makeInetSocket(table, wanted[0], socket, tree.interfaces);
+      const { interfaces, images: { freshBuffers } } = tree;
+      makeInetSocket(table, wanted[0], socket, interfaces, freshBuffers);
       if (isFilledByCkpt(socket)) {
         this.#programs.connections.push({ id, fd: wanted[0].fd });
       }

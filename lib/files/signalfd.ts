@@ -47,6 +47,6 @@ export function makeSignalfd(
     ],
     () => `making ${what()}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   setOtherFlags(program, fd, flags, what);
 }

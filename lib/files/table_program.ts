@@ -16,11 +16,24 @@ export interface NumbersAbove {
   readonly free: number;
 }
 
+/** Where a descriptor is to be. */
+export interface NumberWanted {
+  readonly fd: number;
+  /** O_CLOEXEC or 0. */
+  readonly cloexec: number;
+}
+
+/** What to make two with, so that little has to be done to them. */
+export function cloexecOfPair(
+  first: NumberWanted,
+  second: NumberWanted,
+): number {
+  return first.cloexec === second.cloexec ? first.cloexec : O.CLOEXEC;
+}
+
 /** pipe2(2) makes two descriptors. */
 const KERNEL_GIVES_AT_ONCE = 2;
 const SCRATCH = 2;
-
-const F_SETFD = 2;
 
 export class TableProgram {
   readonly #numbers = new DescriptorNumbers();
@@ -87,13 +100,12 @@ export class TableProgram {
     cloexec: number,
     purpose: Purpose,
   ): void {
-    const got = this.take();
     this.#program.call(
       "openat",
       [AT_FDCWD, this.#pathOf(path), flags | O.NOCTTY | cloexec, 0],
       purpose,
     );
-    this.#settle(got, to, cloexec, cloexec);
+    this.settle(to, cloexec, cloexec);
   }
 
   #pathOf(path: string): Data {
@@ -105,22 +117,38 @@ export class TableProgram {
     return place;
   }
 
-  /** Gives a descriptor that was made with close-on-exec its number. */
-  move(from: number, to: number, cloexec: number): void {
-    this.#settle(from, to, O.CLOEXEC, cloexec);
+  /**
+   * Gives what the last call has made its number.
+   *
+   * @param has O_CLOEXEC where it was made with that
+   */
+  settle(to: number, cloexec: number, has: number = O.CLOEXEC): void {
+    const from = this.take();
+    if (from === to && has === cloexec) return;
+    this.#program.settle(to, cloexec !== 0);
+    this.#numbers.free(from);
+    this.#numbers.takeAt(to);
   }
 
-  #settle(from: number, to: number, has: number, cloexec: number): void {
-    if (from !== to) {
-      this.duplicate(from, to, cloexec);
-      this.close(from);
-    } else if (has !== cloexec) {
-      this.#program.call(
-        "fcntl",
-        [to, F_SETFD, 0],
-        () => `keeping descriptor ${to} over execve`,
-      );
-    }
+  /** The same for the two that it has made. */
+  settlePair(first: NumberWanted, second: NumberWanted, has: number): void {
+    const [one, other] = [this.take(), this.take()];
+    const isInTheWay = first.fd === other;
+    const [aside] = this.scratch;
+    if (isInTheWay) this.#move(other, { fd: aside, cloexec: has }, has);
+    this.#move(one, first, has);
+    this.#move(isInTheWay ? aside : other, second, has);
+  }
+
+  #move(from: number, { fd, cloexec }: NumberWanted, has: number): void {
+    if (from === fd && has === cloexec) return;
+    this.#program.call(
+      "move",
+      [from, fd, cloexec],
+      () => `making descriptor ${fd}`,
+    );
+    this.#numbers.free(from);
+    this.#numbers.takeAt(fd);
   }
 
   duplicate(from: number, to: number, cloexec: number): void {

@@ -132,7 +132,7 @@ export function makeTimerfd(
     [clockid, O.CLOEXEC | (flags & O.NONBLOCK)],
     () => `making ${what()}`,
   );
-  table.move(table.take(), fd, cloexec);
+  table.settle(fd, cloexec);
   setOtherFlags(table.program, fd, flags, what);
 }
 

@@ -1,4 +1,5 @@
 /** Plans how all processes of a tree get their descriptors. */
+import { freshBuffers } from "../files/fresh_buffers.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { Program } from "../ffi/program.ts";
 import { canBindAside } from "../files/unix_paths.ts";
@@ -73,6 +74,7 @@ export function planDescriptors(
       sockets: images.sockets,
       locks: images.locks,
       exists: taskExists,
+      freshBuffers: freshBuffers(),
       bindsAside: canBindAside(images.processes),
       places: new Map(
         [...numbers.services.places].map(([id, fd]) => [id, numbers.of(fd)]),

@@ -19,6 +19,8 @@ export interface DecodedOperation {
   readonly args: readonly DecodedArgument[];
   readonly mayFail: boolean;
   readonly whole: boolean;
+  /** The number of the descriptor that it makes, and whether execve closes it. */
+  readonly settled?: { readonly fd: number; readonly cloexec: boolean };
   readonly purpose: string;
 }
 
@@ -62,6 +64,12 @@ export function decodeProgram(program: Program): DecodedProgram {
       })),
       mayFail: (flags & 1) !== 0,
       whole: (flags & 2) !== 0,
+      ...(flags & 4) === 0 ? {} : {
+        settled: {
+          fd: Number(word(at + 8 + 5 * 8)),
+          cloexec: (flags & 8) !== 0,
+        },
+      },
       purpose: program.purpose(i),
     };
   });

@@ -115,7 +115,12 @@ class Execution {
 
   run(): void {
     for (const operation of this.program.operations) {
-      this.#results.push(BigInt(this.#execute(operation)));
+      const result = this.#execute(operation);
+      const { settled, purpose } = operation;
+      if (settled !== undefined) {
+        this.#move(result, settled.fd, settled.cloexec, purpose);
+      }
+      this.#results.push(BigInt(settled?.fd ?? result));
     }
     assertEquals(this.#ids, [0, 0], "root's ids are not given back");
   }
@@ -164,6 +169,10 @@ class Execution {
           file: this.#get(a).file,
           closeOnExec: c === O.CLOEXEC,
         });
+        return b;
+      case "move":
+        assert(a !== b || this.#get(a).closeOnExec !== (c === O.CLOEXEC));
+        this.#move(a, b, c === O.CLOEXEC, purpose);
         return b;
       case "close":
         this.#get(a);
@@ -221,6 +230,13 @@ class Execution {
       default:
         throw new Error(`${name} is not part of restoring descriptors`);
     }
+  }
+
+  #move(from: number, to: number, closeOnExec: boolean, purpose: string) {
+    const { file } = this.#get(from);
+    this.#table.delete(from);
+    assert(!this.#table.has(to), `descriptor ${to} is replaced: ${purpose}`);
+    this.#table.set(to, { file, closeOnExec });
   }
 
   #open(path: string, flags: number): number {

@@ -1,0 +1,33 @@
+import { assert, assertEquals } from "@std/assert";
+import { close, O, syscall } from "../ffi/syscall.ts";
+import { areFresh, freshBuffers } from "./fresh_buffers.ts";
+import { readKind, readSocketOptions } from "./socket_options.ts";
+import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
+import { SOCK } from "./unix_queue.ts";
+
+Deno.test("Unix and UDP sockets that were just made need no buffers", () => {
+  const [AF_UNIX, AF_INET, AF_INET6] = [1, 2, 10];
+  const fresh = freshBuffers();
+  for (
+    const [family, type] of [
+      [AF_UNIX, SOCK.STREAM],
+      [AF_UNIX, SOCK.DGRAM],
+      [AF_UNIX, SOCK.SEQPACKET],
+      [AF_INET, SOCK.DGRAM],
+      [AF_INET6, SOCK.DGRAM],
+    ]
+  ) {
+    const flags = BigInt(type | O.CLOEXEC);
+    const fd = Number(syscall("socket", BigInt(family), flags, 0n));
+    try {
+      const look = () => readSocketOptions(fd, readKind(fd)).opts;
+      assert(areFresh(look(), fresh));
+      assertEquals(areFresh(look(), undefined), false);
+      // As large as before, but now the kernel may not change it.
+      setInt(fd, SOL_SOCKET, SO.SNDBUFFORCE, fresh.so_sndbuf >>> 1);
+      assertEquals(areFresh(look(), fresh), false);
+    } finally {
+      close(fd);
+    }
+  }
+});
