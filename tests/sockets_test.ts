@@ -16,6 +16,9 @@ survives(
 survives("sk_link", "netlink and packet sockets");
 survives("packet_rings", "packet sockets with rings in memory");
 survives("sk_inet", "TCP and UDP sockets without a connection");
+survives("sk_options", "all options of sockets", {
+  options: ["--tcp-established"],
+});
 survives("sk_ports", "sockets that share a port");
 survives("sk_unaccepted", "TCP connections that wait to be accepted", {
   options: ["--tcp-established"],

@@ -15,6 +15,7 @@ import type { readPacketRings } from "../files/packet_rings.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { FoundMulticastDevices } from "../files/multicast_devices.ts";
 import type { FoundSharedPorts } from "../files/shared_ports.ts";
 import type { Unaccepted } from "../files/unaccepted.ts";
 import type { WaitingConnections } from "../files/waiting_connections.ts";
@@ -106,6 +107,7 @@ export interface MoreOfSockets {
   /** Unix connections that have sent something, or are closed. */
   waiting?: WaitingConnections | undefined;
   sharedPorts?: FoundSharedPorts | undefined;
+  multicastDevices?: FoundMulticastDevices | undefined;
   /** TCP connections that wait to be accepted. */
   unaccepted?: Unaccepted | undefined;
   packetRings?: ReturnType<typeof readPacketRings> | undefined;
@@ -127,8 +129,9 @@ export function describeSockets(
   contents: SocketQueues,
   files: FileTable,
   flight: ReadonlyMap<number, number> = new Map(),
-  { unread, waiting, sharedPorts, unaccepted, packetRings }: MoreOfSockets = {},
+  more: MoreOfSockets = {},
 ): DescribedSockets {
+  const { unread, waiting, sharedPorts, unaccepted, packetRings } = more;
   const queues: Entry<"sk-queues">[] = [];
   const extensions: ckpt_socket_entry[] = [];
   for (const description of new Set(descriptions)) {
@@ -137,7 +140,7 @@ export function describeSockets(
     const id = files.idOf(description);
     const extension: ckpt_socket_entry = {
       ...noExtension(id),
-      options: [...furtherOptions(socket)],
+      options: [...furtherOptions(socket, more.multicastDevices?.options)],
     };
     if (uid !== 0 || gid !== 0) Object.assign(extension, { uid, gid });
     if (socket.family === "inet") {
@@ -196,12 +199,22 @@ export function describeSockets(
 /** Those that can be set again. */
 function furtherOptions(
   socket: Exclude<NonNullable<Description["socket"]>, { family: "other" }>,
+  devices: FoundMulticastDevices["options"] = new Map(),
 ): readonly ckpt_socket_option[] {
   const { further } = socket.options;
-  if (socket.family !== "inet" || !wasConnected(socket)) return further;
-  return further.filter(({ level, name }) =>
-    !OF_THE_CONNECTION.has(`${level} ${name}`)
-  );
+  if (socket.family !== "inet") return further;
+  const device = devices.get(socket.ino);
+  if (device !== undefined) {
+    const others = further.filter(({ level, name }) =>
+      level !== device.level || name !== device.name
+    );
+    return [...others, device];
+  }
+  return wasConnected(socket)
+    ? further.filter(({ level, name }) =>
+      !OF_THE_CONNECTION.has(`${level} ${name}`)
+    )
+    : further;
 }
 
 function wasConnected({ state, hasEnded }: SeenInetSocket): boolean {

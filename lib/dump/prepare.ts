@@ -7,6 +7,7 @@ import {
   awaitsAccept,
   mayBeCorked,
   mayShareItsPort,
+  sendsToGroups,
 } from "../files/sockets.ts";
 import type { Reason } from "../error.ts";
 import type { SeenTable } from "../files/descriptors.ts";
@@ -61,7 +62,8 @@ export async function prepareKernelSockets(
       socket?.family === "inet" && mayBeCorked(socket)
     );
   const areNeeded = processes.some(sharesPorts) || processes.some(isCorked) ||
-    processes.some(hasUnaccepted) || anyWaiting(processes);
+    processes.some(sendToGroups) || processes.some(hasUnaccepted) ||
+    anyWaiting(processes);
   if (!areNeeded) return;
   const { kernelSockets } = await import("../files/kernel_sockets.ts");
   kernelSockets();
@@ -123,6 +125,12 @@ export function sharesPorts(
   { descriptors }: Pick<SeenTable, "descriptors">,
 ): boolean {
   return descriptors.some(({ socket }) => mayShareItsPort(socket));
+}
+
+export function sendToGroups(
+  { descriptors }: Pick<SeenTable, "descriptors">,
+): boolean {
+  return descriptors.some(({ socket }) => sendsToGroups(socket));
 }
 
 export function hasUnaccepted(

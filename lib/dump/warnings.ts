@@ -31,6 +31,14 @@ export function warnOfLosses(
         `that chooses among them (SO_ATTACH_REUSEPORT_CBPF), are lost: ${unseen}`,
     );
   }
+  const lost = still.moreOfSockets.multicastDevices?.unseen;
+  if (lost !== undefined) {
+    report.log(
+      2,
+      "the program sends to multicast groups: the network device for that is " +
+        `lost where it was chosen by number (IP_MULTICAST_IF): ${lost}`,
+    );
+  }
   for (const socket of lostPackets(still.tables)) {
     report.log(
       2,

@@ -45,6 +45,7 @@ import {
   hasUnaccepted,
   prepareTerminals,
   readFlocks,
+  sendToGroups,
   sharesPorts,
 } from "./prepare.ts";
 import { saveSharedMemory } from "./shared_memory.ts";
@@ -129,6 +130,12 @@ async function readSockets(
   if (still.tables.some(sharesPorts)) {
     const { readSharedPorts } = await import("../files/shared_ports.ts");
     more.sharedPorts = readSharedPorts(still.tables);
+  }
+  if (still.tables.some(sendToGroups)) {
+    const { readMulticastDevices } = await import(
+      "../files/multicast_devices.ts"
+    );
+    more.multicastDevices = readMulticastDevices(still.tables);
   }
   if (anyPacketRings(still.tables)) {
     const { readPacketRings } = await import("../files/packet_rings.ts");

@@ -45,7 +45,12 @@ import {
 } from "./sockopt.ts";
 import { hasUnread, mayBeCorked, type SocketHolder } from "./sockets.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
-import { queuedBytes, readUnixQueue, SOCK } from "./unix_queue.ts";
+import {
+  queuedBytes,
+  type QueuedPacket,
+  readUnixQueue,
+  SOCK,
+} from "./unix_queue.ts";
 import { STATE } from "./unix_socket.ts";
 
 /** What was read of the sockets of a tree, by their inodes. */
@@ -128,10 +133,21 @@ async function readCorked(
 
 function readDatagrams(fd: number): ckpt_datagram_entry[] {
   // The kernel looks into the queues of UDP as into those of Unix datagrams.
-  return readUnixQueue(fd, SOCK.DGRAM, false).map(({ bytes, name }) => ({
-    content: bytes,
-    source: name,
-  }));
+  return readUnixQueue(fd, SOCK.DGRAM, false).flatMap((packet) =>
+    partsOf(packet).map((content) => ({ content, source: packet.name }))
+  );
+}
+
+/** The datagrams that were sent (UDP_GRO). */
+export function partsOf(
+  { bytes, segment = bytes.length }: Pick<QueuedPacket, "bytes" | "segment">,
+): Uint8Array<ArrayBuffer>[] {
+  if (segment >= bytes.length) return [bytes];
+  const count = Math.ceil(bytes.length / segment);
+  return Array.from(
+    { length: count },
+    (_, i) => bytes.slice(i * segment, (i + 1) * segment),
+  );
 }
 
 const MSG_PEEK = 2n;
@@ -309,6 +325,7 @@ class Target implements Disposable {
   constructor(fd: number, entry: inet_sk_entry) {
     this.#fd = fd;
     this.#entry = entry;
+    setInt(fd, SOL_SOCKET, SO.RCVBUFFORCE, ROOM);
     // It comes by the loopback device.
     if (entry.opts.so_bound_dev !== undefined) this.#bindToDevice("");
   }
@@ -353,7 +370,12 @@ class Target implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    const { so_bound_dev } = this.#entry.opts;
+    const { so_bound_dev, so_rcvbuf, so_buf_lock } = this.#entry.opts;
+    // The kernel doubles what it is given.
+    setInt(this.#fd, SOL_SOCKET, SO.RCVBUFFORCE, so_rcvbuf >>> 1);
+    if (so_buf_lock !== undefined) {
+      setInt(this.#fd, SOL_SOCKET, SO.BUF_LOCK, so_buf_lock);
+    }
     // AF_UNSPEC takes the peer away, and what the kernel has chosen for it.
     if (this.#isConnected) connect(this.#fd, new Uint8Array(16));
     if (so_bound_dev !== undefined) this.#bindToDevice(so_bound_dev);

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { encodeUdp } from "./datagrams.ts";
+import { encodeUdp, partsOf } from "./datagrams.ts";
 import { encodeIpPacket } from "./ip_packet.ts";
 
 /** All words together, as a receiver adds them: 0xffff when nothing is wrong. */
@@ -32,4 +32,14 @@ Deno.test("a datagram goes from its sender to here, with checksums that fit, als
       ]);
     }
   }
+});
+
+Deno.test("what the kernel gives as one is several datagrams again, of which the last may be shorter", () => {
+  const bytes = Uint8Array.of(1, 2, 3, 4, 5);
+  const parts = (segment?: number) =>
+    partsOf({ bytes, segment }).map((part) => [...part]);
+  assertEquals(parts(), [[1, 2, 3, 4, 5]]);
+  assertEquals(parts(5), [[1, 2, 3, 4, 5]]);
+  assertEquals(parts(2), [[1, 2], [3, 4], [5]]);
+  assertEquals(partsOf({ bytes: new Uint8Array(0) }).length, 1);
 });

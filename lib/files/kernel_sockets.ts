@@ -34,7 +34,7 @@ const WANTED = {
   udp_sock: ["pending", "len"],
   ipv6_pinfo: ["cork.hop_limit", "cork.tclass"],
   inet_sock: [
-    "pinet6",
+    ...["pinet6", "mc_index", "mc_addr"],
     "cork.base.ttl",
     "cork.base.tos",
     "cork.fl.u.ip4.daddr",
@@ -79,6 +79,14 @@ export interface SharedPort {
    * sock_filter); "eBPF": by others, which the kernel does not keep.
    */
   readonly program: Uint8Array<ArrayBuffer> | "eBPF" | undefined;
+}
+
+/** How datagrams to multicast groups leave (IP_MULTICAST_IF). */
+export interface MulticastDevice {
+  /** Number of the interface; 0: the kernel chooses. */
+  readonly index: number;
+  /** The source: 4 bytes. */
+  readonly address: Uint8Array<ArrayBuffer>;
 }
 
 /** A TCP connection that waits to be accepted, as its client sees it. */
@@ -257,6 +265,19 @@ export class KernelSockets {
     if (index === -1) return undefined;
     const program = kernel.pointer(group, "sock_reuseport", "prog");
     return { group, index, count, program: this.#instructions(program) };
+  }
+
+  /**
+   * @param fd of ckpt's own, of a socket of IP
+   * @throws NoSuchMemory
+   */
+  multicastDevice(fd: number): MulticastDevice {
+    const kernel = this.#kernel;
+    const socket = this.#socketOf(fd);
+    return {
+      index: kernel.number(socket, "inet_sock", "mc_index", 4),
+      address: kernel.memory.read(kernel.at(socket, "inet_sock", "mc_addr"), 4),
+    };
   }
 
   #instructions(program: bigint): SharedPort["program"] {

@@ -215,6 +215,7 @@ export function makeNetlinkSocket(
   }
   const options = new OptionSetter(program, fd, what);
   options.common(opts);
+  if (opts.reuseaddr) options.sharing(true, false);
   options.further(extension.options);
   const call = (name: "bind" | "connect", portId: number, mask: number) =>
     program.call(

@@ -14,6 +14,7 @@ import type {
 import { areFresh, type BufferSizes } from "./fresh_buffers.ts";
 import { locksFilter } from "./further_options.ts";
 import {
+  AF_INET,
   AF_INET6,
   FILTER_INSTRUCTION,
   ICMP_FILTER,
@@ -21,6 +22,7 @@ import {
   IP,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPPROTO_RAW,
   IPPROTO_TCP,
   IPV6_RECVPKTINFO,
   IPV6_V6ONLY,
@@ -169,10 +171,17 @@ export class OptionSetter {
   }
 
   /** What only raw sockets have. */
-  raw({ proto, ip_opts }: Pick<inet_sk_entry, "proto" | "ip_opts">): void {
+  raw(
+    { family, proto, ip_opts }: Pick<
+      inet_sk_entry,
+      "family" | "proto" | "ip_opts"
+    >,
+  ): void {
     const { hdrincl, nodefrag, icmpv_filter = [] } = ip_opts?.raw ?? {};
     // IPPROTO_RAW has it without being asked.
-    if (hdrincl) this.int(IPPROTO_IP, IP.HDRINCL, 1);
+    if (hdrincl || proto === IPPROTO_RAW && family === AF_INET) {
+      this.int(IPPROTO_IP, IP.HDRINCL, hdrincl ? 1 : 0);
+    }
     if (nodefrag) this.int(IPPROTO_IP, IP.NODEFRAG, 1);
     const filter = ICMP_FILTERS.get(proto);
     if (filter === undefined || icmpv_filter.length === 0) return;

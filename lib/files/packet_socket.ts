@@ -196,6 +196,7 @@ export function preparePacketSocket(
     program.call("fchown", [fd, uid, gid], `setting the owner of ${what}`);
   }
   options.common({ ...entry.opts, so_filter: [] });
+  if (entry.opts.reuseaddr) options.sharing(true, false);
   const set = (name: number, value: number | boolean) => {
     if (value) options.int(SOL_PACKET, name, Number(value));
   };

@@ -13,6 +13,7 @@ import {
 import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
+import { LongOption } from "./further_options.ts";
 import { AF_INET, AF_INET6 } from "./inet_address.ts";
 import {
   type ConnectionOptions,
@@ -38,6 +39,8 @@ import { readKind, withOptionsOf } from "./socket_options.ts";
 import {
   AF_NETLINK,
   AF_PACKET,
+  IP_MULTICAST_IF,
+  IPPROTO_IP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
   isInet,
@@ -160,6 +163,12 @@ function lookAtAll(
         return {
           family: "other",
           why: "it has a filter of eBPF, which is not supported",
+        };
+      }
+      if (error instanceof LongOption) {
+        return {
+          family: "other",
+          why: `its option ${error.message} (setsockopt(2)) is too long`,
         };
       }
       throw error;
@@ -310,6 +319,25 @@ export function mayShareItsPort(
     socket.options.opts.so_reuseport === true &&
     (socket.kind.type === SOCK.DGRAM || socket.state === STATE.LISTEN);
 }
+
+/**
+ * Whether it is one that sends to multicast groups, as far as it shows: it has
+ * told how, or is a member of one.
+ */
+export function sendsToGroups(
+  socket: SeenSocket | undefined,
+): socket is SeenInetSocket {
+  return socket?.family === "inet" && socket.kind.type !== SOCK.STREAM &&
+    (socket.memberships.length > 0 ||
+      socket.options.further.some(({ level, name }) =>
+        level === IPPROTO_IP && SENDING_TO_GROUPS.has(name)
+      ));
+}
+
+/** IP_MULTICAST_TTL, IP_MULTICAST_LOOP */
+const SENDING_TO_GROUPS: ReadonlySet<number> = new Set([
+  ...[IP_MULTICAST_IF, 33, 34],
+]);
 
 /** Whether it listens, and TCP connections wait to be accepted by it. */
 export function awaitsAccept(

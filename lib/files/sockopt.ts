@@ -12,7 +12,8 @@ export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
 export const IPPROTO_ICMPV6 = 58;
 export const IPPROTO_UDPLITE = 136;
-const SOL_RAW = 255;
+export const IPPROTO_RAW = 255;
+export const SOL_RAW = 255;
 export const SOL_PACKET = 263;
 export const SOL_NETLINK = 270;
 export const AF_NETLINK = 16;
@@ -66,6 +67,7 @@ export const ICMP_FILTERS: ReadonlyMap<
   readonly [level: number, bytes: number]
 > = new Map([[IPPROTO_ICMP, [SOL_RAW, 4]], [IPPROTO_ICMPV6, [58, 32]]]);
 export const ICMP_FILTER = 1;
+export const IP_MULTICAST_IF = 32;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;
 export const TCP = {
@@ -75,6 +77,7 @@ export const TCP = {
   KEEPINTVL: 5,
   KEEPCNT: 6,
 } as const;
+export const TCP_MAXSEG = 2;
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -82,7 +85,9 @@ export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
-/** Bytes of the longest option but for filters. */
+/**
+ * Bytes of the longest option but for filters, and extension headers of IPv6.
+ */
 export const LONGEST_OPTION = 64;
 /** Bytes of struct sock_filter: code u16, jt u8, jf u8, k u32. */
 export const FILTER_INSTRUCTION = 8;

@@ -99,6 +99,7 @@ const IPV6_V6ONLY = 26;
 const EARLY_OPTIONS: ReadonlySet<string> = new Set([
   `${IPPROTO_IP} 19`,
   `${IPPROTO_IPV6} 75`,
+  `${IPPROTO_IPV6} 78`,
 ]);
 
 function tryAddress(

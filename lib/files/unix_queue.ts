@@ -14,7 +14,7 @@ import {
   trySyscall,
 } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
-import { getInt, setInt, SO, SOL_SOCKET } from "./sockopt.ts";
+import { getInt, IPPROTO_UDP, setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 export const SOCK = { STREAM: 1, DGRAM: 2, SEQPACKET: 5 } as const;
 
@@ -26,6 +26,11 @@ export interface QueuedPacket {
   readonly name: Uint8Array<ArrayBuffer>;
   /** Descriptors that came with it (SCM_RIGHTS), now of ckpt's own. */
   readonly rights: readonly number[];
+  /**
+   * Of UDP, bytes of each of the datagrams that the kernel gives as one
+   * (UDP_GRO); undefined: it is one.
+   */
+  readonly segment?: number | undefined;
 }
 
 const AF_UNIX = 1n;
@@ -39,6 +44,7 @@ const SIOCOUTQ = 0x5411n;
 const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
 const SCM_PIDFD = 4;
+const UDP_GRO = 104;
 const CONTROL_HEADER = 16;
 const SUN_PATH = 2;
 const LONGEST_NAME = 110;
@@ -387,9 +393,10 @@ function receive(
 /** Control messages (cmsg(3)); pidfds of senders are closed. */
 function readControl(
   control: Uint8Array<ArrayBuffer>,
-): Pick<QueuedPacket, "sender" | "rights"> {
+): Pick<QueuedPacket, "sender" | "rights" | "segment"> {
   const view = new DataView(control.buffer, control.byteOffset, control.length);
   let sender: ckpt_credentials_entry | undefined;
+  let segment: number | undefined;
   const rights: number[] = [];
   for (let at = 0; at + CONTROL_HEADER <= control.length;) {
     const length = Number(view.getBigUint64(at, true));
@@ -406,8 +413,10 @@ function readControl(
       const pidfd = word(0) | 0;
       // The process of a sender may be gone: an error in its stead.
       if (pidfd >= 0) close(pidfd);
+    } else if (level === IPPROTO_UDP && type === UDP_GRO) {
+      segment = word(0);
     }
     at += (length + 7) & ~7;
   }
-  return { sender, rights };
+  return { sender, rights, segment };
 }

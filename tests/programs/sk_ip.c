@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -71,6 +72,19 @@ static void expect(const char *name, int fd, const char *text, uint16_t from) {
   CHECK_EQ("%s: length", (long)strlen(text), (long)recvfrom(fd, got, sizeof(got), MSG_DONTWAIT, &sender.any, &size), name);
   CHECK_STRING(name, text, got);
   if (from) CHECK_EQ("%s: sender", from, ntohs(sender.four.sin_port), name);
+}
+/** Datagrams of 100 bytes, alone or several as one that tells it; the last may be shorter. */
+static void expect_packed(int fd, ssize_t bytes) {
+  static char got[65536], control[64];
+  for (ssize_t n; bytes > 0; bytes -= n) {
+    struct iovec room = {got, sizeof(got)};
+    struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    n = recvmsg(fd, &message, MSG_DONTWAIT);
+    struct cmsghdr *told = CMSG_FIRSTHDR(&message);
+    if (n > 100) CHECK("packed: told", told && told->cmsg_type == UDP_GRO && *(int *)CMSG_DATA(told) == 100);
+    CHECK("packed: %zd bytes of %zd", n == bytes || (n > 0 && n < bytes && n % 100 == 0), n, bytes);
+    if (n <= 0) return;
+  }
 }
 static void expect_nothing(const char *name, int fd) {
   char byte;
@@ -141,6 +155,11 @@ int main(int argc, char **argv) {
     send_to(senders[i], "127.0.0.1", port(group[0]), "shared");
   }
   check_sleep_ms(20);
+  /* ten that the kernel gives as one (UDP_GRO) */
+  int packed = bound("127.0.0.1", SOCK_DGRAM, 0, 0, 0), packer = bound("127.0.0.1", SOCK_DGRAM, 0, 0, 0);
+  set(packer, IPPROTO_UDP, UDP_SEGMENT, 100), set(packed, IPPROTO_UDP, UDP_GRO, 1);
+  set_address("127.0.0.1", port(packed)), MUST(sendto(packer, large, 950, 0, &address.any, length));
+  await(packed, 100);
   /* multicast */
   int casts = bound("0.0.0.0", SOCK_DGRAM, 0, 0, 0), casts6 = bound("::", SOCK_DGRAM, 0, 0, 0);
   join(casts, IPPROTO_IP, "239.1.2.3"), join(casts6, IPPROTO_IPV6, "ff05::123"), join(casts6, IPPROTO_IP, "239.1.2.5");
@@ -180,6 +199,8 @@ int main(int argc, char **argv) {
   uint16_t making_port = port(making);
 
   check_ready();
+
+  expect_packed(packed, 950), expect_nothing("packed", packed);
 
   expect("empty", udp, "", from), expect("first", udp, "first", from), expect("large", udp, large, from);
   expect("gone", udp, "of one that is gone", gone), expect_nothing("udp", udp);
