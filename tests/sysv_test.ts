@@ -1,4 +1,7 @@
-/** System V segments that come back: with the tree, without it, and where something is in the way. */
+/**
+ * System V segments that come back: with the tree, without it, and where something is in the way; and semaphores that
+ * processes hold.
+ */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { EXIT } from "../lib/error.ts";
 import {
@@ -212,3 +215,61 @@ for (const kind of [[], ["doomed"]]) {
     assertEquals(await program.verify(), "ok");
   });
 }
+
+/** Starts it; its set of semaphores is removed with the scope. */
+async function startHolders(scope: Scope) {
+  const program = await scope.start("sem_undo");
+  const set = Deno.readTextFileSync(`${program.work}/set`).trim();
+  scope.defer(async () => {
+    await program.kill();
+    await run("ipcrm", ["-s", set]);
+  });
+  return { program, set };
+}
+
+Deno.test("semaphores that processes hold (SEM_UNDO) survive a dump and a restore, twice", async () => {
+  await using scope = new Scope();
+  const { program } = await startHolders(scope);
+  for (const images of ["first", "second"]) {
+    await dump(scope, program, scope.path(images));
+    await restore(scope, program, scope.path(images));
+  }
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("semaphores that processes hold (SEM_UNDO) are as before in a program left running", async () => {
+  await using scope = new Scope();
+  const { program } = await startHolders(scope);
+  const images = scope.path("images");
+  assertSuccess(
+    await scope.ckpt("dump", "-R", "-t", `${program.pid}`, "-D", images),
+    "dump",
+  );
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("a semaphore that somebody else has taken meanwhile, and a set that is gone, are refused by name", async () => {
+  await using scope = new Scope();
+  const { program, set } = await startHolders(scope);
+  const images = scope.path("images");
+  await dump(scope, program, images);
+  const change = async (by: number) => {
+    const call =
+      `ctypes.CDLL(None).semop(${set}, struct.pack('hhh', 2, ${by}, 0o4000), 1)`;
+    const script = `import ctypes, struct, sys; sys.exit(${call})`;
+    assertSuccess(await run("python3", ["-c", script]), "semop");
+  };
+  await change(-1);
+  assertMatch(
+    await refused(scope, images),
+    new RegExp(`semaphore 2 of System V set ${set}: .*value is 19999`),
+  );
+  await change(1);
+  await restore(scope, program, images);
+  assertEquals(await program.verify(), "ok");
+  // The program has removed it at its end.
+  assertMatch(
+    await refused(scope, images),
+    new RegExp(`System V semaphore set ${set}: .*no such set`),
+  );
+});

@@ -9,6 +9,7 @@ import {
   type ckpt_ended_entry,
   type ckpt_file_entry,
   type ckpt_ghost_entry,
+  type ckpt_semaphore_undo_entry,
   type ckpt_task_entry,
   type core_entry,
   core_entry_march,
@@ -105,6 +106,7 @@ export interface DescribedProcess {
   objects: SharedObjects;
   /** A thread of its parent waits in vfork(2) for it. */
   isAwaited: boolean;
+  semaphoreUndos: ckpt_semaphore_undo_entry[] | undefined;
   /** Of files that are only mapped. */
   flocks: MappedFlocks | undefined;
 }
@@ -266,13 +268,14 @@ export async function writeImages(
     );
   }
   for (const [i, pages] of (await saved).entries()) {
-    const { pid } = processes[i].survey;
+    const { survey: { pid }, semaphoreUndos } = processes[i];
     writeMemory(writer, processes[i], attributes[i], pages, pagesId(i));
     const extension = {
       ...attributes[i].extension,
       continue_unreported: continued.has(pid) || undefined,
       parent_thread: parentThreads?.get(pid),
       awaited: processes[i].isAwaited || undefined,
+      semaphore_undos: semaphoreUndos && { sets: semaphoreUndos },
       cgroup_namespace: i === 0 ? described.cgroupNamespace : undefined,
       inherited: describeInherited(pages),
     };
@@ -644,6 +647,7 @@ function writeExtension(
     cgroups: collected.cgroups,
   };
   if (extension.ended_leader !== undefined) features.add("ckpt:ended-leader");
+  if (extension.semaphore_undos) features.add("ckpt:semaphore-undo");
   if (extension.cgroup_namespace !== undefined) {
     features.add("ckpt:cgroup-namespace");
   }

@@ -74,6 +74,7 @@ export async function describeTree(
       files: describeFiles(seen, files, still.memfds.numbers, sockets),
       objects: survey.seen.objects.get(seen.pid)!,
       isAwaited: still.awaited.has(seen.pid),
+      semaphoreUndos: still.semaphoreUndos.get(seen.pid),
       flocks: still.flocks.get(seen.pid),
     })),
     flight: describeFlight(survey, files, still.memfds.numbers, sockets),

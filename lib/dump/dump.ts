@@ -39,6 +39,7 @@ import {
   openWaiters,
   prepareGuards,
   prepareKernelSockets,
+  prepareSemaphoreUndos,
   prepareTerminals,
   readFlocks,
   startLastingTracer,
@@ -133,6 +134,7 @@ async function dumpOnce(
   }
   await prepareKernelSockets(processes);
   using terminals = await prepareTerminals(processes);
+  using semaphoreUndos = await prepareSemaphoreUndos(processes, report);
   await report.letSignalsIn();
   report.signal.throwIfAborted();
 
@@ -146,6 +148,7 @@ async function dumpOnce(
     links,
     connections,
     terminals,
+    semaphoreUndos,
     guards,
     mounts,
     waiters,

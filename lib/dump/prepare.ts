@@ -15,7 +15,9 @@ import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import { seenMasters } from "../files/terminals.ts";
 import type { LastingTracer } from "../ffi/lasting_tracer.ts";
 import { statusAt } from "../ghost/calls.ts";
+import { readSysvSemaphores } from "../proc/read.ts";
 import type { Report } from "../report.ts";
+import type { SemaphoreUndos } from "../task/kernel_semaphore_undo.ts";
 import type { FileSystemGuards } from "./file_system_guards.ts";
 import type { DumpOptions } from "./options.ts";
 import type { Sighting } from "./survey.ts";
@@ -107,6 +109,29 @@ export function vforkProblems(
     remedy: "run ckpt with CAP_BPF and CAP_PERFMON, or dump again when it " +
       "does not wait any more",
   }));
+}
+
+/**
+ * Undefined: there is nothing to read. What cannot be looked up is lost, and
+ * said so.
+ */
+export async function prepareSemaphoreUndos(
+  processes: readonly Sighting[],
+  report: Report,
+): Promise<SemaphoreUndos | undefined> {
+  if (readSysvSemaphores().length === 0) return undefined;
+  const { mayHaveUndos, SemaphoreUndos } = await import(
+    "../task/kernel_semaphore_undo.ts"
+  );
+  if (!mayHaveUndos(processes.map(({ tid }) => tid))) return undefined;
+  const opened = SemaphoreUndos.open();
+  if (typeof opened !== "string") return opened;
+  report.log(
+    2,
+    "System V semaphores that the program holds with SEM_UNDO, if any, are " +
+      `not held any more once it is restored: ${opened}`,
+  );
+  return undefined;
 }
 
 /** Those of files that are only mapped, where the tree has any flocks. */

@@ -4,7 +4,10 @@ import { Flight } from "../files/flight.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { SavedFiles } from "../ghost/save.ts";
-import type { ckpt_cgroup_namespace_entry } from "../image/schema.gen.ts";
+import type {
+  ckpt_cgroup_namespace_entry,
+  ckpt_semaphore_undo_entry,
+} from "../image/schema.gen.ts";
 import { DUMPER_NAMESPACES, type NamespaceIds } from "../ns/kinds.ts";
 import type { Report } from "../report.ts";
 import type { FrozenTree } from "../task/frozen_tree.ts";
@@ -46,6 +49,8 @@ export class Still implements AsyncDisposable {
   moreOfSockets: MoreOfSockets = {};
   flocks: ReadonlyMap<number, MappedFlocks> = new Map();
   terminals: ReadTerminals | undefined;
+  /** By pid, of those that have changed semaphores with SEM_UNDO. */
+  semaphoreUndos: ReadonlyMap<number, ckpt_semaphore_undo_entry[]> = new Map();
   files = new SavedFiles();
   fileTimes = NO_TIMES;
   clocks = { monotonic: 0n, boottime: 0n };

@@ -22,6 +22,7 @@ import { readStat, readStatus } from "../proc/read.ts";
 import type { Report } from "../report.ts";
 import type { FrozenTree } from "../task/frozen_tree.ts";
 import { clockNow } from "../task/posix_timers.ts";
+import type { SemaphoreUndos } from "../task/kernel_semaphore_undo.ts";
 import { interview, type Questions } from "./collect.ts";
 import type { DumpedConnections } from "./connections.ts";
 import { dependedFiles } from "./depended_files.ts";
@@ -69,6 +70,7 @@ export interface Prepared {
   readonly links: DumpLinks;
   readonly connections: DumpedConnections;
   readonly terminals: DumpedTerminals | undefined;
+  readonly semaphoreUndos: SemaphoreUndos | undefined;
   readonly guards: FileSystemGuards | undefined;
   readonly mounts: LazyMounts;
   /** Undefined: no thread waits in vfork(2). */
@@ -164,7 +166,7 @@ async function readUnaccepted(
 async function readFiles(
   still: Still,
   locks: string,
-  { options, writer, links, terminals, guards }: Prepared,
+  { options, writer, links, terminals, semaphoreUndos, guards }: Prepared,
   report: Report,
 ): Promise<void> {
   const { seen } = still;
@@ -177,6 +179,7 @@ async function readFiles(
     using late = await prepareTerminals(seen.processes);
     still.terminals = late?.read(seen.processes);
   }
+  still.semaphoreUndos = readSemaphoreUndos(still, semaphoreUndos);
   still.files = saveLostFiles(
     seen.files,
     options,
@@ -198,6 +201,19 @@ async function readFiles(
       ),
     );
   }
+}
+
+/** Semaphores that the program began to use in the last moment are left out. */
+function readSemaphoreUndos(
+  { seen: { processes } }: Still,
+  undos: SemaphoreUndos | undefined,
+): Still["semaphoreUndos"] {
+  const found = undos?.read(processes.map(({ tid }) => tid)) ?? [];
+  return new Map(
+    found.flatMap((sets, i) =>
+      sets.length === 0 ? [] : [[processes[i].pid, sets]]
+    ),
+  );
 }
 
 /** Of kinds that few programs have. */

@@ -30,6 +30,7 @@ export const NR = {
   shmat: 30,
   shmctl: 31,
   semget: 64,
+  semop: 65,
   semctl: 66,
   msgget: 68,
   msgsnd: 69,

@@ -26,6 +26,7 @@ export const FEATURES = {
   "ckpt:waiting": "what was sent before a connection is accepted",
   "ckpt:corked": "datagrams that are not complete yet",
   "ckpt:sysv-shm": "attached System V shared memory of the host",
+  "ckpt:semaphore-undo": "System V semaphores that a process holds (SEM_UNDO)",
   "ckpt:queues": "POSIX message queues",
   "ckpt:rings": "instances of io_uring",
   "ckpt:packet-rings": "packet sockets with rings in memory",

@@ -504,6 +504,15 @@ export interface ckpt_segment_entry {
   attached_outside?: boolean | undefined;
 }
 
+export interface ckpt_semaphore_undo_entry {
+  set: number;
+  adjustments: number[];
+}
+
+export interface ckpt_semaphore_undos_entry {
+  sets: ckpt_semaphore_undo_entry[];
+}
+
 export interface ckpt_shared_port_entry {
   group: number;
   index: number;
@@ -577,6 +586,7 @@ export interface ckpt_task_entry {
   parent_thread?: number | undefined;
   cgroup_namespace?: ckpt_cgroup_namespace_entry | undefined;
   awaited?: boolean | undefined;
+  semaphore_undos?: ckpt_semaphore_undos_entry | undefined;
 }
 
 export interface ckpt_terminal_entry {
@@ -1778,6 +1788,8 @@ export interface Messages {
   ckpt_ring_memory_entry: ckpt_ring_memory_entry;
   ckpt_ring_part_entry: ckpt_ring_part_entry;
   ckpt_segment_entry: ckpt_segment_entry;
+  ckpt_semaphore_undo_entry: ckpt_semaphore_undo_entry;
+  ckpt_semaphore_undos_entry: ckpt_semaphore_undos_entry;
   ckpt_shared_port_entry: ckpt_shared_port_entry;
   ckpt_snapshot_entry: ckpt_snapshot_entry;
   ckpt_socket_entry: ckpt_socket_entry;
@@ -1971,13 +1983,15 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_ring_memory_entry: "1!uint64 counters,2!uint32 counters_length,3!uint64 entries,4!uint32 entries_length",
   ckpt_ring_part_entry: "1!uint32 offset,2!bytes content",
   ckpt_segment_entry: "1!uint32 id,2!uint64 changed,3?uint32 made_with_key,4?bool attached_outside",
+  ckpt_semaphore_undo_entry: "1!uint32 set,2*sint32 adjustments",
+  ckpt_semaphore_undos_entry: "1*@ckpt_semaphore_undo_entry sets",
   ckpt_shared_port_entry: "1!uint32 group,2!uint32 index,3?bytes program",
   ckpt_snapshot_entry: "1!string subvolume,2!string snapshot,3!bytes parent",
   ckpt_socket_entry: "1!uint32 id,2*@ckpt_socket_option options,3?@ckpt_credentials_entry peer,4?uint32 uid,5?uint32 gid,6*uint32 pending,7?bool reset,8*@ckpt_packet_entry packets,9?bool lost_peer,10*string other_names,11*@ckpt_datagram_entry datagrams,12*@ckpt_membership_entry memberships,13?bytes unread,14?string interface,15?uint32 type,16?@ckpt_corked_entry corked,17*@ckpt_waiting_entry waiting,18?@ckpt_shared_port_entry shared_port,19?@ckpt_unaccepted_entry unaccepted,20?@ckpt_packet_rings_entry packet_rings",
   ckpt_socket_option: "1!uint32 level,2!uint32 name,3!bytes value",
   ckpt_sysctl_entry: "1!string name,2!string value",
   ckpt_target_entry: "1!uint32 index,2!uint32 file",
-  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread,21?@ckpt_cgroup_namespace_entry cgroup_namespace,22?bool awaited",
+  ckpt_task_entry: "1?uint32 personality,2*@ckpt_thread_entry threads,3?uint32 coredump_filter,4?uint32 thp_disable_flags,5?uint32 mdwe,6?bool memory_merge,7?uint64 xcomp_permissions,8?uint32 lock_future,9*@ckpt_area_entry areas,10*@ckpt_cgroup_entry cgroups,11?uint32 exit_signal,12?bool stop_unreported,13?@ckpt_inherited_entry inherited,15?@ckpt_ended_entry ended,16?bool shares_io_context,17?bool shares_semaphore_undo,18?@ckpt_ended_leader_entry ended_leader,19?bool continue_unreported,20?uint32 parent_thread,21?@ckpt_cgroup_namespace_entry cgroup_namespace,22?bool awaited,23?@ckpt_semaphore_undos_entry semaphore_undos",
   ckpt_terminal_entry: "1!uint32 index,2*@ckpt_line_entry lines,3?bool quotes_next,4?bytes typed,5?bytes echoes,6?uint32 packet_status,7?uint32 output_stopped,8?uint32 input_stopped,9?uint32 mode,10*uint32 without",
   ckpt_thread_entry: "1!uint32 tid,2?uint64 timer_slack_ns,3?bytes affinity,4?bytes xsave,5?uint64 sud_mode,6?uint64 sud_selector,7?uint64 sud_offset,8?uint64 sud_len,9?uint32 tsc_mode,10?uint64 restart_left_ns,11?uint32 io_priority,12?uint32 speculation_store_bypass,13?uint32 speculation_indirect_branch,14?uint32 speculation_l1d_flush,15?bool cpuid_forbidden,16?uint32 machine_check_kill,17?bool io_flusher,18?uint32 utilization_min,19?uint32 utilization_max,20?uint64 time_slice_ns",
   ckpt_tun_entry: "1!string name,2!uint32 flags,3!bool no_pi,4!uint32 header_size,5!uint32 send_buffer,6!uint32 offloads,7?bool little_endian,8?bool big_endian,9?@ckpt_tun_link_entry link,10!uint32 id",

@@ -21,6 +21,7 @@ import { changedFiles } from "./changed_files.ts";
 import { otherVdso } from "./check_host.ts";
 import { chooseConnections, RestoredConnections } from "./connections.ts";
 import { chooseGiven, releaseGiven } from "./given_descriptors.ts";
+import { semaphoreProblems } from "../task/semaphore_undo.ts";
 import { hasOwnMounts } from "./mount_services.ts";
 import {
   announce,
@@ -105,6 +106,7 @@ export async function restore(
     ...await vforkReasons(images, plan),
     ...taken,
     ...segments.reasons,
+    ...own.has("ipc") ? [] : await heldSemaphores(images),
     ...addresses,
     ...locks,
     ...takenTerminals(images.terminals, wayTo),
@@ -193,6 +195,18 @@ export async function restore(
 async function ownObjectProblems(images: TreeImages): Promise<Reason[]> {
   if (!hasOwnObjects(images)) return [];
   return (await import("./own_objects.ts")).ownObjectProblems(images);
+}
+
+/** Semaphores of the host that processes held with SEM_UNDO. */
+async function heldSemaphores({ processes }: TreeImages): Promise<Reason[]> {
+  const undos = processes.flatMap(({ extension }) =>
+    extension.semaphore_undos?.sets ?? []
+  );
+  if (undos.length === 0) return [];
+  const { dumpSemaphores } = await import("../ns/sysv_semaphores.ts");
+  const host = dumpSemaphores()
+    .map(({ desc, extra }) => [desc.id, extra] as const);
+  return semaphoreProblems(undos, new Map(host));
 }
 
 async function vforkReasons(

@@ -22,7 +22,12 @@ import { isRingArea, mapPacketRings, mapRings } from "../mm/ring_areas.ts";
 import { storedPages } from "../mm/stored_pages.ts";
 import { restoreFpuPermission } from "../task/fpu.ts";
 import { restoreProcess } from "../task/process_attributes.ts";
+import {
+  restoreSemaphoreUndos,
+  type SemaphoreValues,
+} from "../task/semaphore_undo.ts";
 import { restoreSignalActions } from "../task/signal_actions.ts";
+import { isEntered } from "../ns/inside.ts";
 import { readRings } from "./aio_rings.ts";
 import { areaExtensions, mappableFiles } from "./memory_program.ts";
 import type { Host } from "./plan.ts";
@@ -103,6 +108,10 @@ export function processProgram(
     host.readings,
     numbers.proc,
   );
+  if (extension.semaphore_undos !== undefined) {
+    const { sets } = extension.semaphore_undos;
+    restoreSemaphoreUndos(program, sets, ownSemaphores(images));
+  }
   if (ownDirectories) {
     restoreDirectories(
       program,
@@ -142,4 +151,13 @@ function finishRings(
       registerAll(program, holder.fd, ring);
     }
   }
+}
+
+/** Undefined: the semaphores are those of the host. */
+function ownSemaphores(
+  { set, ids }: TaskImages,
+): SemaphoreValues | undefined {
+  if (!isEntered("ipc")) return undefined;
+  const sets = set.read("ipcns-sem", ids.ipc_ns_id) ?? [];
+  return new Map(sets.map(({ desc, extra }) => [desc.id, extra]));
 }

@@ -7,16 +7,17 @@
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
 import { KernelStructures } from "../ffi/kernel_structures.ts";
 import { END } from "../ffi/btf.ts";
-import { close, O, open } from "../ffi/syscall.ts";
 import { hostXsaveLayout } from "../ffi/thread_state.ts";
 import { readSyscall } from "../proc/read.ts";
 import type { CurrentSyscall } from "../proc/syscall.ts";
 import { REGISTER, REGISTER_COUNT } from "./registers.ts";
 import { compactionOf, standardXsave } from "./compacted_xsave.ts";
+import { findTask, WAY_TO_TASK } from "./find_task.ts";
 import { SIGINFO_BYTES } from "./pending_signals.ts";
 
 const TASK = [
-  ...["stack", "vfork_done", "pid_links", "signal", "sighand", "cred"],
+  ...WAY_TO_TASK.task_struct,
+  ...["stack", "vfork_done", "signal", "sighand", "cred"],
   ...["blocked", "pending.list", "pending.signal"],
   ...["sas_ss_sp", "sas_ss_size", "sas_ss_flags"],
   ...["clear_child_tid", "pdeath_signal", "mempolicy"],
@@ -29,9 +30,7 @@ const TASK = [
 ] as const;
 
 const WANTED = {
-  file: ["f_inode"],
-  proc_inode: ["pid", "vfs_inode"],
-  pid: ["tasks"],
+  ...WAY_TO_TASK,
   fpu: ["fpstate", "perm.__state_perm"],
   fpstate: ["size", "user_xfeatures", "regs"],
   cred: ["securebits"],
@@ -150,7 +149,7 @@ export class KernelTasks implements Disposable {
 
   /** @throws NoSuchMemory when it is gone */
   thread(tid: number): KernelThread {
-    const task = this.#find(tid);
+    const task = findTask(this.#kernel, tid);
     const field = (name: typeof TASK[number], length: number) =>
       Number(this.#word(task, "task_struct", name, length));
     const word = (name: typeof TASK[number]) =>
@@ -191,16 +190,20 @@ export class KernelTasks implements Disposable {
    * @throws NoSuchMemory when one is gone
    */
   waitsFor(tid: number, child: number): boolean {
-    const task = this.#find(tid);
+    const task = findTask(this.#kernel, tid);
     const { size } = this.#frame(tid, task);
     const stack = this.#word(task, "task_struct", "stack");
-    const done = this.#word(this.#find(child), "task_struct", "vfork_done");
+    const done = this.#word(
+      findTask(this.#kernel, child),
+      "task_struct",
+      "vfork_done",
+    );
     return done >= stack && done < stack + BigInt(size);
   }
 
   /** @throws NoSuchMemory when it is gone */
   process(pid: number): KernelProcess {
-    const task = this.#find(pid);
+    const task = findTask(this.#kernel, pid);
     const signal = this.#word(task, "task_struct", "signal");
     const sighand = this.#word(task, "task_struct", "sighand");
     const kernel = this.#kernel;
@@ -282,22 +285,6 @@ export class KernelTasks implements Disposable {
   }
 
   /** The address of struct task_struct. */
-  #find(tid: number): bigint {
-    const kernel = this.#kernel;
-    const fd = open(`/proc/${tid}`, O.PATH | O.DIRECTORY | O.CLOEXEC);
-    try {
-      const inode = kernel.pointer(kernel.file(fd), "file", "f_inode");
-      const entry = inode - BigInt(kernel.offset("proc_inode", "vfs_inode"));
-      const pid = kernel.pointer(entry, "proc_inode", "pid");
-      // Of PIDTYPE_PID, the first of the kinds.
-      const link = kernel.pointer(pid, "pid", "tasks");
-      if (link === 0n) throw new NoSuchMemory(pid);
-      return link - BigInt(kernel.offset("task_struct", "pid_links"));
-    } finally {
-      close(fd);
-    }
-  }
-
   /** Where the registers are that it had when it entered the kernel. */
   #frame(
     tid: number,

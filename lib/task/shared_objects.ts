@@ -22,9 +22,20 @@ export function sharesOptional(
   pid: number,
   other: number,
 ): boolean {
-  const same = (a: number, b: number) =>
-    syscall("kcmp", BigInt(a), BigInt(b), KCMP_OPTIONAL[kind]) === SAME;
-  return same(pid, other) && !same(pid, threadWithout());
+  return isSame(kind, pid, other) && !isSame(kind, pid, threadWithout());
+}
+
+/** Whether a thread has a list of semaphore undos, which may be empty. */
+export function hasSemaphoreUndo(tid: number): boolean {
+  return !isSame("sysvsem", tid, threadWithout());
+}
+
+function isSame(
+  kind: keyof typeof KCMP_OPTIONAL,
+  a: number,
+  b: number,
+): boolean {
+  return syscall("kcmp", BigInt(a), BigInt(b), KCMP_OPTIONAL[kind]) === SAME;
 }
 
 let bareThread: number | undefined;

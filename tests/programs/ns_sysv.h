@@ -1,6 +1,6 @@
 /*
- * System V objects of an ipc namespace: message queues, semaphores, one of which a child waits for, and a segment that
- * nobody is attached to.
+ * System V objects of an ipc namespace: message queues, semaphores, one of which a child waits for and another holds
+ * (SEM_UNDO), and a segment that nobody is attached to.
  */
 #ifndef NS_SYSV_H
 #define NS_SYSV_H
@@ -19,7 +19,7 @@ struct sysv_message {
 
 struct sysv {
   int queue, semaphores, detached;
-  pid_t waiter;
+  pid_t waiter, holder;
 };
 
 static void sysv_send(int queue, long type, const char *text, size_t length) {
@@ -57,7 +57,14 @@ static struct sysv sysv_make(void) {
     struct sembuf take = {.sem_num = 1, .sem_op = -2};
     _exit(semop(made.semaphores, &take, 1) == 0 ? 17 : 1);
   }
+  made.holder = (pid_t)MUST(fork());
+  if (made.holder == 0) {
+    struct sembuf take = {.sem_num = 2, .sem_op = -2767, .sem_flg = SEM_UNDO};
+    MUST(semop(made.semaphores, &take, 1));
+    for (;;) pause();
+  }
   while (MUST(semctl(made.semaphores, 1, GETNCNT)) == 0) check_sleep_ms(1);
+  while (MUST(semctl(made.semaphores, 2, GETVAL)) != 30000) check_sleep_ms(1);
   return made;
 }
 
@@ -92,7 +99,10 @@ static void sysv_check(const struct sysv *made) {
   CHECK_EQ("values", 0, semctl(made->semaphores, 0, GETALL, values));
   CHECK_EQ("first semaphore", 7, values[0]);
   CHECK_EQ("second semaphore", 0, values[1]);
-  CHECK_EQ("third semaphore", 32767, values[2]);
+  CHECK_EQ("third semaphore", 30000, values[2]);
+  MUST(kill(made->holder, SIGKILL));
+  tree_wait(made->holder, W_EXITCODE(0, SIGKILL));
+  CHECK_EQ("third semaphore when its holder has ended", 32767, semctl(made->semaphores, 2, GETVAL));
   double end = check_seconds() + TREE_PATIENCE;
   while (semctl(made->semaphores, 1, GETNCNT) != 1 && check_seconds() < end) check_sleep_ms(1);
   CHECK_EQ("those who wait", 1, semctl(made->semaphores, 1, GETNCNT));

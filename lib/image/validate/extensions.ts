@@ -11,6 +11,9 @@ const NO_ID = 0xffff_ffff;
 /** flock(2) */
 const [LOCK_SH, LOCK_EX] = [1, 2];
 const PAGE = BigInt(PAGE_SIZE);
+const LARGEST_ID = 0x7fff_ffff;
+/** SEMAEM of linux/sem.h. */
+const isAdjustment = (one: number) => Math.abs(one) <= 32767;
 
 /** Notes something about a field of the entry at hand. */
 type Wrong = (field: string, why: string) => void;
@@ -41,7 +44,7 @@ function checkTask(
 ): void {
   const { threads, exit_signal = 0, stop_unreported, ended } = extension;
   const { inherited, ended_leader, continue_unreported } = extension;
-  const { parent_thread, awaited, areas } = extension;
+  const { parent_thread, awaited, areas, semaphore_undos } = extension;
   const tids = new Set(dead ? [] : entry.threads);
   threads.forEach(({ tid }, i) => {
     if (tids.delete(tid)) return;
@@ -95,6 +98,13 @@ function checkTask(
   ) {
     if (!extension[field] || child) continue;
     wrong(field, "is said of a process that has ended, or is the root");
+  }
+  if (semaphore_undos !== undefined) {
+    if (dead) wrong("semaphore_undos", "is said of a process that has ended");
+    semaphore_undos.sets.forEach(({ set, adjustments }, i) => {
+      if (set <= LARGEST_ID && adjustments.every(isAdjustment)) return;
+      wrong(`semaphore_undos.sets[${i}]`, "is no set, or no change of one");
+    });
   }
   areas.forEach(({ flock }, i) => {
     if (flock === undefined || flock === LOCK_SH || flock === LOCK_EX) return;

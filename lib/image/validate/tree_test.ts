@@ -231,6 +231,18 @@ Deno.test("what ckpt adds about a process has to be possible", async () => {
       `areas[0].flock: ${flock} is no operation of flock(2)`,
     ]);
   }
+  const undone = (set: number, ...adjustments: number[]) => ({
+    semaphore_undos: { sets: [{ set, adjustments }] },
+  });
+  assertEquals(await extensionComplaints(undone(5, 32767, 0, -32767)), []);
+  for (const wrong of [undone(2 ** 31, 1), undone(5, 0, 32768)]) {
+    assertEquals(await extensionComplaints(wrong), [
+      "semaphore_undos.sets[0]: is no set, or no change of one",
+    ]);
+  }
+  assertEquals(await extensionComplaints(undone(5, 1), undefined, 9), [
+    "semaphore_undos: is said of a process that has ended",
+  ]);
   const unseen = { continue_unreported: true };
   const still = "continue_unreported: is said of a process that does not run";
   assertEquals(await extensionComplaints(unseen), []);
