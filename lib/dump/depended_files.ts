@@ -4,6 +4,7 @@
  */
 import { type FileStatus, O, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { hasPath } from "../files/descriptors.ts";
+import { sorted } from "../files/sorted_descriptors.ts";
 import { fileSystemType } from "../ghost/calls.ts";
 import { isOfTheKernel } from "../ghost/fate.ts";
 import { fileKey, throughWay, type UsedPath } from "../ghost/files_in_use.ts";
@@ -140,12 +141,12 @@ export function dependedFiles(
       add(used, executed.has(key) ? "executed" : "read");
       if (written.has(key)) add(used, "written");
     }
-    for (const seen of process.descriptors) {
-      const { link, status, info, sameAs } = seen;
+    for (const seen of sorted(process.descriptors).named) {
+      const { link, status, info } = seen;
       const { remap } = saved.placeOf(seen);
       if (remap !== undefined && "ghost" in remap) continue;
       if (
-        sameAs !== undefined || !hasPath(seen) ||
+        !hasPath(seen) ||
         external.length > 0 &&
           external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
       ) continue;

@@ -12,6 +12,7 @@ import {
 import { decodeText } from "../ffi/text.ts";
 import type { SeenDescriptor } from "../files/descriptors.ts";
 import { dumpMemfdObject, memfdName, memfdPageSize } from "../files/memfd.ts";
+import { sorted } from "../files/sorted_descriptors.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
 import type { memfd_inode_entry } from "../image/schema.gen.ts";
@@ -98,8 +99,8 @@ interface MemfdUse {
 
 function memfdsOf(processes: readonly Process[]): MemfdUse[] {
   return processes.flatMap(({ tid, descriptors, vmas }) => [
-    ...descriptors.filter(({ link, sameAs }) =>
-      sameAs === undefined && memfdName(link) !== undefined
+    ...sorted(descriptors).named.filter(({ link }) =>
+      memfdName(link) !== undefined
     ).map(({ fd, link, status }) => ({
       inode: status.ino,
       path: `/proc/${tid}/fd/${fd}`,

@@ -15,9 +15,9 @@ import {
 } from "../files/bpf_map.ts";
 import {
   type Description,
-  hasOwnContents,
   type SeenDescriptor,
   type SeenTable,
+  withOwnContents,
 } from "../files/descriptors.ts";
 import type { FileTable } from "../files/file_table.ts";
 import { type OutsideHolders, pipeKey } from "../files/outside_holders.ts";
@@ -67,8 +67,7 @@ export class ObjectContents {
   ): ObjectContents {
     const contents = new ObjectContents();
     for (const { pid, tid = pid, descriptors } of tables) {
-      for (const descriptor of descriptors) {
-        if (!hasOwnContents(descriptor)) continue;
+      for (const descriptor of withOwnContents(descriptors)) {
         try {
           contents.#read(tid, descriptor, outside);
         } catch (error) {

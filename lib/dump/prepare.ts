@@ -3,14 +3,15 @@
  * that only some programs need.
  */
 import {
+  anySocket,
   anyWaiting,
   awaitsAccept,
   mayBeCorked,
   mayShareItsPort,
+  type SeenSocket,
   sendsToGroups,
 } from "../files/sockets.ts";
 import type { Reason } from "../error.ts";
-import type { SeenTable } from "../files/descriptors.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import { seenMasters } from "../files/terminals.ts";
 import type { LastingTracer } from "../ffi/lasting_tracer.ts";
@@ -59,14 +60,10 @@ export async function prepareGuards(
 export async function prepareKernelSockets(
   processes: readonly Sighting[],
 ): Promise<void> {
-  const isCorked = ({ descriptors }: Sighting) =>
-    descriptors.some(({ socket }) =>
-      socket?.family === "inet" && mayBeCorked(socket)
-    );
-  const areNeeded = processes.some(sharesPorts) || processes.some(isCorked) ||
-    processes.some(sendToGroups) || processes.some(hasUnaccepted) ||
-    anyWaiting(processes);
-  if (!areNeeded) return;
+  const isOf = (socket: SeenSocket) =>
+    socket.family === "inet" && mayBeCorked(socket) ||
+    mayShareItsPort(socket) || sendsToGroups(socket) || awaitsAccept(socket);
+  if (!anySocket(processes, isOf) && !anyWaiting(processes)) return;
   const { kernelSockets } = await import("../files/kernel_sockets.ts");
   kernelSockets();
 }
@@ -144,22 +141,4 @@ export async function readFlocks(
   if (!takers.some(([, pid]) => pids.has(Number(pid)))) return new Map();
   const { readMappedFlocks } = await import("../files/mapped_flocks.ts");
   return readMappedFlocks(locks, processes);
-}
-
-export function sharesPorts(
-  { descriptors }: Pick<SeenTable, "descriptors">,
-): boolean {
-  return descriptors.some(({ socket }) => mayShareItsPort(socket));
-}
-
-export function sendToGroups(
-  { descriptors }: Pick<SeenTable, "descriptors">,
-): boolean {
-  return descriptors.some(({ socket }) => sendsToGroups(socket));
-}
-
-export function hasUnaccepted(
-  { descriptors }: Pick<SeenTable, "descriptors">,
-): boolean {
-  return descriptors.some(({ socket }) => awaitsAccept(socket));
 }

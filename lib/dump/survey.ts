@@ -25,6 +25,7 @@ import {
   type TreeDescriptions,
   TreeLook,
 } from "../files/descriptors.ts";
+import { sorted } from "../files/sorted_descriptors.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import { statx } from "../ghost/calls.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
@@ -605,10 +606,10 @@ export function noteDescriptors(
   external: readonly string[],
   namespaces?: SeenNamespaces,
 ): void {
-  for (const descriptor of descriptors) {
-    const { sameAs, fd, link, info, status } = descriptor;
+  for (const descriptor of sorted(descriptors).named) {
+    const { fd, link, info, status } = descriptor;
     if (
-      sameAs !== undefined || !hasPath(descriptor) ||
+      !hasPath(descriptor) ||
       external.length > 0 &&
         external.includes(`file[${info.mntId.toString(16)}:${status.ino}]`)
     ) continue;

@@ -4,13 +4,17 @@
  */
 import type { PageCounters } from "../mm/page_copy.ts";
 import { TaskMemory } from "../ffi/task_memory.ts";
-import {
-  hasOwnContents,
-  pipesAmong,
-  type SeenTable,
-} from "../files/descriptors.ts";
+import { pipesAmong, withOwnContents } from "../files/descriptors.ts";
 import { readLocks } from "../files/all_locks.ts";
-import { anyPacketRings, anyWaiting, hasUnread } from "../files/sockets.ts";
+import {
+  anyPacketRings,
+  anySocket,
+  anyWaiting,
+  awaitsAccept,
+  hasUnread,
+  mayShareItsPort,
+  sendsToGroups,
+} from "../files/sockets.ts";
 import { hasConnections } from "../files/tcp_connection.ts";
 import type { DumpLinks } from "../ghost/links.ts";
 import { saveLostFiles } from "../ghost/save.ts";
@@ -42,13 +46,7 @@ import {
 } from "./namespaces.ts";
 import type { ObjectContents } from "./object_contents.ts";
 import type { DumpOptions } from "./options.ts";
-import {
-  hasUnaccepted,
-  prepareTerminals,
-  readFlocks,
-  sendToGroups,
-  sharesPorts,
-} from "./prepare.ts";
+import { prepareTerminals, readFlocks } from "./prepare.ts";
 import { saveSharedMemory } from "./shared_memory.ts";
 import { Still } from "./still.ts";
 import { refuseFor, type Sighting } from "./survey.ts";
@@ -123,17 +121,15 @@ async function readSockets(
     await readUnaccepted(still, connections, options);
     if (options.leaveRunning || options.leaveStopped) connections.letGo();
   }
-  const isUnread = ({ descriptors }: SeenTable) =>
-    descriptors.some(({ socket }) => hasUnread(socket));
-  if (still.tables.some(isUnread)) {
+  if (anySocket(still.tables, hasUnread)) {
     const { readUnread } = await import("../files/datagrams.ts");
     more.unread = await readUnread(still.tables);
   }
-  if (still.tables.some(sharesPorts)) {
+  if (anySocket(still.tables, mayShareItsPort)) {
     const { readSharedPorts } = await import("../files/shared_ports.ts");
     more.sharedPorts = readSharedPorts(still.tables);
   }
-  if (still.tables.some(sendToGroups)) {
+  if (anySocket(still.tables, sendsToGroups)) {
     const { readMulticastDevices } = await import(
       "../files/multicast_devices.ts"
     );
@@ -155,7 +151,7 @@ async function readUnaccepted(
   dumped: DumpedConnections,
   { skipInFlight }: DumpOptions,
 ): Promise<void> {
-  if (skipInFlight || !tables.some(hasUnaccepted)) return;
+  if (skipInFlight || !anySocket(tables, awaitsAccept)) return;
   const { readUnaccepted } = await import("../files/unaccepted.ts");
   const found = readUnaccepted(tables, connections);
   moreOfSockets.unaccepted = found;
@@ -223,7 +219,7 @@ async function readContents(
   const queues = isEntered("ipc") ? messageQueues() : [];
   if (
     queues.length === 0 &&
-    !tables.some(({ descriptors }) => descriptors.some(hasOwnContents))
+    tables.every(({ descriptors }) => withOwnContents(descriptors).length === 0)
   ) return undefined;
   const { ObjectContents } = await import("./object_contents.ts");
   return ObjectContents.read(tables, seen.outsideHolders, queues);

@@ -43,7 +43,7 @@ import { KINDS, refusalOfLink } from "./kinds.ts";
 import { isPlainMemfd, memfdName, memfdPageSize } from "./memfd.ts";
 import { isTun, lookAtTun, type SeenTun, tunProblem } from "./tun.ts";
 import { namespaceProblem, namespaceType } from "./namespaces.ts";
-import { countExpiries, parseTimerfd, waitsForRead } from "./timerfd.ts";
+import { countExpiries, waitsForRead } from "./timerfd.ts";
 import { pendingBytes } from "./lost_events.ts";
 import {
   FANOTIFY_LINK,
@@ -64,6 +64,7 @@ import {
   pipeKey,
 } from "./outside_holders.ts";
 import { readOwner } from "./owner.ts";
+import { sorted } from "./sorted_descriptors.ts";
 import { UnixSocketsAtOnce } from "./sock_diag.ts";
 import type { WayToRoot } from "./unix_socket.ts";
 import { lookAtQueue, mayBeQueue, type Queue, queueProblem } from "./queue.ts";
@@ -238,19 +239,22 @@ export function lookAgainAtDescriptors(
   try {
     const facts = FactTable.ask(pid, pidfd, fds, before?.facts);
     const places = tree.index.find(pid, facts);
-    const settled = places.map((sameAs, i) => {
+    const descriptors: SeenDescriptor[] = new Array(fds.length);
+    const changed: { i: number; told: DescriptorFacts }[] = [];
+    const toAsk: { fd: number; ino: bigint }[] = [];
+    for (let i = 0; i < fds.length; i++) {
       const same = facts.same(i);
       const was = same === undefined ? undefined : before?.descriptors[same];
-      return was !== undefined && isSettled(was, sameAs) ? was : undefined;
-    });
-    const changed = settled.map((known, i) =>
-      known === undefined ? facts.get(i) : undefined
-    );
-    const toAsk: { fd: number; ino: bigint }[] = [];
-    for (const [i, seen] of changed.entries()) {
-      if (seen === undefined || !isSocket(seen.status)) continue;
-      const { fd, info, status: { ino } } = seen;
-      if (!isKnown({ info, sameAs: places[i] })) toAsk.push({ fd, ino });
+      if (was !== undefined && isSettled(was, places[i])) {
+        descriptors[i] = was;
+        continue;
+      }
+      const told = facts.get(i);
+      changed.push({ i, told });
+      const { fd, info, status } = told;
+      if (isSocket(status) && !isKnown({ info, sameAs: places[i] })) {
+        toAsk.push({ fd, ino: status.ino });
+      }
     }
     const sockets = lookAtSockets(
       pidfd,
@@ -258,11 +262,11 @@ export function lookAgainAtDescriptors(
       tree.unixSockets,
       tree.wayToRoot,
     );
-    const descriptors = changed.map((seen, i) => {
-      if (seen === undefined) return settled[i]!;
-      const socket = sockets.get(seen.fd);
-      return ask(pid, pidfd, seen, places[i], facts.hasOwner(i), socket);
-    });
+    for (const { i, told } of changed) {
+      const socket = sockets.get(told.fd);
+      const hasOwner = facts.hasOwner(i);
+      descriptors[i] = ask(pid, pidfd, told, places[i], hasOwner, socket);
+    }
     return { descriptors, facts };
   } finally {
     close(pidfd);
@@ -348,7 +352,10 @@ function askObject(
   pid: number,
 ): Pick<SeenDescriptor, "info" | "unread" | "queue"> {
   const notifies = link === FANOTIFY_LINK || link === INOTIFY_LINK;
-  const waits = link === TIMERFD_LINK && waitsForRead(parseTimerfd(info.extra));
+  const timer = link === TIMERFD_LINK
+    ? parseKernelObject({ link, info })
+    : undefined;
+  const waits = timer?.kind === "timerfd" && waitsForRead(timer);
   const isQueue = mayBeQueue(link);
   if (!notifies && !waits && !isQueue) return { info };
   const own = getDescriptor(pidfd, fd);
@@ -405,8 +412,8 @@ export interface SeenTable {
 export function pipesAmong(processes: readonly SeenTable[]): SeenPipe[] {
   const pipes = new Map<string, SeenPipe & { ends: PipeEnd[] }>();
   for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, link, info, status, sameAs } of descriptors) {
-      if (sameAs !== undefined || !isOpenPipe({ link, info, status })) continue;
+    for (const { fd, link, info, status } of sorted(descriptors).pipes) {
+      if (!isOpenPipe({ link, info, status })) continue;
       const key = pipeKey({ link, status });
       const pipe = pipes.get(key) ?? { key, link, status, ends: [] };
       pipes.set(key, pipe);
@@ -440,20 +447,24 @@ export function lockedAmong(
   );
 }
 
-/** Whether what is in it is read by lib/dump/object_contents.ts. */
-export function hasOwnContents(
-  { link, queue, tun, sameAs }: SeenDescriptor,
-): boolean {
-  return sameAs === undefined &&
-    (queue !== undefined || tun?.name !== undefined ||
-      link.startsWith("anon_inode:") &&
-        (KINDS["bpf map"].link.test(link) || KINDS.io_uring.link.test(link)));
+/** Those of which lib/dump/object_contents.ts reads what is in them. */
+export function withOwnContents(
+  descriptors: readonly SeenDescriptor[],
+): readonly SeenDescriptor[] {
+  const { named, devices, unnamed } = sorted(descriptors);
+  return [
+    ...named.filter(({ queue }) => queue !== undefined),
+    ...devices.filter(({ tun }) => tun?.name !== undefined),
+    ...unnamed.filter(({ link }) =>
+      KINDS["bpf map"].link.test(link) || KINDS.io_uring.link.test(link)
+    ),
+  ];
 }
 
 /** Message queues, which processes outside may have, too. */
 export function queuesAmong(processes: readonly SeenTable[]): PipeIdentity[] {
   return processes.flatMap(({ descriptors }) =>
-    descriptors.filter(({ queue }) => queue !== undefined)
+    sorted(descriptors).named.filter(({ queue }) => queue !== undefined)
       .map(({ link, status }) => ({ link, status }))
   );
 }

@@ -14,6 +14,7 @@ import { type Fanotify, parseFanotify } from "./fanotify.ts";
 import { type Inotify, parseInotify } from "./inotify.ts";
 import { parseSignalfd, type Signalfd } from "./signalfd.ts";
 import { parseTimerfd, type Timerfd } from "./timerfd.ts";
+import { sorted } from "./sorted_descriptors.ts";
 import { FANOTIFY_LINK, INOTIFY_LINK } from "./watched_files.ts";
 
 export type KernelObject =
@@ -115,8 +116,8 @@ export function watchedAmong(
   const found = new Map<string, readonly (Watched | undefined)[]>();
   let candidates: Candidates | undefined;
   for (const { tid: pid, descriptors } of processes) {
-    for (const { fd, link, info, sameAs } of descriptors) {
-      if (sameAs !== undefined || link !== EPOLL_LINK) continue;
+    for (const { fd, link, info } of sorted(descriptors).unnamed) {
+      if (link !== EPOLL_LINK) continue;
       if ((info.flags & O.PATH) !== 0) continue;
       const object = parseKernelObject({ link, info });
       if (object?.kind !== "epoll") continue;

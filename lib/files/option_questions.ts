@@ -31,7 +31,7 @@ export class OptionQuestions {
   /** By these places, the first that has answered the same. */
   #alike = new Uint32Array();
   /** What was made of answers, by that place and what it was made for. */
-  readonly #made = new Map<string, unknown>();
+  readonly #made = new Map<number, Map<string, unknown>>();
   /** The place of the socket whose answers are looked at. */
   #place = 0;
   /** By level and name. */
@@ -103,13 +103,11 @@ export class OptionQuestions {
     const asked = this.ask(fd);
     const place = this.#asked.get(fd);
     if (place === undefined) return make(asked);
-    const key = `${this.#alike[place]} ${purpose}`;
-    let made = this.#made.get(key) as T | undefined;
-    if (made === undefined) {
-      made = make(asked);
-      this.#made.set(key, made);
-    }
-    return made;
+    const first = this.#alike[place];
+    let made = this.#made.get(first);
+    if (made === undefined) this.#made.set(first, made = new Map());
+    if (!made.has(purpose)) made.set(purpose, make(asked));
+    return made.get(purpose) as T;
   }
 
   /** The numbers may stand for other sockets from now on. */

@@ -212,25 +212,56 @@ export function readAttributes(
 /** @param message struct unix_diag_msg and attributes */
 export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
   const view = new DataView(message.buffer);
-  const state = message[2];
-  const attributes = readAttributes(message, ANSWER_LENGTH);
-  const words = (type: number) =>
-    new Uint32Array(attributes.get(type)?.buffer ?? new ArrayBuffer(0));
-  const [waiting = 0, backlog = 0] = words(ATTRIBUTE.queues);
-  return {
-    ino: view.getUint32(INODE, true),
+  const word = (at: number) => view.getUint32(at, true);
+  const listens = message[2] === LISTEN;
+  // Most have few attributes; a map of them would take longer than all else.
+  const found: Writable<UnixDiag> = {
+    ino: word(INODE),
     type: message[1],
-    state,
-    name: attributes.get(ATTRIBUTE.name) ?? new Uint8Array(0),
-    fileIno: words(ATTRIBUTE.file)[0],
-    fileDevice: words(ATTRIBUTE.file)[1],
-    peer: words(ATTRIBUTE.peer)[0],
-    pending: [...words(ATTRIBUTE.pending)],
-    backlog: state === LISTEN ? backlog : 0,
-    waiting: state === LISTEN ? waiting : 0,
-    shutdown: attributes.get(ATTRIBUTE.shutdown)?.[0] ?? 0,
+    state: message[2],
+    name: NOTHING,
+    fileIno: undefined,
+    fileDevice: undefined,
+    peer: undefined,
+    pending: [],
+    backlog: 0,
+    waiting: 0,
+    shutdown: 0,
   };
+  for (let at = ANSWER_LENGTH; at + ATTRIBUTE_HEADER <= message.length;) {
+    const length = view.getUint16(at, true);
+    const content = at + ATTRIBUTE_HEADER;
+    switch (view.getUint16(at + 2, true)) {
+      case ATTRIBUTE.name:
+        found.name = message.slice(content, at + length);
+        break;
+      case ATTRIBUTE.file:
+        found.fileIno = word(content);
+        found.fileDevice = word(content + 4);
+        break;
+      case ATTRIBUTE.peer:
+        found.peer = word(content);
+        break;
+      case ATTRIBUTE.pending:
+        found.pending = Array.from(
+          { length: (length - ATTRIBUTE_HEADER) / 4 },
+          (_, i) => word(content + 4 * i),
+        );
+        break;
+      case ATTRIBUTE.queues:
+        found.waiting = listens ? word(content) : 0;
+        found.backlog = listens ? word(content + 4) : 0;
+        break;
+      case ATTRIBUTE.shutdown:
+        found.shutdown = message[content];
+    }
+    at += align(length);
+  }
+  return found;
 }
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+const NOTHING = new Uint8Array(0);
 
 function align(length: number): number {
   return (length + 3) & ~3;

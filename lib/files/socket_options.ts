@@ -1,6 +1,7 @@
 /** Reads the options of sockets, as the kernel gives them. */
 import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
 import type {
+  ckpt_credentials_entry,
   ckpt_socket_option,
   ip_opts_entry,
   sk_opts_entry,
@@ -41,7 +42,11 @@ export interface SocketOptions {
 
 /** What `socketMemory` tells, as it was when the options were asked. */
 export function readSocketMemory(fd: number): ReturnType<typeof socketMemory> {
-  return memoryIn(ownQuestions().ask(fd).bytes(SOL_SOCKET, SO.MEMINFO)!);
+  return ownQuestions().once(
+    fd,
+    "memory",
+    (asked) => memoryIn(asked.bytes(SOL_SOCKET, SO.MEMINFO)!),
+  );
 }
 
 const KIND = [SO.DOMAIN, SO.TYPE, SO.PROTOCOL];
@@ -126,11 +131,17 @@ function ownQuestions(): OptionQuestions {
   );
 }
 
-/** SO_PEERCRED: struct ucred. */
-export function readPeer(fd: number): DataView {
-  const asked = ownQuestions().ask(fd);
-  return new DataView(asked.bytes(SOL_SOCKET, SO.PEERCRED)!.buffer);
+/** SO_PEERCRED; undefined: nobody has connected. */
+export function readPeer(fd: number): ckpt_credentials_entry | undefined {
+  return ownQuestions().once(fd, "peer", (asked) => {
+    // struct ucred
+    const { buffer } = asked.bytes(SOL_SOCKET, SO.PEERCRED)!;
+    const [pid, uid, gid] = new Uint32Array(buffer);
+    return uid === NOBODY ? undefined : { pid, uid, gid };
+  });
 }
+
+const NOBODY = 0xffffffff;
 
 function readCommon(fd: number): sk_opts_entry {
   const common = commonQuestions().once(

@@ -36,6 +36,7 @@ import {
 } from "./packet_socket.ts";
 import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
 import { readKind, withOptionsOf } from "./socket_options.ts";
+import { sorted } from "./sorted_descriptors.ts";
 import {
   AF_NETLINK,
   AF_PACKET,
@@ -248,15 +249,25 @@ export interface SocketHolder {
     readonly socket?: SeenSocket | undefined;
     /** Of a network device that the program serves. */
     readonly tun?: { readonly hasUnread: boolean } | undefined;
+    readonly sameAs?: object | undefined;
   }[];
 }
 
-function* socketsOf(processes: readonly SocketHolder[]) {
+/** Each once, with the first descriptor of it. */
+export function* socketsOf(processes: readonly SocketHolder[]) {
   for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, link, status, socket } of descriptors) {
+    for (const { fd, link, status, socket } of sorted(descriptors).sockets) {
       if (socket !== undefined) yield { pid: tid, fd, link, status, socket };
     }
   }
+}
+
+/** Whether a tree has a socket of which something is true. */
+export function anySocket(
+  processes: readonly SocketHolder[],
+  isSo: (socket: SeenSocket) => boolean,
+): boolean {
+  return socketsOf(processes).some(({ socket }) => isSo(socket));
 }
 
 /** The sockets of a tree and their peers, of which somebody outside may know. */
@@ -287,13 +298,13 @@ function identity(ino: number, { dev }: Pick<FileStatus, "dev">): PipeIdentity {
 /** Whether descriptors are in flight in one of them (scm_fds of fdinfo). */
 export function hasFlight(
   processes: readonly {
-    readonly descriptors: readonly {
+    readonly descriptors: readonly (SocketHolder["descriptors"][number] & {
       readonly info: { readonly extra: readonly string[] };
-    }[];
+    })[];
   }[],
 ): boolean {
   return processes.some(({ descriptors }) =>
-    descriptors.some(({ info: { extra } }) =>
+    sorted(descriptors).sockets.some(({ info: { extra } }) =>
       extra.some((line) => /^scm_fds:\s*[1-9]/.test(line))
     )
   );
@@ -365,14 +376,14 @@ export function holdsWaiting(
 /** Whether waiting_connections.ts has something to read. */
 export function anyWaiting(processes: readonly SocketHolder[]): boolean {
   const others = new TreeSockets(processes).neighbours();
-  return [...socketsOf(processes)].some(({ socket }) =>
+  return socketsOf(processes).some(({ socket }) =>
     socket.family === "unix" && holdsWaiting(socket, others)
   );
 }
 
 /** Whether packet_rings.ts has something to look at. */
 export function anyPacketRings(processes: readonly SocketHolder[]): boolean {
-  return [...socketsOf(processes)].some(({ socket }) =>
+  return socketsOf(processes).some(({ socket }) =>
     socket.family === "packet" &&
     (socket.rings.receiving ?? socket.rings.sending) !== undefined
   );
@@ -383,7 +394,7 @@ export function* lostPackets(
   processes: readonly SocketHolder[],
 ): Generator<string> {
   for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, link, tun } of descriptors) {
+    for (const { fd, link, tun } of sorted(descriptors).devices) {
       if (tun?.hasUnread) yield `descriptor ${fd} (${link}) of task ${tid}`;
     }
   }

@@ -208,6 +208,7 @@ function user(
     descriptors: terminals.map((terminal, fd) => ({
       fd,
       link: "/dev/ptmx",
+      status: { mode: 0o20666 },
       terminal,
     })),
     // Only what is looked at.

@@ -6,6 +6,7 @@ import type { Reason } from "../error.ts";
 import type { FileStatus } from "../ffi/syscall.ts";
 import type { DescriptorPlace } from "./description_index.ts";
 import type { PipeIdentity } from "./outside_holders.ts";
+import { sorted } from "./sorted_descriptors.ts";
 import type { MasterState, SeenTerminal } from "./terminal.ts";
 
 /** A descriptor as far as terminals go. */
@@ -43,7 +44,7 @@ export function seenMasters(
   const masters = new Map<number, SeenMaster>();
   const slaves = new Set<number>();
   for (const { pid, tid = pid, descriptors } of processes) {
-    for (const { fd, terminal } of descriptors) {
+    for (const { fd, terminal } of sorted(descriptors).devices) {
       const { index, end, master: state } = terminal ?? {};
       if (index === undefined) continue;
       if (state === undefined) {
@@ -75,8 +76,8 @@ export function terminalsAmong(
   processes: readonly TerminalUser[],
 ): PipeIdentity[] {
   return processes.flatMap(({ pid, tid = pid, descriptors }) =>
-    descriptors.flatMap(({ fd, link, status, terminal, sameAs }) => {
-      if (terminal?.master === undefined || sameAs !== undefined) return [];
+    sorted(descriptors).devices.flatMap(({ fd, link, status, terminal }) => {
+      if (terminal?.master === undefined) return [];
       const { slave } = terminal.master;
       return [
         { link, status, description: { pid: tid, fd } },

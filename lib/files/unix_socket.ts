@@ -73,8 +73,6 @@ export type WayToRoot = (mount: number) => string | undefined;
 const SIOCUNIXFILE = 0x89e0n;
 const POLLIN = 0x1;
 const PERMISSIONS = 0o7777;
-/** What SO_PEERCRED says where nobody has connected. */
-const NOBODY = 0xffffffff;
 
 /**
  * @param fd a descriptor of ckpt's own for the socket
@@ -94,13 +92,11 @@ export function lookAtUnixSocket(
 ): SeenUnixSocket | undefined {
   const diag = sockets.get(Number(ino));
   if (diag === undefined) return undefined;
-  const peer = readPeer(fd);
-  const [pid, uid, gid] = [0, 4, 8].map((at) => peer.getUint32(at, true));
   return {
     family: "unix",
     diag,
     options: readSocketOptions(fd, kind),
-    peer: uid === NOBODY ? undefined : { pid, uid, gid },
+    peer: readPeer(fd),
     file: isPath(diag.name) ? lookAtFile(fd, diag.name, wayToRoot) : undefined,
     hasError,
     unread: diag.state === STATE.ESTABLISHED ? calls.unread : 0,

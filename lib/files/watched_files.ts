@@ -1,5 +1,5 @@
 /** The files that the inotify and fanotify descriptors of a tree watch. */
-import { O } from "../ffi/syscall.ts";
+import { type FileStatus, O } from "../ffi/syscall.ts";
 import type { FilesInUse } from "../ghost/files_in_use.ts";
 import { HostFileSystems } from "../ghost/host_file_systems.ts";
 import {
@@ -14,6 +14,7 @@ import type { FdInfo } from "../proc/fdinfo.ts";
 import { type DescriptorPlace, nameOf } from "./description_index.ts";
 import { type Fanotify, fanotifyRefusal, parseFanotify } from "./fanotify.ts";
 import { type Inotify, parseInotify } from "./inotify.ts";
+import { sorted } from "./sorted_descriptors.ts";
 
 export const INOTIFY_LINK = "anon_inode:inotify";
 export const FANOTIFY_LINK = "anon_inode:[fanotify]";
@@ -23,6 +24,7 @@ interface Seen {
   readonly fd: number;
   readonly link: string;
   readonly info: FdInfo;
+  readonly status: Pick<FileStatus, "mode">;
   readonly sameAs: DescriptorPlace | undefined;
 }
 
@@ -65,8 +67,8 @@ export function targetsAmong(
   before: TreeTargets = new TreeTargets(),
 ): TreeTargets {
   const watchers = processes.flatMap(({ tid: pid, descriptors }) =>
-    descriptors.flatMap(({ fd, link, info, sameAs }): Watcher[] => {
-      if (sameAs !== undefined || (info.flags & O.PATH) !== 0) return [];
+    sorted(descriptors).unnamed.flatMap(({ fd, link, info }): Watcher[] => {
+      if ((info.flags & O.PATH) !== 0) return [];
       const parse = link === INOTIFY_LINK
         ? parseInotify
         : link === FANOTIFY_LINK
