@@ -506,7 +506,7 @@ async function describe(session: number): Promise<string> {
 }
 
 /** Waits until none of the pids is in use; reaps those that came to this process when their parents died. */
-export async function allGone(pids: readonly number[]): Promise<void> {
+async function allGone(pids: readonly number[]): Promise<void> {
   let left: number[] = [];
   await until(`all of ${pids} are gone`, () => {
     left = pids.filter((pid) => {

@@ -6,7 +6,7 @@ const esbuild = "node_modules/@esbuild/linux-x64/bin/esbuild";
  * Options that make esbuild resolve what Deno resolves by the import map: a
  * name that leads to a file. Names of packages it finds in node_modules.
  */
-export function aliases(imports: Record<string, string>): string[] {
+function aliases(imports: Record<string, string>): string[] {
   return Object.entries(imports)
     .filter(([, target]) => target.startsWith("./"))
     .map(([name, target]) => `--alias:${name}=${target}`);

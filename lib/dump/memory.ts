@@ -18,7 +18,7 @@ const MADV_DONTFORK = 10n;
 const MADV_WIPEONFORK = 18n;
 
 /** Areas that a copy made by fork does not have, or has empty, or shares. */
-export function isLeftOutOfFork({ entry }: Vma): boolean {
+function isLeftOutOfFork({ entry }: Vma): boolean {
   if (isRingArea(entry)) return true;
   const advice = entry.madv ?? 0n;
   return ((advice >> MADV_DONTFORK | advice >> MADV_WIPEONFORK) & 1n) !== 0n;

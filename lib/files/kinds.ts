@@ -232,9 +232,6 @@ const REFUSED = {
 
 export const KINDS = { ...RESTORED, ...OF_OTHER_MODULES, ...REFUSED };
 
-/** What an open file description can be that is saved. */
-export type RestoredKind = keyof typeof RESTORED;
-
 /** The types of files.img that are restored, but those of sockets. */
 export const RESTORED_TYPES: ReadonlySet<number> = new Set(
   Object.values<Kind>(KINDS).flatMap(({ type }) =>

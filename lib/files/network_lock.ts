@@ -83,7 +83,7 @@ interface Step {
 }
 
 /** The table, its sets, chains and rules. */
-export function tableSteps(name: string, owned: boolean): Step[] {
+function tableSteps(name: string, owned: boolean): Step[] {
   const flags = NLM_F.CREATE | NLM_F.EXCL;
   const steps: Step[] = [{
     type: MESSAGE.newTable,
@@ -178,7 +178,7 @@ const ELEMENTS_AT_ONCE = 1000;
 const ATTRIBUTE_HEADER = 4;
 
 /** Both directions of each connection; the kernel takes one that it has. */
-export function elementSteps(
+function elementSteps(
   name: string,
   connections: readonly ConnectionAddress[],
 ): Step[] {

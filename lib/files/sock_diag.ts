@@ -210,7 +210,7 @@ export function readAttributes(
 }
 
 /** @param message struct unix_diag_msg and attributes */
-export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
+function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
   const view = new DataView(message.buffer);
   const word = (at: number) => view.getUint32(at, true);
   const listens = message[2] === LISTEN;

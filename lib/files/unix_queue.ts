@@ -182,7 +182,7 @@ export function queuedBytes(fd: number): number {
 }
 
 /** SIOCOUTQ: memory of what a Unix socket has sent and nobody has read yet. */
-export function memoryInFlight(fd: number): number {
+function memoryInFlight(fd: number): number {
   return askCount(fd, SIOCOUTQ);
 }
 

@@ -410,7 +410,7 @@ export function hasLostPeer({ diag }: SeenUnixSocket): boolean {
 }
 
 /** Whether the other end of a connection is not part of the tree. */
-export function hasOutsidePeer(
+function hasOutsidePeer(
   { peer = 0 }: UnixDiag,
   others: UnixNeighbours,
 ): boolean {

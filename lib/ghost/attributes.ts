@@ -29,7 +29,7 @@ import { decodeText, encodeText } from "../ffi/text.ts";
 import type { ckpt_xattr_entry } from "../image/schema.gen.ts";
 import { remedyForDenied, type Time } from "./calls.ts";
 
-export const FS_IOC_GETFLAGS = 0x80086601;
+const FS_IOC_GETFLAGS = 0x80086601;
 export const FS_IOC_SETFLAGS = 0x40086602;
 /** Flags of linux/fs.h that users set and others may see. */
 const FS = {

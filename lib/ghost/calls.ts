@@ -45,7 +45,7 @@ export interface ExtendedStatus {
 
 /** NFS asks its server anew; of other file systems nothing changes. */
 const AT_STATX_FORCE_SYNC = 0x2000n;
-export const STATX_BASIC_STATS = 0x7ff;
+const STATX_BASIC_STATS = 0x7ff;
 const STATX_BTIME = 0x800n;
 const STATX_MNT_ID = 0x1000n;
 /** STATX_ATTR_IMMUTABLE and STATX_ATTR_APPEND. */
@@ -53,9 +53,9 @@ const STATX_ATTR_FIXED = 0x10 | 0x20;
 const NANOSECONDS = 1_000_000_000n;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
-export const STATX_BYTES = 256;
+const STATX_BYTES = 256;
 /** Where things are in struct statx (linux/stat.h). */
-export const STATX = {
+const STATX = {
   uid: 20,
   gid: 24,
   /** Of 16 bits. */
@@ -85,7 +85,7 @@ export function statx(path: string, followLinks = true): ExtendedStatus {
 }
 
 /** struct statx (linux/stat.h), at `start`. */
-export function decodeStatx(view: DataView, start: number): ExtendedStatus {
+function decodeStatx(view: DataView, start: number): ExtendedStatus {
   const time = (at: number) => ({
     seconds: view.getBigInt64(start + at, true),
     nanoseconds: view.getUint32(start + at + 8, true),

@@ -13,9 +13,6 @@ export interface Segment {
   readonly length: number;
 }
 
-export const SEEK_DATA = 3;
-export const SEEK_HOLE = 4;
-
 /** Asked for at once. */
 const SEGMENTS = 4096;
 let firstRoom: BigUint64Array<ArrayBuffer> | undefined;

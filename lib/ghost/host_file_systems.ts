@@ -28,7 +28,7 @@ import {
 import type { Decoded, FileSystems, WatchedInode } from "./watch_targets.ts";
 
 /** A device as the kernel numbers it: 20 bits for the minor number. */
-export function kernelDevice(major: number, minor: number): number {
+function kernelDevice(major: number, minor: number): number {
   return (major << 20 | minor) >>> 0;
 }
 

@@ -5,7 +5,7 @@
  * directory of its plugins does not exist, /usr/lib/criu or `--libdir`.)
  */
 
-export const FEATURES = {
+const FEATURES = {
   "ckpt:personality": "the personality of a process",
   "ckpt:affinity": "the processors a thread may run on",
   "ckpt:xsave": "registers beyond those of CRIU's format",

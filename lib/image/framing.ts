@@ -69,7 +69,7 @@ function startImage(kind: ImageKind): Writer {
 }
 
 /** Appends size and message. */
-export function appendEntry(
+function appendEntry(
   writer: Writer,
   type: MessageType,
   entry: unknown,
@@ -182,7 +182,7 @@ export function decodeEntry(reader: Reader, type: MessageType): unknown {
 }
 
 /** The size in front of a message, checked against the limit and the file. */
-export function readSize(reader: Reader): number {
+function readSize(reader: Reader): number {
   const left = reader.len - reader.pos;
   if (left < 4) {
     throw new FieldError("", `only ${left} bytes are left, not even a size`);

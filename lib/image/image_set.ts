@@ -34,7 +34,7 @@ import type { inventory_entry } from "./schema.gen.ts";
 const INVENTORY_NAME = imageName("inventory");
 
 /** The img_version of the framing of today, "1.1". */
-export const IMG_VERSION = 2;
+const IMG_VERSION = 2;
 
 /**
  * Opens a directory of images.

@@ -5,7 +5,6 @@
 import type { Reason } from "../error.ts";
 import type { vma_entry } from "../image/schema.gen.ts";
 import { VMA_STATUS } from "../image/vma_status.ts";
-import { PROT } from "../proc/maps.ts";
 import type { SmapsMapping } from "../proc/smaps.ts";
 
 /** mmap(2) flags (asm-generic/mman*.h). */
@@ -336,9 +335,4 @@ export function isSegment({ status }: vma_entry): boolean {
 /** Private memory of huge pages, of which there may be no more to be had. */
 export function isPrivateHuge({ flags }: vma_entry): boolean {
   return (flags & MAP.hugetlb) !== 0 && (flags & MAP.private) !== 0;
-}
-
-/** Executable by the task: where a system call instruction may be. */
-export function isExecutable(entry: vma_entry): boolean {
-  return (entry.prot & PROT.exec) !== 0;
 }

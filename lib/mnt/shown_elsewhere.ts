@@ -6,7 +6,7 @@ import type { MountTree } from "./mount_tree.ts";
 export type Shown = Pick<Mount, "device" | "root">;
 
 /** By one mount of it; undefined where something else is mounted over it. */
-export function pathThrough(
+function pathThrough(
   { root }: Shown,
   mount: Mount,
   tree: MountTree,

@@ -18,7 +18,7 @@ import {
 } from "./kinds.ts";
 
 /** The name of the variable in which c/enter tells us. */
-export const VARIABLE = "CKPT_INSIDE";
+const VARIABLE = "CKPT_INSIDE";
 
 /** A root that was started in new namespaces, to be restored. */
 export interface StartedRoot {

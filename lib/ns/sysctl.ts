@@ -2,7 +2,7 @@
 import { CkptError, EXIT } from "../error.ts";
 
 /** The text of a value, without the end of its line; undefined: there is none. */
-export function readSysctl(path: string): string | undefined {
+function readSysctl(path: string): string | undefined {
   try {
     return Deno.readTextFileSync(path).replace(/\n$/, "");
   } catch {

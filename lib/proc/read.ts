@@ -23,7 +23,7 @@ import { readLink, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import { type CapabilityName, maskHasCapability } from "./capability.ts";
 import { type CgroupMembership, parseCgroup } from "./cgroup.ts";
-import { parseCmdline, parseComm } from "./cmdline.ts";
+import { parseComm } from "./comm.ts";
 import { type FdInfo, parseFdInfo } from "./fdinfo.ts";
 import { type Limit, parseLimits } from "./limits.ts";
 import { type Mapping, parseMaps } from "./maps.ts";
@@ -119,10 +119,6 @@ export function readMountInfo(pid: number): MountInfo[] {
 
 export function readCgroup(pid: number): readonly CgroupMembership[] {
   return readAlike(pid, "cgroup", parseCgroup);
-}
-
-export function readCmdline(pid: number): string[] {
-  return readWith(pid, "cmdline", parseCmdline);
 }
 
 export function readComm(pid: number): string {

@@ -13,7 +13,6 @@ import {
   readAuxv,
   readCgroup,
   readChildren,
-  readCmdline,
   readComm,
   readFdInfo,
   readLimits,
@@ -133,14 +132,13 @@ Deno.test("fdinfo tells position and flags of a descriptor", async () => {
   }
 });
 
-Deno.test("a child is listed, with its command line and cgroup", async () => {
+Deno.test("a child is listed, with its cgroup", async () => {
   await withShell("sleep 1000 & echo; read line; kill $!", (pid) => {
     const [child] = readChildren(pid);
     assertEquals(readStat(child).ppid, pid);
     assert(readChildren(self).includes(pid));
     assert(listProcesses().includes(child));
     assertEquals(listThreads(pid), [pid]);
-    assertEquals(readCmdline(pid)[0], "/bin/sh");
     assertEquals(readCgroup(pid), readCgroup(self));
     assertEquals(readTimers(pid), []);
   });
@@ -228,7 +226,6 @@ Deno.test("a zombie gives empty texts or is gone, never another error", async ()
     const zombie = await firstZombieOf(parent.pid);
     assertEquals(readMaps(zombie), []);
     assertEquals(readSmaps(zombie), []);
-    assertEquals(readCmdline(zombie), []);
     assertEquals(readStatus(zombie).vmLocked, undefined);
     assertEquals(readStat(zombie).state, "Z");
     for (const read of [readAuxv, readMountInfo]) {

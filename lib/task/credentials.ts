@@ -4,13 +4,12 @@
  * thread, and raw system calls change those of the calling thread only.
  */
 import { CkptError, EXIT } from "../error.ts";
-import type { Outcome, Program } from "../ffi/program.ts";
+import type { Program } from "../ffi/program.ts";
 import type { creds_entry } from "../image/schema.gen.ts";
 import { CAPABILITIES } from "../proc/capability.ts";
 import type { Status } from "../proc/status.ts";
 
 /** prctl(2) */
-export const PR_GET_SECUREBITS = 27;
 const PR_CAPBSET_DROP = 24;
 const PR_SET_SECUREBITS = 28;
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -22,16 +21,6 @@ const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 const SECBIT_NO_SETUID_FIXUP = 1 << 2;
 
 const CAPABILITY_VERSION_3 = 0x2008_0522;
-
-/** Appends the question for a thread's securebits; it answers for itself. */
-export function askSecurebits(program: Program): (outcome: Outcome) => number {
-  const asked = program.call(
-    "prctl",
-    [PR_GET_SECUREBITS],
-    "reading the securebits",
-  );
-  return (outcome) => Number(outcome.result(asked));
-}
 
 /** @param status of the thread, not of its process */
 export function credentialsEntry(

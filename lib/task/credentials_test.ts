@@ -3,7 +3,6 @@ import { CkptError, EXIT } from "../error.ts";
 import { Program } from "../ffi/program.ts";
 import type { creds_entry } from "../image/schema.gen.ts";
 import {
-  askSecurebits,
   credentialsEntry,
   hasAllRights,
   requireCapabilities,
@@ -12,6 +11,7 @@ import {
 } from "./credentials.ts";
 import { AgentTask } from "./testing/agent_task.ts";
 
+const PR_GET_SECUREBITS = 27;
 const CHOWN = 1;
 const SETGID = 1 << 6;
 const NET_RAW = 1 << 13;
@@ -34,9 +34,9 @@ function roundTrip(change: (entry: creds_entry) => void): {
   requireCapabilities(wanted, start, task.pid);
   const program = new Program();
   restoreCredentials(program, wanted, start);
-  const securebits = askSecurebits(program);
-  const outcome = task.run(program);
-  return { wanted, got: credentialsEntry(task.status, securebits(outcome)) };
+  const asked = program.call("prctl", [PR_GET_SECUREBITS], "asking");
+  const securebits = Number(task.run(program).result(asked));
+  return { wanted, got: credentialsEntry(task.status, securebits) };
 }
 
 Deno.test("all rights has who has the ids of root and all its capabilities", () => {

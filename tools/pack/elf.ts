@@ -1,7 +1,7 @@
 /** What packing has to know of an ELF file, as elf(5) lays it out. */
 
 export const PT_LOAD = 1;
-export const PT_DYNAMIC = 2;
+const PT_DYNAMIC = 2;
 export const PT_NOTE = 4;
 
 /** One entry of the program header table. */
