@@ -235,6 +235,18 @@ const ranges = {
     result: "i64",
     nonblocking: true,
   },
+  ckpt_save_content: {
+    parameters: ["buffer"],
+    result: "i64",
+    nonblocking: true,
+  },
+} as const;
+
+const chunks = {
+  ckpt_list_chunks: {
+    parameters: ["i32", "u64", "u64", "buffer", "u64"],
+    result: "i64",
+  },
 } as const;
 
 const ghosts = {
@@ -350,6 +362,7 @@ const GROUPS = {
   agent,
   restore,
   ranges,
+  chunks,
   ghosts,
   ghostsNow,
   outliving,

@@ -1,5 +1,6 @@
 /** Where the data of a file lie, and copying them without filling its holes. */
 import { EINVAL, ENODATA, EOPNOTSUPP } from "../ffi/errno.ts";
+import { Slots } from "../ffi/calls.ts";
 import { library } from "../ffi/library.ts";
 import { every } from "../ffi/pause.ts";
 import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
@@ -42,23 +43,6 @@ export function dataSegments(fd: number, size: number): Segment[] {
 
 /** File systems give space in blocks, of this size or smaller. */
 export const BLOCK = 4096;
-
-/**
- * Whether a file takes more space than its data need: what was allocated and
- * not written, or what the file system keeps about it.
- *
- * @param allocated bytes
- */
-export function mayHaveUnwritten(
-  segments: readonly Segment[],
-  allocated: bigint,
-): boolean {
-  const needed = segments.reduce(
-    (sum, { length }) => sum + Math.ceil(length / BLOCK) * BLOCK,
-    0,
-  );
-  return allocated > needed;
-}
 
 const FS_IOC_FIEMAP = 0xc020660bn;
 const EXTENT_LAST = 0x1;
@@ -134,12 +118,10 @@ export interface Range {
   readonly from: number;
   readonly to: number;
   readonly length: number;
-  /** Written before it. */
-  readonly head?: Uint8Array;
 }
 
-/** struct range of c/lib/ranges.c, in words. */
-const RANGE_WORDS = 5;
+/** struct range of c/lib/ranges.c. */
+const RANGE_BYTES = 24;
 /**
  * From here on a second processor helps, if reading takes time: the kernel lets
  * only one write to a file.
@@ -149,11 +131,101 @@ const WORTH_TWO = 8 << 20;
 const WORTH_PROGRESS = 64 << 20;
 const PROGRESS_MS = 100;
 
+function isWorthTwo(from: number, total: number): boolean {
+  return total >= WORTH_TWO &&
+    fileSystemType(`/proc/self/fd/${from}`) !== TMPFS;
+}
+
+/** struct copy_progress of c/lib/ranges.c. */
+interface Progress {
+  /** Bytes copied; whether to end early. */
+  readonly progress: BigUint64Array;
+}
+
+/**
+ * Waits for what is copied beside JavaScript.
+ *
+ * @param step what is done, for people
+ * @throws SyscallError; Error when `from` ends early; what the signal has
+ */
+async function copied(
+  parts: readonly (Progress & { readonly result: Promise<bigint> })[],
+  total: number,
+  step: string,
+  report: Report,
+): Promise<void> {
+  using _shown = total < WORTH_PROGRESS ? undefined : every(PROGRESS_MS, () => {
+    const done = parts.reduce((sum, { progress }) => sum + progress[0], 0n);
+    report.progress(step, done, total);
+    if (report.aborted()) {
+      for (const { progress } of parts) progress[1] = 1n;
+    }
+  });
+  const results = await Promise.all(parts.map(({ result }) => result));
+  report.signal.throwIfAborted();
+  for (const result of results.map(Number)) {
+    if (result === -ENODATA) throw new Error("a file ended too early");
+    if (result < 0) throw new SyscallError("copying its content", -result);
+  }
+}
+
+/** A file whose data become chunks of an image. */
+export interface ChunkedContent {
+  /** Bytes. */
+  readonly size: number;
+  readonly allocated: number;
+  /** Where in the image they begin. */
+  readonly position: number;
+  /** Whether they are to lie so that blocks can be shared. */
+  readonly isAligned: boolean;
+}
+
+/** struct content of c/lib/ranges.c. */
+const CONTENT_BYTES = 56;
+const AT = {
+  files: 16,
+  size: 24,
+  position: 32,
+  isAligned: 40,
+  processors: 44,
+  needed: 48,
+} as const;
+
+/**
+ * Saves the data of a file in chunks, beside JavaScript, which finds out nothing
+ * about them: there may be thousands, and copying begins at once.
+ *
+ * @param step what is done, for people
+ * @returns how many bytes of blocks they need
+ * @throws as {@link copied}
+ */
+export async function saveInChunks(
+  from: number,
+  image: number,
+  { size, allocated, position, isAligned }: ChunkedContent,
+  step: string,
+  report: Report,
+): Promise<number> {
+  const content = new Uint8Array(CONTENT_BYTES);
+  const view = new DataView(content.buffer);
+  view.setInt32(AT.files, from, true);
+  view.setInt32(AT.files + 4, image, true);
+  view.setBigUint64(AT.size, BigInt(size), true);
+  view.setBigUint64(AT.position, BigInt(position), true);
+  view.setUint32(AT.isAligned, isAligned ? 1 : 0, true);
+  const total = Math.min(size, allocated);
+  view.setUint32(AT.processors, isWorthTwo(from, total) ? 2 : 1, true);
+  const result = library("ranges").ckpt_save_content(content);
+  const progress = new BigUint64Array(content.buffer, 0, 2);
+  await copied([{ progress, result }], total, step, report);
+  return Number(view.getBigUint64(AT.needed, true));
+}
+
 /**
  * Copies ranges of a file to another, beside JavaScript.
  *
  * @param step what is done, for people
- * @throws SyscallError; Error when `from` ends early; what the signal has
+ * @throws as {@link copied}
  */
 export async function copyRanges(
   from: number,
@@ -163,21 +235,9 @@ export async function copyRanges(
   report: Report,
 ): Promise<void> {
   const total = ranges.reduce((sum, { length }) => sum + length, 0);
-  const helps = total >= WORTH_TWO &&
-    fileSystemType(`/proc/self/fd/${from}`) !== TMPFS;
-  const parts = (helps ? halves(ranges, total) : [ranges])
-    .map((part) => new RangeCopy(from, to, part));
-  using _shown = total < WORTH_PROGRESS ? undefined : every(PROGRESS_MS, () => {
-    const done = parts.reduce((sum, part) => sum + part.done, 0n);
-    report.progress(step, done, total);
-    if (report.aborted()) { for (const part of parts) part.cancel(); }
-  });
-  const results = await Promise.all(parts.map((part) => part.run()));
-  report.signal.throwIfAborted();
-  for (const result of results) {
-    if (result === -ENODATA) throw new Error("a file ended too early");
-    if (result < 0) throw new SyscallError("copying its content", -result);
-  }
+  const parts = (isWorthTwo(from, total) ? halves(ranges, total) : [ranges])
+    .map((part) => beginCopy(from, to, part));
+  await copied(parts, total, step, report);
 }
 
 /** Cut where blocks begin. */
@@ -203,54 +263,25 @@ function halves(ranges: readonly Range[], total: number): readonly Range[][] {
   return parts.filter((part) => part.length > 0);
 }
 
-/** A call of C that runs beside JavaScript. */
-class RangeCopy {
-  readonly #words: BigUint64Array<ArrayBuffer>;
-  /** Kept alive for C. */
-  readonly #heads: Uint8Array<ArrayBuffer>;
-  /** Bytes copied; whether to end early. */
-  readonly #progress = new BigUint64Array(2);
-
-  constructor(
-    readonly from: number,
-    readonly to: number,
-    readonly ranges: readonly Range[],
-  ) {
-    this.#words = new BigUint64Array(RANGE_WORDS * ranges.length);
-    this.#heads = new Uint8Array(
-      ranges.reduce((sum, { head }) => sum + (head?.length ?? 0), 0),
-    );
-    const start = addressOf(this.#heads);
-    let at = 0;
-    for (const [i, { from, to, length, head }] of ranges.entries()) {
-      if (head !== undefined) this.#heads.set(head, at);
-      const size = head?.length ?? 0;
-      const place = start + BigInt(at);
-      this.#words.set(
-        [BigInt(from), BigInt(to), BigInt(length), place, BigInt(size)],
-        RANGE_WORDS * i,
-      );
-      at += size;
-    }
+/** Begins to copy, beside JavaScript. */
+function beginCopy(
+  from: number,
+  to: number,
+  ranges: readonly Range[],
+): Progress & { result: Promise<bigint> } {
+  const slots = new Slots(RANGE_BYTES, ranges.length);
+  for (const [i, range] of ranges.entries()) {
+    slots.setNumber(i, range.from);
+    slots.setNumber(i, range.to, 8);
+    slots.setNumber(i, range.length, 16);
   }
-
-  get done(): bigint {
-    return this.#progress[0];
-  }
-
-  cancel(): void {
-    this.#progress[1] = 1n;
-  }
-
-  async run(): Promise<number> {
-    return Number(
-      await library("ranges").ckpt_copy_ranges(
-        this.from,
-        this.to,
-        new Uint8Array(this.#words.buffer),
-        BigInt(this.ranges.length),
-        new Uint8Array(this.#progress.buffer),
-      ),
-    );
-  }
+  const progress = new BigUint64Array(2);
+  const result = library("ranges").ckpt_copy_ranges(
+    from,
+    to,
+    slots.bytes,
+    BigInt(ranges.length),
+    new Uint8Array(progress.buffer),
+  );
+  return { progress, result };
 }

@@ -25,7 +25,6 @@ import {
 } from "../image/testing/minimal_image.ts";
 import { seededRandom } from "../image/testing/random.ts";
 import { FileTable } from "../files/file_table.ts";
-import type { Report } from "../report.ts";
 import { readInodeFlags, readXattrs, setAttributes } from "./attributes.ts";
 import { linkTo, statx } from "./calls.ts";
 import { dataSegments, unwrittenSegments } from "./content.ts";
@@ -34,16 +33,7 @@ import { DumpLinks } from "./links.ts";
 import { MadeFiles } from "./make.ts";
 import { readRemaps } from "./remaps.ts";
 import { saveLostFiles } from "./save.ts";
-
-const SILENT: Report = {
-  log() {},
-  progress() {},
-  stats() {},
-  signal: new AbortController().signal,
-  aborted: () => false,
-  letSignalsIn: () => Promise.resolve(),
-  onSignal: () => () => {},
-};
+import { SILENT } from "./testing/silent.ts";
 
 const DIRECTORIES = ["/tmp", "/dev/shm"];
 

@@ -18,7 +18,6 @@ import {
 } from "../ffi/syscall.ts";
 import { decodeText, encodeText } from "../ffi/text.ts";
 import { encodeImage } from "../image/framing.ts";
-import { encodeAlignedGhostChunk, encodeGhostChunk } from "../image/ghost.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { imageName } from "../image/kinds.ts";
 import type {
@@ -35,11 +34,12 @@ import {
 } from "./attributes.ts";
 import { fileSystemType, remedyForDenied, statusAt, statx } from "./calls.ts";
 import {
+  BLOCK,
+  type ChunkedContent,
   copyRanges,
   dataSegments,
-  mayHaveUnwritten,
   mayShareBlocks,
-  type Range,
+  saveInChunks,
   type Segment,
   unwrittenSegments,
 } from "./content.ts";
@@ -282,30 +282,56 @@ function remedyFor(error: SyscallError): string | undefined {
   return "mount its file system for writing while ckpt dumps, and restores";
 }
 
-/** From here on sharing blocks is worth an aligned place. */
-const WORTH_ALIGNING = 65536;
-
 /** Content that is still to be copied. */
 interface Copy {
   readonly file: LostFileInUse;
   readonly image: string;
-  readonly ranges: readonly Range[];
+  readonly content: ChunkedContent;
+  /** Whether it is in chunks, else in one piece. */
+  readonly chunks: boolean;
+  /** Is told what was allocated and not written. */
+  readonly note: (unwritten: readonly Segment[]) => void;
 }
 
 async function copyAll(copies: readonly Copy[], report: Report): Promise<void> {
-  for (const { file, image, ranges } of copies) {
+  for (const { file, image, content, chunks, note } of copies) {
     const fds: number[] = [];
     try {
       fds.push(open(encodeText(file.at), O.RDONLY | O.NOATIME));
       fds.push(open(encodeText(image), O.WRONLY));
       const step = `saving ${file.link} (bytes)`;
-      await copyRanges(fds[0], fds[1], ranges, step, report);
+      const { size, position: to, allocated } = content;
+      let needed = Math.ceil(size / BLOCK) * BLOCK;
+      if (chunks) {
+        needed = await saveInChunks(fds[0], fds[1], content, step, report);
+      } else {
+        const whole = { from: 0, to, length: size };
+        await copyRanges(fds[0], fds[1], [whole], step, report);
+      }
+      note(unwrittenOf(fds[0], size, allocated, needed));
     } catch (error) {
       throw notSaved(file, error);
     } finally {
       for (const fd of fds) close(fd);
     }
   }
+}
+
+/**
+ * What takes space and was not written, if the file takes more than its data
+ * need; else it may be what the file system keeps about it.
+ *
+ * @param needed bytes of blocks
+ */
+function unwrittenOf(
+  fd: number,
+  size: number,
+  allocated: number,
+  needed: number,
+): Segment[] {
+  return allocated > needed
+    ? unwrittenSegments(fd, size, BigInt(allocated))
+    : [];
 }
 
 function notSaved(file: LostFileInUse, error: unknown): unknown {
@@ -334,12 +360,8 @@ function saveGhost(
     : undefined;
   try {
     const size = Number(status.size);
-    const segments = regular ? dataSegments(content!, size) : [];
-    const unwritten = regular && mayHaveUnwritten(segments, times.allocated)
-      ? unwrittenSegments(content!, size, times.allocated)
-      : [];
-    const chunks = regular &&
-      (size >= SMALLEST_WITH_CHUNKS || !isWhole(segments, size));
+    const chunks = regular && (size >= SMALLEST_WITH_CHUNKS ||
+      !isWhole(dataSegments(content!, size), size));
     const special = type === S_IF.CHR || type === S_IF.BLK;
     const entry: ghost_file_entry = {
       ...ghostEntry(status, times),
@@ -349,7 +371,7 @@ function saveGhost(
       symlnk_target: type === S_IF.LNK ? targetOf(at) : undefined,
     };
     const path = writer.createRaw(imageName("ghost-file", id));
-    const shared = mayShareBlocks(fileSystemType(path), file.fileSystem);
+    const isAligned = mayShareBlocks(fileSystemType(path), file.fileSystem);
     const head = encodeImage("ghost-file", entry);
     const image = open(encodeText(path), O.WRONLY);
     try {
@@ -357,21 +379,35 @@ function saveGhost(
     } finally {
       close(image);
     }
-    addExtension(saved.ghosts, {
+    const extension = {
       ghost_id: id,
       xattrs,
       inode_flags: content === undefined
         ? undefined
         : readInodeFlags(content) || undefined,
       ...belowMicroseconds(times),
-      allocated: unwritten.map(({ offset, length }) => ({
-        start: BigInt(offset),
-        end: BigInt(offset + length),
-      })),
-    });
-    if (segments.length === 0) return undefined;
-    const ranges = imageRanges(head.length, segments, chunks, shared);
-    return { file, image: path, ranges };
+    };
+    const note = (unwritten: readonly Segment[]) =>
+      addExtension(saved.ghosts, {
+        ...extension,
+        allocated: unwritten.map(({ offset, length }) => ({
+          start: BigInt(offset),
+          end: BigInt(offset + length),
+        })),
+      });
+    const allocated = Number(times.allocated);
+    if (!regular || size === 0) {
+      note(regular ? unwrittenOf(content!, size, allocated, 0) : []);
+      return undefined;
+    }
+    const position = head.length;
+    return {
+      file,
+      image: path,
+      content: { size, allocated, position, isAligned },
+      chunks,
+      note,
+    };
   } catch (error) {
     throw notSaved(file, error);
   } finally {
@@ -383,31 +419,6 @@ function isWhole(segments: readonly Segment[], size: number): boolean {
   if (size === 0) return true;
   const [first] = segments;
   return first?.offset === 0 && first.length === size;
-}
-
-/**
- * Where the content goes in an image.
- *
- * @param chunks each with a head of its own
- * @param aligned so that blocks can be shared
- */
-function imageRanges(
-  start: number,
-  segments: readonly Segment[],
-  chunks: boolean,
-  aligned: boolean,
-): Range[] {
-  let position = start;
-  return segments.map(({ offset, length }) => {
-    const head = !chunks
-      ? undefined
-      : aligned && length >= WORTH_ALIGNING
-      ? encodeAlignedGhostChunk(offset, length, position)
-      : encodeGhostChunk(offset, length);
-    const to = position + (head?.length ?? 0);
-    position = to + length;
-    return { from: offset, to, length, ...head && { head } };
-  });
 }
 
 const PATH_MAX = 4096;

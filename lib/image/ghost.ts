@@ -4,6 +4,8 @@
  * native code; here is only found where they lie.
  */
 
+import { library } from "../ffi/library.ts";
+import { close, O, open } from "../ffi/syscall.ts";
 import { decodeEntry, decodeImage, readMagic } from "./framing.ts";
 import { entryError, imageError } from "./image_error.ts";
 import type { ImageSet } from "./image_set.ts";
@@ -33,53 +35,6 @@ const CHUNK_HEAD_BYTES = 64;
 /** Blocks that file systems share between files have this size, or are parts. */
 const BLOCK = 4096;
 const SIZE_BYTES = 4;
-
-/**
- * What goes before `length` bytes that belong at `offset`: a ghost_chunk_entry
- * with its size. By hand, for there are thousands in a file with many holes.
- */
-export function encodeGhostChunk(offset: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(CHUNK_HEAD_BYTES);
-  let at = SIZE_BYTES;
-  for (const [tag, value] of [[1 << 3, length], [2 << 3, offset]]) {
-    bytes[at++] = tag;
-    let rest = value;
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) {
-      bytes[at++] = rest % 0x80 | 0x80;
-    }
-    bytes[at++] = rest;
-  }
-  bytes[0] = at - SIZE_BYTES;
-  return bytes.subarray(0, at);
-}
-
-/**
- * The same, filled up so that the content lies in the image as it lies in the
- * blocks of the file: a file system that can share blocks need not copy them.
- * The filling is a field that nobody knows.
- *
- * @param position where in the image it will be
- */
-export function encodeAlignedGhostChunk(
-  offset: number,
-  length: number,
-  position: number,
-): Uint8Array {
-  const head = encodeGhostChunk(offset, length);
-  let missing = (offset - position - head.length) % BLOCK;
-  if (missing < 0) missing += BLOCK;
-  if (missing === 0) return head;
-  if (missing < FILLING_HEAD_BYTES) missing += BLOCK;
-  const filled = new Uint8Array(head.length + missing);
-  filled.set(head);
-  const bytes = missing - FILLING_HEAD_BYTES;
-  // Field 15, a length of two bytes, and that many zeros.
-  filled.set([15 << 3 | 2, bytes & 0x7f | 0x80, bytes >> 7], head.length);
-  new DataView(filled.buffer).setUint32(0, filled.length - SIZE_BYTES, true);
-  return filled;
-}
-
-const FILLING_HEAD_BYTES = 3;
 
 /** The bytes of an image at `position` that hold the head of a chunk. */
 function readChunkHead(file: Deno.FsFile, position: number): Uint8Array {
@@ -138,25 +93,12 @@ export function readGhost(set: ImageSet, id: number): GhostImage {
   }
   const chunks: GhostChunk[] = [];
   let end = 0;
-  while (position < size) {
+  const accept = ({ offset, length, position: at }: GhostChunk) => {
     const number = chunks.length + 1;
     const wrong = (field: string, why: string) =>
       imageError(set.directory, [{ file: name, entry: number, field, why }]);
-    const reader = new Reader(readChunkHead(file, position));
-    let chunk: ghost_chunk_entry;
-    try {
-      chunk = decodeEntry(
-        reader,
-        messageType("ghost_chunk_entry"),
-      ) as ghost_chunk_entry;
-    } catch (error) {
-      throw entryError(set.directory, name, number, error);
-    }
-    position += reader.pos;
-    const offset = Number(chunk.off);
-    const length = Number(chunk.len);
-    if (length > size - position) {
-      throw wrong("len", `${length} bytes, but ${size - position} are left`);
+    if (length > size - at) {
+      throw wrong("len", `${length} bytes, but ${size - at} are left`);
     }
     if (offset < end) throw wrong("off", `${offset} is before ${end}`);
     end = offset + length;
@@ -166,8 +108,65 @@ export function readGhost(set: ImageSet, id: number): GhostImage {
     if (number > LIMITS.entries) {
       throw wrong("", `is beyond the limit of ${LIMITS.entries}`);
     }
-    chunks.push({ offset, length, position });
-    position += length;
+    chunks.push({ offset, length, position: at });
+    position = at + length;
+  };
+  for (const chunk of usualChunks(set.path(name), position, size)) {
+    accept(chunk);
+  }
+  while (position < size) {
+    const reader = new Reader(readChunkHead(file, position));
+    let chunk: ghost_chunk_entry;
+    try {
+      chunk = decodeEntry(
+        reader,
+        messageType("ghost_chunk_entry"),
+      ) as ghost_chunk_entry;
+    } catch (error) {
+      throw entryError(set.directory, name, chunks.length + 1, error);
+    }
+    accept({
+      offset: Number(chunk.off),
+      length: Number(chunk.len),
+      position: position + reader.pos,
+    });
   }
   return { entry, chunks };
+}
+
+/** Asked for at once. */
+const CHUNKS = 4096;
+
+/**
+ * The chunks from `position` on, up to the first that is not as ckpt makes them:
+ * found by native code, for there are thousands in a file with many holes.
+ */
+function* usualChunks(
+  path: string,
+  position: number,
+  size: number,
+): Generator<GhostChunk> {
+  const fd = open(path, O.RDONLY);
+  try {
+    const found = new BigUint64Array(3 * CHUNKS);
+    let count: number;
+    do {
+      count = Number(
+        library("chunks").ckpt_list_chunks(
+          fd,
+          BigInt(position),
+          BigInt(size),
+          new Uint8Array(found.buffer),
+          BigInt(CHUNKS),
+        ),
+      );
+      for (let i = 0; i < 3 * count; i += 3) {
+        const [offset, length, at] = [0, 1, 2].map((n) => Number(found[i + n]));
+        position = at + length;
+        yield { offset, length, position: at };
+      }
+    } while (count === CHUNKS);
+  } finally {
+    close(fd);
+  }
 }
