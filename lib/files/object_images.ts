@@ -69,7 +69,7 @@ export interface EpollPlan {
  * Decides for every epoll which process adds what it watches: the first that
  * has it, and has all the numbers that its entries name.
  *
- * @param tables of all processes in the order of the tree
+ * @param tables of all processes in the order of the tree, each ascending
  * @returns by the ids of the epolls
  */
 export function planEpolls(
@@ -82,13 +82,13 @@ export function planEpolls(
 ): ReadonlyMap<number, EpollPlan> {
   const plans = new Map<number, EpollPlan>();
   for (const { pid, entries } of tables) {
-    const own = new Map(entries.map(({ fd, id }) => [fd, id]));
     for (const { id, type } of entries) {
       if (type !== fd_types.EVENTPOLL || plans.has(id)) continue;
       const known = watched.get(id);
       const all = files.get(id)!.epfd!.tfd.map(
         ({ tfd, events, data }, index) => {
-          const { number = tfd, file = own.get(tfd) } = known?.get(index) ?? {};
+          const { number = tfd, file = entryAt(entries, tfd)?.id } =
+            known?.get(index) ?? {};
           return { number, events, data, file };
         },
       );
@@ -96,6 +96,20 @@ export function planEpolls(
     }
   }
   return plans;
+}
+
+/** The entry of a number in a table, which is ascending. */
+export function entryAt(
+  entries: readonly fdinfo_entry[],
+  fd: number,
+): fdinfo_entry | undefined {
+  let [from, to] = [0, entries.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (entries[middle].fd < fd) from = middle + 1;
+    else to = middle;
+  }
+  return entries[from]?.fd === fd ? entries[from] : undefined;
 }
 
 function isFound<T extends { file: number | undefined }>(

@@ -35,6 +35,7 @@ import type { BufferSizes } from "./fresh_buffers.ts";
 import { makeFanotify } from "./fanotify.ts";
 import { makeInotify } from "./inotify.ts";
 import {
+  entryAt,
   type EpollPlan,
   NO_OBJECTS,
   type ObjectImages,
@@ -152,18 +153,22 @@ export interface GivenDescriptor {
 /**
  * Adds the calls of each phase to the programs of the processes.
  *
- * @param tables of all processes in the order of the tree; all of them exist
+ * @param unordered of all processes in the order of the tree; all of them exist
  * before the first one opens anything
  * @param above where the descriptors for the work are; nothing else is open
  * @returns the number above all that any process uses meanwhile, which its
  * limit has to allow
  */
 export function restoreDescriptors(
-  tables: readonly DescriptorTable[],
+  unordered: readonly DescriptorTable[],
   images: FileImages,
   given: GivenDescriptors,
   above: NumbersAbove,
 ): number {
+  const tables = unordered.map((table) => ({
+    ...table,
+    entries: table.entries.toSorted((a, b) => a.fd - b.fd),
+  }));
   const tree = new TreePlan(tables, images, given);
   const seen = new Set<number>();
   const plans = tables.filter(({ filesId }) =>
@@ -180,8 +185,11 @@ export function restoreDescriptors(
   for (const { pid, entries, programs } of tables) {
     const own = locks.get(pid);
     if (own === undefined) continue;
-    const ids = new Map(entries.map(({ fd, id }) => [fd, id]));
-    restoreLocks(programs.finish, own, (fd) => tree.name(ids.get(fd)!));
+    restoreLocks(
+      programs.finish,
+      own,
+      (fd) => tree.name(entryAt(entries, fd)!.id),
+    );
   }
   return plans.reduce((most, { end }) => Math.max(most, end), above.free);
 }
@@ -247,32 +255,34 @@ class TreePlan {
     ]);
     this.#groupUnixSockets(tables);
     for (const [id, pid] of images.openers ?? []) this.#makers.set(id, pid);
-    const groups = new Map<string, number[]>();
+    /** By types, and what those of a group have in common. */
+    const groups = new Map<number, Map<number, number[]>>();
     for (const id of this.#held) {
-      const key = this.#groupOf(id);
+      const file = this.file(id);
+      const key = this.#groupOf(file);
       if (key === undefined) continue;
-      const group = groups.get(key) ?? [];
+      const alike = groups.get(file.type) ?? new Map<number, number[]>();
+      groups.set(file.type, alike);
+      const group = alike.get(key) ?? [];
       group.push(id);
-      groups.set(key, group);
+      alike.set(key, group);
       this.#groups.set(id, group);
     }
   }
 
   /** What those that are made together have in common; undefined: alone. */
-  #groupOf(id: number): string | undefined {
-    if (this.given.has(id)) return undefined;
-    const { type, pipe, fifo, pidfd } = this.file(id);
+  #groupOf({ id, type, pipe, fifo, pidfd }: file_entry): number | undefined {
     switch (type) {
       case fd_types.PIPE:
-        return `pipe ${pipe!.pipe_id}`;
+        return this.given.has(id) ? undefined : pipe!.pipe_id;
       case fd_types.FIFO:
-        return `fifo ${fifo!.pipe_id}`;
+        return this.given.has(id) ? undefined : fifo!.pipe_id;
       case fd_types.PIDFD:
-        return pidfd!.nspid === GONE ? `gone ${pidfd!.ino}` : undefined;
-      case fd_types.UNIXSK: {
-        const first = this.#unixGroups.get(id);
-        return first === undefined ? undefined : `sockets ${first}`;
-      }
+        return pidfd!.nspid === GONE && !this.given.has(id)
+          ? pidfd!.ino
+          : undefined;
+      case fd_types.UNIXSK:
+        return this.given.has(id) ? undefined : this.#unixGroups.get(id);
     }
     return undefined;
   }
@@ -332,6 +342,7 @@ class TreePlan {
       .map(([first]) => first);
   }
 
+  /** All that have to be made together with one. */
   group(id: number): readonly number[] {
     return this.#groups.get(id) ?? [id];
   }
@@ -399,6 +410,11 @@ class TreePlan {
   }
 }
 
+/** A file that is to be made. */
+interface WantedFile extends Wanted {
+  readonly id: number;
+}
+
 class TablePlan {
   readonly #pid: number;
   readonly #programs: DescriptorPrograms;
@@ -422,7 +438,7 @@ class TablePlan {
   ) {
     this.#pid = pid;
     this.#programs = programs;
-    this.#entries = entries.toSorted((a, b) => a.fd - b.fd);
+    this.#entries = entries;
     this.#tree = tree;
     this.#table = new TableProgram(programs.open, above, absent);
     for (const entry of this.#entries) {
@@ -512,10 +528,9 @@ class TablePlan {
   }
 
   #epolls(): { fd: number; watched: readonly WatchedFile[] }[] {
-    return [...this.#firsts.values()].flatMap(({ id, fd }) => {
-      const plan = this.#tree.epolls.get(id);
-      return plan?.pid === this.#pid ? [{ fd, watched: plan.watched }] : [];
-    });
+    return [...this.#tree.epolls].flatMap(([id, { pid, watched }]) =>
+      pid === this.#pid ? [{ fd: this.#firsts.get(id)!.fd, watched }] : []
+    );
   }
 
   watch(): void {
@@ -524,13 +539,12 @@ class TablePlan {
     for (const finish of this.#unfilled.values()) {
       finish((id) => this.#placeOf(id));
     }
-    const entries = new Map(this.#entries.map((entry) => [entry.fd, entry]));
     for (const { fd, watched } of this.#epolls()) {
       disarmed.push(...watch(
         this.#table,
         fd,
         watched.map(({ number, events, data, file }) => {
-          const entry = entries.get(number);
+          const entry = entryAt(this.#entries, number);
           return {
             number,
             events,
@@ -586,7 +600,8 @@ class TablePlan {
 
   #finish(id: number, fd: number): void {
     const { flags, fown } = this.#tree.state(id);
-    if (flags & O.PATH) return;
+    const hasOwner = fown.pid !== 0 || fown.signum !== 0;
+    if (!hasOwner && (flags & O.ASYNC) === 0 || flags & O.PATH) return;
     const program = this.#programs.finish;
     const what = () => `descriptor ${fd} (${this.#tree.name(id)})`;
     restoreOwner(program, fd, fown, what);
@@ -602,76 +617,106 @@ class TablePlan {
 
   /** With all that has to be made together. */
   #make(id: number): void {
+    const wanted = this.#tree.group(id).map((id) => this.#place(id));
+    if (this.#tree.given.has(id)) this.#openPath(wanted[0]);
+    else this.#makeFile(this.#tree.file(id), wanted);
+  }
+
+  /** By a switch: there may be thousands, and each has members of its own. */
+  #makeFile(file: file_entry, wanted: readonly WantedFile[]): void {
     const tree = this.#tree;
     const table = this.#table;
-    const wanted = tree.group(id).map((id) => this.#place(id));
-    const { pipe, fifo, pidfd, efd, tfd, sgfd, epfd, usk, isk, ify, ffy } = tree
-      .file(id);
-    const { nlsk, psk } = tree.file(id);
-    const { unix, inet, netlink, packet } = tree.sockets;
-    if (tree.given.has(id)) this.#openPath(wanted[0]);
-    else if (usk !== undefined) {
-      const finish = makeUnixSockets(
-        table,
-        wanted.map((one) => {
-          const image = unix.get(one.id)!;
-          return {
-            ...one,
-            ...image,
-            outside: tree.outside(image),
-            place: tree.images.places?.get(one.id),
-          };
-        }),
-        {
-          pid: this.#pid,
-          exists: (pid) => tree.exists(pid),
-          bindsAside: tree.images.bindsAside ?? false,
-          fresh: tree.images.freshBuffers,
-        },
-      );
-      if (finish !== undefined) this.#unfilled.set(id, finish);
-    } else if (nlsk !== undefined) {
-      makeNetlinkSocket(table, wanted[0], netlink.get(id)!);
-    } else if (psk !== undefined && tree.madeFor(id) === undefined) {
-      makePacketSocket(table, wanted[0], packet.get(id)!, tree.interfaces);
-    } else if (isk !== undefined) {
-      const socket = inet.get(id)!;
-      const { interfaces, images: { freshBuffers } } = tree;
-      makeInetSocket(table, wanted[0], socket, interfaces, freshBuffers);
-      if (isFilledByCkpt(socket)) {
-        this.#programs.connections.push({ id, fd: wanted[0].fd });
+    const { type, id } = file;
+    const { inet, netlink, packet } = tree.sockets;
+    const [first] = wanted;
+    switch (type) {
+      case fd_types.UNIXSK:
+        return this.#makeUnixSockets(id, wanted);
+      case fd_types.NETLINKSK:
+        return makeNetlinkSocket(table, first, netlink.get(id)!);
+      case fd_types.PACKETSK:
+        if (tree.madeFor(id) !== undefined) break;
+        return makePacketSocket(table, first, packet.get(id)!, tree.interfaces);
+      case fd_types.INETSK: {
+        const socket = inet.get(id)!;
+        const { interfaces, images: { freshBuffers } } = tree;
+        makeInetSocket(table, first, socket, interfaces, freshBuffers);
+        if (isFilledByCkpt(socket)) {
+          this.#programs.connections.push({ id, fd: first.fd });
+        }
+        return;
       }
-    } else if (efd !== undefined) {
-      makeEventfd(table, wanted[0], efd, tree.objects.semaphores.has(id));
-    } else if (tfd !== undefined) makeTimerfd(table, wanted[0], tfd);
-    else if (sgfd !== undefined) makeSignalfd(table, wanted[0], sgfd);
-    else if (epfd !== undefined) {
-      makeEpoll(table, wanted[0], tree.objects.busyPolling.get(id));
-    } else if (ify !== undefined) makeInotify(table, wanted[0]);
-    else if (ffy !== undefined) makeFanotify(table, wanted[0], ffy);
-    else if (pipe !== undefined) {
-      const content = tree.images.pipes.get(pipe.pipe_id);
-      makePipe(table, wanted, content, () => tree.name(id));
-    } else if (fifo !== undefined) {
-      makeFifo(
-        table,
-        wanted.map((one) => ({
+      case fd_types.EVENTFD: {
+        const isSemaphore = tree.objects.semaphores.has(id);
+        return makeEventfd(table, first, file.efd!, isSemaphore);
+      }
+      case fd_types.TIMERFD:
+        return makeTimerfd(table, first, file.tfd!);
+      case fd_types.SIGNALFD:
+        return makeSignalfd(table, first, file.sgfd!);
+      case fd_types.EVENTPOLL:
+        return makeEpoll(table, first, tree.objects.busyPolling.get(id));
+      case fd_types.INOTIFY:
+        return makeInotify(table, first);
+      case fd_types.FANOTIFY:
+        return makeFanotify(table, first, file.ffy!);
+      case fd_types.PIPE: {
+        const content = tree.images.pipes.get(file.pipe!.pipe_id);
+        return makePipe(table, wanted, content, () => tree.name(id));
+      }
+      case fd_types.FIFO:
+        return this.#makeFifo(file.fifo!.pipe_id, wanted);
+      case fd_types.PIDFD: {
+        const { nspid } = file.pidfd!;
+        return nspid === GONE
+          ? makeDeadPidfds(table, wanted)
+          : makePidfd(table, first, nspid);
+      }
+    }
+    this.#openPath(first);
+  }
+
+  #makeUnixSockets(id: number, wanted: readonly WantedFile[]): void {
+    const tree = this.#tree;
+    const finish = makeUnixSockets(
+      this.#table,
+      wanted.map((one) => {
+        const image = tree.sockets.unix.get(one.id)!;
+        return {
           ...one,
-          path: tree.source(one.id),
-          flags: tree.madeFor(one.id) === undefined
-            ? one.flags
-            : one.flags & ~O.NOFOLLOW,
-          unconnected: tree.images.unconnected.has(one.id),
-        })),
-        tree.images.fifos.get(fifo.pipe_id),
-      );
-    } else if (pidfd?.nspid === GONE) makeDeadPidfds(table, wanted);
-    else if (pidfd !== undefined) makePidfd(table, wanted[0], pidfd.nspid);
-    else this.#openPath(wanted[0]);
+          ...image,
+          outside: tree.outside(image),
+          place: tree.images.places?.get(one.id),
+        };
+      }),
+      {
+        pid: this.#pid,
+        exists: (pid) => tree.exists(pid),
+        bindsAside: tree.images.bindsAside ?? false,
+        fresh: tree.images.freshBuffers,
+      },
+    );
+    if (finish !== undefined) this.#unfilled.set(id, finish);
+  }
+
+  #makeFifo(pipeId: number, wanted: readonly WantedFile[]): void {
+    const tree = this.#tree;
+    makeFifo(
+      this.#table,
+      wanted.map((one) => ({
+        ...one,
+        path: tree.source(one.id),
+        flags: tree.madeFor(one.id) === undefined
+          ? one.flags
+          : one.flags & ~O.NOFOLLOW,
+        unconnected: tree.images.unconnected.has(one.id),
+      })),
+      tree.images.fifos.get(pipeId),
+    );
   }
 
   /** Decides where a description that is made here is to be. */
-  #place(id: number): Wanted & { id: number } {
+  #place(id: number): WantedFile {
     const own = this.#firsts.get(id);
     const fd = own?.fd ?? this.#table.temporary();
     if (own !== undefined) this.#open.add(fd);
@@ -680,7 +725,7 @@ class TablePlan {
     return { id, fd, flags, cloexec: own ? cloexecOf(own) : O.CLOEXEC };
   }
 
-  #openPath({ id, fd, flags, cloexec }: Wanted & { id: number }): void {
+  #openPath({ id, fd, flags, cloexec }: WantedFile): void {
     const replacement = this.#tree.given.get(id);
     const made = this.#tree.madeFor(id);
     const { type, reg, memfd } = this.#tree.file(id);

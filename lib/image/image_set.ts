@@ -140,7 +140,8 @@ export class ImageSet {
   /** The size of a file in bytes, or undefined when there is none. */
   size(name: string): number | undefined {
     if (!this.names.has(name)) return undefined;
-    return sizeOf(this.directory, name);
+    // Those in the manifest have just been found to be so large.
+    return this.manifest?.files[name]?.size ?? sizeOf(this.directory, name);
   }
 }
 

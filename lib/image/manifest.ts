@@ -45,14 +45,12 @@ export function newManifest(ckptVersion: string): Manifest {
 
 /** The bytes of the manifest's file. */
 export function encodeManifest(manifest: Manifest): Uint8Array {
-  return text(manifest, ownDigest(manifest));
+  return new TextEncoder().encode(text(manifest, ownDigest(manifest)));
 }
 
 /** There is one way only to write a manifest, so that every change shows. */
-function text(manifest: Manifest, digest: string): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(
-    JSON.stringify({ ...manifest, sha256: digest }, null, 1) + "\n",
-  );
+function text(manifest: Manifest, digest: string): string {
+  return JSON.stringify({ ...manifest, sha256: digest }, null, 1) + "\n";
 }
 
 function ownDigest(manifest: Manifest): string {
@@ -68,11 +66,12 @@ export function decodeManifest(bytes: Uint8Array): Manifest | ImageProblem {
   if (bytes.length > LIMITS.manifest_bytes) {
     return problem(`is larger than ${LIMITS.manifest_bytes} bytes`);
   }
+  let written: string;
   let parsed: unknown;
   try {
-    parsed = JSON.parse(
-      new TextDecoder("utf-8", { fatal: true }).decode(bytes),
-    );
+    const options = { fatal: true, ignoreBOM: true };
+    written = new TextDecoder("utf-8", options).decode(bytes);
+    parsed = JSON.parse(written);
   } catch {
     return problem("is damaged: not JSON");
   }
@@ -80,7 +79,7 @@ export function decodeManifest(bytes: Uint8Array): Manifest | ImageProblem {
   const { sha256: digest, ...manifest } = parsed;
   if (!isManifest(manifest)) return problem("is damaged: a field is missing");
   const right = ownDigest(manifest);
-  if (digest !== right || !equal(text(manifest, right), bytes)) {
+  if (digest !== right || text(manifest, right) !== written) {
     return problem("is damaged: its checksum does not match");
   }
   return manifest.format === FORMAT
@@ -102,8 +101,4 @@ function isManifest(value: Record<string, unknown>): value is
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -49,7 +49,7 @@ export const MADV = {
 export interface RebuildInput extends AttachInput {
   mm: mm_entry;
   /** Regular files by id. */
-  files: ReadonlyMap<number, reg_file_entry>;
+  files: Pick<ReadonlyMap<number, reg_file_entry>, "get">;
   /** What to open in the stead of paths that do not lead to their files. */
   sources?: ReadonlyMap<number, string>;
   pages: readonly pagemap_entry[];

@@ -43,7 +43,9 @@ function writeImage(path: string, contents: Contents): number {
 function possible(random: () => number, directory: string): RebuildInput {
   const input = randomInput(random);
   const files = new Map<number, reg_file_entry>();
-  for (const [id, file] of input.files) {
+  // randomInput() makes a map.
+  const all = input.files as ReadonlyMap<number, reg_file_entry>;
+  for (const [id, file] of all) {
     const path = `${directory}/file-${id}`;
     const contents: Contents = new Map();
     for (let i = 0n; i < 40n; i++) contents.set(i, `${path}:${i}`);

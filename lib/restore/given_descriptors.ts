@@ -33,6 +33,9 @@ export function chooseGiven(
   const { external } = readPipeImages(images.set);
   for (const id of images.open) {
     const file = images.files.get(id)!;
+    const hasReason = file.type === fd_types.TTY && !own.has(id) ||
+      file.type === fd_types.PIPE && external.has(file.pipe!.pipe_id);
+    if (options.inheritFd.length === 0 && !hasReason) continue;
     const keys = keysOf(file, images.files, terminals);
     const inherited = options.inheritFd.find(({ key }) => keys.includes(key));
     if (inherited !== undefined) {

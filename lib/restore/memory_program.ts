@@ -177,15 +177,13 @@ export function areaExtensions({ extension }: TaskImages) {
 /** What is mapped by a path, or by a descriptor in the stead of one. */
 export function mappableFiles(
   { files }: TaskImages,
-): ReadonlyMap<number, reg_file_entry> {
-  const found = new Map<number, reg_file_entry>();
-  for (const [id, { reg, memfd }] of files) {
-    if (reg !== undefined) found.set(id, reg);
-    else if (memfd !== undefined) {
+): Pick<ReadonlyMap<number, reg_file_entry>, "get"> {
+  return {
+    get(id) {
+      const { reg, memfd } = files.get(id) ?? {};
+      if (reg !== undefined || memfd === undefined) return reg;
       const { flags, pos, fown } = memfd;
-      const name = "a memfd";
-      found.set(id, { id, flags, pos, fown, name, build_id: [] });
-    }
-  }
-  return found;
+      return { id, flags, pos, fown, name: "a memfd", build_id: [] };
+    },
+  };
 }

@@ -3,24 +3,36 @@
  * and what files are to be compared with.
  */
 import { imageName } from "../kinds.ts";
-import type { ckpt_file_entry } from "../schema.gen.ts";
-import { HIGHEST_DESCRIPTOR, type Wrong } from "./file_table.ts";
+import {
+  type ckpt_file_entry,
+  fd_types,
+  type fdinfo_entry,
+} from "../schema.gen.ts";
+import {
+  type FileTable,
+  HIGHEST_DESCRIPTOR,
+  type Wrong,
+} from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
-/** What an image of ours tells of eventfds and epolls. */
+/**
+ * What an image of ours tells of eventfds and epolls.
+ *
+ * @param descriptors those of all tables
+ */
 export function checkObjects(
   findings: Findings,
-  open: ReadonlySet<number>,
+  table: FileTable,
+  descriptors: readonly (readonly fdinfo_entry[])[],
 ): void {
-  const files = new Map(
-    (findings.read("files", undefined) ?? []).map((file) => [file.id, file]),
-  );
+  const isOpen = (file: number) =>
+    descriptors.some((entries) => entries.some(({ id }) => id === file));
   const seen = new Set<number>();
   (findings.read("ckpt-files", undefined) ?? []).forEach((entry, place) => {
     const { id, semaphore, watched, busy_polling } = entry;
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-files"), place, field, why);
-    const { efd, epfd, reg } = files.get(id) ?? {};
+    const { efd, epfd } = table.file(id) ?? {};
     if (seen.has(id)) wrong("id", `${id} is there twice`);
     seen.add(id);
     if (semaphore && efd === undefined) wrong("id", `${id} is no eventfd`);
@@ -30,7 +42,7 @@ export function checkObjects(
         wrong("busy_polling", `has ${busy_polling.length} bytes`);
       }
     }
-    checkRecorded(entry, reg !== undefined, wrong);
+    checkRecorded(entry, table.has(fd_types.REG, id), wrong);
     watched.forEach(({ index, number, file }) => {
       if (epfd?.tfd[index] === undefined) {
         wrong("watched.index", `epoll ${id} has no entry ${index}`);
@@ -38,7 +50,7 @@ export function checkObjects(
       if (number > HIGHEST_DESCRIPTOR) {
         wrong("watched.number", `${number} is no descriptor`);
       }
-      if (!open.has(file)) {
+      if (!isOpen(file)) {
         wrong("watched.file", `no process has file ${file} open`);
       }
     });

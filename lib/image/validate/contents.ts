@@ -1,6 +1,7 @@
 /** Checks what is in message queues, maps of eBPF, tuns and io_urings. */
 import { imageName } from "../kinds.ts";
-import type { file_entry } from "../schema.gen.ts";
+import { fd_types, type file_entry } from "../schema.gen.ts";
+import type { FileTable } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
 const DEVICE_NAME = /^[^\s/]{1,15}$/;
@@ -8,17 +9,13 @@ const DEVICE_NAME = /^[^\s/]{1,15}$/;
 const SHORTEST_MESSAGE = 8;
 
 /** What is in message queues and in maps of eBPF, and which are io_urings. */
-export function checkContents(
-  findings: Findings,
-  files: readonly file_entry[],
-): void {
-  const byId = new Map(files.map((file) => [file.id, file]));
+export function checkContents(findings: Findings, table: FileTable): void {
   const seen = new Set<number>();
   (findings.read("ckpt-queues", undefined) ?? []).forEach((entry, place) => {
     for (const id of entry.files) {
       const wrong = (why: string) =>
         findings.add(imageName("ckpt-queues"), place, "files", why);
-      if (byId.get(id)?.reg === undefined) wrong(`${id} is no such file`);
+      if (!table.has(fd_types.REG, id)) wrong(`${id} is no such file`);
       if (seen.has(id)) wrong(`${id} is there twice`);
       seen.add(id);
     }
@@ -27,7 +24,7 @@ export function checkContents(
     const { id, name, link } = entry;
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-tuns"), place, field, why);
-    if (byId.get(id)?.reg === undefined) wrong("id", `${id} is no device`);
+    if (!table.has(fd_types.REG, id)) wrong("id", `${id} is no device`);
     if (!DEVICE_NAME.test(name)) {
       wrong("name", `"${name}" is no name of a network device`);
     }
@@ -43,11 +40,14 @@ export function checkContents(
   (findings.read("ckpt-rings", undefined) ?? []).forEach(({ id }, place) => {
     const wrong = (why: string) =>
       findings.add(imageName("ckpt-rings"), place, "id", why);
-    if (byId.get(id)?.reg === undefined) wrong(`${id} is no such file`);
+    if (!table.has(fd_types.REG, id)) wrong(`${id} is no such file`);
     if (seen.has(id)) wrong(`${id} is there twice`);
     seen.add(id);
   });
-  const maps = new Map(files.map(({ bpf }) => [bpf?.map_id, bpf]));
+  const maps = new Map<number, file_entry["bpf"]>();
+  table.each(fd_types.BPFMAP, ({ bpf }) => {
+    if (bpf !== undefined) maps.set(bpf.map_id, bpf);
+  });
   (findings.read("bpfmap-data", undefined) ?? []).forEach((data, place) => {
     const { map_id, keys_bytes, values_bytes, count } = data;
     const wrong = (field: string, why: string) =>

@@ -15,9 +15,9 @@ export function checkDescriptors(
   tasks: TreeTask[],
   table: FileTable,
 ): void {
-  checkPidfds(findings, tasks);
-  const epolls = epollTargets(findings);
-  const open = new Set<number>();
+  checkPidfds(findings, tasks, table);
+  const epolls = epollTargets(findings, table);
+  const tables: (readonly fdinfo_entry[])[] = [];
   const seen = new Set<number>();
   // An epoll that is only in flight between sockets is in no table.
   const held = new Set<number>();
@@ -28,15 +28,16 @@ export function checkDescriptors(
     if (ids === undefined || seen.has(ids.files_id)) continue;
     seen.add(ids.files_id);
     const descriptors = findings.read("fdinfo", ids.files_id) ?? [];
+    tables.push(descriptors);
     const numbers = checkTable(findings, ids.files_id, descriptors, table);
+    if (epolls.size === 0) continue;
     for (const { id, type } of descriptors) {
-      open.add(id);
       if (type !== fd_types.EVENTPOLL) continue;
       held.add(id);
       if (epolls.get(id)?.every((fd) => numbers.has(fd))) satisfied.add(id);
     }
   }
-  checkObjects(findings, open);
+  checkObjects(findings, table, tables);
   checkSnapshots(findings);
   checkLocks(findings, tasks);
   for (const [id, fds] of epolls) {
@@ -53,12 +54,16 @@ export function checkDescriptors(
 /** A process that was waited for has no pid any more. */
 const GONE = -1;
 
-function checkPidfds(findings: Findings, tasks: TreeTask[]): void {
+function checkPidfds(
+  findings: Findings,
+  tasks: TreeTask[],
+  table: FileTable,
+): void {
   const pids = new Set(tasks.map(({ entry: { pid } }) => pid));
   const tids = new Set(
     tasks.flatMap(({ entry, dead }) => dead ? [entry.pid] : entry.threads),
   );
-  (findings.read("files", undefined) ?? []).forEach(({ pidfd }, number) => {
+  table.each(fd_types.PIDFD, ({ pidfd }, number) => {
     if (pidfd === undefined || pidfd.nspid === GONE) return;
     const known = (pidfd.flags & O.EXCL) === 0 ? pids : tids;
     if (known.has(pidfd.nspid)) return;
@@ -68,41 +73,45 @@ function checkPidfds(findings: Findings, tasks: TreeTask[]): void {
 }
 
 /** The numbers by which what epolls watch is found in a table. */
-function epollTargets(findings: Findings): Map<number, number[]> {
-  const files = findings.read("files", undefined) ?? [];
+function epollTargets(
+  findings: Findings,
+  table: FileTable,
+): Map<number, number[]> {
   const extensions = new Map(
     (findings.read("ckpt-files", undefined) ?? []).map(({ id, watched }) => [
       id,
       new Set(watched.map(({ index }) => index)),
     ]),
   );
-  return new Map(
-    files.filter((file) => file.epfd !== undefined).map((file) => [
-      file.id,
-      file.epfd!.tfd.filter((_, index) => !extensions.get(file.id)?.has(index))
-        .map((target) => target.tfd),
-    ]),
-  );
+  const targets = new Map<number, number[]>();
+  table.each(fd_types.EVENTPOLL, ({ id, epfd }) => {
+    const known = extensions.get(id);
+    const own = (epfd?.tfd ?? []).filter((_, index) => !known?.has(index));
+    targets.set(id, own.map(({ tfd }) => tfd));
+  });
+  return targets;
 }
 
 /** @returns its numbers */
 function checkTable(
   findings: Findings,
   filesId: number,
-  descriptors: fdinfo_entry[],
+  descriptors: readonly fdinfo_entry[],
   table: FileTable,
 ): ReadonlySet<number> {
   const seen = new Set<number>();
-  descriptors.forEach(({ fd, id, type, flags }, number) => {
-    const wrong = (field: string, why: string) =>
-      findings.add(imageName("fdinfo", filesId), number, field, why);
+  let number = 0;
+  const wrong = (field: string, why: string) =>
+    findings.add(imageName("fdinfo", filesId), number, field, why);
+  for (; number < descriptors.length; number++) {
+    const { fd, id, type, flags } = descriptors[number];
     if (seen.size === seen.add(fd).size) wrong("fd", `${fd} is there twice`);
     if (fd > HIGHEST_DESCRIPTOR) wrong("fd", `${fd} is no descriptor`);
     if (flags > 1) wrong("flags", `${flags} is more than FD_CLOEXEC`);
     if (table.known && !table.has(type, id)) {
       wrong("id", `no file ${id} of type ${type} is in files.img`);
     }
-  });
+  }
   return seen;
 }
 

@@ -33,40 +33,65 @@ export const FILE_MEMBERS: Readonly<Record<number, keyof file_entry>> = {
   [fd_types.PIDFD]: "pidfd",
 };
 
-/** The files of files.img by id. */
+/** Does something with a file and the number of its entry. */
+type Look = (file: file_entry, number: number) => void;
+
+/** The files of files.img by their ids and types. */
 export class FileTable {
   /** False when files.img is missing or damaged: then nothing can be said. */
   known = false;
   /** Numbers of shared memory that memfds have their content in. */
   readonly sharedMemory = new Set<bigint>();
-  /** The first type of each id, and the others of those that have several. */
-  readonly #types = new Map<number, number>();
-  readonly #further = new Map<number, number[]>();
+  readonly #files: file_entry[] = [];
+  /** Numbers of entries, by their types. */
+  readonly #byType = new Map<number, number[]>();
+  /** The first file of each id, and the others of those that have several. */
+  readonly #firsts = new Map<number, file_entry>();
+  readonly #further = new Map<number, file_entry[]>();
+
+  /** The first file with an id. */
+  file(id: number): file_entry | undefined {
+    return this.#firsts.get(id);
+  }
 
   /** The type of a file that mappings and directories may name, or undefined. */
   type(id: number): number | undefined {
-    return this.has(fd_types.REG, id) ? fd_types.REG : this.#types.get(id);
+    return this.has(fd_types.REG, id)
+      ? fd_types.REG
+      : this.#firsts.get(id)?.type;
   }
 
   has(type: number, id: number): boolean {
-    return this.#types.get(id) === type ||
+    return this.#firsts.get(id)?.type === type ||
       this.#further.size > 0 &&
-        (this.#further.get(id)?.includes(type) ?? false);
+        (this.#further.get(id)?.some((file) => file.type === type) ?? false);
   }
 
   /** @returns false when the id is taken; a tun has a regular twin */
-  add(type: number, id: number): boolean {
-    const first = this.#types.get(id);
+  add(file: file_entry): boolean {
+    const { id, type } = file;
+    const number = this.#files.push(file) - 1;
+    const alike = this.#byType.get(type);
+    if (alike === undefined) this.#byType.set(type, [number]);
+    else alike.push(number);
+    const first = this.#firsts.get(id);
     if (first === undefined) {
-      this.#types.set(id, type);
+      this.#firsts.set(id, file);
       return true;
     }
     const further = this.#further.get(id) ?? [];
-    further.push(type);
+    further.push(file);
     this.#further.set(id, further);
-    const twins = [first, type];
+    const twins = [first.type, type];
     return further.length === 1 && twins.includes(fd_types.REG) &&
       twins.includes(fd_types.TUNF);
+  }
+
+  /** Looks at all files of a type. */
+  each(type: number, look: Look): void {
+    for (const number of this.#byType.get(type) ?? []) {
+      look(this.#files[number], number);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 /** Checks open files, and what leads from one to another. */
 import {
+  type fanotify_file_entry,
   fd_types,
   type file_entry,
   mark_type,
@@ -30,7 +31,7 @@ export function checkFiles(findings: Findings): FileTable {
   files.forEach((file, number) => {
     const wrong = (field: string, why: string) =>
       findings.add(FILES, number, field, why);
-    if (!table.add(file.type, file.id)) {
+    if (!table.add(file)) {
       wrong("id", `${file.id} is there twice`);
     }
     checkMember(file, wrong);
@@ -40,20 +41,20 @@ export function checkFiles(findings: Findings): FileTable {
       [inode.inode_id, inode] as const
     ),
   );
-  files.forEach((file, number) => {
-    const wrong = (field: string, why: string) =>
-      findings.add(FILES, number, field, why);
-    if (REFERRING.has(file.type)) {
+  for (const type of REFERRING) {
+    table.each(type, (file, number) => {
+      const wrong = (field: string, why: string) =>
+        findings.add(FILES, number, field, why);
       checkReferences(findings, table, memfds, file, wrong);
-    }
-  });
+    });
+  }
   checkRemaps(findings, table);
   checkGhosts(findings);
-  checkPipes(findings, files);
-  checkWatches(findings, files);
-  checkContents(findings, files);
-  checkTerminals(findings, files);
-  checkSockets(findings, files);
+  checkPipes(findings, table);
+  checkWatches(findings, table);
+  checkContents(findings, table);
+  checkTerminals(findings, table);
+  checkSockets(findings, table);
   return table;
 }
 
@@ -72,30 +73,59 @@ function checkMember(file: file_entry, wrong: Wrong): void {
   else if (content.id !== file.id) {
     wrong(`${member}.id`, `${content.id} is not ${file.id}, that of the entry`);
   }
-  if (file.type === fd_types.REG && file.reg !== undefined) {
-    checkRegular(file.reg.name, file.reg.flags, file.reg.ext, wrong);
-    return;
-  }
-  const { pipe, tfd, usk, nlsk, ify, ffy } = file;
-  if (pipe !== undefined && (pipe.flags & O_ACCMODE) === O_ACCMODE) {
-    wrong("pipe.flags", `0${pipe.flags.toString(8)} is no end of a pipe`);
-  }
-  if (tfd !== undefined) {
-    // CLOCK_REALTIME, MONOTONIC, BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM.
-    if (![0, 1, 7, 8, 9].includes(tfd.clockid)) {
-      wrong("tfd.clockid", `${tfd.clockid} is no clock of timerfd_create(2)`);
+  if (content !== undefined) checkContent(file, wrong);
+}
+
+function checkContent(file: file_entry, wrong: Wrong): void {
+  switch (file.type) {
+    case fd_types.REG: {
+      const { name, flags, ext } = file.reg!;
+      checkRegular(name, flags, ext, wrong);
+      break;
     }
-    if (tfd.vnsec >= 1_000_000_000n || tfd.insec >= 1_000_000_000n) {
-      wrong("tfd", "has a thousand million nanoseconds or more");
+    case fd_types.PIPE: {
+      const { flags } = file.pipe!;
+      if ((flags & O_ACCMODE) !== O_ACCMODE) break;
+      wrong("pipe.flags", `0${flags.toString(8)} is no end of a pipe`);
+      break;
+    }
+    case fd_types.TIMERFD: {
+      const { clockid, vnsec, insec } = file.tfd!;
+      // CLOCK_REALTIME, MONOTONIC, BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM.
+      if (![0, 1, 7, 8, 9].includes(clockid)) {
+        wrong("tfd.clockid", `${clockid} is no clock of timerfd_create(2)`);
+      }
+      if (vnsec >= 1_000_000_000n || insec >= 1_000_000_000n) {
+        wrong("tfd", "has a thousand million nanoseconds or more");
+      }
+      break;
+    }
+    case fd_types.UNIXSK: {
+      const { length } = file.usk!.name;
+      if (length <= SUN_PATH_MAX) break;
+      wrong("usk.name", `is ${length} bytes long, more than 108`);
+      break;
+    }
+    case fd_types.INOTIFY:
+      file.ify!.wd.forEach(({ f_handle }, i) =>
+        checkHandle(f_handle, `ify.wd[${i}].f_handle`, wrong)
+      );
+      break;
+    case fd_types.FANOTIFY:
+      checkMarks(file.ffy!, wrong);
+      break;
+    case fd_types.NETLINKSK: {
+      const { length } = file.nlsk!.groups;
+      // CRIU takes one, and ckpt as many as the kernel has.
+      if (length > MOST_GROUP_WORDS) {
+        wrong("nlsk.groups", `has ${length} words`);
+      }
     }
   }
-  if (usk !== undefined && usk.name.length > SUN_PATH_MAX) {
-    wrong("usk.name", `is ${usk.name.length} bytes long, more than 108`);
-  }
-  ify?.wd.forEach(({ f_handle }, i) =>
-    checkHandle(f_handle, `ify.wd[${i}].f_handle`, wrong)
-  );
-  ffy?.mark.forEach(({ type, ie, me }, i) => {
+}
+
+function checkMarks({ mark }: fanotify_file_entry, wrong: Wrong): void {
+  mark.forEach(({ type, ie, me }, i) => {
     const field = `ffy.mark[${i}]`;
     if (ie !== undefined) {
       checkHandle(ie.f_handle, `${field}.ie.f_handle`, wrong);
@@ -108,10 +138,6 @@ function checkMember(file: file_entry, wrong: Wrong): void {
       (type === mark_type.MOUNT) !== (me !== undefined)
     ) wrong(field, `is not as its type ${type} says`);
   });
-  // CRIU takes one, and ckpt as many as the kernel has.
-  if (nlsk !== undefined && nlsk.groups.length > MOST_GROUP_WORDS) {
-    wrong("nlsk.groups", `has ${nlsk.groups.length} words`);
-  }
 }
 
 function checkRegular(
@@ -132,11 +158,7 @@ function checkRegular(
 }
 
 /** Files of these types name others. */
-const REFERRING: ReadonlySet<number> = new Set([
-  fd_types.FIFO,
-  fd_types.TTY,
-  fd_types.MEMFD,
-]);
+const REFERRING = [fd_types.FIFO, fd_types.TTY, fd_types.MEMFD] as const;
 
 function checkReferences(
   findings: Findings,

@@ -1,7 +1,7 @@
 /** Checks pipes, and what is in them. */
 import { imageName } from "../kinds.ts";
-import type { file_entry } from "../schema.gen.ts";
-import { PERMISSIONS } from "./file_table.ts";
+import { fd_types } from "../schema.gen.ts";
+import { type FileTable, PERMISSIONS } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
 /** What the kernel takes for a packet of a pipe (PIPE_BUF). */
@@ -11,14 +11,17 @@ const LONGEST_PACKET = 4096;
 const LARGEST_PIPE = 2 ** 31;
 
 /** What is in pipes and fifos. */
-export function checkPipes(
-  findings: Findings,
-  files: readonly file_entry[],
-): void {
+export function checkPipes(findings: Findings, table: FileTable): void {
   const numbers = {
-    "pipes-data": new Set(files.map(({ pipe }) => pipe?.pipe_id)),
-    "fifo-data": new Set(files.map(({ fifo }) => fifo?.pipe_id)),
+    "pipes-data": new Set<number | undefined>(),
+    "fifo-data": new Set<number | undefined>(),
   };
+  table.each(fd_types.PIPE, ({ pipe }) => {
+    numbers["pipes-data"].add(pipe?.pipe_id);
+  });
+  table.each(fd_types.FIFO, ({ fifo }) => {
+    numbers["fifo-data"].add(fifo?.pipe_id);
+  });
   const lengths = new Map<number, number>();
   for (const kind of ["pipes-data", "fifo-data"] as const) {
     const seen = new Set<number>();
@@ -51,8 +54,7 @@ export function checkPipes(
       wrong("mode", `0${entry.mode!.toString(8)} is more than permissions`);
     }
     for (const id of unconnected) {
-      const { fifo } = files.find((file) => file.id === id) ?? {};
-      if (fifo?.pipe_id !== pipe_id) {
+      if (table.file(id)?.fifo?.pipe_id !== pipe_id) {
         wrong("unconnected", `${id} is no descriptor of this fifo`);
       }
     }

@@ -1,14 +1,14 @@
 /** Checks sockets, what is queued in them, and how they belong together. */
 
 import { imageName } from "../kinds.ts";
-import type {
-  ckpt_socket_entry,
-  file_entry,
-  inet_sk_entry,
-  packet_sock_entry,
-  sk_opts_entry,
-  unix_sk_entry,
+import {
+  type ckpt_socket_entry,
+  fd_types,
+  type inet_sk_entry,
+  type sk_opts_entry,
+  type unix_sk_entry,
 } from "../schema.gen.ts";
+import type { FileTable } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
 const FILES = imageName("files");
@@ -50,54 +50,51 @@ const WINDOW = ["snd_wl1", "max_window", "rcv_wnd", "rcv_wup"] as const;
 
 type Wrong = (field: string, why: string) => void;
 
-export function checkSockets(
-  findings: Findings,
-  files: readonly file_entry[],
-): void {
+export function checkSockets(findings: Findings, table: FileTable): void {
   const unix = new Map<number, unix_sk_entry>();
-  const sockets = new Set<number>();
   const connections = new Set<number>();
-  const packets = new Map<number, packet_sock_entry>();
-  files.forEach(({ id, usk, isk, nlsk, psk }, number) => {
-    if ((usk ?? isk ?? nlsk ?? psk) !== undefined) sockets.add(id);
-    if (psk !== undefined) packets.set(id, psk);
+  const wrongIn = (number: number) => (field: string, why: string) =>
+    findings.add(FILES, number, field, why);
+  table.each(fd_types.UNIXSK, ({ usk }, number) => {
     if (usk === undefined) return;
     if (unix.has(usk.ino)) {
       findings.add(FILES, number, "usk.ino", `${usk.ino} is there twice`);
     }
     unix.set(usk.ino, usk);
   });
-  files.forEach(({ usk, isk }, number) => {
-    const wrong = (field: string, why: string) =>
-      findings.add(FILES, number, field, why);
-    if (usk !== undefined) checkUnix(usk, unix, wrong);
+  table.each(fd_types.UNIXSK, ({ usk }, number) => {
+    if (usk !== undefined) checkUnix(usk, unix, wrongIn(number));
+  });
+  table.each(fd_types.INETSK, ({ isk }, number) => {
     if (isk === undefined) return;
+    const wrong = wrongIn(number);
     checkInet(isk, wrong);
     if (!isConnection(isk)) return;
     if (connections.has(isk.ino)) wrong("isk.ino", `${isk.ino} is there twice`);
     connections.add(isk.ino);
     checkStream(findings, isk, wrong);
   });
-  checkQueues(
-    findings,
-    new Set([...unix.values()].map(({ id }) => id)),
-    new Set(files.map(({ id }) => id)),
-  );
-  checkExtensions(findings, sockets, unix);
-  checkPacketRings(findings, packets);
+  checkQueues(findings, table);
+  checkExtensions(findings, table, unix);
+  checkPacketRings(findings, table);
 }
 
+/** Types of files that are sockets. */
+const SOCKETS: ReadonlySet<number | undefined> = new Set([
+  fd_types.UNIXSK,
+  fd_types.INETSK,
+  fd_types.NETLINKSK,
+  fd_types.PACKETSK,
+]);
+
 /** The kernel takes the rings themselves, or not; how far they are, is ours. */
-function checkPacketRings(
-  findings: Findings,
-  sockets: ReadonlyMap<number, packet_sock_entry>,
-): void {
+function checkPacketRings(findings: Findings, table: FileTable): void {
   (findings.read("ckpt-sockets", undefined) ?? []).forEach((entry, i) => {
     const { id, packet_rings: rings } = entry;
     if (rings === undefined) return;
     const wrong = (field: string, why: string) =>
       findings.add(EXTENSIONS, i, `packet_rings.${field}`, why);
-    const { rx_ring, tx_ring, version = 0 } = sockets.get(id) ?? {};
+    const { rx_ring, tx_ring, version = 0 } = table.file(id)?.psk ?? {};
     if ((rx_ring ?? tx_ring) === undefined) {
       wrong("received", `${id} is no packet socket with a ring`);
     }
@@ -247,14 +244,10 @@ function checkCommon(
   }
 }
 
-function checkQueues(
-  findings: Findings,
-  unix: ReadonlySet<number>,
-  files: ReadonlySet<number>,
-): void {
+function checkQueues(findings: Findings, table: FileTable): void {
   const queues = findings.read("sk-queues", undefined) ?? [];
   queues.forEach(({ id_for, scm }, i) => {
-    if (!unix.has(id_for)) {
+    if (table.file(id_for)?.usk === undefined) {
       findings.add(QUEUES, i, "id_for", `${id_for} is no Unix socket`);
     }
     if (scm.length > 1 || scm.some(({ type }) => type !== SCM_RIGHTS)) {
@@ -265,7 +258,7 @@ function checkQueues(
       findings.add(QUEUES, i, "scm.rights", `has ${rights.length} files`);
     }
     for (const id of rights) {
-      if (files.has(id)) continue;
+      if (table.file(id) !== undefined) continue;
       findings.add(QUEUES, i, "scm.rights", `${id} is no file of files.img`);
     }
   });
@@ -273,7 +266,7 @@ function checkQueues(
 
 function checkExtensions(
   findings: Findings,
-  sockets: ReadonlySet<number>,
+  table: FileTable,
   unix: ReadonlyMap<number, unix_sk_entry>,
 ): void {
   const packets = Map.groupBy(
@@ -284,7 +277,10 @@ function checkExtensions(
   (findings.read("ckpt-sockets", undefined) ?? []).forEach((entry, i) => {
     const wrong = (field: string, why: string) =>
       findings.add(EXTENSIONS, i, field, why);
-    checkExtension(entry, sockets, unix, wrong);
+    if (!SOCKETS.has(table.file(entry.id)?.type)) {
+      wrong("id", `${entry.id} is no socket of files.img`);
+    }
+    checkExtension(entry, unix, wrong);
     if (seen.has(entry.id)) wrong("id", `${entry.id} is there twice`);
     seen.add(entry.id);
     const wanted = packets.get(entry.id)?.length ?? 0;
@@ -297,7 +293,6 @@ function checkExtensions(
 
 function checkExtension(
   {
-    id,
     options,
     pending,
     other_names,
@@ -307,11 +302,9 @@ function checkExtension(
     waiting,
     shared_port,
   }: ckpt_socket_entry,
-  sockets: ReadonlySet<number>,
   unix: ReadonlyMap<number, unix_sk_entry>,
   wrong: Wrong,
 ): void {
-  if (!sockets.has(id)) wrong("id", `${id} is no socket of files.img`);
   for (const { value } of options) {
     if (value.length > LONGEST_OPTION) {
       wrong("options", `one has ${value.length} bytes`);

@@ -1,7 +1,7 @@
 /** Checks pseudo terminals, and what is under way in them. */
 import { imageName } from "../kinds.ts";
-import { type file_entry, TtyType } from "../schema.gen.ts";
-import { FILES, PERMISSIONS } from "./file_table.ts";
+import { fd_types, TtyType } from "../schema.gen.ts";
+import { FILES, type FileTable, PERMISSIONS } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
 /** NR_UNIX98_PTY_MAX of the kernel's include/linux/tty.h. */
@@ -10,7 +10,7 @@ const TERMINALS = 2 ** 20;
 /** Pseudo terminals: their numbers, and that each has one master. */
 export function checkTerminals(
   findings: Findings,
-  files: readonly file_entry[],
+  table: FileTable,
 ): void {
   const infos = findings.read("tty-info", undefined) ?? [];
   const seen = new Set<number>();
@@ -35,7 +35,7 @@ export function checkTerminals(
   const dead = new Set(
     infos.filter(({ type }) => type === TtyType.UNKNOWN).map(({ id }) => id),
   );
-  files.forEach(({ tty }, number) => {
+  table.each(fd_types.TTY, ({ tty }, number) => {
     if (tty === undefined) return;
     if (
       tty.regf_id === undefined &&

@@ -1,7 +1,7 @@
 /** Checks what inotify and fanotify watch. */
 import { imageName } from "../kinds.ts";
-import type { fh_entry, file_entry } from "../schema.gen.ts";
-import type { Wrong } from "./file_table.ts";
+import { fd_types, type fh_entry } from "../schema.gen.ts";
+import type { FileTable, Wrong } from "./file_table.ts";
 import type { Findings } from "./findings.ts";
 
 /** MAX_HANDLE_SZ of linux/exportfs.h. */
@@ -21,17 +21,13 @@ export function checkHandle(
 }
 
 /** What an image of ours tells of inotify and fanotify. */
-export function checkWatches(
-  findings: Findings,
-  files: readonly file_entry[],
-): void {
-  const byId = new Map(files.map((file) => [file.id, file]));
+export function checkWatches(findings: Findings, table: FileTable): void {
   const seen = new Set<number>();
   (findings.read("ckpt-watches", undefined) ?? []).forEach((entry, place) => {
     const { id, targets, filesystems } = entry;
     const wrong = (field: string, why: string) =>
       findings.add(imageName("ckpt-watches"), place, field, why);
-    const { ify, ffy } = byId.get(id) ?? {};
+    const { ify, ffy } = table.file(id) ?? {};
     if (seen.has(id)) wrong("id", `${id} is there twice`);
     seen.add(id);
     if (ify === undefined && ffy === undefined) {
@@ -41,7 +37,7 @@ export function checkWatches(
       if ((ify?.wd ?? ffy?.mark)?.[index] === undefined) {
         wrong("targets.index", `${id} has no watch ${index}`);
       }
-      if (byId.get(file)?.reg === undefined) {
+      if (!table.has(fd_types.REG, file)) {
         wrong("targets.file", `${file} is no file with a path`);
       }
     }
