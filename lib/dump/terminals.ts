@@ -12,6 +12,7 @@ import {
   TerminalQueues,
 } from "../files/terminal_queues.ts";
 import { infoId, termiosFlags } from "../files/terminal.ts";
+import { LINE_DISCIPLINE, MOST_IN_BUFFERS } from "../files/terminal_buffers.ts";
 import {
   mastersAmong,
   type SeenMaster,
@@ -102,6 +103,18 @@ function problems(
     return [{
       object,
       why: "the kernel does not come to an end of carrying bytes through it",
+    }];
+  }
+  const { arriving } = queues.slave;
+  const toMaster = bytesToMaster(queues.master);
+  if (
+    arriving.length > MOST_IN_BUFFERS ||
+    toMaster.length > LINE_DISCIPLINE + MOST_IN_BUFFERS
+  ) {
+    return [{
+      object,
+      why: "more bytes are under way in it than the kernel takes again",
+      remedy: "dump again when some of them are read",
     }];
   }
   return hadSlave || !holdsBytes(queues) ? [] : [{

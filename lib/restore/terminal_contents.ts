@@ -11,12 +11,14 @@ import {
   changeTermios,
   int,
   IOCTL,
+  number,
   request,
   specialCharacter,
   type TerminalImage,
   termiosBytes,
   termiosFlags,
 } from "../files/terminal.ts";
+import { LINE_DISCIPLINE, PIECE, pieceAt } from "../files/terminal_buffers.ts";
 import {
   type SpecialCharacters,
   type Typed,
@@ -43,6 +45,8 @@ const STATUS = {
   start: 8,
   noStop: 16,
   doStop: 32,
+  /** Of a terminal with EXTPROC. */
+  modes: 64,
 };
 /** Arguments of TCFLSH and TCXONC (tcflush(3), tcflow(3)). */
 const TCIFLUSH = 0;
@@ -77,7 +81,12 @@ export function fillTerminal(ends: Ends, image: TerminalImage): void {
     tellMaster(ends, packet_status);
   }
   modes.setRaw(modes.flows);
-  if (toMaster !== undefined) write(ends.slave, toMaster);
+  if (toMaster !== undefined) {
+    const held = toMaster.subarray(0, LINE_DISCIPLINE);
+    write(ends.slave, held, () => PIECE);
+    if (held.length < toMaster.length) awaitBytes(ends.master, held.length);
+    write(ends.slave, toMaster.subarray(held.length), pieceAt);
+  }
   if (stops) stopOutput(ends, modes, (output_stopped & BY_CALL) !== 0);
   if (extension?.echoes !== undefined) {
     const typed = typingOfEchoes(extension.echoes);
@@ -90,9 +99,14 @@ export function fillTerminal(ends: Ends, image: TerminalImage): void {
     modes.setTyping(characters, false);
     type(ends, keys);
   }
+  if (packet_mode && (packet_status & STATUS.modes) !== 0) {
+    request(ends.master, IOCTL.TIOCPKT, int(1));
+  }
   modes.set();
   if (packet_mode && !told) request(ends.master, IOCTL.TIOCPKT, int(1));
-  if (extension?.typed !== undefined) write(ends.master, extension.typed);
+  if (extension?.typed !== undefined) {
+    write(ends.master, extension.typed, pieceAt);
+  }
   if (extension?.input_stopped !== undefined) {
     call(ends.master, IOCTL.TCXONC, TCOOFF);
   }
@@ -231,18 +245,26 @@ function call(fd: number, number: number, argument: number): void {
 /** How long the kernel may take to carry bytes from one end to the other. */
 const PATIENCE_MS = 10_000;
 
-function write(fd: number, bytes: Uint8Array): void {
-  let left = Uint8Array.from(bytes);
+function awaitBytes(fd: number, count: number): void {
   const end = performance.now() + PATIENCE_MS;
-  while (left.length > 0) {
+  while (number(fd, IOCTL.FIONREAD) < count && performance.now() < end) {
+    pause(0.1);
+  }
+}
+
+function write(
+  fd: number,
+  bytes: Uint8Array,
+  pieceAt: (offset: number) => number,
+): void {
+  const all = Uint8Array.from(bytes);
+  const end = performance.now() + PATIENCE_MS;
+  for (let at = 0; at < all.length;) {
+    const piece = all.subarray(at, at + pieceAt(at));
     try {
-      const count = syscallBuffer1(
-        "write",
-        BigInt(fd),
-        left,
-        BigInt(left.length),
+      at += Number(
+        syscallBuffer1("write", BigInt(fd), piece, BigInt(piece.length)),
       );
-      left = left.subarray(Number(count));
     } catch (error) {
       if (!(error instanceof SyscallError) || error.errno !== EAGAIN) {
         throw error;

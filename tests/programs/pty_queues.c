@@ -123,11 +123,23 @@ static void all(void) {
 
   struct pty full = make("full");
   set(full, 0, 0, 0);
-  char bytes[9000];
+  static char bytes[40000], all[40000];
   for (size_t i = 0; i < sizeof(bytes); i++) bytes[i] = (char)(i * 7 + i / 256);
-  put(full.master, bytes, 6000);
-  put(full.slave, bytes, 7000);
-  await(full.slave, 4095), await(full.master, 4095);
+  /* pieces of which none leaves a rest of a buffer; as many as the kernel takes */
+  size_t whole[2] = {0};
+  for (int end = 0; end < 2; end++) {
+    int to = end == 0 ? full.master : full.slave, from = end == 0 ? full.slave : full.master;
+    for (size_t more = 4095, piece; more > 0; more -= piece, whole[end] += piece)
+      piece = more < 1024 ? more : 1024, put(to, bytes + whole[end], piece);
+    await(from, 4095);
+    for (ssize_t n; (n = write(to, bytes + whole[end], whole[end] < 4095 + 16384 ? 1024 : 1792)) > 0;) whole[end] += (size_t)n;
+  }
+  if (whole[0] < 20000 || whole[1] < 20000) check_die("only %zu and %zu bytes", whole[0], whole[1]);
+
+  struct pty external = make("whose modes another host changes");
+  set(external, 0, 0, 0);
+  MUST(ioctl(external.master, TIOCPKT, &(int){1}));
+  set(external, 0, 0, ICANON | EXTPROC);
 
   struct pty closed = make("whose slave is closed");
   set(closed, 0, 0, ICANON);
@@ -191,18 +203,22 @@ static void all(void) {
   EXPECT(raw, master, "bytes", "\n\t\000\377");
 
   for (int end = 0; end < 2; end++) {
-    char all[9000];
-    size_t n = 0, whole = end == 0 ? 6000 : 7000;
-    while (n < whole) {
+    size_t n = 0;
+    while (n < whole[end]) {
       struct pollfd waits = {.fd = end == 0 ? full.slave : full.master, .events = POLLIN};
       if (poll(&waits, 1, 10000) != 1) break;
       ssize_t more = read(waits.fd, all + n, sizeof(all) - n);
       if (more <= 0) break;
       n += (size_t)more;
     }
-    CHECK_EQ("full: bytes for end %d", (long)whole, (long)n, end);
+    CHECK_EQ("full: bytes for end %d", (long)whole[end], (long)n, end);
     CHECK_BYTES("full: bytes for end %d", bytes, all, n, end);
   }
+
+  status = 0;
+  CHECK_EQ("the status of changed modes", 1, read(external.master, &status, 1));
+  CHECK_EQ("the status of changed modes", TIOCPKT_IOCTL, status);
+  nothing(external, external.master, "status");
 
   EXPECT(closed, master, "bytes", "also");
   char path[32];
