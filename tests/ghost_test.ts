@@ -144,6 +144,8 @@ Deno.test("a file with a name that nobody finds is linked, restored again and ag
     assertEquals(beside(), ["link_remap.1"]);
     program.forget();
   }
+  const shown = await scope.ckpt("show", "--json", images);
+  assertMatch(JSON.parse(shown.stdout).result.links[0], /\/link_remap\.1$/);
   const cleaned = await scope.ckpt("clean", images);
   assertSuccess(cleaned, "clean");
   assertMatch(cleaned.stdout, /^removed .*\/m\/link_remap\.1\n$/);

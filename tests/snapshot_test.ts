@@ -50,6 +50,11 @@ Deno.test("files are put back as they were when the program stood still, and not
     assertEquals(await content(scope, "data/file"), "before\nmore\n");
     await program.kill();
   }
+  const shown = await scope.ckpt("show", images);
+  assertMatch(
+    shown.stdout,
+    /\nsnapshot of (\S+\/data) until ckpt clean: \1\.ckpt-snapshot\.1\n/,
+  );
   const cleaned = await scope.ckpt("clean", images);
   assertMatch(cleaned.stdout, /^removed \S+\/data\.ckpt-snapshot\.1\n$/);
   assertEquals(await names(scope), [

@@ -21,7 +21,10 @@ export async function show(options: ShowOptions): Promise<string> {
     const { showMounts } = await import("./show_mounts.ts");
     return showMounts(set);
   }
-  const summary = summarize(set);
+  const summary = {
+    ...summarize(set),
+    ...await madeElsewhere(set.directory),
+  };
   if (!options.json) return renderSummary(summary);
   // Printed when all of it is known: a damaged file must not leave half of a
   // document behind. A file at a time, to hold no second copy as objects.
@@ -29,6 +32,22 @@ export async function show(options: ShowOptions): Promise<string> {
   for (const file of showAll(set)) files.push(toJson(file));
   const head = toJson({ result: summary }).slice(0, -"}}".length);
   return `${head},"files":[${files.join(",")}]}}\n`;
+}
+
+/** What a dump has made outside of its images; `ckpt clean` removes it. */
+export interface MadeElsewhere {
+  links: string[];
+  snapshots: { subvolume: string; snapshot: string }[];
+}
+
+async function madeElsewhere(directory: string): Promise<MadeElsewhere> {
+  const { linksMade } = await import("../ghost/links.ts");
+  const { readSnapshots } = await import("../ghost/snapshots.ts");
+  return {
+    links: linksMade(directory),
+    snapshots: readSnapshots(directory)
+      .map(({ subvolume, snapshot }) => ({ subvolume, snapshot })),
+  };
 }
 
 /** A process, and how many ancestors it has in the tree. */
@@ -98,7 +117,9 @@ function inFamilies(tasks: readonly TaskSummary[]): Row[] {
 }
 
 /** What the image is, then a table with a line for every process. */
-export function renderSummary(summary: ImageSummary): string {
+export function renderSummary(
+  summary: ImageSummary & Partial<MadeElsewhere>,
+): string {
   const maker = summary.ckpt_version === undefined
     ? "CRIU"
     : `ckpt ${summary.ckpt_version}`;
@@ -114,6 +135,12 @@ export function renderSummary(summary: ImageSummary): string {
   const own = Object.entries(summary.namespaces)
     .map(([kind, count]) => count === 1 ? kind : `${kind} (${count})`);
   if (own.length > 0) lines.push(`namespaces of its own: ${own.join(", ")}`);
+  for (const link of summary.links ?? []) {
+    lines.push(`link until ckpt clean: ${link}`);
+  }
+  for (const { subvolume, snapshot } of summary.snapshots ?? []) {
+    lines.push(`snapshot of ${subvolume} until ckpt clean: ${snapshot}`);
+  }
   const rows = [
     COLUMNS.map(({ title }) => title),
     ...inFamilies(summary.tasks).map(({ task, depth }) =>

@@ -47,6 +47,8 @@ Deno.test("a summary for people has a line for every process, indented as childr
   assertEquals(
     renderSummary({
       ...SUMMARY,
+      links: ["/var/spool/link_remap.1"],
+      snapshots: [{ subvolume: "/srv", snapshot: "/srv.ckpt-snapshot.1" }],
       tasks: [
         TASK,
         child(7, 4242),
@@ -59,6 +61,8 @@ Deno.test("a summary for people has a line for every process, indented as childr
 20.0 KiB, 8.0 KiB of it pages; 3 open files
 needs something
 namespaces of its own: mnt (2), pid
+link until ckpt clean: /var/spool/link_remap.1
+snapshot of /srv until ckpt clean: /srv.ckpt-snapshot.1
 
  PID  PPID  PGID   SID  STATE               THREADS  FDS  AREAS   MAPPED   STORED  NAME         PROGRAM
 4242     0  4242  4242  alive                    12    3     70  5.0 MiB  8.0 KiB  evil\\x1b[2J  /usr/bin/python3.11

@@ -259,6 +259,11 @@ function removeLink(
   return unlinkIfThere(path) ? "removed" : "missing";
 }
 
+/** The links that dumps into this directory have made; none is removed. */
+export function linksMade(directory: string): string[] {
+  return readLinks(directory).flatMap((one) => "path" in one ? one.path : []);
+}
+
 function readLinks(directory: string): (NotedLink | NotedDirectory)[] {
   return readList(directory, LINKS_NAME, "links", isLink);
 }

@@ -114,8 +114,12 @@ export function cleanSnapshots(directory: string, cleaned: Cleaned): void {
   writeSnapshots(directory, []);
 }
 
-/** @throws CkptError when the list is damaged */
-function readSnapshots(directory: string): NotedSnapshot[] {
+/**
+ * The snapshots that dumps into this directory have taken.
+ *
+ * @throws CkptError when the list is damaged
+ */
+export function readSnapshots(directory: string): NotedSnapshot[] {
   return readList(directory, SNAPSHOTS_NAME, "snapshots", isNoted);
 }
 
