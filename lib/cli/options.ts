@@ -90,141 +90,149 @@ export function readOptions(
   currentDirectory: string,
   problems: Reason[],
 ): CommandOptions {
-  const { imagesDirectory, workDirectory } = surroundings;
-  const { flags } = parsed;
-  const root = lastValue(parsed, "root");
-  const cgroup = lastValue(parsed, "freeze-cgroup");
-  const freezing = cgroup === undefined
-    ? {}
-    : { freezeCgroup: absolute(cgroup, currentDirectory) };
-  const ghosts = {
-    ...flags.has("link-remap") && { linkRemap: true },
-    ...readGhostLimit(parsed, problems),
-  };
-  const validation = readFileValidation(parsed, problems);
-  const scan = parsed.values.get("irmap-scan-path");
-  const watches = {
-    ...scan && {
-      irmapScanPaths: scan.map((path) => absolute(path, currentDirectory)),
-    },
-    ...flags.has("force-irmap") && { forceIrmap: true },
-  };
-  const connections = {
-    ...flags.has("tcp-established") && { tcpEstablished: true },
-    ...flags.has("tcp-close") && { tcpClose: true },
-    ...flags.has("skip-in-flight") && { skipInFlight: true },
-    ...flags.has("ext-unix-sk") && { extUnixSk: true },
-  };
-  const common = {
-    shellJob: flags.has("shell-job"),
-    external: parsed.values.get("external") ?? [],
-    ...flags.has("file-locks") && { fileLocks: true },
-    ...flags.has("overlay-trust-options") && { overlayTrustOptions: true },
-    ...(root !== undefined && { root: absolute(root, currentDirectory) }),
-  };
-  const dryRun = flags.has("dry-run") && { dryRun: true };
+  const { imagesDirectory } = surroundings;
   switch (command) {
     case "dump": {
-      const pid = readPid(parsed, problems);
-      if (
-        pid === undefined && !problems.some((p) => p.object === "--tree")
-      ) {
-        problems.push({
-          object: "--tree",
-          why: "the program to dump is not named",
-          remedy: "write ckpt dump --tree PID",
-        });
-      }
-      exclude(parsed, "leave-running", "leave-stopped", problems);
-      exclude(parsed, "tcp-established", "tcp-close", problems);
-      const linkPlace = readLinkPlace(parsed, problems);
-      return {
-        command,
-        options: {
-          pid: pid ?? 0,
-          imagesDirectory,
-          workDirectory,
-          leaveRunning: flags.has("leave-running"),
-          leaveStopped: flags.has("leave-stopped"),
-          timeoutSeconds: readTimeout(parsed, problems),
-          replace: flags.has("replace"),
-          ...linkPlace !== undefined && { linkPlace },
-          ...dryRun,
-          ...ghosts,
-          ...validation,
-          ...watches,
-          ...readFileSystemGuards(parsed, problems),
-          ...connections,
-          ...freezing,
-          ...common,
-        },
-      };
+      const look = readLook(parsed, currentDirectory, problems);
+      const options = readDump(parsed, surroundings, problems);
+      return { command, options: { ...options, ...look } };
     }
     case "restore": {
-      rejectOperands(parsed.operands, problems);
-      if (flags.has("restore-sibling") && !flags.has("restore-detached")) {
-        problems.push({
-          object: "--restore-sibling",
-          why: "ckpt cannot wait for a program that is not its child",
-          remedy: "add --restore-detached",
-        });
-      }
-      exclude(parsed, "from-snapshot", "dry-run", problems);
-      const pidfile = lastValue(parsed, "pidfile");
-      return {
-        command,
-        options: {
-          imagesDirectory,
-          workDirectory,
-          detached: flags.has("restore-detached"),
-          sibling: flags.has("restore-sibling"),
-          leaveStopped: flags.has("leave-stopped"),
-          inheritFd: readInheritFd(parsed, problems),
-          ...(pidfile !== undefined &&
-            { pidfile: absolute(pidfile, workDirectory) }),
-          ...dryRun,
-          ...flags.has("from-snapshot") && { fromSnapshot: true },
-          ...validation,
-          ...connections,
-          ...common,
-        },
-      };
+      const options = readRestore(parsed, surroundings, problems);
+      const program = readProgram(parsed, currentDirectory);
+      return { command, options: { ...options, ...program } };
     }
     case "check": {
+      const look = readLook(parsed, currentDirectory, problems);
       const pid = readPid(parsed, problems);
-      return {
-        command,
-        options: {
-          ...(pid !== undefined && { pid }),
-          ...ghosts,
-          ...watches,
-          ...connections,
-          ...freezing,
-          ...common,
-        },
-      };
+      return { command, options: { ...pid !== undefined && { pid }, ...look } };
     }
     case "clean":
       readOneDirectory(parsed, problems);
       return { command, options: { imagesDirectory } };
     case "show":
-      readOneDirectory(parsed, problems);
-      if (surroundings.json && flags.has("mounts")) {
-        problems.push({
-          object: "--mounts",
-          why: "draws for people, --json is for programs",
-          remedy: "leave one of them out; --json has all mounts, too",
-        });
-      }
-      return {
-        command,
-        options: {
-          imagesDirectory,
-          json: surroundings.json,
-          ...flags.has("mounts") && { mounts: true },
-        },
-      };
+      return { command, options: readShow(parsed, surroundings, problems) };
   }
+}
+
+/** What is said of a program, whether it is dumped, restored or checked. */
+function readProgram(parsed: ParsedArguments, currentDirectory: string) {
+  const { flags } = parsed;
+  const root = lastValue(parsed, "root");
+  return {
+    shellJob: flags.has("shell-job"),
+    external: parsed.values.get("external") ?? [],
+    ...flags.has("file-locks") && { fileLocks: true },
+    ...flags.has("overlay-trust-options") && { overlayTrustOptions: true },
+    ...flags.has("tcp-established") && { tcpEstablished: true },
+    ...flags.has("tcp-close") && { tcpClose: true },
+    ...flags.has("skip-in-flight") && { skipInFlight: true },
+    ...flags.has("ext-unix-sk") && { extUnixSk: true },
+    ...root !== undefined && { root: absolute(root, currentDirectory) },
+  };
+}
+
+/** The same, and how one that runs is looked at. */
+function readLook(
+  parsed: ParsedArguments,
+  currentDirectory: string,
+  problems: Reason[],
+) {
+  const { flags } = parsed;
+  const cgroup = lastValue(parsed, "freeze-cgroup");
+  const scan = parsed.values.get("irmap-scan-path");
+  return {
+    ...readProgram(parsed, currentDirectory),
+    ...readGhostLimit(parsed, problems),
+    ...flags.has("link-remap") && { linkRemap: true },
+    ...flags.has("force-irmap") && { forceIrmap: true },
+    ...scan && {
+      irmapScanPaths: scan.map((path) => absolute(path, currentDirectory)),
+    },
+    ...cgroup !== undefined &&
+      { freezeCgroup: absolute(cgroup, currentDirectory) },
+  };
+}
+
+function readDump(
+  parsed: ParsedArguments,
+  { imagesDirectory, workDirectory }: Surroundings,
+  problems: Reason[],
+) {
+  const { flags } = parsed;
+  const validation = readFileValidation(parsed, problems);
+  const pid = readPid(parsed, problems);
+  if (pid === undefined && !problems.some((p) => p.object === "--tree")) {
+    problems.push({
+      object: "--tree",
+      why: "the program to dump is not named",
+      remedy: "write ckpt dump --tree PID",
+    });
+  }
+  exclude(parsed, "leave-running", "leave-stopped", problems);
+  exclude(parsed, "tcp-established", "tcp-close", problems);
+  const linkPlace = readLinkPlace(parsed, problems);
+  return {
+    pid: pid ?? 0,
+    imagesDirectory,
+    workDirectory,
+    leaveRunning: flags.has("leave-running"),
+    leaveStopped: flags.has("leave-stopped"),
+    timeoutSeconds: readTimeout(parsed, problems),
+    replace: flags.has("replace"),
+    ...linkPlace !== undefined && { linkPlace },
+    ...flags.has("dry-run") && { dryRun: true },
+    ...validation,
+    ...readFileSystemGuards(parsed, problems),
+  };
+}
+
+function readRestore(
+  parsed: ParsedArguments,
+  { imagesDirectory, workDirectory }: Surroundings,
+  problems: Reason[],
+) {
+  const { flags } = parsed;
+  const validation = readFileValidation(parsed, problems);
+  rejectOperands(parsed.operands, problems);
+  if (flags.has("restore-sibling") && !flags.has("restore-detached")) {
+    problems.push({
+      object: "--restore-sibling",
+      why: "ckpt cannot wait for a program that is not its child",
+      remedy: "add --restore-detached",
+    });
+  }
+  exclude(parsed, "from-snapshot", "dry-run", problems);
+  const pidfile = lastValue(parsed, "pidfile");
+  return {
+    imagesDirectory,
+    workDirectory,
+    detached: flags.has("restore-detached"),
+    sibling: flags.has("restore-sibling"),
+    leaveStopped: flags.has("leave-stopped"),
+    inheritFd: readInheritFd(parsed, problems),
+    ...pidfile !== undefined && { pidfile: absolute(pidfile, workDirectory) },
+    ...flags.has("dry-run") && { dryRun: true },
+    ...flags.has("from-snapshot") && { fromSnapshot: true },
+    ...validation,
+  };
+}
+
+function readShow(
+  parsed: ParsedArguments,
+  { imagesDirectory, json }: Surroundings,
+  problems: Reason[],
+): ShowOptions {
+  readOneDirectory(parsed, problems);
+  const mounts = parsed.flags.has("mounts");
+  if (json && mounts) {
+    problems.push({
+      object: "--mounts",
+      why: "draws for people, --json is for programs",
+      remedy: "leave one of them out; --json has all mounts, too",
+    });
+  }
+  return { imagesDirectory, json, ...mounts && { mounts } };
 }
 
 /** Sees that only one of --images-dir and a plain argument is there. */
@@ -290,9 +298,6 @@ function readTimeout(parsed: ParsedArguments, problems: Reason[]): number {
   return seconds ?? DEFAULT_TIMEOUT_SECONDS;
 }
 
-const UNITS = ["", "K", "M", "G", "T"];
-
-/** A number of bytes, as criu(8) takes it: 4096, 64K, 2G. */
 const LINK_PLACES: readonly LinkPlace[] = ["beside", "lost+found"];
 
 function readLinkPlace(
@@ -318,6 +323,9 @@ function readLinkPlace(
   return place;
 }
 
+const UNITS = ["", "K", "M", "G", "T"];
+
+/** A number of bytes, as criu(8) takes it: 4096, 64K, 2G. */
 function readGhostLimit(
   parsed: ParsedArguments,
   problems: Reason[],

@@ -171,10 +171,6 @@ export async function writeImages(
     features.add("ckpt:thread-pidfd");
   }
   const terminals = new Map<number, tty_info_entry>();
-  const { parentThreads } = survey.seen.tree;
-  const continued = new Set(
-    processes.flatMap(({ collected }) => collected.continuedChildren),
-  );
   const tables = new Set<number>();
   const threads = new Map<number, readonly number[]>();
   const attributes: ProcessAttributes[] = [];
@@ -203,30 +199,7 @@ export async function writeImages(
   for (const terminal of described.flight.terminals) {
     terminals.set(terminal.id, terminal);
   }
-  for (const zombie of survey.seen.zombies) {
-    const { pid, stat, status } = zombie;
-    writer.write("core", pid, describeZombie(zombie));
-    writer.write("ckpt-task", pid, {
-      threads: [],
-      areas: [],
-      cgroups: [],
-      exit_signal: exitSignal(stat),
-      parent_thread: parentThreads?.get(pid),
-      ended: describeOwner(status),
-    });
-  }
-  const { members } = survey.seen.tree;
-  writer.write(
-    "pstree",
-    undefined,
-    members.map(({ pid, stat }, i) => ({
-      pid,
-      ppid: i === 0 ? 0 : stat.ppid,
-      pgid: stat.pgrp,
-      sid: stat.session,
-      threads: [...threads.get(pid) ?? [pid]],
-    })),
-  );
+  writeTree(writer, survey, threads);
   const descriptions = descriptionsOf(described);
   writeObjects(writer, described, descriptions, features);
   writer.write("files", undefined, inOrder(files.entries));
@@ -267,7 +240,57 @@ export async function writeImages(
       sharedMemoryImage(content),
     );
   }
-  for (const [i, pages] of (await saved).entries()) {
+  writeMemories(writer, described, attributes, await saved, features);
+  await files.saved.described;
+  writeGhosts(writer, files, features);
+  return inventory([...features], described);
+}
+
+/** @param threads ids of those that live, and of leaders, by pid */
+function writeTree(
+  writer: ImageWriter,
+  { seen }: TreeSurvey,
+  threads: ReadonlyMap<number, readonly number[]>,
+): void {
+  const { members, parentThreads } = seen.tree;
+  for (const zombie of seen.zombies) {
+    const { pid, stat, status } = zombie;
+    writer.write("core", pid, describeZombie(zombie));
+    writer.write("ckpt-task", pid, {
+      threads: [],
+      areas: [],
+      cgroups: [],
+      exit_signal: exitSignal(stat),
+      parent_thread: parentThreads?.get(pid),
+      ended: describeOwner(status),
+    });
+  }
+  writer.write(
+    "pstree",
+    undefined,
+    members.map(({ pid, stat }, i) => ({
+      pid,
+      ppid: i === 0 ? 0 : stat.ppid,
+      pgid: stat.pgrp,
+      sid: stat.session,
+      threads: [...threads.get(pid) ?? [pid]],
+    })),
+  );
+}
+
+/** What was stored of the memory of each process, and what else it has. */
+function writeMemories(
+  writer: ImageWriter,
+  { survey, processes, cgroupNamespace, standard }: Described,
+  attributes: readonly ProcessAttributes[],
+  saved: readonly StoredPages[],
+  features: Set<Feature>,
+): void {
+  const { parentThreads } = survey.seen.tree;
+  const continued = new Set(
+    processes.flatMap(({ collected }) => collected.continuedChildren),
+  );
+  for (const [i, pages] of saved.entries()) {
     const { survey: { pid }, semaphoreUndos } = processes[i];
     writeMemory(writer, processes[i], attributes[i], pages, pagesId(i));
     const extension = {
@@ -276,7 +299,7 @@ export async function writeImages(
       parent_thread: parentThreads?.get(pid),
       awaited: processes[i].isAwaited || undefined,
       semaphore_undos: semaphoreUndos && { sets: semaphoreUndos },
-      cgroup_namespace: i === 0 ? described.cgroupNamespace : undefined,
+      cgroup_namespace: i === 0 ? cgroupNamespace : undefined,
       inherited: describeInherited(pages),
     };
     writeExtension(
@@ -284,12 +307,9 @@ export async function writeImages(
       processes[i],
       extension,
       features,
-      described.standard,
+      standard,
     );
   }
-  await files.saved.described;
-  writeGhosts(writer, files, features);
-  return inventory([...features], described);
 }
 
 /** What belongs to memfds, epoll and the like; completes files.img. */

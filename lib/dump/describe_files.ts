@@ -276,43 +276,50 @@ function addDescription(
       }));
     case "dead pty":
     case "pty":
-    case "terminal": {
-      const reached = table.addNamed({
-        path: kind === "dead pty" ? link.replace(DELETED, "") : link,
-        flags,
-        pos: 0n,
-        owner: NO_OWNER,
-        status,
-        mountId,
-      });
-      const { terminal } = description;
-      const info = terminal !== undefined
-        ? dumpTerminal(terminal, status)
-        : kind === "dead pty"
-        ? dumpDeadSlave(slaveIndex(status.rdev)!, status)
-        : describeTerminal(status, survey);
-      const infos = [info];
-      // That it was open once is told by its entry.
-      if (terminal?.end === "master" && terminal.master.isHungUp) {
-        const end = { ...terminal, end: "slave", isExclusive: false } as const;
-        infos.push(dumpTerminal(end, terminal.master.slave.status));
-      }
-      for (const info of infos) {
-        if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
-      }
-      return table.add((id) => ({
-        type: fd_types.TTY,
-        id,
-        tty: {
-          id,
-          tty_info_id: info.id,
-          flags,
-          fown: owner,
-          regf_id: reached,
-        },
-      }));
-    }
+    case "terminal":
+      return addTerminal(table, terminals, description, survey);
   }
+}
+
+function addTerminal(
+  table: FileTable,
+  terminals: tty_info_entry[],
+  { kind, link, flags, owner, status, mountId, terminal }: Description,
+  survey: Survey,
+): number {
+  const reached = table.addNamed({
+    path: kind === "dead pty" ? link.replace(DELETED, "") : link,
+    flags,
+    pos: 0n,
+    owner: NO_OWNER,
+    status,
+    mountId,
+  });
+  const info = terminal !== undefined
+    ? dumpTerminal(terminal, status)
+    : kind === "dead pty"
+    ? dumpDeadSlave(slaveIndex(status.rdev)!, status)
+    : describeTerminal(status, survey);
+  const infos = [info];
+  // That it was open once is told by its entry.
+  if (terminal?.end === "master" && terminal.master.isHungUp) {
+    const end = { ...terminal, end: "slave", isExclusive: false } as const;
+    infos.push(dumpTerminal(end, terminal.master.slave.status));
+  }
+  for (const info of infos) {
+    if (!terminals.some(({ id }) => id === info.id)) terminals.push(info);
+  }
+  return table.add((id) => ({
+    type: fd_types.TTY,
+    id,
+    tty: {
+      id,
+      tty_info_id: info.id,
+      flags,
+      fown: owner,
+      regf_id: reached,
+    },
+  }));
 }
 
 /** What /proc writes behind the path of a slave whose master is closed. */

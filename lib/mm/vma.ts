@@ -207,8 +207,9 @@ function isPacketRing({ path, shared, offset }: SmapsMapping): boolean {
   return shared && offset === 0 && path.startsWith("socket:[");
 }
 
-function planVma(mapping: SmapsMapping): Vma {
-  const { path, vmFlags } = mapping;
+/** What holds for areas of every kind: protection, flags, advice. */
+function plainEntry(mapping: SmapsMapping): vma_entry {
+  const { vmFlags } = mapping;
   const entry: vma_entry = {
     start: BigInt(mapping.start),
     end: BigInt(mapping.end),
@@ -231,6 +232,12 @@ function planVma(mapping: SmapsMapping): Vma {
     if (number !== undefined) advice |= 1n << BigInt(number);
   }
   if (advice !== 0n) entry.madv = advice;
+  return entry;
+}
+
+function planVma(mapping: SmapsMapping): Vma {
+  const { path, vmFlags } = mapping;
+  const entry = plainEntry(mapping);
   const base = {
     entry,
     inode: mapping.inode,

@@ -80,19 +80,6 @@ export function enterHole(
   );
   const slotCount = 1 + Math.max(...slotNumbers(images).values());
   const length = slotLength * slotCount;
-  // Behind the agent, areas that move are put together.
-  const segments = [...images.segments.values()].map(attachedLength);
-  const largest = processes.reduce(
-    (most, { mm }) =>
-      mm.vmas.reduce(
-        (most, { status, start, end }) =>
-          (status & VMA_STATUS.ANON_PRIVATE) === 0
-            ? most
-            : Math.max(most, Number(end - start)),
-        most,
-      ),
-    Math.max(0, ...segments.map(Number)),
-  );
   const start = findHole(
     [
       ...own,
@@ -103,7 +90,8 @@ export function enterHole(
         }))
       ),
     ],
-    length + largest,
+    // Behind the agent, areas that move are put together.
+    length + largestThatMoves(images),
   );
   if (start === undefined) {
     throw new CkptError(EXIT.failed, `restoring task ${root.pid}`, [{
@@ -112,6 +100,48 @@ export function enterHole(
         `common (${length} bytes)`,
     }]);
   }
+  mapRoom(root, stack, start, length);
+  root.moveTo(BigInt(start));
+  const stacks = CODE_ROOM + LEADER_STACK;
+  const programs = pageAlign(stacks + THREAD_STACK * threads);
+  return {
+    start: BigInt(start),
+    length,
+    slots: Array.from({ length: slotCount }, (_, i) => {
+      const base = start + i * slotLength;
+      return {
+        leaderStack: BigInt(base + stacks - 64),
+        threadStacks: BigInt(base + stacks),
+        programs: BigInt(base + programs),
+        end: BigInt(base + slotLength),
+      };
+    }),
+  };
+}
+
+/** Bytes of the largest area that may be put elsewhere first. */
+function largestThatMoves({ processes, segments }: TreeImages): number {
+  const attached = [...segments.values()].map(attachedLength);
+  return processes.reduce(
+    (most, { mm }) =>
+      mm.vmas.reduce(
+        (most, { status, start, end }) =>
+          (status & VMA_STATUS.ANON_PRIVATE) === 0
+            ? most
+            : Math.max(most, Number(end - start)),
+        most,
+      ),
+    Math.max(0, ...attached.map(Number)),
+  );
+}
+
+/** Lets the agent map memory, by a program in the stack it was started with. */
+function mapRoom(
+  root: AgentProcess,
+  stack: AddressRange,
+  start: number,
+  length: number,
+): void {
   const program = new Program();
   program.call(
     "mmap",
@@ -133,22 +163,6 @@ export function enterHole(
   root.load(leader, program, address);
   root.resume(leader);
   root.wait(leader, program, address);
-  root.moveTo(BigInt(start));
-  const stacks = CODE_ROOM + LEADER_STACK;
-  const programs = pageAlign(stacks + THREAD_STACK * threads);
-  return {
-    start: BigInt(start),
-    length,
-    slots: Array.from({ length: slotCount }, (_, i) => {
-      const base = start + i * slotLength;
-      return {
-        leaderStack: BigInt(base + stacks - 64),
-        threadStacks: BigInt(base + stacks),
-        programs: BigInt(base + programs),
-        end: BigInt(base + slotLength),
-      };
-    }),
-  };
 }
 
 /** A clone with its arguments, and what goes before and after it. */

@@ -23,7 +23,7 @@ import type { TreeMounts } from "./mounts.ts";
 import { announce, parentOf } from "./namespaces.ts";
 import type { RestoreOptions } from "./options.ts";
 import { writePidfile } from "./pidfile.ts";
-import type { TreePlan } from "./plan.ts";
+import type { Host, TreePlan } from "./plan.ts";
 import { planDescriptors } from "./plan_descriptors.ts";
 import { ServiceNumbers, type Services } from "./services.ts";
 import { SharedMemoryObjects } from "./shared_memory.ts";
@@ -53,7 +53,7 @@ export async function buildTree(
   options: RestoreOptions,
   report: Report,
 ): Promise<number> {
-  const [rootImages] = images.processes;
+  const root = images.processes[0].pid;
   const vfork = images.processes.some(({ extension }) => extension.awaited)
     ? await import("./vfork.ts")
     : undefined;
@@ -116,9 +116,6 @@ export async function buildTree(
       rings: rings.filter(isMadeByProcess).map(({ id }) => id),
     };
     const numbers = new ServiceNumbers(images, services);
-    const place = inside();
-    const { started, rootOutside = rootImages.pid } = place ?? {};
-    const nofile = plan.host.limits[RLIMIT_NOFILE].hard;
     const descriptorPlan = planDescriptors(
       images,
       given,
@@ -126,21 +123,14 @@ export async function buildTree(
       rings,
       holders,
     );
+    const { host, births } = plan;
     using agents = new TreeAgents(
       images,
       holders,
-      started === undefined
-        ? AgentProcess.start({
-          pid: rootImages.pid,
-          parent: parentOf(options),
-          keep: numbers.sources,
-          openFiles: [nofile, nofile],
-        })
-        : AgentProcess.take(rootImages.pid, started.lifeline),
+      startAgent(root, numbers, host, options),
       descriptorPlan.largest,
     );
-    report.log(3, `started the agent as task ${rootImages.pid}`);
-    const { host, births } = plan;
+    report.log(3, `started the agent as task ${root}`);
     const vforks = vfork && new (await import("./vfork_births.ts")).VforkBirths(
       agents,
       host,
@@ -182,7 +172,11 @@ export async function buildTree(
     descriptors.endHolders();
     restoreLeaders(agents, programs);
     await letSignalsIn(report);
-    using pidfile = writePidfile(options.pidfile, rootOutside);
+    const place = inside();
+    using pidfile = writePidfile(
+      options.pidfile,
+      place?.rootOutside ?? root,
+    );
     finishTree(agents, host, vfork);
     // Nothing runs from here on: the cgroup may be a frozen one.
     joinCgroups(agents.members, report);
@@ -195,11 +189,29 @@ export async function buildTree(
     segments.keep();
     objects?.keep();
     pidfile.keep();
-    return rootImages.pid;
+    return root;
   } finally {
     close(ownFd);
     close(imagesFd);
   }
+}
+
+/** The first agent, or the one that is there where ckpt was started inside. */
+function startAgent(
+  pid: number,
+  numbers: ServiceNumbers,
+  { limits }: Host,
+  options: RestoreOptions,
+): AgentProcess {
+  const started = inside()?.started;
+  if (started !== undefined) return AgentProcess.take(pid, started.lifeline);
+  const nofile = limits[RLIMIT_NOFILE].hard;
+  return AgentProcess.start({
+    pid,
+    parent: parentOf(options),
+    keep: numbers.sources,
+    openFiles: [nofile, nofile],
+  });
 }
 
 function hasPlaces(

@@ -10,7 +10,10 @@ import { takenLocks } from "../files/taken_locks.ts";
 import { takenAddresses } from "../files/taken_addresses.ts";
 import { readImageSet } from "../image/image_set.ts";
 import { validateImageSet } from "../image/validate/mod.ts";
-import type { reg_file_entry } from "../image/schema.gen.ts";
+import type {
+  reg_file_entry,
+  restore_stats_entry,
+} from "../image/schema.gen.ts";
 import type { SegmentsPlan } from "../mm/sysv_segments.ts";
 import { failIfRefused } from "../ns/enter.ts";
 import { atTheEnd, inside, isEntered, wayToMounts } from "../ns/inside.ts";
@@ -59,17 +62,7 @@ export async function restore(
   validateImageSet(set);
   const images = chooseConnections(readTreeImages(set), options);
   const own = new Set(ownKinds(set, images.processes[0]));
-  if (own.has("net")) {
-    const { net_ns_id } = images.processes[0].ids;
-    refuse(action, unsupportedNetwork(set, net_ns_id));
-  }
-  if (!options.dryRun) {
-    if (!own.has("pid") && own.size > 0 && inside() === undefined) {
-      refuse(action, await takenIds(images));
-    }
-    enterNamespaces(images, [...own], options, action);
-    await restoreNamespaces(images);
-  }
+  await enterOwn(images, own, options, action);
   /** Whether what this host has of that kind is what the tree will have. */
   const known = (kind: EnteredKind) => !own.has(kind) || isEntered(kind);
   using mounts = hasOwnMounts(images)
@@ -83,20 +76,9 @@ export async function restore(
     : [];
   // When those that were dumped are gone, and with them what they held.
   using connections = RestoredConnections.prepare(images);
-  const addresses = [
-    ...known("net")
-      ? takenAddresses(images.sockets, {
-        bindsAside: canBindAside(images.processes),
-        isSplit: isSplit(images.processes),
-        rootOf: (mount) => mounts?.rootOfSocket(mount) ?? "own",
-      })
-      : [],
-    ...connections.problems,
-  ];
   const prefix = mounts === undefined && !options.dryRun ? wayToMounts() : "";
   const wayTo = (entry: reg_file_entry) =>
     mounts === undefined ? prefix + entry.name : mounts.wayTo(entry);
-  const locks = takenLocks(locksOfPaths(images, given, wayTo));
   const segments = planSegmentsOf(images);
   const reasons: Reason[] = [
     ...mounts === undefined ? refusedRoot(options.root) : mounts.reasons,
@@ -107,8 +89,15 @@ export async function restore(
     ...taken,
     ...segments.reasons,
     ...own.has("ipc") ? [] : await heldSemaphores(images),
-    ...addresses,
-    ...locks,
+    ...known("net")
+      ? takenAddresses(images.sockets, {
+        bindsAside: canBindAside(images.processes),
+        isSplit: isSplit(images.processes),
+        rootOf: (mount) => mounts?.rootOfSocket(mount) ?? "own",
+      })
+      : [],
+    ...connections.problems,
+    ...takenLocks(locksOfPaths(images, given, wayTo)),
     ...takenTerminals(images.terminals, wayTo),
     ...await ownObjectProblems(images),
   ];
@@ -140,14 +129,7 @@ export async function restore(
 
   const planned = performance.now();
   warnOfLostSharers(segments, report);
-  if (connections.areBlockedByIptables) {
-    report.log(
-      2,
-      "CRIU has blocked the TCP connections by rules of iptables, which ckpt " +
-        "does not remove: iptables -S, and iptables -D for those with the " +
-        "mark 0xc114",
-    );
-  }
+  if (connections.areBlockedByIptables) warnOfIptables(report);
   const pid = await buildTree(
     images,
     plan,
@@ -161,20 +143,14 @@ export async function restore(
   );
   putBack?.keep(report);
   releaseGiven(given, options);
-  const finished = performance.now();
   const figures = {
     pages_compared: 0n,
     pages_skipped_cow: 0n,
     forking_time: micros(planned - started),
-    restore_time: micros(finished - started),
+    restore_time: micros(performance.now() - started),
     pages_restored: plan.pages,
   };
-  Deno.writeFileSync(
-    `${options.workDirectory}/stats-restore`,
-    encodeImage("stats-restore", { restore: figures }),
-    { mode: 0o600 },
-  );
-  report.stats(figures);
+  writeFigures(figures, options, report);
   report.log(
     3,
     images.processes.length === 1
@@ -189,6 +165,25 @@ export async function restore(
   }
   if (options.detached) return { pid };
   return { pid, ...await waitForTask(pid, options, report) };
+}
+
+/** Goes into the namespaces of the tree's own, which are made for it. */
+async function enterOwn(
+  images: TreeImages,
+  own: ReadonlySet<EnteredKind>,
+  options: RestoreOptions,
+  action: string,
+): Promise<void> {
+  if (own.has("net")) {
+    const { net_ns_id } = images.processes[0].ids;
+    refuse(action, unsupportedNetwork(images.set, net_ns_id));
+  }
+  if (options.dryRun) return;
+  if (!own.has("pid") && own.size > 0 && inside() === undefined) {
+    refuse(action, await takenIds(images));
+  }
+  enterNamespaces(images, [...own], options, action);
+  await restoreNamespaces(images);
 }
 
 /** Of kinds that few programs have. */
@@ -239,6 +234,28 @@ function warnOfLostSharers({ make }: SegmentsPlan, report: Report): void {
         "were attached to it are not attached to this one",
     );
   }
+}
+
+function warnOfIptables(report: Report): void {
+  report.log(
+    2,
+    "CRIU has blocked the TCP connections by rules of iptables, which ckpt " +
+      "does not remove: iptables -S, and iptables -D for those with the " +
+      "mark 0xc114",
+  );
+}
+
+function writeFigures(
+  figures: restore_stats_entry,
+  { workDirectory }: RestoreOptions,
+  report: Report,
+): void {
+  Deno.writeFileSync(
+    `${workDirectory}/stats-restore`,
+    encodeImage("stats-restore", { restore: figures }),
+    { mode: 0o600 },
+  );
+  report.stats({ ...figures });
 }
 
 function micros(milliseconds: number): number {

@@ -56,46 +56,7 @@ export function processProgram(
   const program = new Program();
   const { mm, fs, extension } = images;
   const leader = images.threads[0].core;
-  const stored = storedPages(images.pagemap.entries);
-  // Memory that several processes use is stored with the first of them.
-  const rings = stored.length > 0 ? mm.vmas.filter(isRingArea) : [];
-  const packets = mm.vmas.filter(({ status }) => status === VMA_STATUS.SOCKET);
-  const numbersById = () =>
-    new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
-  if (stored.length > 0 && packets.length > 0) {
-    mapPacketRings(program, packets, numbersById());
-  }
-  if (mm.aios.length + rings.length > 0) {
-    const name = pagesName(images.pagemap.pages_id);
-    const pages = program.call(
-      "openat",
-      [
-        numbers.of(numbers.services.images),
-        program.text(encodeText(name)),
-        O.RDONLY | O.CLOEXEC,
-        0,
-      ],
-      `opening ${name}`,
-    );
-    restoreRings(program, mm, readRings(images), pages);
-    if (rings.length > 0) {
-      const taken = [
-        ...realAreas(mm),
-        ...packets,
-        { start: BigInt(agent.start), end: BigInt(agent.end) },
-      ];
-      mapRings(
-        program,
-        rings,
-        taken,
-        numbersById(),
-        stored,
-        pages,
-        ({ shmid }) => ringFillers.get(Number(shmid)) === images.pid,
-      );
-    }
-    program.call("close", [pages], `closing ${name}`);
-  }
+  restoreRingMemory(program, images, numbers, agent, ringFillers);
   finishRings(program, images, ringFillers);
   sealMemory(program, {
     mm,
@@ -132,6 +93,56 @@ export function processProgram(
     restoreSignalActions(program, leader.tc!.sigactions, !extension.awaited);
   }
   return program;
+}
+
+/** The rings of AIO, io_urings and packet sockets, and what is in them. */
+function restoreRingMemory(
+  program: Program,
+  images: TaskImages,
+  numbers: ServiceNumbers,
+  agent: AddressRange,
+  ringFillers: ReadonlyMap<number, number>,
+): void {
+  const { mm } = images;
+  const stored = storedPages(images.pagemap.entries);
+  // Memory that several processes use is stored with the first of them.
+  const rings = stored.length > 0 ? mm.vmas.filter(isRingArea) : [];
+  const packets = mm.vmas.filter(({ status }) => status === VMA_STATUS.SOCKET);
+  const numbersById = () =>
+    new Map(images.descriptors.map(({ id, fd }) => [id, fd]));
+  if (stored.length > 0 && packets.length > 0) {
+    mapPacketRings(program, packets, numbersById());
+  }
+  if (mm.aios.length + rings.length === 0) return;
+  const name = pagesName(images.pagemap.pages_id);
+  const pages = program.call(
+    "openat",
+    [
+      numbers.of(numbers.services.images),
+      program.text(encodeText(name)),
+      O.RDONLY | O.CLOEXEC,
+      0,
+    ],
+    `opening ${name}`,
+  );
+  restoreRings(program, mm, readRings(images), pages);
+  if (rings.length > 0) {
+    const taken = [
+      ...realAreas(mm),
+      ...packets,
+      { start: BigInt(agent.start), end: BigInt(agent.end) },
+    ];
+    mapRings(
+      program,
+      rings,
+      taken,
+      numbersById(),
+      stored,
+      pages,
+      ({ shmid }) => ringFillers.get(Number(shmid)) === images.pid,
+    );
+  }
+  program.call("close", [pages], `closing ${name}`);
 }
 
 /** What is registered with io_urings; and their threads see what was filled. */

@@ -190,32 +190,7 @@ export function readTreeImages(set: ImageSet): TreeImages {
     segments: readSegments(set),
     seccomp: set.read("seccomp", undefined) ?? { seccomp_filters: [] },
   };
-  const shared = new Map<bigint, SharedObject>();
-  const spaces = new Map<mm_entry, Space>();
-  const processes: TaskImages[] = [];
-  const zombies: ZombieImage[] = [];
-  for (const entry of tree) {
-    const { pid } = entry;
-    const task = set.require("core", pid).tc;
-    if (task?.task_state === TASK_STATE.dead) {
-      zombies.push({
-        pid,
-        comm: task.comm,
-        status: task.exit_code,
-        extension: readExtension(set, pid),
-      });
-      continue;
-    }
-    processes.push({
-      ...readProcess(entry, common, shared, spaces, refuse),
-      stopSignal: task?.task_state === TASK_STATE.stopped
-        ? task.stop_signo ?? SIGSTOP
-        : 0,
-    });
-  }
-  if (processes[0]?.pid !== tree[0].pid) {
-    refuse("pstree.img", `its root, process ${tree[0].pid}, has ended`);
-  }
+  const { processes, zombies, shared } = readProcesses(tree, common, refuse);
   const held = processes.flatMap(({ descriptors }) =>
     descriptors.map(({ id }) => id)
   );
@@ -247,9 +222,47 @@ export function readTreeImages(set: ImageSet): TreeImages {
     processes,
     zombies,
     open,
-    shared: [...shared.values()],
+    shared,
     memfds: readMemfds(set, files, open, processes),
   };
+}
+
+/** What all processes of a tree have in common. */
+type Common = Pick<TaskImages, "set" | "files" | "segments" | "seccomp">;
+
+function readProcesses(
+  tree: readonly pstree_entry[],
+  common: Common,
+  refuse: Refuse,
+): Pick<TreeImages, "processes" | "zombies" | "shared"> {
+  const { set } = common;
+  const shared = new Map<bigint, SharedObject>();
+  const spaces = new Map<mm_entry, Space>();
+  const processes: TaskImages[] = [];
+  const zombies: ZombieImage[] = [];
+  for (const entry of tree) {
+    const { pid } = entry;
+    const task = set.require("core", pid).tc;
+    if (task?.task_state === TASK_STATE.dead) {
+      zombies.push({
+        pid,
+        comm: task.comm,
+        status: task.exit_code,
+        extension: readExtension(set, pid),
+      });
+      continue;
+    }
+    processes.push({
+      ...readProcess(entry, common, shared, spaces, refuse),
+      stopSignal: task?.task_state === TASK_STATE.stopped
+        ? task.stop_signo ?? SIGSTOP
+        : 0,
+    });
+  }
+  if (processes[0]?.pid !== tree[0].pid) {
+    refuse("pstree.img", `its root, process ${tree[0].pid}, has ended`);
+  }
+  return { processes, zombies, shared: [...shared.values()] };
 }
 
 /** Whether ckpt has to open or make something by own_objects.ts. */
@@ -303,10 +316,7 @@ function readExtension(set: ImageSet, pid: number): ckpt_task_entry {
 
 function readProcess(
   tree: pstree_entry,
-  { set, files, segments, seccomp }: Pick<
-    TaskImages,
-    "set" | "files" | "segments" | "seccomp"
-  >,
+  { set, files, segments, seccomp }: Common,
   sharedInTree: Map<bigint, SharedObject>,
   spaces: Map<mm_entry, Space>,
   refuse: Refuse,

@@ -119,9 +119,6 @@ export function restoreCredentials(
   entry: creds_entry,
   start: StartingCredentials,
 ): void {
-  const ambient = whole(entry.cap_amb);
-  const { lastCapability } = start;
-
   if (start.groups === undefined || !equal(entry.groups, start.groups)) {
     const groups = new Uint32Array(entry.groups);
     program.call(
@@ -135,6 +132,43 @@ export function restoreCredentials(
     [PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP],
     "keeping capabilities while ids change",
   );
+  setIds(program, entry);
+  // Inheritable before the bounding set shrinks, which limits what can be
+  // added; ambient before the securebits, which may forbid to raise them.
+  const known = (1n << BigInt(start.lastCapability + 1)) - 1n;
+  const inheritable = whole(entry.cap_inh) & known;
+  setCapabilities(
+    program,
+    { effective: start.capPrm, permitted: start.capPrm, inheritable },
+    "setting the inheritable capabilities",
+  );
+  raiseAmbient(program, whole(entry.cap_amb), start.lastCapability);
+  const drop = start.capBnd & ~whole(entry.cap_bnd);
+  shrinkBounding(program, drop, start.lastCapability);
+  program.call(
+    "prctl",
+    [PR_SET_SECUREBITS, entry.secbits],
+    "setting the securebits",
+  );
+  setCapabilities(
+    program,
+    {
+      effective: whole(entry.cap_eff) & known,
+      permitted: whole(entry.cap_prm) & known,
+      inheritable,
+    },
+    "setting the capabilities",
+  );
+  if (entry.no_new_privs === 1) {
+    program.call(
+      "prctl",
+      [PR_SET_NO_NEW_PRIVS, 1],
+      "setting no_new_privs",
+    );
+  }
+}
+
+function setIds(program: Program, entry: creds_entry): void {
   program.call(
     "setresgid",
     [entry.gid, entry.egid, entry.sgid],
@@ -160,59 +194,45 @@ export function restoreCredentials(
       "setting the user id for file access",
     );
   }
+}
 
-  // Inheritable before the bounding set shrinks, which limits what can be
-  // added; ambient before the securebits, which may forbid to raise them.
-  const known = (1n << BigInt(lastCapability + 1)) - 1n;
-  const inheritable = whole(entry.cap_inh) & known;
-  setCapabilities(
-    program,
-    { effective: start.capPrm, permitted: start.capPrm, inheritable },
-    "setting the inheritable capabilities",
-  );
+function raiseAmbient(
+  program: Program,
+  ambient: bigint,
+  lastCapability: number,
+): void {
   program.call(
     "prctl",
     [PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL],
     "clearing the ambient capabilities",
   );
-  for (let i = 0; i <= lastCapability; i++) {
-    if ((ambient >> BigInt(i) & 1n) === 0n) continue;
+  for (const i of bitsOf(ambient, lastCapability)) {
     program.call(
       "prctl",
       [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i],
       `raising ${nameOf(i)} in the ambient capabilities`,
     );
   }
-  const drop = start.capBnd & ~whole(entry.cap_bnd);
-  for (let i = 0; i <= lastCapability; i++) {
-    if ((drop >> BigInt(i) & 1n) === 0n) continue;
+}
+
+/** @param drop what is no more to be had */
+function shrinkBounding(
+  program: Program,
+  drop: bigint,
+  lastCapability: number,
+): void {
+  for (const i of bitsOf(drop, lastCapability)) {
     program.call(
       "prctl",
       [PR_CAPBSET_DROP, i],
       `dropping ${nameOf(i)} from the bounding capabilities`,
     );
   }
-  program.call(
-    "prctl",
-    [PR_SET_SECUREBITS, entry.secbits],
-    "setting the securebits",
-  );
-  setCapabilities(
-    program,
-    {
-      effective: whole(entry.cap_eff) & known,
-      permitted: whole(entry.cap_prm) & known,
-      inheritable,
-    },
-    "setting the capabilities",
-  );
-  if (entry.no_new_privs === 1) {
-    program.call(
-      "prctl",
-      [PR_SET_NO_NEW_PRIVS, 1],
-      "setting no_new_privs",
-    );
-  }
+}
+
+function bitsOf(set: bigint, lastCapability: number): number[] {
+  return Array.from({ length: lastCapability + 1 }, (_, i) => i)
+    .filter((i) => (set >> BigInt(i) & 1n) !== 0n);
 }
 
 interface CapabilitySets {
