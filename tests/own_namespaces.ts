@@ -22,11 +22,24 @@ export function isThere(path: string, bytes = 1): boolean {
   }
 }
 
+/** Waits until a process is gone; the first of a pid namespace ends when all others in there were reaped. */
 export async function gone(pid: number): Promise<void> {
   await until(`task ${pid} is gone`, () => {
-    reap(pid);
+    for (const child of children()) {
+      if (child === pid || isInNamespace(child)) reap(child);
+    }
     return kill(pid, 0) ? undefined : true;
   });
+}
+
+/** Whether it is in a pid namespace below that of the tests: it has a pid in each. */
+function isInNamespace(pid: number): boolean {
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return /^NSpid:\t\d+\t\d+/m.test(status);
+  } catch {
+    return false; // it is gone
+  }
 }
 
 export async function dump(

@@ -19,17 +19,18 @@ second = os.fork()
 if second == 0:
     libc.prctl(1, 9)
     os.close(report)
-    os.close(opened)
+    os.close(gate)
     os.close(c)
     os.close(d)
     def close(*_):
         os.close(a)
         os.close(b)
     signal.signal(signal.SIGUSR1, close)
-    os.close(gate)
+    os.close(opened)
     while True:
         signal.pause()
 os.close(opened)
+os.read(gate, 1)
 ready([second, a, c])
 `;
 
