@@ -176,6 +176,7 @@ export function lookAtTree(
   const namespaces = mounts?.look(living);
   const look = new TreeLook(
     namespaces && ((mount) => namespaces.withMount(mount)?.prefix),
+    standsStill,
   );
   const processes = living.map(({ pid, tid, stat }) => {
     const seen = lookAtProcess(pid, {

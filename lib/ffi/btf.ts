@@ -32,24 +32,36 @@ export function withModule(name: string): TypeFiles {
   return { ...KERNEL, module: `/sys/kernel/btf/${name}` };
 }
 
-/**
- * @param wanted paths of fields, by the names of structures
- * @throws UnknownField; SyscallError when the types cannot be read
- */
+/** Paths of fields, by the names of structures. */
+export type WantedFields = Readonly<Record<string, readonly string[]>>;
+
+/** @throws UnknownField; SyscallError when the types cannot be read */
 export function fieldOffsets(
-  wanted: Readonly<Record<string, readonly string[]>>,
+  wanted: WantedFields,
   files = KERNEL,
 ): Record<string, FieldOffsets> {
+  return findTypes(wanted, [], files).fields;
+}
+
+/** The same, and the numbers that functions have as types, by their names. */
+export function findTypes(
+  wanted: WantedFields,
+  functions: readonly string[],
+  files = KERNEL,
+): {
+  readonly fields: Record<string, FieldOffsets>;
+  readonly functions: Record<string, number>;
+} {
   const structures = Object.entries(wanted).map(([name, paths]) => ({
     name,
     paths,
     fields: paths.filter((path) => path !== END),
   }));
-  const answers = find(
-    files,
-    structures.map(({ name, fields }) => ["s", name, ...fields]),
-  );
-  return Object.fromEntries(
+  const answers = find(files, [
+    ...structures.map(({ name, fields }) => ["s", name, ...fields]),
+    ...functions.map((name) => ["f", name]),
+  ]);
+  const fields = Object.fromEntries(
     structures.map(({ name, paths, fields }, i) => {
       const [size, ...offsets] = answers[i];
       if (size < 0) {
@@ -66,6 +78,12 @@ export function fieldOffsets(
       return [name, known];
     }),
   );
+  const numbers = functions.map((name, i) => {
+    const [number] = answers[structures.length + i];
+    if (number >= 0) return [name, number];
+    throw new UnknownField(`this kernel tells of no function ${name}`);
+  });
+  return { fields, functions: Object.fromEntries(numbers) };
 }
 
 /** The answers to each line, as many as it has words after the first. */

@@ -5,74 +5,63 @@
  * CAP_PERFMON (or CAP_SYS_ADMIN) in the first user namespace, and a kernel that
  * is not locked down for confidentiality.
  */
-import { addressOf, close, syscall } from "./syscall.ts";
+import {
+  add,
+  bpf,
+  call,
+  type Code,
+  createMap,
+  EXIT,
+  HELPER,
+  jumpIfAbove,
+  jumpIfEqual,
+  jumpIfNot,
+  load,
+  loadMap,
+  loadProgram,
+  move,
+  set,
+  store,
+  storeValue,
+} from "./bpf.ts";
+import { addressOf, close } from "./syscall.ts";
 
-const CMD = { mapCreate: 0, mapLookup: 1, progLoad: 5, progRun: 10 } as const;
-const MAP_ARRAY = 2;
-const PROG_SYSCALL = 31;
-const SLEEPABLE = 1 << 4;
-/** union bpf_attr as far as it is used here, in bytes. */
-const ATTR_BYTES = 80;
+/** BPF_PROG_TYPE_SYSCALL, BPF_F_SLEEPABLE. */
+const KIND = { type: 31, flags: 1 << 4 };
 
 /** Bytes that one run of the program can read. */
 const MOST = 16384;
-
-/** Helpers (bpf-helpers(7)). */
-const LOOKUP = 1;
-const CURRENT_TASK = 35;
-const PROBE_READ_KERNEL = 113;
-
-/** struct bpf_insn. */
-function instruction(
-  code: number,
-  to: number,
-  from: number,
-  offset = 0,
-  value = 0,
-): bigint {
-  return BigInt(code) | BigInt(to | from << 4) << 8n |
-    BigInt(offset & 0xffff) << 16n | BigInt(value >>> 0) << 32n;
-}
-
-const move = (to: number, from: number) => instruction(0xbf, to, from);
-const set = (to: number, value: number) => instruction(0xb7, to, 0, 0, value);
-const call = (helper: number) => instruction(0x85, 0, 0, 0, helper);
-const load64 = (to: number, from: number, offset: number) =>
-  instruction(0x79, to, from, offset);
-const EXIT = instruction(0x95, 0, 0);
 
 /**
  * Of {address, length}: copies so many bytes of the kernel's memory into the
  * map; of the address 0, that of the task that runs it.
  */
-function programFor(map: number): BigUint64Array<ArrayBuffer> {
-  return BigUint64Array.of(
-    load64(6, 1, 0), // the address
-    load64(7, 1, 8), // the length
-    instruction(0x62, 10, 0, -4, 0), // the key 0, on the stack
-    instruction(0x18, 1, 1, 0, map), // the map, in two instructions
-    0n,
+function programFor(map: number): Code {
+  return [
+    load(6, 1, 0), // the address
+    load(7, 1, 8), // the length
+    storeValue(10, -4, 0, 4), // the key 0, on the stack
+    loadMap(1, map),
     move(2, 10),
-    instruction(0x07, 2, 0, 0, -4),
-    call(LOOKUP),
-    instruction(0x15, 0, 0, 11, 0), // none: end
+    add(2, -4),
+    call(HELPER.lookup),
+    jumpIfEqual(0, 0, "end"),
     move(8, 0),
-    instruction(0x55, 6, 0, 4, 0), // an address: read
-    call(CURRENT_TASK),
-    instruction(0x7b, 8, 0, 0), // into the map
+    jumpIfNot(6, 0, "read"),
+    call(HELPER.currentTask),
+    store(8, 0, 0), // into the map
     set(0, 0),
     EXIT,
-    instruction(0x25, 7, 0, 4, MOST), // too long: end
+    "read",
+    jumpIfAbove(7, MOST, "end"),
     move(1, 8),
     move(2, 7),
     move(3, 6),
-    call(PROBE_READ_KERNEL),
+    call(HELPER.probeReadKernel),
+    "end",
     EXIT,
-  );
+  ];
 }
-
-/** The helpers are for programs under a licence of this kind. */
-const LICENCE = new TextEncoder().encode("Dual MIT/GPL\0");
 
 /** A pointer led nowhere: what it belonged to is gone, or just changes. */
 export class NoSuchMemory extends Error {
@@ -91,20 +80,9 @@ export class KernelMemory implements Disposable {
   readonly #key = new Uint8Array(4);
 
   private constructor() {
-    this.#map = bpf(CMD.mapCreate, (attr) => {
-      [MAP_ARRAY, 4, MOST, 1].forEach((value, i) =>
-        attr.setUint32(i * 4, value, true)
-      );
-    });
-    const program = programFor(this.#map);
+    this.#map = createMap(MOST);
     try {
-      this.#program = bpf(CMD.progLoad, (attr) => {
-        attr.setUint32(0, PROG_SYSCALL, true);
-        attr.setUint32(4, program.length, true);
-        attr.setBigUint64(8, addressOf(new Uint8Array(program.buffer)), true);
-        attr.setBigUint64(16, addressOf(LICENCE), true);
-        attr.setUint32(44, SLEEPABLE, true);
-      });
+      this.#program = loadProgram(programFor(this.#map), KIND);
     } catch (error) {
       close(this.#map);
       throw error;
@@ -143,13 +121,13 @@ export class KernelMemory implements Disposable {
     this.#context[1] = BigInt(length);
     const context = new Uint8Array(this.#context.buffer);
     let failed = 0;
-    bpf(CMD.progRun, (attr) => {
+    bpf("progRun", (attr) => {
       attr.setUint32(0, this.#program, true);
       attr.setUint32(40, context.length, true);
       attr.setBigUint64(48, addressOf(context), true);
     }, (attr) => failed = attr.getInt32(4, true));
     if (failed !== 0) throw new NoSuchMemory(address);
-    bpf(CMD.mapLookup, (attr) => {
+    bpf("mapLookup", (attr) => {
       attr.setUint32(0, this.#map, true);
       attr.setBigUint64(8, addressOf(this.#key), true);
       attr.setBigUint64(16, addressOf(this.#value), true);
@@ -161,19 +139,4 @@ export class KernelMemory implements Disposable {
     close(this.#program);
     close(this.#map);
   }
-}
-
-/** @param write fills in the attributes; those that are answers follow */
-function bpf(
-  command: number,
-  write: (attr: DataView) => void,
-  read?: (attr: DataView) => void,
-): number {
-  const bytes = new Uint8Array(ATTR_BYTES);
-  const attr = new DataView(bytes.buffer);
-  write(attr);
-  const size = BigInt(ATTR_BYTES);
-  const result = syscall("bpf", BigInt(command), addressOf(bytes), size);
-  read?.(attr);
-  return Number(result);
 }

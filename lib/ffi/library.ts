@@ -39,7 +39,15 @@ const files = {
 } as const;
 
 const descriptors = {
+  ckpt_read_open_files: {
+    parameters: ["i32", "buffer", "u64", "buffer", "buffer", "u64"],
+    result: "i64",
+  },
   ckpt_look_at_descriptors: { parameters: ["buffer", "u64"], result: "i64" },
+  ckpt_compare_descriptors: {
+    parameters: ["buffer", "u64", "buffer"],
+    result: "i64",
+  },
   ckpt_find_descriptions: {
     parameters: ["buffer", "u64", "i32", "buffer", "u64", "buffer"],
     result: "i64",

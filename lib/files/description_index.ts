@@ -2,7 +2,8 @@
  * Which descriptors, of one process or of several, share one open file
  * description (by dup, fork or SCM_RIGHTS). Each description is known by the
  * descriptor it was first seen with. Those that look alike are told apart by
- * the order of kcmp(2), in c/lib/descriptors.c.
+ * where the kernel has them, when that is known, and the order of kcmp(2), in
+ * c/lib/descriptors.c.
  */
 import { library } from "../ffi/library.ts";
 import { syscall, SyscallError } from "../ffi/syscall.ts";
@@ -25,7 +26,7 @@ export function numberOf({ pid, fd }: DescriptorPlace): number {
 }
 
 /** struct description of c/lib/descriptors.c. */
-const DESCRIPTION = 32;
+const DESCRIPTION = 40;
 
 export class DescriptionIndex {
   /** A tree in the kernel's order; the first one holds its root. */

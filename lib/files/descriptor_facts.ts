@@ -19,7 +19,12 @@ import {
 import { decodeText } from "../ffi/text.ts";
 import { explainStale } from "../ghost/gone_on_server.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
-import { readFdInfo } from "../proc/read.ts";
+import { listDescriptors, readFdInfo } from "../proc/read.ts";
+import {
+  distrustOpenFiles,
+  type OpenFiles,
+  readOpenFiles,
+} from "./open_files.ts";
 
 export interface DescriptorFacts {
   readonly fd: number;
@@ -45,7 +50,7 @@ export const NO_STATUS: FileStatus = {
 };
 
 /** struct seen_descriptor of c/lib/descriptors.c. */
-const RECORD = 136;
+const RECORD = 144;
 const AT = {
   error: 4,
   dev: 8,
@@ -66,16 +71,19 @@ const AT = {
   linkLength: 104,
   detailsLength: 108,
   text: 112,
-  same: 128,
+  same: 136,
 } as const;
 const EPOLL_PARAMS_BYTES = 8;
 const KNOWN = { inode: 1, status: 2, owner: 4, hasOwner: 8 } as const;
 /** struct look. */
-const LOOK = 64;
+const LOOK = 88;
 /** Bytes of text that descriptors have on average, at most. */
 const ROOM = 512;
 /** Of an epoll that watches a million files it is 100 MB. */
 const MOST_ROOM = 1 << 28;
+
+/** TEXT_OF_ONE of c/lib/descriptors.c. */
+const ANSWER_ROOM = 65536;
 
 const LOCK_PREFIX = "lock:\t";
 
@@ -96,17 +104,34 @@ export class FactTable {
   }
 
   /**
-   * Asks about descriptors, in ascending order.
+   * Asks about all descriptors, where that is faster by reading them at once.
    *
    * @param pid of a process, or of a thread of it; @param pidfd of it
    * @param earlier another look at the same process
    * @throws CkptError or SyscallError when one is closed meanwhile
+   */
+  static askAll(
+    pid: number,
+    pidfd: number,
+    earlier: FactTable | undefined,
+    standsStill: boolean,
+  ): FactTable {
+    const files = readOpenFiles(pid, standsStill);
+    const fds = files?.fds ?? listDescriptors(pid);
+    return FactTable.ask(pid, pidfd, fds, earlier, files);
+  }
+
+  /**
+   * Asks about descriptors, in ascending order.
+   *
+   * @param files where they were read
    */
   static ask(
     pid: number,
     pidfd: number,
     fds: readonly number[],
     earlier?: FactTable,
+    files?: OpenFiles,
   ): FactTable {
     const directories: number[] = [];
     try {
@@ -114,7 +139,7 @@ export class FactTable {
         directories.push(open(`/proc/${pid}/${name}`, O.PATH | O.DIRECTORY));
       }
       const asking = [...directories, pidfd];
-      const table = FactTable.#ask(asking, fds, ROOM, earlier);
+      const table = FactTable.#ask(asking, fds, ROOM, earlier, files);
       fds.forEach((fd, i) => table.#complete(i, pid, fd, asking));
       return table;
     } catch (error) {
@@ -131,6 +156,7 @@ export class FactTable {
     fds: readonly number[],
     room: number,
     earlier?: FactTable,
+    files?: OpenFiles,
   ): FactTable {
     const table = new FactTable(fds, room);
     fds.forEach((fd, i) => table.#view.setInt32(i * RECORD, fd, true));
@@ -148,8 +174,21 @@ export class FactTable {
       view.setBigUint64(48, BigInt(earlier.fds.length), true);
       pointer(56, earlier.#text);
     }
-    library("descriptors").ckpt_look_at_descriptors(look, BigInt(fds.length));
-    return table;
+    if (files !== undefined) {
+      pointer(64, files.records);
+      pointer(72, new Uint8Array(files.places.buffer));
+      view.setBigUint64(80, BigInt(files.standsStill), true);
+    }
+    const count = BigInt(fds.length);
+    const native = library("descriptors");
+    native.ckpt_look_at_descriptors(look, count);
+    if (files === undefined || files.standsStill) return table;
+    const answer = new Uint8Array(ANSWER_ROOM);
+    if (native.ckpt_compare_descriptors(look, count, answer) === 0n) {
+      return table;
+    }
+    distrustOpenFiles();
+    return FactTable.#ask(asking, fds, room, earlier);
   }
 
   /** Asks again with more room, or says what went wrong. */

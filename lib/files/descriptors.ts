@@ -16,7 +16,7 @@ import {
 import { taskExists } from "../ffi/task_exists.ts";
 import type { fown_entry } from "../image/schema.gen.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
-import { listDescriptors, readFdInfo } from "../proc/read.ts";
+import { readFdInfo } from "../proc/read.ts";
 import {
   type DescriptorFacts,
   FactTable,
@@ -209,7 +209,10 @@ export class TreeLook {
   readonly unixSockets = new UnixSocketsAtOnce();
 
   /** @param wayToRoot where the tree has mount namespaces of its own */
-  constructor(readonly wayToRoot?: WayToRoot) {}
+  constructor(
+    readonly wayToRoot?: WayToRoot,
+    readonly standsStill = false,
+  ) {}
 }
 
 /** The descriptors of a process at one moment. */
@@ -233,16 +236,19 @@ export function lookAgainAtDescriptors(
   pid: number,
   tree: TreeLook,
   before?: DescriptorLook,
-  fds: readonly number[] = listDescriptors(pid),
+  fds?: readonly number[],
 ): DescriptorLook {
   const pidfd = openPidfd(pid);
   try {
-    const facts = FactTable.ask(pid, pidfd, fds, before?.facts);
+    const facts = fds === undefined
+      ? FactTable.askAll(pid, pidfd, before?.facts, tree.standsStill)
+      : FactTable.ask(pid, pidfd, fds, before?.facts);
     const places = tree.index.find(pid, facts);
-    const descriptors: SeenDescriptor[] = new Array(fds.length);
+    const count = facts.fds.length;
+    const descriptors: SeenDescriptor[] = new Array(count);
     const changed: { i: number; told: DescriptorFacts }[] = [];
     const toAsk: { fd: number; ino: bigint }[] = [];
-    for (let i = 0; i < fds.length; i++) {
+    for (let i = 0; i < count; i++) {
       const same = facts.same(i);
       const was = same === undefined ? undefined : before?.descriptors[same];
       if (was !== undefined && isSettled(was, places[i])) {
