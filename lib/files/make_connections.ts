@@ -20,12 +20,13 @@ import { pause } from "../ffi/pause.ts";
 import { Program, type Result } from "../ffi/program.ts";
 import { close, O, syscall } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
-import type { inet_sk_entry } from "../image/schema.gen.ts";
+import type { inet_sk_entry, tcp_opts_entry } from "../image/schema.gen.ts";
 import {
   addressText,
   encodeAddress,
   type InetAddress,
 } from "./inet_address.ts";
+import { freshKeepalive } from "./fresh_sockets.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";
@@ -280,12 +281,14 @@ function connect(
 /**
  * All that a connection is, but what can only be done at the very end.
  *
+ * @param fresh the options that it has
  * @returns the calls that have to take all that they are given
  */
 function planConnection(
   options: OptionSetter,
   connection: ConnectionImage,
   interfaces: ReadonlyMap<string, number>,
+  fresh: tcp_opts_entry,
 ): Result[] {
   const { program, fd } = options;
   const { entry, extension, stream } = connection;
@@ -303,9 +306,9 @@ function planConnection(
     options.int(IPPROTO_TCP, name, value);
   tcp(TCP.REPAIR, REPAIR_ON);
   if (entry.v6only !== undefined) options.v6only(entry.v6only);
-  options.common({ ...opts, so_filter: [] });
+  options.modes(opts);
   options.ip(entry);
-  options.tcp(entry.tcp_opts ?? {});
+  options.tcp(entry.tcp_opts ?? {}, fresh);
   const early = ({ level, name }: { level: number; name: number }) =>
     level !== IPPROTO_TCP || name !== TCP.WINDOW_CLAMP && name !== TCP.MAXSEG;
   options.further(extension.options.filter(early), false);
@@ -438,12 +441,13 @@ export class MadeConnections implements Disposable {
         image: images.get(id)!,
       }));
       for (const one of made) this.#made.push(one);
+      const fresh = freshKeepalive();
       const batch = new Batch();
       for (const { fd, image } of made) {
         batch.add(
           fd,
           image,
-          (options) => planConnection(options, image, interfaces),
+          (options) => planConnection(options, image, interfaces, fresh),
         );
       }
       batch.run();
@@ -512,7 +516,10 @@ function endRepair(
 ): Result[] {
   options.int(IPPROTO_TCP, TCP.REPAIR, REPAIR_OFF);
   const { opts } = entry;
-  options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  // The end of the repair has taken them.
+  if (opts.reuseaddr || opts.so_reuseport) {
+    options.sharing(opts.reuseaddr ?? false, opts.so_reuseport ?? false);
+  }
   const unsent = unsentPart(stream);
   const sends = send(options, unsent);
   const shut = (how: number) =>

@@ -10,7 +10,7 @@ import {
   MAPPED_IPV4,
 } from "./inet_address.ts";
 import { SOCK_RAW } from "./inet_kinds.ts";
-import type { BufferSizes } from "./fresh_buffers.ts";
+import type { BufferSizes } from "./fresh_sockets.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { joinGroups } from "./multicast.ts";
 import { OptionSetter } from "./option_setter.ts";

@@ -6,7 +6,7 @@ import { O } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
 import { UnixBinder, type WantedUnix } from "./bind_unix_sockets.ts";
 import { type PacketSender, UnixQueueFiller } from "./fill_unix_queues.ts";
-import type { BufferSizes } from "./fresh_buffers.ts";
+import type { BufferSizes } from "./fresh_sockets.ts";
 import { OptionSetter } from "./option_setter.ts";
 import { setOtherFlags } from "./other_flags.ts";
 import { carriesFiles, socketName } from "./socket_images.ts";

@@ -149,9 +149,10 @@ export class NetlinkSocket implements Disposable {
         if (view.getUint16(at + 4, true) === NLMSG_ERROR) {
           const errno = -view.getInt32(at + NLMSG_HEADER, true);
           if (errno !== 0) failure ??= new SyscallError("write", errno);
+          // Of a batch that fails as a whole, only the failures are told.
+          done ||= failure !== undefined ||
+            view.getUint32(at + 8, true) === last;
         }
-        // Of a batch that fails as a whole, only the failures are told.
-        done ||= view.getUint32(at + 8, true) === last || failure !== undefined;
         at += align(view.getUint32(at, true));
       }
     }

@@ -344,42 +344,63 @@ export class NetworkLock implements Disposable {
   }
 }
 
-/** Whether a dump has left a table of this name here. */
-export function hasLock(name: string): boolean {
-  using socket = open();
-  const request = encodeMessage(
-    NFNL_SUBSYS_NFTABLES << 8 | MESSAGE.getTable,
-    NLM_F.ACK,
-    1,
-    join([nfgenmsg(NFPROTO_INET, 0), encodeAttributes([[1, name]])]),
-  );
-  try {
-    socket.transact(request, 1);
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === ENOENT) return false;
-    if (error instanceof SyscallError) {
-      return explained(() => {
-        throw error;
-      });
+/**
+ * A table that a dump has left here. The socket stays open: to close one after
+ * a table is gone takes 10 ms, in which the kernel waits for all processors
+ * (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+ */
+export class LeftLock implements Disposable {
+  private constructor(
+    readonly name: string,
+    readonly socket: NetlinkSocket,
+  ) {}
+
+  /** @returns undefined: there is none of this name */
+  static find(name: string): LeftLock | undefined {
+    const socket = open();
+    const request = encodeMessage(
+      NFNL_SUBSYS_NFTABLES << 8 | MESSAGE.getTable,
+      NLM_F.ACK,
+      1,
+      join([nfgenmsg(NFPROTO_INET, 0), encodeAttributes([[1, name]])]),
+    );
+    let isThere = false;
+    try {
+      isThere = ifThere(() => socket.transact(request, 1));
+      return isThere ? new LeftLock(name, socket) : undefined;
+    } finally {
+      if (!isThere) socket[Symbol.dispose]();
     }
-    throw error;
+  }
+
+  /** @returns whether it was still there */
+  remove(): boolean {
+    return ifThere(() =>
+      carryOut(this.socket, [{
+        type: MESSAGE.deleteTable,
+        flags: 0,
+        attributes: [[1, this.name]],
+      }])
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.socket[Symbol.dispose]();
   }
 }
 
 /** @returns whether there was such a table */
 export function removeLock(name: string): boolean {
-  using socket = open();
+  using lock = LeftLock.find(name);
+  return lock?.remove() ?? false;
+}
+
+function ifThere(act: () => void): boolean {
   try {
-    carryOut(socket, [{
-      type: MESSAGE.deleteTable,
-      flags: 0,
-      attributes: [[1, name]],
-    }]);
+    act();
     return true;
   } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    if (error.errno === ENOENT) return false;
+    if (error instanceof SyscallError && error.errno === ENOENT) return false;
     return explained(() => {
       throw error;
     });

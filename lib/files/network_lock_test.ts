@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   type ConnectionAddress,
-  hasLock,
+  LeftLock,
   lockName,
   NetworkLock,
   removeLock,
@@ -86,9 +86,10 @@ Deno.test("a table that stays is found by its name, also by another ckpt, and re
     using lock = NetworkLock.prepare(crypto.randomUUID());
     lock.leave(name, []);
   }
-  assertEquals(hasLock(name), true);
+  using found = LeftLock.find(name)!;
   assertEquals(removeLock(name), true);
-  assertEquals(hasLock(name), false);
+  assertEquals(LeftLock.find(name), undefined);
+  assertEquals(found.remove(), false);
   assertEquals(removeLock(name), false);
 });
 

@@ -11,7 +11,7 @@ import type {
   sk_opts_entry,
   tcp_opts_entry,
 } from "../image/schema.gen.ts";
-import { areFresh, type BufferSizes } from "./fresh_buffers.ts";
+import { areFresh, type BufferSizes } from "./fresh_sockets.ts";
 import { locksFilter } from "./further_options.ts";
 import {
   AF_INET,
@@ -70,13 +70,19 @@ export class OptionSetter {
    * @param fresh the buffers it has; undefined: nobody knows
    */
   common(opts: sk_opts_entry, fresh?: BufferSizes): void {
+    if (!areFresh(opts, fresh)) this.buffers(opts);
+    this.modes(opts);
+    this.filter(opts);
+  }
+
+  /** Those of them that are neither about buffers nor a filter. */
+  modes(opts: sk_opts_entry): void {
     const set = (name: number, value: number | undefined) => {
       if (value !== undefined) this.int(SOL_SOCKET, name, value);
     };
     const turnOn = (name: number, value: boolean | undefined) => {
       if (value) this.int(SOL_SOCKET, name, 1);
     };
-    if (!areFresh(opts, fresh)) this.buffers(opts);
     this.#timeout(SO.SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec);
     this.#timeout(SO.RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec);
     set(SO.PRIORITY, opts.so_priority || undefined);
@@ -97,7 +103,6 @@ export class OptionSetter {
       const value = new Int32Array([1, opts.so_linger]);
       this.bytes(SOL_SOCKET, SO.LINGER, new Uint8Array(value.buffer));
     }
-    this.filter(opts);
   }
 
   /** The sizes of both buffers, and whether the kernel may change them. */
@@ -193,16 +198,18 @@ export class OptionSetter {
     this.int(IPPROTO_IPV6, IPV6_V6ONLY, value ? 1 : 0);
   }
 
-  tcp(options: tcp_opts_entry): void {
-    const { cork, nodelay, keepcnt, keepidle, keepintvl } = options;
-    const set = (name: number, value: number | boolean | undefined) => {
-      if (value) this.int(IPPROTO_TCP, name, Number(value));
+  /** @param has what it has already */
+  tcp(options: tcp_opts_entry, has: tcp_opts_entry = {}): void {
+    const set = (name: number, key: keyof tcp_opts_entry) => {
+      const value = options[key];
+      if (!value || value === has[key]) return;
+      this.int(IPPROTO_TCP, name, Number(value));
     };
-    set(TCP.NODELAY, nodelay);
-    set(TCP.CORK, cork);
-    set(TCP.KEEPCNT, keepcnt);
-    set(TCP.KEEPIDLE, keepidle);
-    set(TCP.KEEPINTVL, keepintvl);
+    set(TCP.NODELAY, "nodelay");
+    set(TCP.CORK, "cork");
+    set(TCP.KEEPCNT, "keepcnt");
+    set(TCP.KEEPIDLE, "keepidle");
+    set(TCP.KEEPINTVL, "keepintvl");
   }
 
   /** After the filter: one of these locks it. */

@@ -31,7 +31,7 @@ import { NO_OWNER } from "./file_table.ts";
 import { restoreOwner } from "./owner.ts";
 import { type Disarmed, makeEpoll, watch } from "./epoll.ts";
 import { makeEventfd } from "./eventfd.ts";
-import type { BufferSizes } from "./fresh_buffers.ts";
+import type { BufferSizes } from "./fresh_sockets.ts";
 import { makeFanotify } from "./fanotify.ts";
 import { makeInotify } from "./inotify.ts";
 import {
@@ -132,7 +132,7 @@ export interface FileImages extends PipeImages {
   readonly exists?: (pid: number) => boolean;
   /** See `canBindAside` in unix_paths.ts. */
   readonly bindsAside?: boolean;
-  /** See fresh_buffers.ts. */
+  /** See fresh_sockets.ts. */
   readonly freshBuffers?: BufferSizes;
   /** Directories to bind Unix sockets in, by the ids of these. */
   readonly places?: ReadonlyMap<number, number>;

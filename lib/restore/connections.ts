@@ -15,12 +15,7 @@ import {
   type MadeSocket,
 } from "../files/make_connections.ts";
 import { interfacesOf } from "../files/interfaces.ts";
-import {
-  hasLock,
-  lockName,
-  NetworkLock,
-  removeLock,
-} from "../files/network_lock.ts";
+import { LeftLock, lockName, NetworkLock } from "../files/network_lock.ts";
 import {
   hasBeenLeftUnread,
   type InetSocketImage,
@@ -111,7 +106,7 @@ export class RestoredConnections implements Disposable {
   readonly #made = new MadeConnections();
   #lock: NetworkLock | undefined;
   /** The table that a dump has left; undefined: there is none. */
-  readonly #left: string | undefined;
+  readonly #left: LeftLock | undefined;
   readonly problems: readonly Reason[];
   /** Whether CRIU has blocked them in a way that ckpt does not end. */
   readonly areBlockedByIptables: boolean;
@@ -141,8 +136,8 @@ export class RestoredConnections implements Disposable {
     const had = [...inet.values()].some(({ entry }) => isConnection(entry));
     this.areBlockedByIptables = had && network_lock_method === IPTABLES;
     const name = lockName(dump_criu_run_id ?? "");
-    this.#left = had && dump_criu_run_id !== undefined && hasLock(name)
-      ? name
+    this.#left = had && dump_criu_run_id !== undefined
+      ? LeftLock.find(name)
       : undefined;
     if (connections.length === 0) {
       this.#interfaces = new Map();
@@ -243,7 +238,7 @@ export class RestoredConnections implements Disposable {
   /** When nothing but this can fail any more: all of them, at one moment. */
   goOn(): void {
     this.#made.close();
-    if (this.#left !== undefined) removeLock(this.#left);
+    this.#left?.remove();
     this.#lock?.unblock();
     this.#made.goOn();
   }
@@ -251,5 +246,6 @@ export class RestoredConnections implements Disposable {
   [Symbol.dispose](): void {
     this.#made[Symbol.dispose]();
     this.#lock?.[Symbol.dispose]();
+    this.#left?.[Symbol.dispose]();
   }
 }

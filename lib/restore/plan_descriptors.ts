@@ -1,5 +1,5 @@
 /** Plans how all processes of a tree get their descriptors. */
-import { freshBuffers } from "../files/fresh_buffers.ts";
+import { freshBuffers } from "../files/fresh_sockets.ts";
 import { taskExists } from "../ffi/task_exists.ts";
 import { Program } from "../ffi/program.ts";
 import { canBindAside } from "../files/unix_paths.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { close, O, syscall } from "../ffi/syscall.ts";
-import { areFresh, freshBuffers } from "./fresh_buffers.ts";
+import { areFresh, freshBuffers } from "./fresh_sockets.ts";
 import { readKind, readSocketOptions } from "./socket_options.ts";
 import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 import { SOCK } from "./unix_queue.ts";
