@@ -37,6 +37,7 @@ const EVERYWHERE = [
     "fixed",
     "root",
     "locks",
+    "projects",
     "odd",
   ].map((kind) => ["ghost_cases", kind, PLACE]),
 ];

@@ -30,6 +30,7 @@ const DESCRIPTORS = [
 const OTHERS: Record<string, RegExp> = {
   "child-in-pid-namespace": /pid namespace|namespace.*pid/,
   "traced-child": /traced/,
+  "long-path": /descriptor \d+ of task \d+: its path has more than 4095 bytes/,
 };
 
 /** Kinds that only the task itself can tell; to find them it may have to be stopped. */

@@ -97,12 +97,15 @@ static uint32_t put_head(const struct small_ghosts *job, const struct stat *stat
 static int is_plain(int64_t fd, const struct stat *status)
 {
 	uint64_t blocks = (status->st_size + BLOCK - 1) / BLOCK;
+	struct fsxattr extended = { 0 };
 	int64_t attributes;
 
 	if ((uint64_t)status->st_blocks > blocks * (BLOCK / 512))
 		return 0;
 	if (status->st_size &&
 	    (CALL(SYS_lseek, fd, 0, SEEK_DATA, 0) || CALL(SYS_lseek, fd, 0, SEEK_HOLE, 0) != status->st_size))
+		return 0;
+	if (!CALL(SYS_ioctl, fd, FS_IOC_FSGETXATTR, &extended, 0) && extended.fsx_projid)
 		return 0;
 	attributes = CALL(SYS_flistxattr, fd, NULL, 0, 0);
 	return !attributes || attributes == -EOPNOTSUPP;
@@ -117,8 +120,11 @@ static int read_open(const struct small_ghosts *job, struct small_ghost *ghost, 
 
 	if (CALL(SYS_fstat, fd, &status, 0, 0) || status.st_size != ghost->size)
 		return 0;
+	/* In this order: what is read is in memory then, and no hole to some file systems, though it was never written. */
+	if (!is_plain(fd, &status))
+		return 0;
 	/* One byte more than there should be tells that there are more. */
-	if (CALL(SYS_pread64, fd, content, ghost->size + 1, 0) != ghost->size || !is_plain(fd, &status))
+	if (CALL(SYS_pread64, fd, content, ghost->size + 1, 0) != ghost->size)
 		return 0;
 	if (CALL(SYS_ioctl, fd, FS_IOC_GETFLAGS, &flags, 0) < 0)
 		flags = 0;

@@ -355,8 +355,9 @@ function writeGhosts(
   const { ghosts } = saved;
   if (ghosts.length > 0) writer.write("ckpt-ghosts", undefined, ghosts);
   // A label is what a new file in that directory would get anyway.
-  const matters = ({ xattrs, inode_flags }: ckpt_ghost_entry) =>
-    inode_flags !== undefined || xattrs.some(({ name }) => !LABELS.has(name));
+  const matters = ({ xattrs, inode_flags, project }: ckpt_ghost_entry) =>
+    inode_flags !== undefined || project !== undefined ||
+    xattrs.some(({ name }) => !LABELS.has(name));
   if (ghosts.some(matters)) features.add("ckpt:ghost-attributes");
 }
 

@@ -4,7 +4,7 @@
  * so that nothing is stopped in vain, and again when it stands still.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
-import { EPERM, ESTALE } from "../ffi/errno.ts";
+import { EPERM } from "../ffi/errno.ts";
 import {
   type FileStatus,
   O,
@@ -28,7 +28,7 @@ import {
 import { sorted } from "../files/sorted_descriptors.ts";
 import type { FilesInUse, FileUse } from "../ghost/files_in_use.ts";
 import { statx } from "../ghost/calls.ts";
-import { explainStale } from "../ghost/gone_on_server.ts";
+import { explainUntold } from "../ghost/untold.ts";
 import { DELETED_MARK } from "../proc/maps.ts";
 import { describeMapping, type Vma, type VmaPlan } from "../mm/vma.ts";
 import { type Areas, readAreas, readMappings } from "../mm/known_areas.ts";
@@ -373,7 +373,8 @@ function usedFile(pid: number, name: string): UsedFile {
     return { path: decodeText(readLink(link)), status: stat(link) };
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
-    if (error.errno === ESTALE) throw explainStale(error, link);
+    const explained = explainUntold(error, link);
+    if (explained !== error) throw explained;
     throw new CkptError(
       error.errno === EPERM ? EXIT.permission : EXIT.gone,
       `looking at task ${pid}`,
@@ -502,12 +503,9 @@ function lookAtMappedFiles(pid: number, plan: VmaPlan): MappedFile[] {
       files.push({ vma, status });
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      if (error.errno === ESTALE) {
-        throw explainStale(
-          error,
-          `${nameOfMapping(vma)} (${vma.path}) of task ${pid}`,
-        );
-      }
+      const object = `${nameOfMapping(vma)} (${vma.path}) of task ${pid}`;
+      const explained = explainUntold(error, object);
+      if (explained !== error) throw explained;
       // EPERM; or the program changes its mappings while we look.
       if (error.errno === EPERM) files.push({ vma, status: undefined });
     }

@@ -85,6 +85,7 @@ export const ENOTCONN = 107;
 export const ENOPROTOOPT = 92;
 export const ENOBUFS = 105;
 export const ETIMEDOUT = 110;
+export const ENAMETOOLONG = 36;
 export const ESTALE = 116;
 export const ECANCELED = 125;
 

@@ -17,7 +17,7 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
-import { explainStale } from "../ghost/gone_on_server.ts";
+import { explainUntold } from "../ghost/untold.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { listDescriptors, readFdInfo } from "../proc/read.ts";
 import {
@@ -294,11 +294,11 @@ function linesOf(text: Uint8Array): Pick<FdInfo, "locks" | "extra"> {
 function explain(pid: number, fd: number): void {
   readFdInfo(pid, fd);
   const path = `/proc/${pid}/fd/${fd}`;
-  const link = decodeText(readLink(path));
+  let link = "";
   try {
+    link = ` (${decodeText(readLink(path))})`;
     stat(path);
   } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    throw explainStale(error, `descriptor ${fd} (${link}) of task ${pid}`);
+    throw explainUntold(error, `descriptor ${fd}${link} of task ${pid}`);
   }
 }

@@ -48,6 +48,7 @@ const FS = {
   TOPDIR: 0x2_0000,
   NOCOW: 0x80_0000,
   DAX: 0x200_0000,
+  PROJINHERIT: 0x2000_0000,
 } as const;
 /** The rest the file system sets itself. */
 const KEPT_FLAGS = Object.values(FS).reduce((all, flag) => all | flag, 0);
@@ -106,6 +107,40 @@ function setInodeFlags(
   syscall("ioctl", BigInt(fd), BigInt(FS_IOC_SETFLAGS), addressOf(flags));
 }
 
+const FS_IOC_FSGETXATTR = 0x801c581fn;
+const FS_IOC_FSSETXATTR = 0x401c5820n;
+/** struct fsxattr of linux/fs.h, and fsx_projid in it. */
+const FSXATTR_BYTES = 28;
+const FSX_PROJECT = 12;
+
+/** Answers undefined where the file system knows no projects. */
+function askExtended(fd: number): DataView<ArrayBuffer> | undefined {
+  const answer = new Uint8Array(FSXATTR_BYTES);
+  try {
+    syscall("ioctl", BigInt(fd), FS_IOC_FSGETXATTR, addressOf(answer));
+  } catch (error) {
+    if (!hasNoFlags(error)) throw error;
+    return undefined;
+  }
+  return new DataView(answer.buffer);
+}
+
+/** The project that an inode counts for (quotas); 0: none. */
+export function readProject(fd: number): number {
+  return askExtended(fd)?.getUint32(FSX_PROJECT, true) ?? 0;
+}
+
+/** Also takes one away that a new file has of its directory. */
+function setProject(fd: number, project: number): void {
+  const extended = askExtended(fd);
+  if (extended === undefined && project === 0) return;
+  const wanted = extended ?? new DataView(new ArrayBuffer(FSXATTR_BYTES));
+  if (wanted.getUint32(FSX_PROJECT, true) === project) return;
+  wanted.setUint32(FSX_PROJECT, project, true);
+  const bytes = new Uint8Array(wanted.buffer);
+  syscall("ioctl", BigInt(fd), FS_IOC_FSSETXATTR, addressOf(bytes));
+}
+
 function hasNoFlags(error: unknown): boolean {
   return isOneOf(error, ENOTTY, EOPNOTSUPP, EINVAL);
 }
@@ -159,6 +194,8 @@ export interface Attributes {
   readonly modified: Time | undefined;
   readonly xattrs: readonly ckpt_xattr_entry[];
   readonly inodeFlags: number;
+  /** 0: none; undefined: as a new file has it. */
+  readonly project?: number;
 }
 
 /** Takes the flags away that a file has of its directory; it is empty yet. */
@@ -267,7 +304,7 @@ export function setAttributes(
   action: string,
   attributes: Attributes,
 ): void {
-  const { uid, gid, mode, xattrs, inodeFlags } = attributes;
+  const { uid, gid, mode, xattrs, inodeFlags, project } = attributes;
   const at = `/proc/self/fd/${fd}`;
   const path = terminated(encodeText(at));
   const attempt = (what: string, call: () => void) =>
@@ -295,6 +332,12 @@ export function setAttributes(
         bytes.length === 0 ? 0n : addressOf(bytes),
         BigInt(bytes.length),
       ));
+  }
+  if (project !== undefined && hasInodeFlags({ mode })) {
+    attempt(
+      `its project ${project}`,
+      () => withDescriptor(fd, (own) => setProject(own, project)),
+    );
   }
   attempt("its times", () => setTimes(fd, attributes));
   if ((inodeFlags & ~EARLY_FLAGS & ~LATE_FLAGS) === 0) return;

@@ -35,7 +35,7 @@ import {
   withoutMark,
 } from "./fate.ts";
 import { FileMap } from "./file_map.ts";
-import { explainStale } from "./gone_on_server.ts";
+import { explainUntold } from "./untold.ts";
 import { LARGEST_DIRECTORY, nameBelow } from "./other_names.ts";
 import { isOfUpperLayer, OVERLAY } from "./overlay.ts";
 
@@ -503,7 +503,7 @@ function ask(
   try {
     return { status: statx(at), fileSystem: fileSystemType(at) };
   } catch (error) {
-    throw explainStale(error, `${holder} (${link}) of task ${task}`);
+    throw explainUntold(error, `${holder} (${link}) of task ${task}`);
   }
 }
 

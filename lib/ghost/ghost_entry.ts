@@ -54,9 +54,10 @@ export function addExtension(
   all: ckpt_ghost_entry[],
   extension: ckpt_ghost_entry,
 ): void {
-  const { xattrs, allocated, inode_flags, atime_ns, mtime_ns } = extension;
+  const { xattrs, allocated, inode_flags, atime_ns, mtime_ns, project } =
+    extension;
   if (
     xattrs.length > 0 || allocated.length > 0 || inode_flags !== undefined ||
-    atime_ns !== undefined || mtime_ns !== undefined
+    atime_ns !== undefined || mtime_ns !== undefined || project !== undefined
   ) all.push(extension);
 }

@@ -143,9 +143,9 @@ function plainOnes<T extends PlainWanted>(
       return [];
     }
     const ghost = ghosts.describe(wanted.id, image);
-    const { xattrs, allocated, inode_flags } = ghost.extension;
+    const { xattrs, allocated, inode_flags, project } = ghost.extension;
     const isPlain = xattrs.length === 0 && allocated.length === 0 &&
-      inode_flags === undefined;
+      inode_flags === undefined && project === undefined;
     return isPlain ? [{ wanted, ghost, at }] : [];
   });
 }

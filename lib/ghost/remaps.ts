@@ -124,6 +124,7 @@ export class Ghosts {
         modified: time(entry.mtim, extension.mtime_ns, "mtim"),
         xattrs: extension.xattrs,
         inodeFlags: extension.inode_flags ?? 0,
+        project: extension.project ?? 0,
       },
     };
   }

@@ -30,6 +30,7 @@ import {
   hasInodeFlags,
   isOneOf,
   readInodeFlags,
+  readProject,
   readXattrs,
 } from "./attributes.ts";
 import { fileSystemType, remedyForDenied, statusAt, statx } from "./calls.ts";
@@ -385,6 +386,9 @@ function saveGhost(
       inode_flags: content === undefined
         ? undefined
         : readInodeFlags(content) || undefined,
+      project: content === undefined
+        ? undefined
+        : readProject(content) || undefined,
       ...belowMicroseconds(times),
     };
     const note = (unwritten: readonly Segment[]) =>

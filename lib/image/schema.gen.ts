@@ -370,6 +370,7 @@ export interface ckpt_ghost_entry {
   mtime_ns?: number | undefined;
   allocated: ckpt_range_entry[];
   parent?: number | undefined;
+  project?: number | undefined;
 }
 
 export interface ckpt_inherited_entry {
@@ -1965,7 +1966,7 @@ export const SCHEMA: Readonly<Record<keyof Messages, string>> = {
   ckpt_ended_leader_entry: "1!uint32 status",
   ckpt_file_entry: "1!uint32 id,2?bool semaphore,3*@ckpt_watched_entry watched,4?uint64 device,5?bytes busy_polling,20?uint64 modified_s,21?uint32 modified_ns,22?bytes digest,23?uint64 digest_bytes",
   ckpt_filesystem_mark_entry: "1!uint32 index,2!uint32 mflags,3!uint32 mask,4!uint32 ignored_mask,5!string path",
-  ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent",
+  ckpt_ghost_entry: "1!uint32 ghost_id,2*@ckpt_xattr_entry xattrs,3?uint32 inode_flags,4?uint32 atime_ns,5?uint32 mtime_ns,6*@ckpt_range_entry allocated,7?uint32 parent,8?uint32 project",
   ckpt_inherited_entry: "1*@ckpt_range_entry ranges",
   ckpt_layer_entry: "1!#ckpt_layer_entry_roles role,2!uint32 mnt_id,3!string path,4?bytes handle,5?int32 handle_type,6?bool trusted",
   ckpt_line_entry: "1!uint32 length,2?bool ended_by_eof",

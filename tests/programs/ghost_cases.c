@@ -24,6 +24,7 @@
  *   root        a child whose root directory was removed
  *   locks       of a process on descriptors it has in common with its child, and of open files; of a deleted file, a
  *               renamed one, and one that is there
+ *   projects    that quotas know: of deleted files and a directory, also none where its directory has one
  *   odd         a deleted file with a long name that another has; a file that is named like a deleted one of NFS; the
  *               directory keeps its time
  */
@@ -153,6 +154,10 @@ static void reserved(void) {
   int whole = make("whole", "");
   if (fallocate(whole, 0, 0, 1 << 20) != 0) check_note("no fallocate in %s", place);
   if (pwrite(whole, "in the middle", 13, 1 << 19) != 13) check_die("cannot write");
+  int empty = make("empty", "");
+  if (fallocate(empty, 0, 0, 2 * PAGE) != 0) MUST(ftruncate(empty, 2 * PAGE));
+  off_t data = lseek(empty, 0, SEEK_DATA);
+  MUST(unlink(in_place("empty")));
   MUST(fsync(fd)), MUST(fsync(behind)), MUST(fsync(punched)), MUST(fsync(whole));
   struct stat a = status(fd), b = status(behind), c = status(punched), d = status(whole);
   MUST(unlink(in_place("whole")));
@@ -171,6 +176,7 @@ static void reserved(void) {
   }
   CHECK_EQ("blocks with a hole", c.st_blocks, status(punched).st_blocks);
   CHECK_EQ("blocks of a whole one", d.st_blocks, status(whole).st_blocks);
+  CHECK_EQ("data of an empty one", data, lseek(empty, 0, SEEK_DATA));
   static char read_bytes[1 << 20];
   CHECK_EQ("read", sizeof(read_bytes), pread(punched, read_bytes, sizeof(read_bytes), 0));
   CHECK_BYTES("with a hole", bytes, read_bytes, sizeof(bytes));
@@ -548,6 +554,43 @@ static void fixed(void) {
   CHECK_EQ("names", 4, names());
 }
 
+static struct fsxattr extended(int fd) {
+  struct fsxattr now = {0};
+  ioctl(fd, FS_IOC_FSGETXATTR, &now);
+  return now;
+}
+static bool set_project(int fd, unsigned project, bool inherit) {
+  struct fsxattr wanted = extended(fd);
+  wanted.fsx_projid = project;
+  if (inherit) wanted.fsx_xflags |= FS_XFLAG_PROJINHERIT;
+  return ioctl(fd, FS_IOC_FSSETXATTR, &wanted) == 0;
+}
+static void projects(void) {
+  static const char *const NAMES[] = {"inside/none", "inside/its", "small", "large", "removed"};
+  static char bytes[5 * PAGE];
+  int fds[5], directory;
+  struct fsxattr before[5];
+  MUST(mkdir(in_place("inside"), 0755));
+  MUST(mkdir(in_place("removed"), 0755));
+  directory = (int)MUST(open(in_place("inside"), O_RDONLY | O_DIRECTORY));
+  if (!set_project(directory, 90, true)) check_note("no projects in %s", place);
+  MUST(close(directory));
+  for (int i = 0; i < 4; i++) {
+    fds[i] = make(NAMES[i], "content");
+    if (i == 3 && write(fds[i], bytes, sizeof(bytes)) != sizeof(bytes)) check_die("cannot write");
+    MUST(unlink(in_place(NAMES[i])));
+  }
+  fds[4] = (int)MUST(open(in_place("removed"), O_RDONLY | O_DIRECTORY));
+  set_project(fds[0], 0, false), set_project(fds[2], 92, false), set_project(fds[3], 93, false), set_project(fds[4], 94, true);
+  MUST(rmdir(in_place("removed")));
+  for (int i = 0; i < 5; i++) before[i] = extended(fds[i]);
+  check_ready();
+  for (int i = 0; i < 5; i++) {
+    CHECK_EQ("%s: project", before[i].fsx_projid, extended(fds[i]).fsx_projid, NAMES[i]);
+    CHECK_EQ("%s: inherited", before[i].fsx_xflags & FS_XFLAG_PROJINHERIT, extended(fds[i]).fsx_xflags & FS_XFLAG_PROJINHERIT, NAMES[i]);
+  }
+}
+
 static void in_removed_root(int to, int from) {
   struct stat before, now, cwd;
   if (chroot(in_place("root")) != 0 || chdir("/") != 0) _exit(1);
@@ -662,6 +705,7 @@ int main(int argc, char **argv) {
   else if (strcmp(kind, "fixed") == 0) fixed();
   else if (strcmp(kind, "root") == 0) root();
   else if (strcmp(kind, "locks") == 0) locks();
+  else if (strcmp(kind, "projects") == 0) projects();
   else if (strcmp(kind, "odd") == 0) odd();
   else check_die("kind %s is not known", kind);
   return check_finish();

@@ -187,6 +187,15 @@ static void build(const char *kind) {
     MUST(ptrace(PTRACE_SEIZE, pid, 0, 0));
   } else if (!strcmp(kind, "pidfd-of-outside")) {
     hold(kind, (int)syscall(SYS_pidfd_open, 1, 0));
+  } else if (!strcmp(kind, "long-path")) {
+    static char name[251];
+    memset(name, 'd', sizeof(name) - 1);
+    MUST(chdir(check_dir));
+    for (int i = 0; i < 17; i++) MUST(mkdir(name, 0755)), MUST(chdir(name));
+    MUST(open("file", O_RDWR | O_CREAT, 0600));
+    MUST(unlink("file"));
+    for (int i = 0; i < 17; i++) MUST(chdir("..")), MUST(rmdir(name));
+    MUST(chdir("/"));
   } else if (!strcmp(kind, "aio-of-parent")) {
     /* the child has the memory of the ring, but not the context */
     aio_context_t context = 0;
