@@ -15,6 +15,7 @@ import type { readPacketRings } from "../files/packet_rings.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
 import { noExtension } from "../files/socket_images.ts";
 import type { UnreadInet } from "../files/datagrams.ts";
+import type { Md5Keys } from "../files/md5_keys.ts";
 import type { FoundMulticastDevices } from "../files/multicast_devices.ts";
 import type { FoundSharedPorts } from "../files/shared_ports.ts";
 import type { Unaccepted } from "../files/unaccepted.ts";
@@ -108,6 +109,7 @@ export interface MoreOfSockets {
   waiting?: WaitingConnections | undefined;
   sharedPorts?: FoundSharedPorts | undefined;
   multicastDevices?: FoundMulticastDevices | undefined;
+  md5Keys?: Md5Keys | undefined;
   /** TCP connections that wait to be accepted. */
   unaccepted?: Unaccepted | undefined;
   packetRings?: ReturnType<typeof readPacketRings> | undefined;
@@ -145,6 +147,7 @@ export function describeSockets(
     if (uid !== 0 || gid !== 0) Object.assign(extension, { uid, gid });
     if (socket.family === "inet") {
       const { ino, memberships } = socket;
+      extension.options.push(...more.md5Keys?.get(ino) ?? []);
       extension.memberships = [...memberships];
       extension.datagrams = [...unread?.datagrams.get(ino) ?? []];
       extension.unread = unread?.bytes.get(ino);

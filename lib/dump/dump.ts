@@ -42,6 +42,7 @@ import {
   prepareSemaphoreUndos,
   prepareTerminals,
   readFlocks,
+  readKeys,
   startLastingTracer,
   vforkProblems,
 } from "./prepare.ts";
@@ -154,6 +155,7 @@ async function dumpOnce(
     waiters,
     networkValues: readValues(),
     counters: new PageCounters(),
+    md5Keys: await readKeys(processes),
   };
   // A program that is to end anyway does not mind how long it stands still.
   if (leaveRunning) rehearse(report);

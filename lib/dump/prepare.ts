@@ -10,9 +10,12 @@ import {
   mayShareItsPort,
   type SeenSocket,
   sendsToGroups,
+  type SocketHolder,
 } from "../files/sockets.ts";
+import { IPPROTO_TCP } from "../files/sockopt.ts";
 import type { Reason } from "../error.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
+import type { Md5Keys } from "../files/md5_keys.ts";
 import { seenMasters } from "../files/terminals.ts";
 import type { LastingTracer } from "../ffi/lasting_tracer.ts";
 import { statusAt } from "../ghost/calls.ts";
@@ -66,6 +69,16 @@ export async function prepareKernelSockets(
   if (!anySocket(processes, isOf) && !anyWaiting(processes)) return;
   const { kernelSockets } = await import("../files/kernel_sockets.ts");
   kernelSockets();
+}
+
+/** Changed by few programs, and hardly ever after they have begun. */
+export async function readKeys(
+  processes: readonly SocketHolder[],
+): Promise<Md5Keys | undefined> {
+  const isTcp = (socket: SeenSocket) =>
+    socket.family === "inet" && socket.kind.protocol === IPPROTO_TCP;
+  if (!anySocket(processes, isTcp)) return undefined;
+  return (await import("../files/md5_keys.ts")).readMd5Keys();
 }
 
 /** Undefined: the tree has no master of a pseudo terminal. */

@@ -16,6 +16,7 @@ import {
   sendsToGroups,
 } from "../files/sockets.ts";
 import { hasConnections } from "../files/tcp_connection.ts";
+import type { Md5Keys } from "../files/md5_keys.ts";
 import type { DumpLinks } from "../ghost/links.ts";
 import { saveLostFiles } from "../ghost/save.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
@@ -46,7 +47,7 @@ import {
 } from "./namespaces.ts";
 import type { ObjectContents } from "./object_contents.ts";
 import type { DumpOptions } from "./options.ts";
-import { prepareTerminals, readFlocks } from "./prepare.ts";
+import { prepareTerminals, readFlocks, readKeys } from "./prepare.ts";
 import { saveSharedMemory } from "./shared_memory.ts";
 import { Still } from "./still.ts";
 import { refuseFor, type Sighting } from "./survey.ts";
@@ -75,6 +76,8 @@ export interface Prepared {
   readonly waiters: VforkWaiters | undefined;
   readonly networkValues: readonly ckpt_sysctl_entry[] | undefined;
   readonly counters: PageCounters;
+  /** Undefined: there is none. */
+  readonly md5Keys: Md5Keys | undefined;
 }
 
 /** @returns what was learnt; the caller disposes of it */
@@ -113,9 +116,10 @@ export async function whileStopped(
 /** What sockets hold that nobody has read, and how they belong together. */
 async function readSockets(
   still: Still,
-  { options, connections }: Prepared,
+  { options, connections, before, md5Keys }: Prepared,
 ): Promise<void> {
   const more = still.moreOfSockets;
+  more.md5Keys = before === undefined ? await readKeys(still.tables) : md5Keys;
   if (options.tcpEstablished && hasConnections(still.tables)) {
     still.connections = connections.read(still.tables);
     await readUnaccepted(still, connections, options);

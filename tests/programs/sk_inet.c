@@ -24,6 +24,14 @@ static int get(int fd, int level, int name) {
   MUST(getsockopt(fd, level, name, &value, &length));
   return value;
 }
+/** A key for the packets of some peers (TCP_MD5SIG); "": none any more. */
+static int sign(int fd, const char *key) {
+  struct tcp_md5sig value = {.tcpm_flags = TCP_MD5SIG_FLAG_PREFIX, .tcpm_prefixlen = 48, .tcpm_keylen = (uint16_t)strlen(key)};
+  memcpy(value.tcpm_key, key, strlen(key));
+  value.tcpm_addr.ss_family = AF_INET6;
+  inet_pton(AF_INET6, "fd00:1:2::", &((struct sockaddr_in6 *)&value.tcpm_addr)->sin6_addr);
+  return setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG_EXT, &value, sizeof(value));
+}
 static uint16_t port(int fd) {
   struct sockaddr_in6 address = {0};
   socklen_t length = sizeof(address);
@@ -89,6 +97,7 @@ int main(int argc, char **argv) {
   set(six, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
   bind_to(six, AF_INET6, listens);
   MUST(listen(six, 5));
+  bool has_key = sign(six, "a key") == 0;
   /* two of one port, the second one in a child, too */
   int group[2];
   for (int i = 0; i < 2; i++) {
@@ -172,6 +181,7 @@ int main(int argc, char **argv) {
   CHECK_EQ("IPV6_TCLASS", 0x20, get(six, IPPROTO_IPV6, IPV6_TCLASS));
   CHECK_EQ("IPV6_RECVPKTINFO", 1, get(six, IPPROTO_IPV6, IPV6_RECVPKTINFO));
   CHECK_EQ("IPV6_RECVPKTINFO of another", 0, get(fresh, IPPROTO_IPV6, IPV6_RECVPKTINFO));
+  if (has_key) CHECK_EQ("the key of a listener", 0, sign(six, ""));
   set(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 0);
   expect_connection("IPv4", listener, AF_INET);
   expect_connection("IPv6", six, AF_INET6);

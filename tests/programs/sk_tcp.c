@@ -49,6 +49,18 @@ static void wait_state(int fd, int wanted) {
   }
 }
 
+/** A key for packets from and to this computer (TCP_MD5SIG); "": none any more. */
+static int sign(int fd, int family, const char *key) {
+  struct tcp_md5sig value = {.tcpm_flags = TCP_MD5SIG_FLAG_PREFIX, .tcpm_keylen = (uint16_t)strlen(key)};
+  memcpy(value.tcpm_key, key, strlen(key));
+  value.tcpm_addr.ss_family = family == AF_INET ? AF_INET : AF_INET6;
+  if (family == AF_INET) inet_pton(AF_INET, "127.0.0.1", &((struct sockaddr_in *)&value.tcpm_addr)->sin_addr);
+  else inet_pton(AF_INET6, family < 0 ? "::ffff:127.0.0.1" : "::1", &((struct sockaddr_in6 *)&value.tcpm_addr)->sin6_addr);
+  value.tcpm_prefixlen = family == AF_INET6 ? 128 : 32;
+  return setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG_EXT, &value, sizeof(value));
+}
+static const char *key;
+
 static struct connection make(const char *name, int family) {
   struct sockaddr_storage address = {0};
   socklen_t length = sizeof(address);
@@ -62,9 +74,11 @@ static struct connection make(const char *name, int family) {
   }
   int listener = (int)MUST(socket(address.ss_family, SOCK_STREAM, 0));
   MUST(bind(listener, (struct sockaddr *)&address, length));
+  if (key) MUST(sign(listener, family, key));
   MUST(listen(listener, 1));
   MUST(getsockname(listener, (struct sockaddr *)&address, &length));
   int client = (int)MUST(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (key) MUST(sign(client, family, key));
   MUST(connect(client, (struct sockaddr *)&address, length));
   int server = (int)MUST(accept4(listener, NULL, NULL, SOCK_NONBLOCK));
   close(listener);
@@ -176,6 +190,16 @@ int main(int argc, char **argv) {
     MUST(shutdown(closing.ends[1].fd, SHUT_WR)), wait_state(closing.ends[0].fd, TCP_CLOSING);
   }
 
+  /* with keys that they sign their packets with */
+  struct connection secrets[3] = {0};
+  int count_secrets = !less && sign(four.ends[0].fd, AF_INET, "probe") == 0 && sign(four.ends[0].fd, AF_INET, "") == 0 ? 3 : 0;
+  if (!less && !count_secrets) check_note("no keys of TCP-MD5 here");
+  key = "a key";
+  for (int i = 0; i < count_secrets; i++) {
+    secrets[i] = make(i == 0 ? "signed" : i == 1 ? "signed IPv6" : "signed mapped", i == 0 ? AF_INET : i == 1 ? AF_INET6 : -1);
+    send_some(&secrets[i].ends[0], 10000), send_some(&secrets[i].ends[1], 100);
+  }
+
   int tuned = four.ends[0].fd;
   set(tuned, IPPROTO_TCP, TCP_NODELAY, 1);
   set(tuned, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -242,6 +266,15 @@ int main(int argc, char **argv) {
 
   for (int i = 0; i < 3; i++) exchange(plain[i]);
   exchange(&full), exchange(&both), exchange(&small);
+  for (int i = 0; i < count_secrets; i++) {
+    exchange(&secrets[i]);
+    for (int end = 0; end < 2; end++) {
+      int fd = secrets[i].ends[end].fd;
+      CHECK_EQ("%s: the key of end %d", 0, sign(fd, secrets[i].family, ""), secrets[i].name, end);
+      /* what is half gone would last */
+      MUST(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger)));
+    }
+  }
   CHECK_EQ("half-shut: the server", TCP_CLOSE_WAIT, state(half.ends[1].fd));
   wait_state(half.ends[0].fd, TCP_FIN_WAIT2);
   receive_all("half-shut", &half.ends[1], &half.ends[0]);

@@ -30,7 +30,8 @@ const S_IFSOCK = 0o140000;
 const LONGEST_FILTER = 4096;
 /** IFNAMSIZ, with a zero at the end. */
 const LONGEST_INTERFACE = 15;
-const LONGEST_OPTION = 64;
+/** struct tcp_md5sig (TCP_MD5SIG_EXT) */
+const LONGEST_OPTION = 216;
 /** PACKET_VERSION */
 const TPACKET_V3 = 2;
 /** As lib/files/packet_rings.ts saves at most. */

@@ -295,9 +295,9 @@ const DAMAGES: readonly (readonly [(parts: Parts) => void, string])[] = [
       extensions[0].options.push({
         level: 1,
         name: 1,
-        value: new Uint8Array(65),
+        value: new Uint8Array(217),
       }),
-    "ckpt-sockets.img, field options: one has 65 bytes",
+    "ckpt-sockets.img, field options: one has 217 bytes",
   ],
 ];
 
