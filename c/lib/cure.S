@@ -55,7 +55,7 @@ cure_begin:
 	jmp *slot_rip(%rip)
 	.balign 8
 cure_slots:
-/* The order of struct cure_slots in inject.c. */
+/* The order of struct cure_slots in remote.c. */
 slot_area_length: .quad 0
 slot_mask: .quad 0
 slot_flags: .quad 0

@@ -5,11 +5,15 @@ import {
   describeInetSocket,
   type SeenInetSocket,
 } from "../files/inet_socket.ts";
-import { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP } from "../files/sockopt.ts";
+import {
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+  SOCK,
+} from "../files/socket_kind.ts";
 import type { SocketQueues } from "../files/sockets.ts";
 import type { ReadConnections } from "../files/tcp_connection.ts";
 import { isConnected, TCP_STATE } from "../files/tcp_state.ts";
-import { SOCK_RAW } from "../files/inet_kinds.ts";
 import { describeNetlinkSocket } from "../files/netlink_socket.ts";
 import type { readPacketRings } from "../files/packet_rings.ts";
 import { describePacketSocket } from "../files/packet_socket.ts";
@@ -159,7 +163,7 @@ export function describeSockets(
       extension.interface = socket.interface;
       extension.packet_rings = packetRings?.get(socket.ino);
     }
-    if (socket.family === "netlink" && socket.kind.type !== SOCK_RAW) {
+    if (socket.family === "netlink" && socket.kind.type !== SOCK.RAW) {
       extension.type = socket.kind.type;
     }
     if (socket.family === "unix") {

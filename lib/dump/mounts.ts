@@ -117,7 +117,7 @@ export async function saveSuperblocks(
   }
 }
 
-/** Loads what {@link writeMounts} needs. */
+/** Loads what writes them; undefined: there are none of the tree's own. */
 export async function loadMountWriter(
   mounts: MountsPlan | undefined,
 ): Promise<MountWriter | undefined> {

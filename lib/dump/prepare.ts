@@ -12,7 +12,7 @@ import {
   sendsToGroups,
   type SocketHolder,
 } from "../files/sockets.ts";
-import { IPPROTO_TCP } from "../files/sockopt.ts";
+import { IPPROTO_TCP } from "../files/socket_kind.ts";
 import type { Reason } from "../error.ts";
 import type { MappedFlocks } from "../files/mapped_flocks.ts";
 import type { Md5Keys } from "../files/md5_keys.ts";

@@ -8,9 +8,10 @@ import { encodeText } from "../ffi/text.ts";
 import { splitPath } from "../ghost/calls.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { socketName, type UnixSocketImage } from "./socket_images.ts";
+import { AF_UNIX } from "./socket_kind.ts";
 import type { TableProgram } from "./table_program.ts";
 import { namesOf, wayThrough } from "./unix_paths.ts";
-import { AF_UNIX, isPath, pathOf } from "./unix_socket.ts";
+import { isPath, pathOf } from "./unix_socket.ts";
 
 /** A socket that is to be made, and where. */
 export interface WantedUnix extends Wanted, UnixSocketImage {

@@ -22,8 +22,6 @@ import type {
   inet_sk_entry,
 } from "../image/schema.gen.ts";
 import {
-  AF_INET,
-  AF_INET6,
   decodeAddress,
   encodeAddress,
   type InetAddress,
@@ -34,9 +32,15 @@ import {
 import { encodeIpPacket, LocalPackets } from "./ip_packet.ts";
 import { type InetSocketImage, socketName } from "./socket_images.ts";
 import {
+  AF_INET,
+  AF_INET6,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  SOCK,
+} from "./socket_kind.ts";
+import {
   getInt,
   getOption,
-  IPPROTO_TCP,
   setInt,
   setOption,
   SO,
@@ -45,12 +49,7 @@ import {
 } from "./sockopt.ts";
 import { hasUnread, mayBeCorked, type SocketHolder } from "./sockets.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
-import {
-  queuedBytes,
-  type QueuedPacket,
-  readUnixQueue,
-  SOCK,
-} from "./unix_queue.ts";
+import { queuedBytes, type QueuedPacket, readUnixQueue } from "./unix_queue.ts";
 import { STATE } from "./unix_socket.ts";
 
 /** What was read of the sockets of a tree, by their inodes. */
@@ -175,7 +174,6 @@ function decodeSource(source: Uint8Array): InetAddress {
   return decodeAddress(bytes);
 }
 
-const IPPROTO_UDP = 17;
 const UDP_HEADER = 8;
 const UDP_CHECKSUM = 6;
 const LOOPBACK = [0x0100007f];

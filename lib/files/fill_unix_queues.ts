@@ -7,9 +7,9 @@ import {
   socketName,
   type UnixSocketImage,
 } from "./socket_images.ts";
+import { SOCK } from "./socket_kind.ts";
 import { SO, SOL_SOCKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
-import { SOCK } from "./unix_queue.ts";
 
 /** The process that sends. */
 export interface PacketSender {

@@ -4,16 +4,8 @@
  */
 import { close, O, syscall } from "../ffi/syscall.ts";
 import type { sk_opts_entry, tcp_opts_entry } from "../image/schema.gen.ts";
-import {
-  AF_INET,
-  getInt,
-  IPPROTO_TCP,
-  SO,
-  SOL_SOCKET,
-  TCP,
-} from "./sockopt.ts";
-import { AF_UNIX } from "./unix_socket.ts";
-import { SOCK } from "./unix_queue.ts";
+import { AF_INET, AF_UNIX, IPPROTO_TCP, SOCK } from "./socket_kind.ts";
+import { getInt, SO, SOL_SOCKET, TCP } from "./sockopt.ts";
 
 function ofFresh<T>(family: number, type: number, ask: (fd: number) => T): T {
   const flags = BigInt(type | O.CLOEXEC);

@@ -2,11 +2,10 @@ import { assert, assertEquals } from "@std/assert";
 import { close, O, syscall } from "../ffi/syscall.ts";
 import { areFresh, freshBuffers } from "./fresh_sockets.ts";
 import { readKind, readSocketOptions } from "./socket_options.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK } from "./socket_kind.ts";
 import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
-import { SOCK } from "./unix_queue.ts";
 
 Deno.test("Unix and UDP sockets that were just made need no buffers", () => {
-  const [AF_UNIX, AF_INET, AF_INET6] = [1, 2, 10];
   const fresh = freshBuffers();
   for (
     const [family, type] of [

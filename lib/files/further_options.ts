@@ -10,16 +10,17 @@ import {
   AF_INET6,
   AF_NETLINK,
   AF_PACKET,
-  IP_MULTICAST_IF,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
-  LONGEST_OPTION,
-  SOCK_DGRAM,
-  SOCK_RAW,
+  SOCK,
   type SocketKind,
+} from "./socket_kind.ts";
+import {
+  IP_MULTICAST_IF,
+  LONGEST_OPTION,
   SOL_NETLINK,
   SOL_PACKET,
   SOL_RAW,
@@ -139,7 +140,7 @@ function freshSocket(domain: number, type: number, protocol: number): number {
     return make(protocol);
   } catch (error) {
     // Only some groups may have sockets of ping; others are alike.
-    const isPing = type === SOCK_DGRAM &&
+    const isPing = type === SOCK.DGRAM &&
       (domain === AF_INET || domain === AF_INET6);
     if (error instanceof SyscallError && isPing) return make(IPPROTO_UDP);
     throw error;
@@ -171,9 +172,9 @@ function levelsOf({ domain, type, protocol }: SocketKind): readonly number[] {
   const levels = [SOL_SOCKET];
   if (domain === AF_INET || domain === AF_INET6) {
     levels.push(IPPROTO_IP);
-    if (type !== SOCK_RAW && FURTHER.has(protocol)) levels.push(protocol);
+    if (type !== SOCK.RAW && FURTHER.has(protocol)) levels.push(protocol);
     if (domain === AF_INET6) levels.push(IPPROTO_IPV6);
-    if (domain === AF_INET6 && type === SOCK_RAW) levels.push(SOL_RAW);
+    if (domain === AF_INET6 && type === SOCK.RAW) levels.push(SOL_RAW);
   }
   if (domain === AF_PACKET) levels.push(SOL_PACKET);
   if (domain === AF_NETLINK) levels.push(SOL_NETLINK);

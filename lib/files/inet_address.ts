@@ -1,8 +1,6 @@
 /** Addresses of IP, as the images, the kernel and people write them. */
 import { addressOf, syscallBuffer1 } from "../ffi/syscall.ts";
-
-export const AF_INET = 2;
-export const AF_INET6 = 10;
+import { AF_INET, AF_INET6 } from "./socket_kind.ts";
 
 /** An address as CRIU writes it. */
 export interface InetAddress {

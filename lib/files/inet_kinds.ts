@@ -5,17 +5,15 @@ import {
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
+  SOCK,
   type SocketKind,
-} from "./sockopt.ts";
-import { SOCK } from "./unix_queue.ts";
-
-export const SOCK_RAW = 3;
+} from "./socket_kind.ts";
 
 /** Whether ckpt knows such a socket of IP. */
 export function isSupportedInet(
   { type, protocol }: Pick<SocketKind, "type" | "protocol">,
 ): boolean {
-  if (type === SOCK_RAW) return true;
+  if (type === SOCK.RAW) return true;
   const known = TYPES.get(protocol);
   return known === type;
 }

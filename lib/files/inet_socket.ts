@@ -14,11 +14,9 @@ import type {
 } from "../image/schema.gen.ts";
 import {
   addressText,
-  AF_INET6,
   decodeAddress,
   type InetAddress,
 } from "./inet_address.ts";
-import { SOCK_RAW } from "./inet_kinds.ts";
 import { interfaceName } from "./interfaces.ts";
 import type { SocketCalls } from "./socket_calls.ts";
 import {
@@ -30,14 +28,13 @@ import {
   readTcpUlp,
   type SocketOptions,
 } from "./socket_options.ts";
-import type { SocketKind } from "./sockopt.ts";
+import { AF_INET6, SOCK, type SocketKind } from "./socket_kind.ts";
 import {
   hasReceivedFin,
   isConnected,
   RCV_SHUTDOWN,
   TCP_STATE,
 } from "./tcp_state.ts";
-import { SOCK } from "./unix_queue.ts";
 import { SHUT_BOTH, STATE } from "./unix_socket.ts";
 
 export interface SeenInetSocket {
@@ -121,7 +118,7 @@ export function lookAtInetSocket(
   const isTcp = type === SOCK.STREAM;
   const local = decodeAddress(calls.local!);
   const info = isTcp ? tcpInfo(fd) : undefined;
-  const table = type === SOCK_RAW
+  const table = type === SOCK.RAW
     ? "raw"
     : info?.state === TCP_STATE.SYN_SENT
     ? "tcp"

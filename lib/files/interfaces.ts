@@ -1,13 +1,12 @@
 /** Network interfaces, by their names and numbers (netdevice(7)). */
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
+import { AF_INET, SOCK } from "./socket_kind.ts";
 
 const SIOCGIFNAME = 0x8910n;
 const SIOCGIFMTU = 0x8921n;
 const SIOCGIFINDEX = 0x8933n;
 const IFREQ = 40;
 const IFNAMSIZ = 16;
-const AF_INET = 2n;
-const SOCK_DGRAM = 2;
 
 /** Undefined: there is none with this number. */
 export function interfaceName(fd: number, index: number): string | undefined {
@@ -91,7 +90,12 @@ function ifThere<T>(ask: () => T): T | undefined {
 
 function withSocket<T>(use: (fd: number) => T): T {
   const fd = Number(
-    syscall("socket", AF_INET, BigInt(SOCK_DGRAM | O.CLOEXEC), 0n),
+    syscall(
+      "socket",
+      BigInt(AF_INET),
+      BigInt(SOCK.DGRAM | O.CLOEXEC),
+      0n,
+    ),
   );
   try {
     return use(fd);

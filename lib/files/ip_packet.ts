@@ -6,6 +6,7 @@
 import { addressOf, close, O, syscall, SyscallError } from "../ffi/syscall.ts";
 import { encodeAddress } from "./inet_address.ts";
 import { LET_THROUGH } from "./network_lock.ts";
+import { AF_INET, AF_INET6, IPPROTO_RAW, SOCK } from "./socket_kind.ts";
 import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 /** From where to where. One word each of IPv4, or four of IPv6. */
@@ -14,10 +15,6 @@ export interface IpAddresses {
   readonly remote: readonly number[];
 }
 
-const IPPROTO_RAW = 255;
-const SOCK_RAW = 3;
-const AF_INET = 2;
-const AF_INET6 = 10;
 const HOPS = 64;
 
 /**
@@ -85,7 +82,7 @@ export class LocalPackets implements Disposable {
         syscall(
           "socket",
           BigInt(family),
-          BigInt(SOCK_RAW | O.CLOEXEC),
+          BigInt(SOCK.RAW | O.CLOEXEC),
           BigInt(IPPROTO_RAW),
         ),
       );

@@ -7,6 +7,7 @@ import { KernelPages, PAGE_FIELDS } from "../ffi/kernel_pages.ts";
 import { KernelStructures } from "../ffi/kernel_structures.ts";
 import type { InetAddress } from "./inet_address.ts";
 import { join } from "./netlink.ts";
+import { AF_INET } from "./socket_kind.ts";
 
 const WANTED = {
   ...PAGE_FIELDS,
@@ -98,7 +99,6 @@ export interface UnacceptedConnection {
   readonly next: number;
 }
 
-const AF_INET = 2;
 /** struct sock_filter */
 const INSTRUCTION = 8;
 const MOST_INSTRUCTIONS = 4096;

@@ -30,7 +30,8 @@ import { freshKeepalive } from "./fresh_sockets.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";
-import { getOption, IPPROTO_TCP, setInt } from "./sockopt.ts";
+import { IPPROTO_TCP, SOCK } from "./socket_kind.ts";
+import { getOption, setInt } from "./sockopt.ts";
 import { wireAddress } from "./tcp_connection.ts";
 import {
   hasReceivedFin,
@@ -38,7 +39,6 @@ import {
   isConnection,
   TCP_STATE,
 } from "./tcp_state.ts";
-import { SOCK } from "./unix_queue.ts";
 import { LocalPackets } from "./ip_packet.ts";
 import { encodePacket, FLAG } from "./tcp_packet.ts";
 import type { ConnectionAddress } from "./network_lock.ts";

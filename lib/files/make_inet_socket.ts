@@ -4,12 +4,10 @@ import { O } from "../ffi/syscall.ts";
 import type { inet_sk_entry } from "../image/schema.gen.ts";
 import {
   addressText,
-  AF_INET6,
   encodeAddress,
   type InetAddress,
   MAPPED_IPV4,
 } from "./inet_address.ts";
-import { SOCK_RAW } from "./inet_kinds.ts";
 import type { BufferSizes } from "./fresh_sockets.ts";
 import type { Wanted } from "./make_descriptions.ts";
 import { joinGroups } from "./multicast.ts";
@@ -17,17 +15,17 @@ import { OptionSetter } from "./option_setter.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 import type { InetSocketImage } from "./socket_images.ts";
 import {
+  AF_INET6,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
   IPPROTO_TCP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
-  SO,
-  SOL_SOCKET,
-} from "./sockopt.ts";
+  SOCK,
+} from "./socket_kind.ts";
+import { SO, SOL_SOCKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { isConnection, TCP_STATE } from "./tcp_state.ts";
-import { SOCK } from "./unix_queue.ts";
 import { SHUT_BOTH, STATE } from "./unix_socket.ts";
 
 /** Lets a port be shared with any other socket; {@link REPAIR_OFF} is silent. */
@@ -66,7 +64,7 @@ export function isBound({ src_port, src_addr }: inet_sk_entry): boolean {
 }
 
 export function protocolName({ proto, type }: inet_sk_entry): string {
-  if (type === SOCK_RAW) return `raw socket of protocol ${proto}`;
+  if (type === SOCK.RAW) return `raw socket of protocol ${proto}`;
   return NAMES.get(proto) ?? "ping";
 }
 
@@ -145,13 +143,13 @@ export function makeInetSocket(
   }
   const options = new OptionSetter(program, fd, what);
   // The kernel does not let it be set for raw sockets, which have a number.
-  if (entry.v6only !== undefined && type !== SOCK_RAW) {
+  if (entry.v6only !== undefined && type !== SOCK.RAW) {
     options.v6only(entry.v6only);
   }
   options.sharing(true, opts.so_reuseport ?? false);
   options.common(opts, type === SOCK.DGRAM ? fresh : undefined);
   options.ip(entry);
-  if (type === SOCK_RAW) options.raw(entry);
+  if (type === SOCK.RAW) options.raw(entry);
   if (type === SOCK.STREAM) options.tcp(entry.tcp_opts ?? {});
   options.further(extension.options);
   joinGroups(program, fd, extension.memberships, interfaces, what);

@@ -29,12 +29,11 @@ import {
 } from "./packet_socket.ts";
 import type { PacketSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";
-import { AF_PACKET, getOption, SO, SOL_PACKET } from "./sockopt.ts";
+import { AF_PACKET, SOCK } from "./socket_kind.ts";
+import { getOption, SO, SOL_PACKET, SOL_SOCKET } from "./sockopt.ts";
 
 const OPTION = { RX_RING: 5, STATISTICS: 6, TX_RING: 13 } as const;
-const SOL_SOCKET = 1;
 const SO_DETACH_FILTER = 27;
-const SOCK = { DGRAM: 2, RAW: 3 } as const;
 /** ETH_P_802_EX1, for experiments. */
 const PROTOCOL = 0x88b5;
 const ADDRESS = 20;

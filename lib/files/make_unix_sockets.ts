@@ -10,14 +10,14 @@ import type { BufferSizes } from "./fresh_sockets.ts";
 import { OptionSetter } from "./option_setter.ts";
 import { setOtherFlags } from "./other_flags.ts";
 import { carriesFiles, socketName } from "./socket_images.ts";
+import { AF_UNIX, SOCK } from "./socket_kind.ts";
 import {
   cloexecOfPair,
   type NumberWanted,
   type TableProgram,
 } from "./table_program.ts";
 import { losesPath } from "./unix_paths.ts";
-import { SOCK } from "./unix_queue.ts";
-import { AF_UNIX, equalNames, isPath, nameText } from "./unix_socket.ts";
+import { equalNames, isPath, nameText } from "./unix_socket.ts";
 import { isListening, UnixTopology } from "./unix_topology.ts";
 
 /** The process that makes sockets. */

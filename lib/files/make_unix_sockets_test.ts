@@ -16,7 +16,7 @@ import { NO_OWNER } from "./file_table.ts";
 import { restoreDescriptors } from "./restore_descriptors.ts";
 import { noExtension, type UnixSocketImage } from "./socket_images.ts";
 import { readSocketQueues, TreeSockets } from "./sockets.ts";
-import { SOCK } from "./unix_queue.ts";
+import { SOCK } from "./socket_kind.ts";
 import { describeUnixSocket, SHUT_BOTH, STATE } from "./unix_socket.ts";
 
 const BASE = 300;

@@ -6,7 +6,7 @@
 import { SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_socket_option } from "../image/schema.gen.ts";
 import { askSocketDiag, readAttributes } from "./sock_diag.ts";
-import { AF_INET, AF_INET6, IPPROTO_TCP } from "./sockopt.ts";
+import { AF_INET, AF_INET6, IPPROTO_TCP } from "./socket_kind.ts";
 
 /** The options that set them, by the inodes of the sockets. */
 export type Md5Keys = ReadonlyMap<number, readonly ckpt_socket_option[]>;

@@ -10,7 +10,7 @@ import type { Program } from "../ffi/program.ts";
 import { Calls, Slots } from "../ffi/calls.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
-import { IPPROTO_IP, IPPROTO_IPV6 } from "./sockopt.ts";
+import { AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6 } from "./socket_kind.ts";
 
 /** A group that some socket of the host has joined. */
 export interface HostGroup {
@@ -21,8 +21,6 @@ export interface HostGroup {
   readonly group: Uint8Array;
 }
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const MCAST_JOIN_GROUP = 42;
 const MCAST_MSFILTER = 48;
 const MCAST_EXCLUDE = 0;

@@ -9,7 +9,8 @@ import { close } from "../ffi/syscall.ts";
 import type { ckpt_socket_option } from "../image/schema.gen.ts";
 import { kernelSockets, type MulticastDevice } from "./kernel_sockets.ts";
 import { sendsToGroups, type SocketHolder } from "./sockets.ts";
-import { IP_MULTICAST_IF, IPPROTO_IP } from "./sockopt.ts";
+import { IPPROTO_IP } from "./socket_kind.ts";
+import { IP_MULTICAST_IF } from "./sockopt.ts";
 
 export interface FoundMulticastDevices {
   /** Options to set instead of what the kernel tells, by inode. */

@@ -10,10 +10,9 @@ import {
   syscallBuffer1,
   SyscallError,
 } from "../ffi/syscall.ts";
+import { AF_NETLINK, SOCK } from "./socket_kind.ts";
 import { setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
-const AF_NETLINK = 16;
-const SOCK_RAW = 3;
 export const NLM_F = {
   REQUEST: 1,
   ACK: 4,
@@ -119,7 +118,7 @@ export class NetlinkSocket implements Disposable {
       syscall(
         "socket",
         BigInt(AF_NETLINK),
-        BigInt(SOCK_RAW | O.CLOEXEC),
+        BigInt(SOCK.RAW | O.CLOEXEC),
         BigInt(protocol),
       ),
     );

@@ -12,12 +12,8 @@ import { holderOf } from "./outside_holders.ts";
 import type { NetlinkSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";
 import { readSocketOptions, type SocketOptions } from "./socket_options.ts";
-import {
-  AF_NETLINK,
-  getOption,
-  type SocketKind,
-  SOL_NETLINK,
-} from "./sockopt.ts";
+import { AF_NETLINK, SOCK, type SocketKind } from "./socket_kind.ts";
+import { getOption, SOL_NETLINK } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 
@@ -39,7 +35,6 @@ export interface SeenNetlinkSocket {
 const ADD_MEMBERSHIP = 1;
 const LIST_MEMBERSHIPS = 9;
 const ADDRESS = 12;
-const SOCK_RAW = 3;
 const CONNECTED = 1;
 const POLLIN = 1;
 
@@ -148,7 +143,7 @@ export function netlinkProblems(
         syscall(
           "socket",
           BigInt(AF_NETLINK),
-          BigInt(SOCK_RAW | O.CLOEXEC),
+          BigInt(SOCK.RAW | O.CLOEXEC),
           BigInt(protocol),
         ),
       );
@@ -202,7 +197,7 @@ export function makeNetlinkSocket(
   const { protocol, opts, portid, groups, state, dst_portid, dst_group } =
     entry;
   const what = `descriptor ${fd} (netlink socket of protocol ${protocol})`;
-  const type = extension.type ?? SOCK_RAW;
+  const type = extension.type ?? SOCK.RAW;
   program.call(
     "socket",
     [AF_NETLINK, type | O.CLOEXEC, protocol],

@@ -19,6 +19,7 @@ import {
   NetlinkSocket,
   NLM_F,
 } from "./netlink.ts";
+import { IPPROTO_TCP } from "./socket_kind.ts";
 
 /** A connection, as its packets show it. Words as they lie in memory. */
 export interface ConnectionAddress {
@@ -56,7 +57,6 @@ const REGISTER = 8;
 const META = { mark: 3, nfproto: 15, l4proto: 16 } as const;
 const NETWORK = 1;
 const TRANSPORT = 2;
-const IPPROTO_TCP = 6;
 /** Types of nft(8) in a concatenation, 6 bits each: how it shows the sets. */
 const TYPES = { ipv4: 7, ipv6: 8, port: 13 } as const;
 

@@ -16,14 +16,16 @@ import { locksFilter } from "./further_options.ts";
 import {
   AF_INET,
   AF_INET6,
-  FILTER_INSTRUCTION,
-  ICMP_FILTER,
-  ICMP_FILTERS,
-  IP,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPPROTO_RAW,
   IPPROTO_TCP,
+} from "./socket_kind.ts";
+import {
+  FILTER_INSTRUCTION,
+  ICMP_FILTER,
+  ICMP_FILTERS,
+  IP,
   IPV6_RECVPKTINFO,
   IPV6_V6ONLY,
   SO,

@@ -4,6 +4,7 @@
  */
 import type { packet_mclist, packet_ring } from "../image/schema.gen.ts";
 import { askSocketDiag, readAttributes } from "./sock_diag.ts";
+import { AF_PACKET } from "./socket_kind.ts";
 
 export interface PacketDetails {
   readonly copyThreshold: number;
@@ -18,7 +19,6 @@ export interface PacketRings {
   readonly sending: packet_ring | undefined;
 }
 
-const AF_PACKET = 17;
 /** INFO, MCLIST, RING_CFG. */
 const SHOW = 7;
 const REQUEST = 20;

@@ -15,7 +15,8 @@ import { packetDetails, type PacketRings } from "./packet_diag.ts";
 import type { PacketSocketImage } from "./socket_images.ts";
 import { OptionSetter } from "./option_setter.ts";
 import { readSocketOptions, type SocketOptions } from "./socket_options.ts";
-import { AF_PACKET, getInt, type SocketKind, SOL_PACKET } from "./sockopt.ts";
+import { AF_PACKET, type SocketKind } from "./socket_kind.ts";
+import { getInt, SOL_PACKET } from "./sockopt.ts";
 import type { TableProgram } from "./table_program.ts";
 import { F_SETFL, SETTABLE_FLAGS } from "./other_flags.ts";
 

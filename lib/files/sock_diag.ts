@@ -11,11 +11,12 @@ import {
   SyscallError,
 } from "../ffi/syscall.ts";
 import { ENOENT } from "../ffi/errno.ts";
+import { AF_NETLINK, AF_UNIX, SOCK } from "./socket_kind.ts";
 
 export interface UnixDiag {
   /** Inode of the socket; 0 for one that no descriptor leads to. */
   readonly ino: number;
-  /** SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET. */
+  /** SOCK.STREAM, SOCK.DGRAM or SOCK.SEQPACKET. */
   readonly type: number;
   /** TCP_* of net/tcp_states.h. */
   readonly state: number;
@@ -40,9 +41,6 @@ export interface UnixDiag {
   readonly shutdown: number;
 }
 
-const AF_NETLINK = 16n;
-const AF_UNIX = 1;
-const SOCK_RAW = 3;
 const NETLINK_SOCK_DIAG = 4n;
 const SOCK_DIAG_BY_FAMILY = 20;
 const NLM_F_REQUEST = 1;
@@ -145,8 +143,8 @@ export function askSocketDiag(
   const fd = Number(
     syscall(
       "socket",
-      AF_NETLINK,
-      BigInt(SOCK_RAW | O.CLOEXEC),
+      BigInt(AF_NETLINK),
+      BigInt(SOCK.RAW | O.CLOEXEC),
       NETLINK_SOCK_DIAG,
     ),
   );

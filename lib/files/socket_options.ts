@@ -11,22 +11,23 @@ import { freshOptions, keyOf, readFurther } from "./further_options.ts";
 import { OptionQuestions, questionsFor } from "./option_questions.ts";
 import {
   AF_INET6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+  isInet,
+  SOCK,
+  type SocketKind,
+} from "./socket_kind.ts";
+import {
   FILTER_INSTRUCTION,
   getOption,
   ICMP_FILTER,
   ICMP_FILTERS,
   IP,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPPROTO_TCP,
   IPV6_RECVPKTINFO,
   IPV6_V6ONLY,
-  isInet,
   memoryIn,
   SO,
-  SOCK_RAW,
-  SOCK_STREAM,
-  type SocketKind,
   socketMemory,
   SOL_SOCKET,
   TCP,
@@ -85,7 +86,7 @@ export function withOptionsOf<T>(
     }
     const inet = known.filter((fd) => isInet(kinds.get(fd)!));
     ask(ipQuestions(), inet);
-    const tcp = inet.filter((fd) => kinds.get(fd)!.type === SOCK_STREAM);
+    const tcp = inet.filter((fd) => kinds.get(fd)!.type === SOCK.STREAM);
     ask(tcpQuestions(), tcp);
     ask(tcpInfoQuestions(), tcp);
     return work();
@@ -241,7 +242,7 @@ export function readIpOptions(
 ): { ip_opts: ip_opts_entry; v6only: boolean | undefined } {
   const { domain, type } = kind;
   // Raw sockets have filters, too.
-  return type === SOCK_RAW
+  return type === SOCK.RAW
     ? decodeIpOptions(fd, kind, ipQuestions().ask(fd))
     : ipQuestions().once(
       fd,
@@ -263,7 +264,7 @@ function decodeIpOptions(
         : asked.flag(IPPROTO_IP, IP.PKTINFO),
       tos: asked.tryInt(IPPROTO_IP, IP.TOS) || undefined,
       ttl: asked.tryInt(IPPROTO_IP, IP.TTL) || undefined,
-      raw: kind.type !== SOCK_RAW ? undefined : {
+      raw: kind.type !== SOCK.RAW ? undefined : {
         hdrincl: asked.flag(IPPROTO_IP, IP.HDRINCL),
         nodefrag: asked.flag(IPPROTO_IP, IP.NODEFRAG),
         icmpv_filter: readIcmpFilter(fd, kind),

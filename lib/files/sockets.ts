@@ -14,7 +14,6 @@ import { close, type FileStatus, S_IF, SyscallError } from "../ffi/syscall.ts";
 import { decodeText } from "../ffi/text.ts";
 import type { ckpt_membership_entry } from "../image/schema.gen.ts";
 import { LongOption } from "./further_options.ts";
-import { AF_INET, AF_INET6 } from "./inet_address.ts";
 import {
   type ConnectionOptions,
   inetSocketProblem,
@@ -38,28 +37,30 @@ import type { OutsideHolders, PipeIdentity } from "./outside_holders.ts";
 import { readKind, withOptionsOf } from "./socket_options.ts";
 import { sorted } from "./sorted_descriptors.ts";
 import {
+  AF_INET,
+  AF_INET6,
   AF_NETLINK,
   AF_PACKET,
-  IP_MULTICAST_IF,
+  AF_UNIX,
   IPPROTO_IP,
   IPPROTO_UDP,
   IPPROTO_UDPLITE,
   isInet,
+  SOCK,
   type SocketKind,
-} from "./sockopt.ts";
+} from "./socket_kind.ts";
+import { IP_MULTICAST_IF } from "./sockopt.ts";
 import {
   memoryOfOneMessage,
   type QueuedPacket,
   readShortStreams,
   readUnixQueue,
-  SOCK,
   UnreadableQueue,
   withRightsAtEnd,
 } from "./unix_queue.ts";
 import { unixSocket, type UnixSocketsAtOnce } from "./sock_diag.ts";
 import { askSockets, type SocketCalls } from "./socket_calls.ts";
 import {
-  AF_UNIX,
   hasQueue,
   isPath,
   lookAtUnixSocket,

@@ -3,21 +3,13 @@
  * calls.
  */
 import { addressOf, syscall } from "../ffi/syscall.ts";
+import { IPPROTO_ICMP, IPPROTO_ICMPV6 } from "./socket_kind.ts";
 
 export const SOL_SOCKET = 1;
-export const IPPROTO_IP = 0;
-export const IPPROTO_ICMP = 1;
-export const IPPROTO_TCP = 6;
-export const IPPROTO_UDP = 17;
-export const IPPROTO_IPV6 = 41;
-export const IPPROTO_ICMPV6 = 58;
-export const IPPROTO_UDPLITE = 136;
-export const IPPROTO_RAW = 255;
+
 export const SOL_RAW = 255;
 export const SOL_PACKET = 263;
 export const SOL_NETLINK = 270;
-export const AF_NETLINK = 16;
-export const AF_PACKET = 17;
 
 /** include/uapi/asm-generic/socket.h. */
 export const SO = {
@@ -79,30 +71,12 @@ export const TCP = {
 } as const;
 export const TCP_MAXSEG = 2;
 
-export const AF_INET = 2;
-export const AF_INET6 = 10;
-export const SOCK_STREAM = 1;
-export const SOCK_DGRAM = 2;
-export const SOCK_RAW = 3;
-
 /**
  * Bytes of the longest option but for filters, and extension headers of IPv6.
  */
 export const LONGEST_OPTION = 64;
 /** Bytes of struct sock_filter: code u16, jt u8, jf u8, k u32. */
 export const FILTER_INSTRUCTION = 8;
-
-/** What all sockets of a kind have in common: socket(2). */
-export interface SocketKind {
-  readonly domain: number;
-  readonly type: number;
-  readonly protocol: number;
-}
-
-/** Of IPv4 or IPv6. */
-export function isInet({ domain }: SocketKind): boolean {
-  return domain === AF_INET || domain === AF_INET6;
-}
 
 /**
  * getsockopt(2): as many bytes as the kernel gives.

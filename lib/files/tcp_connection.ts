@@ -12,7 +12,8 @@ import type { Entry } from "../image/kinds.ts";
 import { type InetAddress, wireWords } from "./inet_address.ts";
 import type { SeenInetSocket } from "./inet_socket.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
-import { IPPROTO_TCP, setInt } from "./sockopt.ts";
+import { IPPROTO_TCP } from "./socket_kind.ts";
+import { setInt } from "./sockopt.ts";
 import type { SeenSocket } from "./sockets.ts";
 import {
   hasQueuedFin,

@@ -4,6 +4,7 @@
  */
 import { encodeIpPacket } from "./ip_packet.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
+import { IPPROTO_TCP } from "./socket_kind.ts";
 
 /** Of the header of TCP (RFC 9293, 3.1). */
 export const FLAG = { FIN: 1, RST: 4, ACK: 16 } as const;
@@ -15,7 +16,6 @@ export interface Packet extends ConnectionAddress {
   readonly flags: number;
 }
 
-const IPPROTO_TCP = 6;
 const TCP_HEADER = 20;
 const CHECKSUM = 16;
 /** In words of 32 bits, in the upper half of the byte. */

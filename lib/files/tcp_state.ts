@@ -1,6 +1,6 @@
 /** The states of TCP (RFC 9293, 3.3.2), and which of them are a connection. */
 import type { inet_sk_entry } from "../image/schema.gen.ts";
-import { IPPROTO_TCP } from "./sockopt.ts";
+import { IPPROTO_TCP } from "./socket_kind.ts";
 
 /** enum in include/net/tcp_states.h. */
 export const TCP_STATE = {

@@ -10,7 +10,6 @@ import {
 } from "../ffi/syscall.ts";
 import type { inet_sk_entry } from "../image/schema.gen.ts";
 import { addressText, encodeAddress } from "./inet_address.ts";
-import { SOCK_RAW } from "./inet_kinds.ts";
 import { interfaceIndex, interfacesOf } from "./interfaces.ts";
 import {
   bindAddress,
@@ -23,15 +22,8 @@ import {
 import { missingInterfaces } from "./multicast.ts";
 import { holderOf } from "./outside_holders.ts";
 import type { InetSocketImage } from "./socket_images.ts";
-import {
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPPROTO_TCP,
-  setInt,
-  setOption,
-  SO,
-  SOL_SOCKET,
-} from "./sockopt.ts";
+import { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOCK } from "./socket_kind.ts";
+import { setInt, setOption, SO, SOL_SOCKET } from "./sockopt.ts";
 import { isConnection } from "./tcp_state.ts";
 
 /**
@@ -115,7 +107,7 @@ function tryAddress(
   if (proto === IPPROTO_TCP || opts.reuseaddr) on(SOL_SOCKET, SO.REUSEADDR);
   if (opts.so_reuseport) on(SOL_SOCKET, SO.REUSEPORT);
   if (ip_opts?.freebind) on(IPPROTO_IP, IP_FREEBIND);
-  if (v6only && entry.type !== SOCK_RAW) on(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (v6only && entry.type !== SOCK.RAW) on(IPPROTO_IPV6, IPV6_V6ONLY);
   for (const { level, name } of options) {
     if (EARLY_OPTIONS.has(`${level} ${name}`)) on(level, name);
   }

@@ -9,13 +9,7 @@ import { getDescriptorOf } from "../ffi/pidfd.ts";
 import type { Program } from "../ffi/program.ts";
 import { close } from "../ffi/syscall.ts";
 import type { ckpt_unaccepted_entry } from "../image/schema.gen.ts";
-import {
-  addressText,
-  AF_INET,
-  AF_INET6,
-  encodeAddress,
-  wireWords,
-} from "./inet_address.ts";
+import { addressText, encodeAddress, wireWords } from "./inet_address.ts";
 import type { SeenInetSocket } from "./inet_socket.ts";
 import {
   type KernelSockets,
@@ -26,7 +20,8 @@ import { type ConnectionImage, firstSequences } from "./make_connections.ts";
 import { join } from "./netlink.ts";
 import { actOn, type UnfinishedSocket } from "./own_hands.ts";
 import { OptionSetter } from "./option_setter.ts";
-import { IPPROTO_TCP, SO, SOL_SOCKET } from "./sockopt.ts";
+import { AF_INET, AF_INET6, IPPROTO_TCP } from "./socket_kind.ts";
+import { SO, SOL_SOCKET } from "./sockopt.ts";
 import { awaitsAccept, type SocketHolder } from "./sockets.ts";
 import type { ReadConnection, ReadConnections } from "./tcp_connection.ts";
 import { hasSentFin, isConnected } from "./tcp_state.ts";

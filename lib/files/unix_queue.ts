@@ -14,9 +14,8 @@ import {
   trySyscall,
 } from "../ffi/syscall.ts";
 import type { ckpt_credentials_entry } from "../image/schema.gen.ts";
-import { getInt, IPPROTO_UDP, setInt, SO, SOL_SOCKET } from "./sockopt.ts";
-
-export const SOCK = { STREAM: 1, DGRAM: 2, SEQPACKET: 5 } as const;
+import { AF_UNIX, IPPROTO_UDP, SOCK } from "./socket_kind.ts";
+import { getInt, setInt, SO, SOL_SOCKET } from "./sockopt.ts";
 
 export interface QueuedPacket {
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -33,7 +32,6 @@ export interface QueuedPacket {
   readonly segment?: number | undefined;
 }
 
-const AF_UNIX = 1n;
 const MSG_OOB = 1;
 const MSG_PEEK = 2;
 const MSG_TRUNC = 0x20;
@@ -58,7 +56,7 @@ export class UnreadableQueue extends Error {}
 /**
  * @param fd a descriptor of ckpt's own for a socket that does not listen, and
  * has no error that waits to be told
- * @param type SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET
+ * @param type SOCK.STREAM, SOCK.DGRAM or SOCK.SEQPACKET
  * @param ended whether nothing more can come (RCV_SHUTDOWN)
  * @throws UnreadableQueue, or SyscallError
  */
@@ -259,7 +257,7 @@ export function memoryOfOneMessage(bytes: number): number {
     const pair = new Int32Array(2);
     syscall(
       "socketpair",
-      AF_UNIX,
+      BigInt(AF_UNIX),
       BigInt(SOCK.STREAM | O.CLOEXEC),
       0n,
       addressOf(new Uint8Array(pair.buffer)),

@@ -2,8 +2,9 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { ChildProgram } from "../ffi/testing/child_program.ts";
 import { openPidfd } from "../ffi/pidfd.ts";
 import { close, syscall } from "../ffi/syscall.ts";
+import { SOCK } from "./socket_kind.ts";
 import { getInt, SO, SOL_SOCKET } from "./sockopt.ts";
-import { readUnixQueue, SOCK, UnreadableQueue } from "./unix_queue.ts";
+import { readUnixQueue, UnreadableQueue } from "./unix_queue.ts";
 
 const SETUP = `
 def sockets(kind, sends):

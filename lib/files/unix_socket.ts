@@ -27,12 +27,10 @@ import {
   readSocketOptions,
   type SocketOptions,
 } from "./socket_options.ts";
-import type { SocketKind } from "./sockopt.ts";
+import { SOCK, type SocketKind } from "./socket_kind.ts";
 import { NO_OWNER } from "./file_table.ts";
 import type { SocketCalls } from "./socket_calls.ts";
-import { SOCK } from "./unix_queue.ts";
 
-export const AF_UNIX = 1;
 /** net/tcp_states.h. */
 export const STATE = { ESTABLISHED: 1, CLOSE: 7, LISTEN: 10 } as const;
 export const SHUT_BOTH = 3;

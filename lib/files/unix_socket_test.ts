@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import type { FileStatus } from "../ffi/syscall.ts";
 import type { UnixDiag } from "./sock_diag.ts";
-import { SOCK } from "./unix_queue.ts";
+import { SOCK } from "./socket_kind.ts";
 import {
   boundFile,
   describeUnixSocket,

@@ -4,8 +4,8 @@
  * that send to another.
  */
 import type { UnixSocketImage } from "./socket_images.ts";
+import { SOCK } from "./socket_kind.ts";
 import { equalNames, STATE } from "./unix_socket.ts";
-import { SOCK } from "./unix_queue.ts";
 
 export class UnixTopology<S extends UnixSocketImage = UnixSocketImage> {
   readonly #byIno: ReadonlyMap<number, S>;

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import type { unix_sk_entry } from "../image/schema.gen.ts";
 import { NO_OWNER } from "./file_table.ts";
 import { noExtension, type UnixSocketImage } from "./socket_images.ts";
-import { SOCK } from "./unix_queue.ts";
+import { SOCK } from "./socket_kind.ts";
 import { STATE } from "./unix_socket.ts";
 import { UnixTopology } from "./unix_topology.ts";
 

@@ -8,6 +8,8 @@ import type { Reason } from "../error.ts";
 import { type Data, Program } from "../ffi/program.ts";
 import { O } from "../ffi/syscall.ts";
 import { restoreDirectories } from "../files/restore_descriptors.ts";
+import { AF_UNIX, SOCK } from "../files/socket_kind.ts";
+import { SOL_SOCKET } from "../files/sockopt.ts";
 import { statusAt } from "../ghost/calls.ts";
 import type { creds_entry } from "../image/schema.gen.ts";
 import { bornFrom } from "../task/births/step.ts";
@@ -191,12 +193,10 @@ export function programForBirth(
     regularFile(child, fs.root_id),
     madePaths,
   );
-  const AF_UNIX = 1;
-  const SEQPACKET = 5;
   const purpose = "making a channel for descriptors";
   // Two numbers, and zeros.
   const ends = program.reserve(16);
-  program.call("socketpair", [AF_UNIX, SEQPACKET, 0, ends], purpose);
+  program.call("socketpair", [AF_UNIX, SOCK.SEQPACKET, 0, ends], purpose);
   const second = program.call("load", [program.at(ends, 4)], purpose);
   program.call("store", [program.at(ends, 4), 0, 4], purpose);
   const first = program.call("load", [ends], purpose);
@@ -260,7 +260,6 @@ export function handOver(
 
 const FD_CLOEXEC = 1;
 const F_SETFD = 2;
-const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 
 /** struct msghdr with one byte and, as struct cmsghdr has them, descriptors. */

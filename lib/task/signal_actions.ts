@@ -92,12 +92,12 @@ export function signalActionProblems(
 }
 
 /**
- * Sets the actions that differ from the default, which is what a new agent
- * has for every signal; or all, where it has others. An action with flags but no handler is no default:
- * SA_NOCLDWAIT of SIGCHLD works without one.
+ * Sets the actions that differ from the default, which is what a new agent has
+ * for every signal; or all, where it has others. An action with flags but no
+ * handler is no default: SA_NOCLDWAIT of SIGCHLD works without one.
  *
- * Has to come before {@link restorePendingSignals}: setting an action to
- * "ignore" removes the signal from the queue.
+ * Has to come before pending signals: setting an action to "ignore" removes the
+ * signal from the queue.
  *
  * @param actions without {@link signalActionProblems}
  */
