@@ -78,7 +78,9 @@ export function unwrittenSegments(
     } catch (error) {
       if (isOneOf(error, EOPNOTSUPP, EINVAL)) {
         const whole = Math.ceil(size / BLOCK) * BLOCK;
-        return allocated < whole ? [] : [{ offset: 0, length: whole }];
+        return whole === 0 || allocated < whole
+          ? []
+          : [{ offset: 0, length: whole }];
       }
       throw error;
     }

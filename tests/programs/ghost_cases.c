@@ -158,6 +158,10 @@ static void reserved(void) {
   if (fallocate(empty, 0, 0, 2 * PAGE) != 0) MUST(ftruncate(empty, 2 * PAGE));
   off_t data = lseek(empty, 0, SEEK_DATA);
   MUST(unlink(in_place("empty")));
+  /* tmpfs does not tell of this one */
+  int none = make("none", "");
+  fallocate(none, FALLOC_FL_KEEP_SIZE, 0, 2 * PAGE);
+  MUST(unlink(in_place("none")));
   MUST(fsync(fd)), MUST(fsync(behind)), MUST(fsync(punched)), MUST(fsync(whole));
   struct stat a = status(fd), b = status(behind), c = status(punched), d = status(whole);
   MUST(unlink(in_place("whole")));
@@ -177,6 +181,7 @@ static void reserved(void) {
   CHECK_EQ("blocks with a hole", c.st_blocks, status(punched).st_blocks);
   CHECK_EQ("blocks of a whole one", d.st_blocks, status(whole).st_blocks);
   CHECK_EQ("data of an empty one", data, lseek(empty, 0, SEEK_DATA));
+  CHECK_EQ("size without data", 0, status(none).st_size);
   static char read_bytes[1 << 20];
   CHECK_EQ("read", sizeof(read_bytes), pread(punched, read_bytes, sizeof(read_bytes), 0));
   CHECK_BYTES("with a hole", bytes, read_bytes, sizeof(bytes));
