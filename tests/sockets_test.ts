@@ -29,6 +29,29 @@ survives("sk_corked", "datagrams that are not complete yet", {
 });
 survives("sk_tcp", "TCP connections", { options: ["--tcp-established"] });
 
+Deno.test("a connection that waits to be accepted gets its port also where another one has it by now", async () => {
+  await using scope = new Scope();
+  const program = await scope.start("sk_unaccepted");
+  const port = Deno.readTextFileSync(`${program.work}/port`).trim();
+  const images = scope.path("images");
+  await dump(scope, program, images, "--tcp-established");
+  const work = scope.path("other");
+  // IP_LOCAL_PORT_RANGE: the kernel may choose but one.
+  await scope.startCommand(work, "/usr/bin/python3", [
+    "-c",
+    `import socket, struct, time
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.socket()
+client.setsockopt(socket.IPPROTO_IP, 51, struct.pack("HH", ${port}, ${port}))
+client.connect(listener.getsockname())
+open("ready", "w").close()
+time.sleep(600)`,
+  ]);
+  await until("it is connected", () => isThere(`${work}/ready`) || undefined);
+  await restore(scope, program, images, "--tcp-established");
+  assertEquals(await program.verify(), "ok");
+});
+
 for (const parent of ["/dev/shm", "/var/tmp"]) {
   Deno.test(`nothing is touched where Unix sockets were whose names are gone or taken, in ${parent}`, async () => {
     await using scope = new Scope();

@@ -14,6 +14,7 @@ import {
   run,
   Scope,
   sleep,
+  until,
 } from "./harness.ts";
 import { kill } from "./libc.ts";
 import { survives } from "./state.ts";
@@ -205,7 +206,12 @@ for (const kind of [[], ["doomed"]]) {
       const delay = whole * (0.2 + 0.8 * Math.random());
       if (await killed(scope, program, delay)) kills++;
       if (segments(key, id).length > 0) left++;
-      if (kind.length > 0) assertEquals(segments(key, id), []);
+      if (kind.length === 0) continue;
+      // An agent may still be ending that has the program's name by now.
+      await until(
+        "the segment has gone with its last user",
+        () => segments(key, id).length === 0 || undefined,
+      );
     }
     assert(kills > 5, `${kills} restores were killed, ${left} left a segment`);
     const [line] = segments(key, id);

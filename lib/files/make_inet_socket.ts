@@ -28,9 +28,9 @@ import type { TableProgram } from "./table_program.ts";
 import { isConnection, TCP_STATE } from "./tcp_state.ts";
 import { SHUT_BOTH, STATE } from "./unix_socket.ts";
 
-/** Lets a port be shared with any other socket; {@link REPAIR_OFF} is silent. */
 const TCP_REPAIR = 19;
 const REPAIR_ON = 1;
+/** TCP_REPAIR_OFF_NO_WP: sends nothing. */
 const REPAIR_OFF = -1;
 
 export function sourceOf(entry: inet_sk_entry, scope: number): InetAddress {
@@ -183,6 +183,13 @@ function settle(
   );
 }
 
+/** Whatever other socket has the port that `bind` takes (SK_FORCE_REUSE). */
+export function sharingPorts(options: OptionSetter, bind: () => void): void {
+  options.int(IPPROTO_TCP, TCP_REPAIR, REPAIR_ON);
+  bind();
+  options.int(IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF);
+}
+
 /** bind(2), listen(2), connect(2), shutdown(2): what makes others see it. */
 export function placeInetSocket(
   options: OptionSetter,
@@ -194,16 +201,16 @@ export function placeInetSocket(
   const { family, type, opts, flags } = entry;
   const scope = interfaces.get(entry.ifname ?? "") ?? 0;
   if (isBound(entry)) {
-    const address = encodeAddress(family, bindAddress(entry, scope));
-    const repair = (how: number) =>
-      bindsAnyway(entry) && options.int(IPPROTO_TCP, TCP_REPAIR, how);
-    repair(REPAIR_ON);
-    program.call(
-      "bind",
-      [fd, program.bytes(address), address.length],
-      () => `binding ${what()}`,
-    );
-    repair(REPAIR_OFF);
+    const bind = () => {
+      const address = encodeAddress(family, bindAddress(entry, scope));
+      program.call(
+        "bind",
+        [fd, program.bytes(address), address.length],
+        () => `binding ${what()}`,
+      );
+    };
+    if (bindsAnyway(entry)) sharingPorts(options, bind);
+    else bind();
   }
   if (!opts.reuseaddr) options.int(SOL_SOCKET, SO.REUSEADDR, 0);
   let has = 0;

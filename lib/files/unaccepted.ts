@@ -17,6 +17,7 @@ import {
   type UnacceptedConnection,
 } from "./kernel_sockets.ts";
 import { type ConnectionImage, firstSequences } from "./make_connections.ts";
+import { sharingPorts } from "./make_inet_socket.ts";
 import { join } from "./netlink.ts";
 import { actOn, type UnfinishedSocket } from "./own_hands.ts";
 import { OptionSetter } from "./option_setter.ts";
@@ -204,7 +205,8 @@ function planClient(
   };
   // It is there at once: who listens has room, and is on this host.
   setFlags(0);
-  place("bind", entry.src_port, entry.src_addr);
+  // Its port is but one end of a connection: others may have it, too.
+  sharingPorts(options, () => place("bind", entry.src_port, entry.src_addr));
   place("connect", entry.dst_port, entry.dst_addr);
   // What the other end cannot take yet waits here, as it did.
   const bytes = join([extension.unaccepted!.received, stream.extra.outq]);

@@ -1,6 +1,6 @@
 /*
  * TCP connections that wait to be accepted: silent, with few bytes and with more than fit, half shut, of a child, of IPv6;
- * they are accepted in their order, and nothing is lost or twice.
+ * they are accepted in their order, and nothing is lost or twice. The port of the silent one is in the file "port".
  */
 #include "tree.h"
 #include <arpa/inet.h>
@@ -75,6 +75,8 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < LARGE; i++) large[i] = (char)(i * 13 + i / 241);
   int listener = listening(AF_INET), listener6 = listening(AF_INET6);
   int silent = connected(listener);
+  char text[8];
+  check_write_file("port", text, (size_t)snprintf(text, sizeof(text), "%d\n", ntohs(port(silent))));
   int few = connected(listener);
   MUST(send(few, "hello", 5, 0));
   int many = connected(listener);
