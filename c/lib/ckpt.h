@@ -80,6 +80,10 @@ int has_ended(pid_t tid);
 typedef void share_work(void *argument, uint64_t first, uint64_t end);
 void share_rounds(uint64_t rounds, uint64_t worth, share_work *work, void *argument);
 
+/* sha256.c */
+#define SHA256_BYTES 32
+void ckpt_sha256(const uint8_t *bytes, uint64_t length, uint8_t *digest, uint32_t portable);
+
 /* outliving.c */
 int64_t start_beside(int (*run)(void *), uint8_t *stack_end, int flags, void *argument, int32_t *pidfd);
 int64_t run_outliving(void (*work)(void *), void *argument);

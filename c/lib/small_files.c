@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "ckpt.h"
 
@@ -141,4 +143,63 @@ EXPORT int64_t ckpt_write_file(const char *path, const uint8_t *bytes, uint64_t 
 	if (fd >= 0 && close(fd) < 0 && !ret)
 		ret = -errno;
 	return ret;
+}
+
+static int64_t read_part(int fd, uint8_t *out, uint64_t length)
+{
+	while (length) {
+		ssize_t n = read(fd, out, length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -EIO;
+		out += n;
+		length -= n;
+	}
+	return 0;
+}
+
+/* The size of a regular file; -1 for all else. */
+static int64_t size_of(int dir, const char *name)
+{
+	struct stat status;
+
+	if (syscall(SYS_newfstatat, dir, name, &status, 0) || !S_ISREG(status.st_mode))
+		return -1;
+	return status.st_size;
+}
+
+/*
+ * Looks at many regular files of a directory, and reads those that are to be: one after the other, each with its SHA-256.
+ * names: each terminated. sizes: that of each file, negative for one that is not read; gets what was found, -1 for what
+ * is no such file or cannot be read. Of one that has another size nothing is read. Returns 0; -errno.
+ */
+EXPORT int64_t ckpt_read_files(const char *directory, const char *names, uint64_t count, int64_t *sizes, uint8_t *out,
+			       uint8_t *digests)
+{
+	int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir < 0)
+		return -errno;
+	for (uint64_t i = 0; i < count; i++, names += strlen(names) + 1) {
+		int64_t wanted = sizes[i];
+		int fd;
+
+		sizes[i] = size_of(dir, names);
+		if (wanted < 0)
+			continue;
+		/* To open what is no regular file could wait, or act. */
+		fd = sizes[i] == wanted ? openat(dir, names, O_RDONLY | O_CLOEXEC) : -1;
+		if (fd < 0 || read_part(fd, out, wanted))
+			sizes[i] = -1;
+		else
+			ckpt_sha256(out, wanted, digests, 0);
+		if (fd >= 0)
+			close(fd);
+		out += wanted;
+		digests += SHA256_BYTES;
+	}
+	close(dir);
+	return 0;
 }

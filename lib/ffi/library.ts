@@ -81,6 +81,10 @@ const images = {
     parameters: ["buffer", "u64", "buffer", "u32"],
     result: "void",
   },
+  ckpt_read_files: {
+    parameters: ["buffer", "buffer", "u64", "buffer", "buffer", "buffer"],
+    result: "i64",
+  },
   ckpt_write_file: { parameters: ["buffer", "buffer", "u64"], result: "i64" },
 } as const;
 

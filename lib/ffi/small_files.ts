@@ -6,6 +6,7 @@
 import { ENOBUFS } from "./errno.ts";
 import { library } from "./library.ts";
 import { passing, SyscallError } from "./syscall.ts";
+import { encodeText } from "./text.ts";
 
 /** All but the maps of large programs; grows when that is not enough. */
 let bytes = new Uint8Array(64 * 1024);
@@ -45,6 +46,58 @@ function readInto(
     if (length !== -ENOBUFS) throw new SyscallError("open", -length);
     bytes = new Uint8Array(bytes.length * 4);
   }
+}
+
+/** A file that is to be looked at, and how it was when it was written. */
+export interface WrittenFile {
+  readonly name: string;
+  readonly size: number;
+  /** SHA-256 in hexadecimal; undefined: it is not read. */
+  readonly sha256?: string | undefined;
+}
+
+const DIGEST_BYTES = 32;
+
+/**
+ * Compares the files of a directory with what was written, all by one call. The
+ * content of those with a checksum has to fit into memory.
+ *
+ * @returns for each whether it is as it was; and what those with a checksum
+ * hold, where they are
+ * @throws SyscallError when there is no such directory
+ */
+export function readWrittenFiles(
+  directory: string,
+  files: readonly WrittenFile[],
+): { isUnchanged: boolean; content?: Uint8Array }[] {
+  const read = files.filter(({ sha256 }) => sha256 !== undefined);
+  const sizes = BigInt64Array.from(
+    files,
+    ({ size, sha256 }) => BigInt(sha256 === undefined ? -1 : size),
+  );
+  const contents = new Uint8Array(
+    read.reduce((sum, { size }) => sum + size, 0),
+  );
+  const digests = new Uint8Array(read.length * DIGEST_BYTES);
+  const result = library("images").ckpt_read_files(
+    passing(directory),
+    encodeText(files.map(({ name }) => `${name}\0`).join("")),
+    BigInt(files.length),
+    new Uint8Array(sizes.buffer),
+    contents,
+    digests,
+  );
+  if (result < 0n) throw new SyscallError("open", Number(-result));
+  const found = digests.toHex();
+  const HEX = 2 * DIGEST_BYTES;
+  let [at, number] = [0, 0];
+  return files.map(({ size, sha256 }, i) => {
+    const isAsLong = Number(sizes[i]) === size;
+    if (sha256 === undefined) return { isUnchanged: isAsLong };
+    const content = contents.subarray(at, at += size);
+    const digest = found.slice(number, number += HEX);
+    return { isUnchanged: isAsLong && digest === sha256, content };
+  });
 }
 
 /**

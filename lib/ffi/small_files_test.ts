@@ -1,6 +1,12 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { EEXIST, ENOENT, ENOTDIR } from "./errno.ts";
-import { listNumbers, readSmallFile, writeNewFile } from "./small_files.ts";
+import { sha256 } from "./sha256.ts";
+import {
+  listNumbers,
+  readSmallFile,
+  readWrittenFiles,
+  writeNewFile,
+} from "./small_files.ts";
 import { SyscallError } from "./syscall.ts";
 
 Deno.test("files of any size come back as they were written", () => {
@@ -54,4 +60,44 @@ Deno.test("what cannot be read is told by its error number", () => {
   assertEquals(errno("/proc/none", readSmallFile), ENOENT);
   assertEquals(errno("/proc/none", listNumbers), ENOENT);
   assertEquals(errno("/proc/self/stat", listNumbers), ENOTDIR);
+});
+
+Deno.test("of many files those that have changed are found, and the others read", () => {
+  const folder = Deno.makeTempDirSync();
+  try {
+    const names = Array.from({ length: 200 }, (_, i) => `file ${i} ä`);
+    const content = (i: number) =>
+      new Uint8Array(i % 3 === 0 ? 0 : i * 50).fill(i);
+    const written = names.map((name, i) => {
+      const bytes = content(i);
+      Deno.writeFileSync(`${folder}/${name}`, bytes);
+      const size = bytes.length;
+      return i % 2 === 0
+        ? { name, size, sha256: sha256(bytes) }
+        : { name, size };
+    });
+    const change = (i: number, bytes: Uint8Array) =>
+      Deno.writeFileSync(`${folder}/${names[i]}`, bytes);
+    change(10, content(10).fill(77, 20, 21));
+    change(20, new Uint8Array(1));
+    change(21, new Uint8Array(1));
+    // The content of one without a checksum may change.
+    change(23, content(23).fill(77));
+    Deno.removeSync(`${folder}/${names[31]}`);
+    for (const i of [40, 41]) {
+      Deno.removeSync(`${folder}/${names[i]}`);
+      Deno.mkdirSync(`${folder}/${names[i]}`);
+    }
+    const changed = new Set([10, 20, 21, 31, 40, 41]);
+    readWrittenFiles(folder, written).forEach((found, i) => {
+      assertEquals(found.isUnchanged, !changed.has(i), names[i]);
+      if (i % 2 === 1) assertEquals(found.content, undefined);
+      else if (!changed.has(i)) assertEquals(found.content, content(i));
+    });
+    assertEquals(readWrittenFiles(folder, []), []);
+    const gone = () => readWrittenFiles(`${folder}/gone`, written);
+    assertEquals(assertThrows(gone, SyscallError).errno, ENOENT);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
 });
