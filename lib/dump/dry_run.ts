@@ -1,5 +1,6 @@
 /** What a dump would do, found out without stopping or writing anything. */
 import type { Reason } from "../error.ts";
+import { pathExists } from "../ffi/path_exists.ts";
 import { isReadOnly } from "../ghost/calls.ts";
 import { imageName } from "../image/kinds.ts";
 import { parseMemoryUse } from "../proc/memory_use.ts";
@@ -31,8 +32,8 @@ export function directoryReasons(
   replace: boolean,
 ): Reason[] {
   const parent = directory.slice(0, directory.lastIndexOf("/")) || "/";
-  const nearest = isThere(directory) ? directory : parent;
-  if (!isThere(nearest)) {
+  const nearest = pathExists(directory) ? directory : parent;
+  if (!pathExists(nearest)) {
     return [{
       object: directory,
       why: `cannot be made: there is no ${parent}`,
@@ -46,7 +47,7 @@ export function directoryReasons(
       remedy: "name another directory",
     }];
   }
-  if (!replace && isThere(`${directory}/${imageName("inventory")}`)) {
+  if (!replace && pathExists(`${directory}/${imageName("inventory")}`)) {
     return [{
       object: directory,
       why: "holds another image",
@@ -54,14 +55,4 @@ export function directoryReasons(
     }];
   }
   return [];
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }

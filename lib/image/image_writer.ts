@@ -8,6 +8,7 @@
 import { CkptError, EXIT } from "../error.ts";
 import { Calls, Texts } from "../ffi/calls.ts";
 import { EACCES, EDQUOT, ENOSPC, EPERM } from "../ffi/errno.ts";
+import { nameExists } from "../ffi/path_exists.ts";
 import { sha256 } from "../ffi/sha256.ts";
 import { writeNewFile } from "../ffi/small_files.ts";
 import {
@@ -90,7 +91,7 @@ export class ImageWriter implements Disposable {
   static open(directory: string, options: ImageWriterOptions): ImageWriter {
     return doing(directory, directory, () => {
       const created = makeImagesDirectory(directory);
-      if (!options.replace && exists(`${directory}/${INVENTORY_NAME}`)) {
+      if (!options.replace && nameExists(`${directory}/${INVENTORY_NAME}`)) {
         throw new CkptError(EXIT.usage, action(directory), [{
           object: directory,
           why: "holds another image",
@@ -419,16 +420,6 @@ function removeQuietly(path: string): void {
 function syncDirectory(directory: string): void {
   using file = Deno.openSync(directory);
   file.syncSync();
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** Whether there is no disk that files of a directory could be brought to. */

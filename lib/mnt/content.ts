@@ -4,6 +4,7 @@
  */
 import { CkptError, EXIT } from "../error.ts";
 import { ENODATA, ENOENT, ENXIO } from "../ffi/errno.ts";
+import { pathExists } from "../ffi/path_exists.ts";
 import { close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { splitPath } from "../ghost/calls.ts";
@@ -87,7 +88,7 @@ export async function restoreContent(
     if (mount.deleted) continue;
     const image = contentName(mount);
     const path = pathOf(image);
-    if (done.has(image) || !isThere(path)) continue;
+    if (done.has(image) || !pathExists(path)) continue;
     done.add(image);
     const what = `the content of the ${mount.type} on ${mount.point}`;
     if (mount.root === "/") {
@@ -132,15 +133,5 @@ async function restoreInto(
   } finally {
     close(fd);
     close(root);
-  }
-}
-
-export function isThere(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }

@@ -3,18 +3,14 @@
  * before the tree, and entered by its processes.
  */
 import type { Reason } from "../error.ts";
+import { pathExists } from "../ffi/path_exists.ts";
 import { AT_FDCWD, close, O, open, SyscallError } from "../ffi/syscall.ts";
 import { encodeText } from "../ffi/text.ts";
 import { cloneMountAt } from "../ghost/names.ts";
 import type { ImageSet } from "../image/image_set.ts";
 import type { file_entry, reg_file_entry } from "../image/schema.gen.ts";
 import { mountIdOf } from "../mnt/calls.ts";
-import {
-  contentName,
-  isThere,
-  restoreContent,
-  restoreSource,
-} from "../mnt/content.ts";
+import { contentName, restoreContent, restoreSource } from "../mnt/content.ts";
 import { parseExternalMounts } from "../mnt/external.ts";
 import { readMounts } from "../mnt/images.ts";
 import { MadeNamespaces } from "../mnt/made_namespaces.ts";
@@ -102,7 +98,9 @@ export class TreeMounts implements Disposable {
         }]
       ),
       hasContent: (device) =>
-        this.#of(device).some((mount) => isThere(set.path(contentName(mount)))),
+        this.#of(device).some((mount) =>
+          pathExists(set.path(contentName(mount)))
+        ),
     });
     this.#plan = { ...plan, reasons: [...given.reasons, ...plan.reasons] };
   }

@@ -5,6 +5,7 @@
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
 import { Guard, type GuardText } from "../ffi/guard.ts";
+import { pathExists } from "../ffi/path_exists.ts";
 import { sleep } from "../ffi/pause.ts";
 import { SyscallError } from "../ffi/syscall.ts";
 import { listThreads, readStat, readWchan } from "../proc/read.ts";
@@ -260,11 +261,11 @@ function nameTasks(pids: readonly number[]): string {
 
 function versionOf(directory: string): CgroupVersion {
   for (const version of [1, 2] as const) {
-    if (exists(`${directory}/${SWITCHES[version].file}`)) return version;
+    if (pathExists(`${directory}/${SWITCHES[version].file}`)) return version;
   }
-  const why = !exists(directory)
+  const why = !pathExists(directory)
     ? "there is no such directory"
-    : exists(`${directory}/cgroup.procs`)
+    : pathExists(`${directory}/cgroup.procs`)
     ? "it cannot be frozen: it is the root of its hierarchy, or has no freezer"
     : "it is not the directory of a cgroup";
   throw new CkptError(EXIT.failed, "looking at the cgroup to freeze", [{
@@ -273,16 +274,6 @@ function versionOf(directory: string): CgroupVersion {
     remedy: "name a directory below the mount of the freezer controller " +
       "(version 1) or of cgroup2",
   }]);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** The directory and all below it. */
