@@ -11,7 +11,8 @@ import {
   type Queues,
   TerminalQueues,
 } from "../files/terminal_queues.ts";
-import { infoId, termiosFlags } from "../files/terminal.ts";
+import { infoId } from "../files/terminal.ts";
+import { termiosFlags } from "../files/termios.ts";
 import { LINE_DISCIPLINE, MOST_IN_BUFFERS } from "../files/terminal_buffers.ts";
 import {
   mastersAmong,

@@ -12,7 +12,8 @@ import {
   nTtyBytes,
   readHeldInput,
 } from "./line_discipline.ts";
-import { type MasterState, termiosFlags } from "./terminal.ts";
+import type { MasterState } from "./terminal.ts";
+import { termiosFlags } from "./termios.ts";
 
 /** What is on its way to one end. */
 export interface Queue {

@@ -9,15 +9,14 @@ import { NO_OWNER } from "./file_table.ts";
 import {
   dumpDeadSlave,
   dumpTerminal,
-  filesOfTerminals,
   isPty,
   type MasterState,
   slaveIndex,
   slavePath,
   type Terminal,
-  terminalsOf,
-  termiosBytes,
 } from "./terminal.ts";
+import { filesOfTerminals, terminalsOf } from "./terminal_images.ts";
+import { termiosBytes } from "./termios.ts";
 import {
   controllingProblems,
   mastersAmong,

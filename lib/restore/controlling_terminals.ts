@@ -2,7 +2,7 @@
 import type { AgentProcess } from "../ffi/agent_process.ts";
 import { Program } from "../ffi/program.ts";
 import { taskExists } from "../ffi/task_exists.ts";
-import { giveUpControl, setForeground } from "../files/terminal.ts";
+import { giveUpControl, setForeground } from "../files/terminal_control.ts";
 import type { Report } from "../report.ts";
 import { forkHelper } from "./deliver.ts";
 import type { TreeAgents } from "./tree_agents.ts";

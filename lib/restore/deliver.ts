@@ -3,7 +3,7 @@ import { CkptError, EXIT } from "../error.ts";
 import type { AgentProcess } from "../ffi/agent_process.ts";
 import { Program } from "../ffi/program.ts";
 import { readChildren } from "../proc/read.ts";
-import { takeControl } from "../files/terminal.ts";
+import { takeControl } from "../files/terminal_control.ts";
 import type { Step } from "../task/births.ts";
 import { restoreThreadName } from "../task/thread_attributes.ts";
 import type { MemoryPrograms } from "./memory_program.ts";

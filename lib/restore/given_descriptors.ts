@@ -11,7 +11,7 @@ import {
   type tty_info_entry,
 } from "../image/schema.gen.ts";
 import type { RestoreOptions } from "./options.ts";
-import { filesOfTerminals } from "../files/terminal.ts";
+import { filesOfTerminals } from "../files/terminal_images.ts";
 import type { TreeImages } from "./task_images.ts";
 
 export interface Given {

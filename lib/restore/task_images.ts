@@ -34,7 +34,7 @@ import {
   unsupportedSockets,
 } from "../files/socket_images.ts";
 import { RESTORED_TYPES } from "../files/kinds.ts";
-import { type TerminalImages, terminalsOf } from "../files/terminal.ts";
+import { type TerminalImages, terminalsOf } from "../files/terminal_images.ts";
 import { unsupportedLocks } from "../files/file_locks.ts";
 import { readEndedTasks, readRemaps, type Remap } from "../ghost/remaps.ts";
 import { readSegments, type SegmentImage } from "./segment_images.ts";

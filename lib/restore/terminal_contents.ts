@@ -6,18 +6,15 @@ import { EAGAIN } from "../ffi/errno.ts";
 import { pause } from "../ffi/pause.ts";
 import { syscall, syscallBuffer1, SyscallError } from "../ffi/syscall.ts";
 import type { Line } from "../files/line_discipline.ts";
+import type { TerminalImage } from "../files/terminal_images.ts";
 import {
   CC,
   changeTermios,
-  int,
-  IOCTL,
-  number,
-  request,
   specialCharacter,
-  type TerminalImage,
   termiosBytes,
   termiosFlags,
-} from "../files/terminal.ts";
+} from "../files/termios.ts";
+import { int, IOCTL, number, request } from "../files/tty_ioctl.ts";
 import { LINE_DISCIPLINE, PIECE, pieceAt } from "../files/terminal_buffers.ts";
 import {
   type SpecialCharacters,

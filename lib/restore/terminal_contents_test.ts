@@ -1,16 +1,10 @@
 /** Random contents, put into terminals of the kernel's and looked up there: they are what they were. */
 import { assertEquals } from "@std/assert";
 import { close, O, open, stat } from "../ffi/syscall.ts";
-import {
-  changeTermios,
-  infoId,
-  int,
-  IOCTL,
-  lookAtTerminal,
-  number,
-  request,
-  type TerminalImage,
-} from "../files/terminal.ts";
+import { infoId, lookAtTerminal } from "../files/terminal.ts";
+import type { TerminalImage } from "../files/terminal_images.ts";
+import { changeTermios } from "../files/termios.ts";
+import { int, IOCTL, number, request } from "../files/tty_ioctl.ts";
 import { dumpTerminal } from "../files/terminal.ts";
 import { NO_OWNER } from "../files/file_table.ts";
 import { TerminalQueues } from "../files/terminal_queues.ts";

@@ -4,18 +4,16 @@
  * their paths.
  */
 import { CkptError, EXIT, type Reason } from "../error.ts";
+import { nameExists } from "../ffi/path_exists.ts";
 import { close, O, open, stat, syscall, SyscallError } from "../ffi/syscall.ts";
 import { holderOfPath } from "../files/outside_holders.ts";
-import {
-  type DeadSlave,
-  int,
-  IOCTL,
-  number,
-  request,
-  type TerminalImage,
-  type TerminalImages,
-  termiosBytes,
-} from "../files/terminal.ts";
+import type {
+  DeadSlave,
+  TerminalImage,
+  TerminalImages,
+} from "../files/terminal_images.ts";
+import { termiosBytes } from "../files/termios.ts";
+import { int, IOCTL, number, request } from "../files/tty_ioctl.ts";
 import type { MadeFile } from "../ghost/make.ts";
 import type {
   reg_file_entry,
@@ -42,7 +40,9 @@ export function takenTerminals(
 ): Reason[] {
   return all.flatMap((image) => {
     const way = wayToSlave(image, wayTo);
-    return way !== undefined && exists(way) ? [takenBy(image.path, way)] : [];
+    return way !== undefined && nameExists(way)
+      ? [takenBy(image.path, way)]
+      : [];
   });
 }
 
@@ -63,16 +63,6 @@ function takenBy(path: string, way: string): Reason {
     remedy: "restore when it is free, or in a mount namespace with a new " +
       "devpts at /dev/pts (mount -t devpts -o newinstance)",
   };
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 interface Made {
