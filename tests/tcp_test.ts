@@ -402,3 +402,36 @@ time.sleep(600)
   await dump(scope, program, images, "--skip-in-flight");
   await restore(scope, program, images);
 });
+
+for (const name of ["unread", "read"]) {
+  Deno.test(`bytes around an urgent one (MSG_OOB) that is ${name} are not saved without it, and stay`, async () => {
+    await using scope = new Scope();
+    await scope.unshareNetwork();
+    const work = scope.path("work");
+    const program = await scope.startCommand(work, "/usr/bin/python3", [
+      "-c",
+      `
+import os, select, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+server = listener.accept()[0]
+client.send(b"before"), client.send(b"!", socket.MSG_OOB), client.send(b"after")
+select.select([], [], [server])
+if sys.argv[1] == "read": assert server.recv(1, socket.MSG_OOB) == b"!"
+open("ready", "w").write("1")
+while not os.path.exists("go"): time.sleep(0.01)
+got = server.recv(100), server.recv(100)
+open("result", "w").write("ok\\n" if got == (b"before", b"after") else str(got))
+`,
+      name,
+    ]);
+    await program.ready();
+    const answer = await scope.ckpt(
+      ...["dump", "-t", `${program.pid}`, "-D", scope.path("images")],
+      ESTABLISHED,
+    );
+    assertEquals(answer.code, EXIT.refused);
+    assertMatch(answer.stderr, /urgent byte \(MSG_OOB\)[^]*dump again when/);
+    assertEquals(await program.verify(), "ok");
+  });
+}

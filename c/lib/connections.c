@@ -38,7 +38,7 @@
 /* lib/files/tcp_connection.ts has the same. */
 struct connection {
 	int32_t fd;
-	int32_t error; /* positive; EAGAIN: something came meanwhile */
+	int32_t error; /* positive; EAGAIN: something came meanwhile; EBADMSG: an urgent byte is among what was not read */
 	uint32_t in_sequence;
 	uint32_t out_sequence;
 	uint32_t in_length;
@@ -78,15 +78,34 @@ static int64_t peek(int fd, uint64_t to, uint32_t room)
 	return raw_call(SYS_recvfrom, fd, to, room, MSG_PEEK | MSG_DONTWAIT, 0, 0);
 }
 
+/* Bytes that were not read, also those behind one that was sent with MSG_OOB, where all else ends. */
+static int64_t count_received(int fd, int32_t *in)
+{
+	int32_t inline_bytes = 0;
+	int64_t ret = get(fd, SOL_SOCKET, SO_OOBINLINE, &inline_bytes, 4);
+
+	if (ret < 0 || inline_bytes)
+		return ret < 0 ? ret : raw_call(SYS_ioctl, fd, SIOCINQ, (uint64_t)in, 0, 0, 0);
+	if ((ret = set(fd, SOL_SOCKET, SO_OOBINLINE, 1)) < 0)
+		return ret;
+	ret = raw_call(SYS_ioctl, fd, SIOCINQ, (uint64_t)in, 0, 0, 0);
+	set(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+	return ret;
+}
+
 static int64_t read_queues(struct connection *c)
 {
 	int64_t ret;
-	int32_t in = 0, out = 0, unsent = 0;
+	int32_t in = 0, all = 0, out = 0, unsent = 0;
 
 	if ((ret = raw_call(SYS_ioctl, c->fd, SIOCINQ, (uint64_t)&in, 0, 0, 0)) < 0 ||
 	    (ret = raw_call(SYS_ioctl, c->fd, SIOCOUTQ, (uint64_t)&out, 0, 0, 0)) < 0 ||
 	    (ret = raw_call(SYS_ioctl, c->fd, SIOCOUTQNSD, (uint64_t)&unsent, 0, 0, 0)) < 0)
 		return ret;
+	if ((ret = count_received(c->fd, &all)) < 0)
+		return ret;
+	if (all != in)
+		return -EBADMSG;
 	c->out_queued = out;
 	c->unsent = unsent;
 	if ((uint32_t)in > c->in_room)

@@ -60,6 +60,7 @@ export const EINTR = 4;
 export const EIO = 5;
 export const ECHILD = 10;
 export const EAGAIN = 11;
+export const EBADMSG = 74;
 export const EACCES = 13;
 export const EBUSY = 16;
 export const EPERM = 1;

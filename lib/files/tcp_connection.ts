@@ -5,11 +5,12 @@
 import { Calls, Slots } from "../ffi/calls.ts";
 import { library } from "../ffi/library.ts";
 import { checked } from "../ffi/cause.ts";
-import { describeErrno, EAGAIN } from "../ffi/errno.ts";
+import { CkptError, EXIT } from "../error.ts";
+import { describeErrno, EAGAIN, EBADMSG } from "../ffi/errno.ts";
 import { closeAll, getDescriptors, openPidfd } from "../ffi/pidfd.ts";
 import { addressOf, close, SyscallError } from "../ffi/syscall.ts";
 import type { Entry } from "../image/kinds.ts";
-import { type InetAddress, wireWords } from "./inet_address.ts";
+import { addressText, type InetAddress, wireWords } from "./inet_address.ts";
 import type { SeenInetSocket } from "./inet_socket.ts";
 import type { ConnectionAddress } from "./network_lock.ts";
 import { IPPROTO_TCP } from "./socket_kind.ts";
@@ -227,6 +228,7 @@ function readAll(
     const record = new DataView(records.buffer, i * RECORD, RECORD);
     const error = record.getInt32(AT.error, true);
     if (error === EAGAIN) return undefined;
+    if (error === EBADMSG) throw refuseUrgent(socket);
     if (error !== 0) {
       throw new Error(
         `socket:[${socket.ino}]: TCP_REPAIR: ${describeErrno(error)}`,
@@ -235,6 +237,17 @@ function readAll(
     read.set(socket.ino, decode(record, rooms[i], socket));
   }
   return read;
+}
+
+function refuseUrgent({ ino, kind, remote }: SeenInetSocket): CkptError {
+  return new CkptError(EXIT.refused, "reading TCP connections", [{
+    object: `socket:[${ino}]`,
+    why: "an urgent byte (MSG_OOB), which the program has read before what " +
+      `came earlier, stands in the connection to ${
+        addressText(kind.domain, remote!)
+      }; that is not supported`,
+    remedy: "dump again when the program has read on",
+  }]);
 }
 
 /** Bytes in both queues of each. */
