@@ -1,4 +1,4 @@
-/** Starts the threads of all processes, and brings leaders to their end. */
+/** Starts the threads of all processes, and gives leaders what comes last. */
 import { ProgramRoom, stackOf } from "./agent_layout.ts";
 import type { LaterPrograms } from "./later_programs.ts";
 import { cloneThreads, earlyThreadProgram } from "./thread_programs.ts";
