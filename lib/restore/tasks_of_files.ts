@@ -25,17 +25,19 @@ export function makeTasksOfFiles(agents: TreeAgents): () => void {
  * stands for have to be there.
  */
 function makeThreadsOfFiles(agents: TreeAgents): void {
+  // Leaders are there.
   const owners = new Map(
     agents.images.processes.flatMap(({ pid, threads }) =>
-      threads.map(({ tid }) => [tid, pid] as const)
+      threads.flatMap(({ tid }) => tid === pid ? [] : [[tid, pid] as const])
     ),
   );
+  if (owners.size === 0) return;
   for (const { pidfd, reg } of agents.images.files.values()) {
     const tid = pidfd !== undefined && (pidfd.flags & O.EXCL) !== 0
       ? pidfd.nspid
       : Number(/^\/proc\/\d+\/task\/(\d+)/.exec(reg?.name ?? "")?.[1]);
     const pid = owners.get(tid);
-    if (pid === undefined || pid === tid) continue;
+    if (pid === undefined) continue;
     agents.earlyThread(agents.get(pid), tid);
   }
 }
