@@ -335,19 +335,17 @@ static int is_link(const struct open_file *file, const char *link)
 	return !strcmp(file->link, link);
 }
 
-/* Returns FORM_COUNT for what only the kernel can tell. */
+/* @wanted: of an eventfd. Returns FORM_COUNT for what only the kernel can tell. */
 static enum form form_of(const struct open_file *file, enum form wanted)
 {
-	int is_unix = S_ISSOCK(file->mode) && file->socket_family == AF_UNIX &&
-		      (file->socket_type == SOCK_DGRAM || file->socket_state == ESTABLISHED);
-
 	if (file->locks)
 		return FORM_COUNT;
-	return is_unix ? FORM_UNIX :
-	       is_link(file, "anon_inode:[eventfd]") ?
-			 wanted :
-	       is_link(file, "anon_inode:[signalfd]") ? FORM_SIGNALFD :
-							FORM_COUNT;
+	if (S_ISSOCK(file->mode) && file->socket_family == AF_UNIX &&
+	    (file->socket_type == SOCK_DGRAM || file->socket_state == ESTABLISHED))
+		return FORM_UNIX;
+	if (is_link(file, "anon_inode:[eventfd]"))
+		return wanted;
+	return is_link(file, "anon_inode:[signalfd]") ? FORM_SIGNALFD : FORM_COUNT;
 }
 
 /* As snprintf. */

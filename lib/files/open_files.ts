@@ -47,7 +47,7 @@ const TRACE_ITER = 28;
 /** The program takes the arguments of this function of the kernel. */
 const TARGET = "bpf_iter_task_file";
 
-/** Fields that the program reads, in bytes where that is not 8. */
+/** Fields that the program reads, or goes through. */
 const FIELDS = {
   task_struct: ["files"],
   files_struct: ["fdt"],
