@@ -248,6 +248,8 @@ export function inetSocketProblem(
     ? {
       why: "it has an error that the program has not seen yet, which is not " +
         "supported",
+      remedy: "dump again when the program has asked for it (SO_ERROR, " +
+        "MSG_ERRQUEUE)",
     }
     : undefined;
 }
