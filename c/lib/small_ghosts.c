@@ -21,12 +21,15 @@ struct small_ghost {
 	int32_t fd;
 	uint32_t id;   /* of its image */
 	uint32_t size; /* bytes, less than LARGEST */
+	uint64_t inode;
 	uint64_t held; /* where in memory its image is kept until it is written */
+	uint32_t device;
 	/* What was found. */
 	int32_t state; /* 0; NOT_PLAIN; -errno: its image could not be made */
 	uint32_t head, image_size; /* bytes of the image before the content, and of all of it */
 	uint32_t inode_flags;
 	uint32_t accessed, modified; /* the rest of the times, nanoseconds below a microsecond */
+	uint32_t unused;
 };
 
 enum {
@@ -118,7 +121,8 @@ static int read_open(const struct small_ghosts *job, struct small_ghost *ghost, 
 	struct stat status;
 	int flags = 0;
 
-	if (CALL(SYS_fstat, fd, &status, 0, 0) || status.st_size != ghost->size)
+	if (CALL(SYS_fstat, fd, &status, 0, 0) || status.st_size != ghost->size || status.st_ino != ghost->inode ||
+	    status.st_dev != ghost->device || status.st_nlink)
 		return 0;
 	/* In this order: what is read is in memory then, and no hole to some file systems, though it was never written. */
 	if (!is_plain(fd, &status))
@@ -220,10 +224,12 @@ static void take_some(void *argument, uint64_t first, uint64_t end)
 
 #define CALLS_FOR_EACH 8
 
-/* Takes the steps of a job, each file in its turn, on several processors unless told otherwise. Returns 0. */
+/*
+ * Takes the steps of a job, of each file that nobody has taken yet, on several processors unless told otherwise; may be
+ * called again meanwhile. Returns 0.
+ */
 EXPORT int64_t ckpt_save_small_ghosts(struct small_ghosts *job)
 {
-	job->next = 0;
 	if (job->steps & IN_TURN)
 		take_some(job, 0, job->count);
 	else

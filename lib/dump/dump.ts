@@ -9,6 +9,7 @@ import { keepLocksReady, readLocks } from "../files/all_locks.ts";
 import { unreadMessages } from "../files/sockets.ts";
 import { hasConnections } from "../files/tcp_connection.ts";
 import { DumpLinks } from "../ghost/links.ts";
+import { SmallFiles } from "../ghost/save_small.ts";
 import { encodeImage } from "../image/framing.ts";
 import { ImageWriter } from "../image/image_writer.ts";
 import { PageCounters } from "../mm/page_copy.ts";
@@ -124,6 +125,8 @@ async function dumpOnce(
   ], pid);
   using guards = await prepareGuards(options, before, report);
   using writer = ImageWriter.open(options.imagesDirectory, options);
+  await using small = new SmallFiles(writer, { isHeld: leaveRunning });
+  small.expect(before?.files.lost ?? []);
   using links = new DumpLinks(
     options.imagesDirectory,
     options.linkPlace,
@@ -146,6 +149,7 @@ async function dumpOnce(
       processes.map((seen) => [seen.pid, prepareQuestions(seen, leaveRunning)]),
     ),
     writer,
+    small,
     links,
     connections,
     terminals,

@@ -19,6 +19,7 @@ import { hasConnections } from "../files/tcp_connection.ts";
 import type { Md5Keys } from "../files/md5_keys.ts";
 import type { DumpLinks } from "../ghost/links.ts";
 import { saveLostFiles } from "../ghost/save.ts";
+import type { SmallFiles } from "../ghost/save_small.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import type { ckpt_sysctl_entry } from "../image/schema.gen.ts";
 import { messageQueues } from "../ns/ipc.ts";
@@ -66,6 +67,7 @@ export interface Prepared {
   /** By pid. */
   readonly questions: ReadonlyMap<number, Questions>;
   readonly writer: ImageWriter;
+  readonly small: SmallFiles;
   readonly links: DumpLinks;
   readonly connections: DumpedConnections;
   readonly terminals: DumpedTerminals | undefined;
@@ -87,6 +89,7 @@ export async function whileStopped(
   report: Report,
 ): Promise<Still> {
   const { options, before } = prepared;
+  prepared.small.begin();
   const locks = readLocks();
   // What is to stay frozen does not mind how long it stands still either.
   const goesOn = options.leaveRunning && !frozen.staysFrozen;
@@ -166,7 +169,8 @@ async function readUnaccepted(
 async function readFiles(
   still: Still,
   locks: string,
-  { options, writer, links, terminals, semaphoreUndos, guards }: Prepared,
+  { options, writer, small, links, terminals, semaphoreUndos, guards }:
+    Prepared,
   report: Report,
 ): Promise<void> {
   const { seen } = still;
@@ -183,6 +187,7 @@ async function readFiles(
   still.files = saveLostFiles(
     seen.files,
     options,
+    small,
     writer,
     links,
     report,

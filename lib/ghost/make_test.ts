@@ -33,6 +33,7 @@ import { DumpLinks } from "./links.ts";
 import { MadeFiles } from "./make.ts";
 import { readRemaps } from "./remaps.ts";
 import { saveLostFiles } from "./save.ts";
+import { SmallFiles } from "./save_small.ts";
 import { SILENT } from "./testing/silent.ts";
 
 const DIRECTORIES = ["/tmp", "/dev/shm"];
@@ -83,7 +84,8 @@ async function save(
   using links = new DumpLinks(place.images);
   const saved = saveLostFiles(
     files,
-    { leaveRunning: false },
+    {},
+    new SmallFiles(writer, { isHeld: false }),
     writer,
     links,
     SILENT,

@@ -115,25 +115,28 @@ export class SavedFiles {
 
   /** When no small file is read or written any more; never throws. */
   async settle(): Promise<void> {
-    await this.#small?.settle();
+    await this.#small?.[Symbol.asyncDispose]();
   }
 }
 
 /**
+ * @param small which has begun, if it expects any
  * @param links gets the links that are made
  * @throws CkptError when a file cannot be saved after all, naming it; those
  * that {@link decideFate} refuses are left out
  */
 export function saveLostFiles(
   files: FilesInUse,
-  options: FateOptions & { leaveRunning: boolean },
+  options: FateOptions,
+  small: SmallFiles,
   writer: ImageWriter,
   links: DumpLinks,
   report: Report,
 ): SavedFiles {
   const saved = new SavedFiles();
   const ghosts = new FileMap<number>();
-  const small: NumberedFile[] = [];
+  let count = small.expectedCount;
+  const more: NumberedFile[] = [];
   const large: NumberedFile[] = [];
   const fates = files.lost.map((file) => ({
     file,
@@ -156,11 +159,12 @@ export function saveLostFiles(
       }
       refuseTooLarge(file, path, options);
     }
-    let id = ghosts.get(status);
+    let id = (isSmallFile(file) ? small.take(file) : undefined) ??
+      ghosts.get(status);
     if (id === undefined) {
-      id = ghosts.size + 1;
+      id = ++count;
       ghosts.set(status, id);
-      (isSmallFile(file) ? small : large).push({ id, file });
+      (isSmallFile(file) ? more : large).push({ id, file });
       report.log(
         4,
         () => `saving ${describe(file)}, ${formatBytes(file.allocated)}`,
@@ -172,12 +176,9 @@ export function saveLostFiles(
     some.flatMap(({ id, file }) => saveGhost(id, file, writer, saved) ?? []);
   const copying = copyAll(save(large), report);
   noteParents(large, ghosts, saved.ghosts);
-  const held = new SmallFiles(small, writer, saved.ghosts, {
-    isHeld: options.leaveRunning,
-  });
   // The others of them have holes, attributes, ...
-  const reading = held.read().then(save);
-  saved.begin(held, reading);
+  const reading = small.read(more, saved.ghosts).then(save);
+  saved.begin(small, reading);
   saved.copied = Promise.all([
     copying,
     reading.then((copies) => copyAll(copies, report)),

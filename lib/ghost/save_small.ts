@@ -15,6 +15,7 @@ import { IMAGE_FILES, imageName, IMG_COMMON_MAGIC } from "../image/kinds.ts";
 import type { ckpt_ghost_entry } from "../image/schema.gen.ts";
 import { savedInodeFlags } from "./attributes.ts";
 import type { LostFileInUse } from "./files_in_use.ts";
+import { FileMap } from "./file_map.ts";
 import { addExtension, SMALLEST_WITH_CHUNKS } from "./ghost_entry.ts";
 
 /** A file and the number of its image. */
@@ -27,6 +28,8 @@ export interface NumberedFile {
 const HELD_AT_ONCE = 64 << 20;
 /** Fewer files are read and written faster than a thread has begun. */
 const WORTH_A_THREAD = 32;
+/** Of fewer files nothing is begun before all are known. */
+const WORTH_EXPECTING = 256;
 
 /** Whether it may be saved here: what else it has is seen when it is read. */
 export function isSmallFile(
@@ -42,21 +45,26 @@ export interface SmallFilesOptions {
   atOnce?: number;
 }
 
-export class SmallFiles {
+export class SmallFiles implements AsyncDisposable {
   readonly #isHeld: boolean;
   readonly #atOnce: number;
+  /** Those that are begun before all is known that is to be saved. */
+  #expected: SomeFiles | undefined;
+  /** Which of them, by their inodes. */
+  readonly #indices = new FileMap<number>();
+  /** Of these, those that are to be saved. */
+  #taken: (NumberedFile | undefined)[] = [];
+  #begun: Promise<void> = Promise.resolve();
   /** Those whose content is in memory. */
   #held: SomeFiles[] = [];
+  #bytes = 0;
   /** The directory of the images. */
   #images: number | undefined;
   #busy: Promise<unknown> = Promise.resolve();
   #isAllElseDone = false;
 
-  /** @param extensions gets what CRIU's images have no field for */
   constructor(
-    readonly all: readonly NumberedFile[],
     readonly writer: ImageWriter,
-    readonly extensions: ckpt_ghost_entry[],
     { isHeld, atOnce = HELD_AT_ONCE }: SmallFilesOptions,
   ) {
     this.#isHeld = isHeld;
@@ -64,28 +72,101 @@ export class SmallFiles {
   }
 
   /**
+   * Names files that will most likely be saved: from looking at the program
+   * while it ran.
+   */
+  expect(files: readonly LostFileInUse[]): void {
+    if (files.length < WORTH_EXPECTING) return;
+    const all: NumberedFile[] = [];
+    let room = this.#isHeld ? this.#atOnce : Infinity;
+    for (const file of files) {
+      const { descriptor, mount, status } = file;
+      if (
+        descriptor === undefined || mount !== "reached" || !isSmallFile(file) ||
+        this.#indices.get(status) !== undefined
+      ) continue;
+      const one = { id: all.length + 1, file };
+      room -= roomFor(one);
+      if (room < 0) break;
+      this.#indices.set(status, all.length);
+      all.push(one);
+    }
+    if (all.length > 0) this.#expected = this.#some(all);
+  }
+
+  /** Begins to save those, beside JavaScript, when they cannot change. */
+  begin(): void {
+    const reading = this.#expected?.take(this.#firstSteps | STEP.inTurn);
+    if (reading === undefined) return;
+    this.#begun = reading;
+    this.#busy = reading;
+  }
+
+  /** How many numbers are taken. */
+  get expectedCount(): number {
+    return this.#expected?.all.length ?? 0;
+  }
+
+  /** @returns the number that a file has, if it was expected */
+  take(file: LostFileInUse): number | undefined {
+    const index = this.#indices.get(file.status);
+    if (index === undefined) return undefined;
+    const id = index + 1;
+    this.#taken[index] = { id, file };
+    return id;
+  }
+
+  get #firstSteps(): number {
+    return this.#isHeld ? STEP.read : STEP.read | STEP.write;
+  }
+
+  #some(all: readonly NumberedFile[]): SomeFiles {
+    this.#images ??= open(this.writer.unfinished, O.PATH | O.DIRECTORY);
+    return new SomeFiles(all, this.#images, this.#isHeld);
+  }
+
+  /**
    * Reads them beside JavaScript, while they cannot change.
    *
+   * @param more that were not expected
+   * @param extensions gets what CRIU's images have no field for
    * @returns those that are not plain (they have holes, attributes, ...), and
    * are not saved
    * @throws CkptError naming the image that cannot be written
    */
-  read(): Promise<NumberedFile[]> {
-    const reading = this.#read();
+  read(
+    more: readonly NumberedFile[],
+    extensions: ckpt_ghost_entry[],
+  ): Promise<NumberedFile[]> {
+    const reading = this.#read(more, extensions);
     this.#busy = reading;
     return reading;
   }
 
-  async #read(): Promise<NumberedFile[]> {
+  async #read(
+    more: readonly NumberedFile[],
+    extensions: ckpt_ghost_entry[],
+  ): Promise<NumberedFile[]> {
     const others: NumberedFile[] = [];
+    const expected = this.#expected;
+    if (expected !== undefined) {
+      this.#held.push(expected);
+      this.#bytes = expected.room;
+      await Promise.all([this.#begun, expected.help()]);
+      others.push(
+        ...expected.describe(this.writer, extensions, this.#taken),
+      );
+    }
     const most = this.#isHeld ? this.#atOnce : Infinity;
-    for (const part of parts(this.all, most)) {
-      await this.#write();
-      this.#images ??= open(this.writer.unfinished, O.PATH | O.DIRECTORY);
-      const some = new SomeFiles(part, this.#images, this.#isHeld);
+    for (const part of parts(more, most)) {
+      const some = this.#some(part);
+      if (this.#isHeld && this.#bytes + some.room > this.#atOnce) {
+        await this.#write();
+      }
       this.#held.push(some);
-      await some.take(this.#isHeld ? STEP.read : STEP.read | STEP.write);
-      others.push(...some.describe(this.writer, this.extensions));
+      this.#bytes += some.room;
+      await some.take(this.#firstSteps);
+      others.push(...some.describe(this.writer, extensions, part));
     }
     return others;
   }
@@ -112,6 +193,7 @@ export class SmallFiles {
       some[Symbol.dispose]();
       this.#held.shift();
     }
+    this.#bytes = 0;
   }
 
   /** JavaScript has nothing else to do: writing gets all processors. */
@@ -120,8 +202,9 @@ export class SmallFiles {
   }
 
   /** When nothing is read or written any more; frees the memory. Never throws. */
-  async settle(): Promise<void> {
-    await Promise.allSettled([this.#busy]);
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([this.#begun, this.#busy]);
+    this.#expected?.[Symbol.dispose]();
     for (const some of this.#held.splice(0)) some[Symbol.dispose]();
     if (this.#images !== undefined) close(this.#images);
     this.#images = undefined;
@@ -158,24 +241,33 @@ function roomFor({ file: { status: { size } } }: NumberedFile): number {
 const STEP = { read: 1, write: 2, inTurn: 4 } as const;
 
 /** struct small_ghost. */
-const GHOST_BYTES = 48;
+const GHOST_BYTES = 64;
 const AT = {
   tid: 0,
   fd: 4,
   id: 8,
   size: 12,
-  held: 16,
-  state: 24,
-  imageSize: 32,
-  inodeFlags: 36,
-  accessed: 40,
-  modified: 44,
+  inode: 16,
+  held: 24,
+  device: 32,
+  state: 36,
+  imageSize: 44,
+  inodeFlags: 48,
+  accessed: 52,
+  modified: 56,
 } as const;
 const NOT_PLAIN = 1;
 
 /** struct small_ghosts. */
 const JOB_BYTES = 40;
-const JOB = { all: 0, count: 8, images: 16, magics: 20, steps: 28 } as const;
+const JOB = {
+  all: 0,
+  count: 8,
+  images: 16,
+  magics: 20,
+  steps: 28,
+  next: 32,
+} as const;
 
 const DESCRIPTOR = /^\/proc\/(\d+)\/fd\/(\d+)$/;
 
@@ -184,6 +276,8 @@ class SomeFiles implements Disposable {
   readonly #contents: AnonymousMemory | undefined;
   readonly #ghosts: Slots;
   readonly #job = new Uint8Array(JOB_BYTES);
+  /** Bytes that their images take at most. */
+  readonly room: number;
 
   /**
    * @param images a descriptor of their directory
@@ -196,11 +290,8 @@ class SomeFiles implements Disposable {
   ) {
     const count = all.length;
     this.#ghosts = new Slots(GHOST_BYTES, count);
-    if (isHeld) {
-      this.#contents = new AnonymousMemory(
-        all.reduce((sum, one) => sum + roomFor(one), 0),
-      );
-    }
+    this.room = all.reduce((sum, one) => sum + roomFor(one), 0);
+    if (isHeld) this.#contents = new AnonymousMemory(this.room);
     const { view } = this.#ghosts;
     let held = this.#contents?.address;
     for (let i = 0; i < count; i++) {
@@ -211,6 +302,8 @@ class SomeFiles implements Disposable {
       view.setInt32(at + AT.fd, fd, true);
       view.setUint32(at + AT.id, id, true);
       view.setUint32(at + AT.size, Number(file.status.size), true);
+      view.setBigUint64(at + AT.inode, file.status.ino, true);
+      view.setUint32(at + AT.device, Number(file.status.dev), true);
       if (held === undefined) continue;
       this.#ghosts.setNumber(i, held, AT.held);
       held += roomFor(all[i]);
@@ -227,32 +320,46 @@ class SomeFiles implements Disposable {
 
   /** Takes steps beside JavaScript. */
   async take(steps: number): Promise<void> {
-    new DataView(this.#job.buffer).setUint32(JOB.steps, steps, true);
+    const job = new DataView(this.#job.buffer);
+    job.setUint32(JOB.steps, steps, true);
+    job.setBigUint64(JOB.next, 0n, true);
     if (this.all.length < WORTH_A_THREAD) {
       library("ghostsNow").save_few_ghosts(this.#job);
-    } else await library("ghosts").ckpt_save_small_ghosts(this.#job);
+    } else await this.help();
+  }
+
+  /** Takes the steps of what nobody has taken yet, by one more processor. */
+  async help(): Promise<void> {
+    await library("ghosts").ckpt_save_small_ghosts(this.#job);
   }
 
   /**
    * Says what the images are of those that were read.
    *
+   * @param wanted of them, each at its place; the images of others go
    * @returns those that are not plain
    * @throws CkptError naming the image that cannot be written
    */
   describe(
     writer: ImageWriter,
     extensions: ckpt_ghost_entry[],
+    wanted: readonly (NumberedFile | undefined)[],
   ): NumberedFile[] {
     this.mustBeWritten();
     const { view } = this.#ghosts;
     const others: NumberedFile[] = [];
     for (let i = 0; i < this.all.length; i++) {
       const at = i * GHOST_BYTES;
-      if (view.getInt32(at + AT.state, true) === NOT_PLAIN) {
-        others.push(this.all[i]);
+      const one = wanted[i];
+      if (one === undefined) {
+        this.#leaveOut(i, writer);
         continue;
       }
-      const { id } = this.all[i];
+      if (view.getInt32(at + AT.state, true) === NOT_PLAIN) {
+        others.push(one);
+        continue;
+      }
+      const { id } = one;
       writer.adoptRaw(
         imageName("ghost-file", id),
         view.getUint32(at + AT.imageSize, true),
@@ -268,6 +375,16 @@ class SomeFiles implements Disposable {
       });
     }
     return others;
+  }
+
+  /** What was expected and is not to be saved: it may be written already. */
+  #leaveOut(i: number, writer: ImageWriter): void {
+    const state = i * GHOST_BYTES + AT.state;
+    if (this.#ghosts.view.getInt32(state, true) !== 0) return;
+    this.#ghosts.view.setInt32(state, NOT_PLAIN, true);
+    if (this.#contents !== undefined) return;
+    const name = imageName("ghost-file", this.all[i].id);
+    Deno.removeSync(`${writer.unfinished}/${name}`);
   }
 
   /** @throws CkptError naming the image that could not be written */

@@ -93,11 +93,11 @@ for (
         addressOf(before),
       );
       const extensions: ckpt_ghost_entry[] = [];
-      const small = new SmallFiles(files.all, writer, extensions, {
+      const small = new SmallFiles(writer, {
         isHeld,
         atOnce: 50_000,
       });
-      const others = await small.read();
+      const others = await small.read(files.all, extensions);
       await small.write();
       assertEquals(others.map(({ id }) => id), [sparse, labelled]);
       for (const { id, file } of files.all) {
@@ -135,7 +135,7 @@ for (
           [accessed.nanoseconds % 1000, modified.nanoseconds % 1000],
         );
       }
-      await small.settle();
+      await small[Symbol.asyncDispose]();
     },
   );
 }
@@ -145,12 +145,12 @@ Deno.test("an image that cannot be written is told by its name", async () => {
   using writer = ImageWriter.open(`${files.directory}/images`, {
     replace: false,
   });
-  const small = new SmallFiles(files.all, writer, [], { isHeld: true });
-  assertEquals(await small.read(), []);
+  const small = new SmallFiles(writer, { isHeld: true });
+  assertEquals(await small.read(files.all, []), []);
   writer.createRaw(imageName("ghost-file", 7));
   const error = await assertRejects(() => small.write(), CkptError);
   assertEquals(error.reasons[0].object, imageName("ghost-file", 7));
-  await small.settle();
+  await small[Symbol.asyncDispose]();
 });
 
 function exists(path: string): boolean {
@@ -160,4 +160,49 @@ function exists(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+for (const isHeld of [true, false]) {
+  Deno.test(
+    `files are expected ${
+      isHeld ? "and held" : "and saved"
+    }, and some of them are others by then, or not wanted`,
+    async () => {
+      using files = new OpenFiles(400);
+      using writer = ImageWriter.open(`${files.directory}/images`, {
+        replace: false,
+      });
+      await using small = new SmallFiles(writer, { isHeld });
+      const seen = files.all.map(({ file }) => {
+        const [, tid, fd] = /(\d+)\D+(\d+)/.exec(file.at)!.map(Number);
+        return { ...file, descriptor: { tid, fd } };
+      });
+      const [closed, grown, late] = [10, 20, 350];
+      small.expect(seen.filter((_, i) => i !== late));
+      assertEquals(small.expectedCount, 399);
+      close(files.fd(grown + 1));
+      const other = open(files.directory, O.RDONLY);
+      assertEquals(other, files.fd(grown + 1));
+      small.begin();
+      const extensions: ckpt_ghost_entry[] = [];
+      const ids = seen.map((file, i) =>
+        i === closed || i === late ? undefined : small.take(file)
+      );
+      const more = [{ id: 400, file: seen[late] }];
+      const others = await small.read(more, extensions);
+      await small.write();
+      assertEquals(others.map(({ id }) => id), [ids[grown]]);
+      assertEquals(small.take(seen[late]), undefined);
+      const missing = [ids[grown], closed + 1];
+      for (let id = 1; id <= 400; id++) {
+        const path = `${writer.unfinished}/${imageName("ghost-file", id)}`;
+        assertEquals(exists(path), !missing.includes(id), path);
+        if (missing.includes(id)) continue;
+        const at = id === 400 ? late : ids.indexOf(id);
+        const bytes = Deno.readFileSync(path);
+        const start = bytes.length - files.contents[at].length;
+        assertEquals(bytes.slice(start), files.contents[at]);
+      }
+    },
+  );
 }
