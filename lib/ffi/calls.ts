@@ -207,24 +207,37 @@ export class Calls {
   }
 
   /**
-   * Finds rounds of the last run in which the kernel has returned the same and
-   * left the same in the slots.
+   * Gives numbers to the answers of the last run, which are what the kernel has
+   * returned and what it has left in the slots: the same number for the same
+   * answers, whenever and to whom they were given.
    *
-   * @returns for each round the first one like it
+   * @param question tells answers apart that come from other calls
+   * @param fds the descriptor that each round is about
+   * @param answered by descriptors, the numbers of what each has answered
+   * before, which counts, too (0: nothing); gets the new ones
+   * @returns the new ones by rounds
    */
-  alike(slots: Slots): Uint32Array<ArrayBuffer> {
-    const count = this.#results.length / (2 * this.#calls.length);
-    const first = new Uint32Array(count);
-    const result = library("alike").ckpt_find_alike(
+  numbers(
+    question: number,
+    slots: Slots,
+    fds: Slots,
+    answered: Uint32Array<ArrayBuffer>,
+  ): Uint32Array<ArrayBuffer> {
+    const rounds = this.#results.length / (2 * this.#calls.length);
+    const numbers = new Uint32Array(rounds);
+    const result = library("answers").ckpt_number_answers(
+      question,
       slots.bytes,
       BigInt(slots.size),
       this.#answers,
       BigInt(8 * this.#calls.length),
-      BigInt(count),
-      new Uint8Array(first.buffer),
+      fds.bytes,
+      BigInt(rounds),
+      new Uint8Array(answered.buffer),
+      new Uint8Array(numbers.buffer),
     );
     if (result < 0n) throw new Error("there is no memory left");
-    return first;
+    return numbers;
   }
 
   /** What the kernel returned; negative: -errno. */

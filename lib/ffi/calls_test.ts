@@ -105,7 +105,7 @@ Deno.test("a call that needs a failed one is not made", () => {
   assertEquals(calls.result(1, closed), 0);
 });
 
-Deno.test("rounds that were answered alike are found", () => {
+Deno.test("answers that are the same have the same numbers, also later", () => {
   const paths = ["/", "/proc", "/", "/nonexistent", "/proc", "/nothing"];
   const names = new Texts(paths);
   // The mode of struct stat, and what lies before it.
@@ -117,6 +117,40 @@ Deno.test("rounds that were answered alike are found", () => {
     { slots: statuses },
     0,
   ]);
-  calls.run(paths.length);
-  assertEquals([...calls.alike(statuses)], [0, 1, 0, 3, 1, 3]);
+  const fds = Slots.of(paths.map((_, i) => i));
+  const question = 1_000_000;
+  const numbers = (answered = new Uint32Array(paths.length)) => {
+    statuses.bytes.fill(0);
+    calls.run(paths.length);
+    return calls.numbers(question, statuses, fds, answered);
+  };
+  const answered = new Uint32Array(paths.length);
+  const first = numbers(answered);
+  assertEquals(first, answered);
+  const alike = [0, 1, 0, 3, 1, 3];
+  assertEquals([...first].map((number) => first.indexOf(number)), alike);
+  assertEquals(numbers(), first);
+  // What came before counts.
+  const second = numbers(answered);
+  assertEquals(second, answered);
+  assertEquals([...second].map((number) => second.indexOf(number)), alike);
+  assertEquals(first.filter((number) => second.includes(number)).length, 0);
+});
+
+Deno.test("thousands of answers are told apart", () => {
+  const count = 5000;
+  const slots = new Slots(8, count);
+  const fds = Slots.of(Array.from({ length: count }, (_, i) => i));
+  const calls = new Calls();
+  calls.add("getpid", []);
+  calls.run(count);
+  const numbers = (from: number) => {
+    for (let i = 0; i < count; i++) slots.setNumber(i, (from + i) % count);
+    const answered = new Uint32Array(count);
+    return calls.numbers(1_000_001, slots, fds, answered);
+  };
+  const first = numbers(0);
+  assertEquals(new Set(first).size, count);
+  const turned = numbers(1);
+  assertEquals([...turned], [...first.slice(1), first[0]]);
 });

@@ -69,9 +69,12 @@ const calls = {
   },
 } as const;
 
-const alike = {
-  ckpt_find_alike: {
-    parameters: ["buffer", "u64", "buffer", "u64", "u64", "buffer"],
+const answers = {
+  ckpt_number_answers: {
+    parameters: [
+      ...["u32", "buffer", "u64", "buffer", "u64"] as const,
+      ...["buffer", "u64", "buffer", "buffer"] as const,
+    ],
     result: "i64",
   },
 } as const;
@@ -364,7 +367,7 @@ const GROUPS = {
   files,
   descriptors,
   calls,
-  alike,
+  answers,
   images,
   dump,
   pages,

@@ -5,13 +5,13 @@
  * number it was added by. The number may have been closed or given to another
  * file since; kcmp(2) tells which file it is.
  */
+import { Calls, Slots } from "../ffi/calls.ts";
 import type { Program, Result } from "../ffi/program.ts";
 import {
-  addressOf,
   deviceNumbers,
   type FileStatus,
   O,
-  syscall,
+  SyscallError,
 } from "../ffi/syscall.ts";
 import type {
   eventpoll_file_entry,
@@ -99,13 +99,16 @@ function candidateOf(
   return { pid, fd, link, status, sameAs };
 }
 
-/** Whether a candidate is what the n-th entry with a number stands for. */
-export type IsWatched = (
-  candidate: DescriptorPlace,
-  epoll: DescriptorPlace,
-  number: number,
-  nth: number,
-) => boolean;
+/** Is a candidate what the n-th entry of an instance with a number stands for? */
+export interface WatchQuestion {
+  readonly candidate: DescriptorPlace;
+  readonly epoll: DescriptorPlace;
+  readonly number: number;
+  readonly nth: number;
+}
+
+/** Answers such questions. */
+export type AreWatched = (questions: readonly WatchQuestion[]) => boolean[];
 
 /** The descriptors of a tree, as places to look for what is watched. */
 export class Candidates {
@@ -153,36 +156,67 @@ export class Candidates {
   }
 
   /**
-   * Finds the open file of every entry of an instance; undefined for one that
-   * the tree has no descriptor of.
+   * Finds the open file of every entry of some instances; undefined for one
+   * that the tree has no descriptor of.
    *
    * @throws SyscallError when something of it was closed meanwhile
    */
   resolve(
-    epoll: DescriptorPlace,
-    watched: readonly WatchedLine[],
-    isWatched: IsWatched = isWatchedBy,
-  ): (Watched | undefined)[] {
-    const met = new Map<number, number>();
-    return watched.map((line) => {
-      const { number } = line;
-      const nth = met.get(number) ?? 0;
-      met.set(number, nth + 1);
-      const isIt = (candidate: Candidate) =>
-        looksLike(candidate, line) &&
-        (isOneOfAKind(candidate) || isWatched(candidate, epoll, number, nth));
-      // Most watch what their own process has.
-      const own = this.#at(epoll.pid, number);
-      const found = own !== undefined && isIt(own)
-        ? own
-        : this.#elsewhere(epoll.pid, number).find(isIt) ??
-          this.#ofInode(line.inode).find(isIt);
-      if (found === undefined) {
-        return undefined;
-      }
-      const { sameAs, pid, fd } = found;
-      return { ...line, target: sameAs ?? { pid, fd } };
+    epolls: readonly {
+      readonly place: DescriptorPlace;
+      readonly watched: readonly WatchedLine[];
+    }[],
+    ask: AreWatched = areWatched,
+  ): (Watched | undefined)[][] {
+    // Most watch what their own process has: all these are asked at once.
+    const likely: WatchQuestion[] = [];
+    const all = epolls.map(({ place: epoll, watched }) => {
+      const met = new Map<number, number>();
+      return watched.map((line) => {
+        const { number } = line;
+        const nth = met.get(number) ?? 0;
+        met.set(number, nth + 1);
+        const own = this.#at(epoll.pid, number);
+        const seems = own !== undefined && looksLike(own, line);
+        const isAsked = seems && !isOneOfAKind(own);
+        if (isAsked) likely.push({ candidate: own, epoll, number, nth });
+        return { line, nth, own: seems ? own : undefined, isAsked };
+      });
     });
+    const answers = ask(likely).values();
+    return all.map((entries, i) =>
+      entries.map(({ line, nth, own, isAsked }) => {
+        const isOwn = isAsked ? answers.next().value! : own !== undefined;
+        const found = isOwn
+          ? own
+          : this.#seek(epolls[i].place, line, nth, own, ask);
+        if (found === undefined) return undefined;
+        const { sameAs, pid, fd } = found;
+        return { ...line, target: sameAs ?? { pid, fd } };
+      })
+    );
+  }
+
+  /**
+   * Finds one that is not what its own process has by its number.
+   *
+   * @param own which it is not
+   */
+  #seek(
+    epoll: DescriptorPlace,
+    line: WatchedLine,
+    nth: number,
+    own: Candidate | undefined,
+    ask: AreWatched,
+  ): Candidate | undefined {
+    const { number, inode } = line;
+    const isIt = (candidate: Candidate) =>
+      (candidate.pid !== own?.pid || candidate.fd !== own.fd) &&
+      looksLike(candidate, line) &&
+      (isOneOfAKind(candidate) ||
+        ask([{ candidate, epoll, number, nth }])[0]);
+    return this.#elsewhere(epoll.pid, number).find(isIt) ??
+      this.#ofInode(inode).find(isIt);
   }
 }
 
@@ -205,24 +239,39 @@ function isOneOfAKind({ link }: Candidate): boolean {
   return link.startsWith("socket:");
 }
 
-const KCMP_EPOLL_TFD = 7n;
+const KCMP_EPOLL_TFD = 7;
 
-/** Asks the kernel; see {@link IsWatched}. */
-export function isWatchedBy(
-  candidate: DescriptorPlace,
-  epoll: DescriptorPlace,
-  number: number,
-  nth: number,
-): boolean {
-  const slot = new Uint32Array([epoll.fd, number, nth]);
-  return syscall(
-    "kcmp",
-    BigInt(candidate.pid),
-    BigInt(epoll.pid),
+/** What kcmp(2) is asked: two tasks, a descriptor, struct kcmp_epoll_slot. */
+const ASKED = { tasks: [0, 8], fd: 16, slot: 24 } as const;
+const ASKED_BYTES = 40;
+
+/** Asks the kernel, all at once. */
+export function areWatched(questions: readonly WatchQuestion[]): boolean[] {
+  if (questions.length === 0) return [];
+  const slots = new Slots(ASKED_BYTES, questions.length);
+  questions.forEach(({ candidate, epoll, number, nth }, i) => {
+    slots.setNumber(i, candidate.pid, ASKED.tasks[0]);
+    slots.setNumber(i, epoll.pid, ASKED.tasks[1]);
+    slots.setNumber(i, candidate.fd, ASKED.fd);
+    const slot = i * ASKED_BYTES + ASKED.slot;
+    slots.view.setUint32(slot, epoll.fd, true);
+    slots.view.setUint32(slot + 4, number, true);
+    slots.view.setUint32(slot + 8, nth, true);
+  });
+  const calls = new Calls();
+  const compared = calls.add("kcmp", [
+    { loaded: slots, offset: ASKED.tasks[0] },
+    { loaded: slots, offset: ASKED.tasks[1] },
     KCMP_EPOLL_TFD,
-    BigInt(candidate.fd),
-    addressOf(new Uint8Array(slot.buffer)),
-  ) === 0n;
+    { loaded: slots, offset: ASKED.fd },
+    { slots, offset: ASKED.slot },
+  ]);
+  calls.run(questions.length);
+  return questions.map((_, i) => {
+    const result = calls.result(i, compared);
+    if (result < 0) throw new SyscallError("kcmp", -result);
+    return result === 0;
+  });
 }
 
 export function dumpEpoll(

@@ -131,10 +131,10 @@ Deno.test("of an entry, the file is found behind its number or elsewhere", () =>
     ],
   ];
   for (const [what, all, yes, found] of cases) {
-    const [watched] = candidatesOf(all).resolve(
-      epoll,
-      [line(5)],
-      ({ pid, fd }) => yes(pid, fd),
+    const [[watched]] = candidatesOf(all).resolve(
+      [{ place: epoll, watched: [line(5)] }],
+      (questions) =>
+        questions.map(({ candidate: { pid, fd } }) => yes(pid, fd)),
     );
     assertEquals(watched?.target, found, what);
   }
@@ -142,10 +142,13 @@ Deno.test("of an entry, the file is found behind its number or elsewhere", () =>
 
 Deno.test("entries with one number are told apart by their order", () => {
   const asked: [number, number, number][] = [];
+  const watched = [line(5), line(6), line(5)];
   candidatesOf([candidate(1, 5), candidate(1, 6)]).resolve(
-    { pid: 1, fd: 9 },
-    [line(5), line(6), line(5)],
-    ({ fd }, _, number, nth) => asked.push([fd, number, nth]) > 0,
+    [{ place: { pid: 1, fd: 9 }, watched }],
+    (questions) =>
+      questions.map(({ candidate: { fd }, number, nth }) =>
+        asked.push([fd, number, nth]) > 0
+      ),
   );
   assertEquals(asked, [[5, 5, 0], [6, 6, 0], [5, 5, 1]]);
 });

@@ -96,7 +96,7 @@ interface FreshOptions {
 
 const fresh = new Map<string, FreshOptions>();
 
-export function keyOf({ domain, type, protocol }: SocketKind): string {
+function keyOf({ domain, type, protocol }: SocketKind): string {
   return `${domain} ${type} ${protocol}`;
 }
 

@@ -3,9 +3,9 @@ import { type FileStatus, O } from "../ffi/syscall.ts";
 import type { FdInfo } from "../proc/fdinfo.ts";
 import { type DescriptorPlace, nameOf } from "./description_index.ts";
 import {
+  type AreWatched,
   Candidates,
   type Epoll,
-  type IsWatched,
   parseEpoll,
   type Watched,
 } from "./epoll.ts";
@@ -111,23 +111,17 @@ export function watchedAmong(
     readonly tid: number;
     readonly descriptors: readonly Seen[];
   }[],
-  isWatched?: IsWatched,
+  ask?: AreWatched,
 ): WatchedFiles {
-  const found = new Map<string, readonly (Watched | undefined)[]>();
-  let candidates: Candidates | undefined;
-  for (const { tid: pid, descriptors } of processes) {
-    for (const { fd, link, info } of sorted(descriptors).unnamed) {
-      if (link !== EPOLL_LINK) continue;
-      if ((info.flags & O.PATH) !== 0) continue;
+  const epolls = processes.flatMap(({ tid: pid, descriptors }) =>
+    sorted(descriptors).unnamed.flatMap(({ fd, link, info }) => {
+      if (link !== EPOLL_LINK || (info.flags & O.PATH) !== 0) return [];
       const object = parseKernelObject({ link, info });
-      if (object?.kind !== "epoll") continue;
-      candidates ??= new Candidates(processes);
-      const place = { pid, fd };
-      found.set(
-        nameOf(place),
-        candidates.resolve(place, object.watched, isWatched),
-      );
-    }
-  }
-  return found;
+      if (object?.kind !== "epoll") return [];
+      return [{ place: { pid, fd }, watched: object.watched }];
+    })
+  );
+  if (epolls.length === 0) return new Map();
+  const found = new Candidates(processes).resolve(epolls, ask);
+  return new Map(epolls.map(({ place }, i) => [nameOf(place), found[i]]));
 }

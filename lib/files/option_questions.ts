@@ -17,6 +17,9 @@ function roomFor(level: number, name: number): number {
   return level === SOL_SOCKET && name === SO.ATTACH_FILTER ? 0 : LONGEST_OPTION;
 }
 
+/** Of all questions. */
+let count = 0;
+
 /**
  * Options that are asked together, of many sockets at once: one call of native
  * code instead of one for each of a hundred options of each.
@@ -28,10 +31,12 @@ export class OptionQuestions {
   #calls = new Calls();
   /** The sockets that were asked, each with its place among them. */
   #asked: ReadonlyMap<number, number> = new Map();
-  /** By these places, the first that has answered the same. */
-  #alike = new Uint32Array();
-  /** What was made of answers, by that place and what it was made for. */
+  /** By these places, the numbers of what each has answered. */
+  #numbers: Uint32Array | undefined;
+  /** What was made of answers, by these and by what it was made for. */
   readonly #made = new Map<number, Map<string, unknown>>();
+  /** Tells its answers from those to other questions. */
+  readonly #number = ++count;
   /** The place of the socket whose answers are looked at. */
   #place = 0;
   /** By level and name. */
@@ -48,12 +53,21 @@ export class OptionQuestions {
     });
   }
 
-  /** Asks sockets, all at once; the answers are there until {@link forget}. */
-  askAll(fds: readonly number[]): void {
+  /**
+   * Asks sockets, all at once; the answers are there until {@link forget}.
+   *
+   * @param answered numbers of what they have answered before, by descriptors;
+   * undefined: they hardly ever answer the same
+   */
+  askAll(
+    fds: readonly number[],
+    answered: Uint32Array<ArrayBuffer> | undefined,
+  ): void {
     this.forget();
     this.#askThem(fds);
     this.#asked = new Map(fds.map((fd, i) => [fd, i]));
-    this.#alike = this.#calls.alike(this.#answers);
+    this.#numbers = answered &&
+      this.#calls.numbers(this.#number, this.#answers, this.#fds, answered);
   }
 
   #askThem(fds: readonly number[]): void {
@@ -95,17 +109,17 @@ export class OptionQuestions {
 
   /**
    * What is made of the answers of a socket and of nothing else; the same for
-   * all that have answered the same.
+   * all that have answered the same, whenever that was.
    *
    * @param purpose tells it from what else is made of the same answers
    */
   once<T>(fd: number, purpose: string, make: (asked: this) => T): T {
     const asked = this.ask(fd);
     const place = this.#asked.get(fd);
-    if (place === undefined) return make(asked);
-    const first = this.#alike[place];
-    let made = this.#made.get(first);
-    if (made === undefined) this.#made.set(first, made = new Map());
+    const number = place === undefined ? undefined : this.#numbers?.[place];
+    if (number === undefined) return make(asked);
+    let made = this.#made.get(number);
+    if (made === undefined) this.#made.set(number, made = new Map());
     if (!made.has(purpose)) made.set(purpose, make(asked));
     return made.get(purpose) as T;
   }
@@ -113,7 +127,6 @@ export class OptionQuestions {
   /** The numbers may stand for other sockets from now on. */
   forget(): void {
     this.#asked = new Map();
-    this.#made.clear();
   }
 
   /** All that the kernel has, in their order. */

@@ -23,7 +23,7 @@ import {
   isSameDescription,
   nameOf as placeName,
 } from "./description_index.ts";
-import { isWatchedBy, type WatchedLine } from "./epoll.ts";
+import { areWatched, type WatchedLine } from "./epoll.ts";
 import { livingThread } from "../task/process_tree.ts";
 
 /** A process outside the tree, by one of its descriptors. */
@@ -219,7 +219,7 @@ export function holderOfWatched(
     for (const fd of unlessHidden(() => listDescriptors(pid)) ?? []) {
       const isIt = unlessHidden(() =>
         readFdInfo(pid, fd).ino === inode &&
-        isWatchedBy({ pid, fd }, epoll, number, nth)
+        areWatched([{ candidate: { pid, fd }, epoll, number, nth }])[0]
       );
       if (isIt) return { pid, name: nameOf(pid), fd };
     }

@@ -71,8 +71,13 @@ const BUFFER = 65536;
 
 /** One Unix socket of ckpt's network namespace; undefined: there is none. */
 export function unixSocket(ino: number): UnixDiag | undefined {
+  const message = askOne(ino);
+  return message && parseOne(message);
+}
+
+function askOne(ino: number): Uint8Array<ArrayBuffer> | undefined {
   try {
-    return query(ino, 0)[0];
+    return answers(ino, 0)[0];
   } catch (error) {
     if (error instanceof SyscallError && error.errno === ENOENT) {
       return undefined;
@@ -83,7 +88,7 @@ export function unixSocket(ino: number): UnixDiag | undefined {
 
 /** All Unix sockets of ckpt's network namespace. */
 export function unixSockets(): UnixDiag[] {
-  return query(0, NLM_F_DUMP);
+  return answers(0, NLM_F_DUMP).map(parseOne);
 }
 
 /** From so many on, all of the host are asked for at once. */
@@ -101,19 +106,14 @@ export class UnixSocketsAtOnce {
     );
   }
 
-  /** Undefined: there is none. */
-  get(ino: number): UnixDiag | undefined {
-    const message = this.#all?.get(ino);
-    return message === undefined ? unixSocket(ino) : parseOne(message);
+  /** What {@link parseOne} reads; undefined: there is none. */
+  get(ino: number): Uint8Array<ArrayBuffer> | undefined {
+    return this.#all?.get(ino) ?? askOne(ino);
   }
 }
 
 function inodeOf(message: Uint8Array<ArrayBuffer>): number {
   return new DataView(message.buffer).getUint32(INODE, true);
-}
-
-function query(ino: number, flags: number): UnixDiag[] {
-  return answers(ino, flags).map(parseOne);
 }
 
 function answers(ino: number, flags: number): Uint8Array<ArrayBuffer>[] {
@@ -208,7 +208,7 @@ export function readAttributes(
 }
 
 /** @param message struct unix_diag_msg and attributes */
-function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
+export function parseOne(message: Uint8Array<ArrayBuffer>): UnixDiag {
   const view = new DataView(message.buffer);
   const word = (at: number) => view.getUint32(at, true);
   const listens = message[2] === LISTEN;

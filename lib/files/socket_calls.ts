@@ -21,7 +21,9 @@ const POLLRDHUP = 0x2000;
 const SIOCOUTQ = 0x5411;
 /** struct sockaddr_un is the longest. */
 const ADDRESS = 112;
-/** struct pollfd, memory, lengths of two addresses, addresses. */
+/** More than what NETLINK_SOCK_DIAG tells of most Unix sockets. */
+const MOST_TOLD = 208;
+/** struct pollfd, memory, lengths of two addresses, addresses; what else is told. */
 const AT = {
   events: 4,
   revents: 6,
@@ -30,20 +32,50 @@ const AT = {
   peerLength: 24,
   local: 32,
   peer: 32 + ADDRESS,
+  ino: 32 + 2 * ADDRESS,
+  toldLength: 40 + 2 * ADDRESS,
+  told: 48 + 2 * ADDRESS,
 } as const;
-const ANSWER = 32 + 2 * ADDRESS;
+const ANSWER = AT.told + MOST_TOLD;
+/** Those of options begin with 1. */
+const NO_OPTIONS = 0;
 
-/** @param fds descriptors of ckpt's own */
-export function askSockets(fds: readonly number[]): SocketCalls[] {
-  const slots = new Slots(ANSWER, fds.length);
-  const numbers = Slots.of(fds);
-  fds.forEach((fd, i) => {
+/** A socket, and what was told of it elsewhere. */
+export interface AskedSocket {
+  /** A descriptor of ckpt's own for it. */
+  readonly fd: number;
+  readonly ino: bigint;
+  /** What NETLINK_SOCK_DIAG tells. */
+  readonly told: Uint8Array<ArrayBuffer> | undefined;
+}
+
+/** What calls on some sockets tell. */
+export interface AnsweredSockets {
+  /** By their places. */
+  readonly of: (place: number) => SocketCalls;
+  /**
+   * The number of all that one has answered, and was told of it: the same only
+   * if all is the same. 0: it was too much for one.
+   */
+  readonly number: (place: number) => number;
+}
+
+/** @param answered numbers of what they have answered before, by descriptors */
+export function askSockets(
+  sockets: readonly AskedSocket[],
+  answered: Uint32Array<ArrayBuffer>,
+): AnsweredSockets {
+  const count = sockets.length;
+  const slots = new Slots(ANSWER, count);
+  const { view, bytes } = slots;
+  const numbers = Slots.of(sockets.map(({ fd }) => fd));
+  for (let i = 0; i < count; i++) {
     const at = i * ANSWER;
-    slots.view.setInt32(at, fd, true);
-    slots.view.setInt16(at + AT.events, POLLIN | POLLPRI | POLLRDHUP, true);
-    slots.view.setUint32(at + AT.localLength, ADDRESS, true);
-    slots.view.setUint32(at + AT.peerLength, ADDRESS, true);
-  });
+    view.setInt32(at, sockets[i].fd, true);
+    view.setInt16(at + AT.events, POLLIN | POLLPRI | POLLRDHUP, true);
+    view.setUint32(at + AT.localLength, ADDRESS, true);
+    view.setUint32(at + AT.peerLength, ADDRESS, true);
+  }
   const calls = new Calls();
   const fd = { loaded: numbers };
   const polled = calls.add("poll", [{ slots }, 1, 0]);
@@ -58,20 +90,36 @@ export function askSockets(fds: readonly number[]): SocketCalls[] {
     { slots, offset: AT.peer },
     { slots, offset: AT.peerLength },
   ]);
-  calls.run(fds.length);
-  return fds.map((_, i) => {
-    const result = calls.result(i, polled);
-    if (result < 0) throw new SyscallError("poll", -result);
+  calls.run(count);
+  sockets.forEach(({ ino, told }, i) => {
     const at = i * ANSWER;
-    const address = (call: number, from: number) =>
-      calls.result(i, call) < 0
-        ? undefined
-        : slots.bytes.slice(at + from, at + from + ADDRESS);
-    return {
-      events: slots.view.getInt16(at + AT.revents, true),
-      local: address(named, AT.local),
-      peer: address(connected, AT.peer),
-      unread: slots.view.getInt32(at + AT.unread, true),
-    };
+    // The number of ckpt's own descriptor says nothing.
+    view.setInt32(at, 0, true);
+    view.setBigUint64(at + AT.ino, ino, true);
+    if (told === undefined) return;
+    view.setUint32(at + AT.toldLength, told.length, true);
+    if (told.length <= MOST_TOLD) bytes.set(told, at + AT.told);
   });
+  calls.numbers(NO_OPTIONS, slots, numbers, answered);
+  return {
+    of: (place) => {
+      const result = calls.result(place, polled);
+      if (result < 0) throw new SyscallError("poll", -result);
+      const at = place * ANSWER;
+      const address = (call: number, from: number) =>
+        calls.result(place, call) < 0
+          ? undefined
+          : bytes.slice(at + from, at + from + ADDRESS);
+      return {
+        events: view.getInt16(at + AT.revents, true),
+        local: address(named, AT.local),
+        peer: address(connected, AT.peer),
+        unread: view.getInt32(at + AT.unread, true),
+      };
+    },
+    number: (place) => {
+      const { fd, told } = sockets[place];
+      return (told?.length ?? 0) <= MOST_TOLD ? answered[fd] : 0;
+    },
+  };
 }

@@ -7,7 +7,7 @@ import type {
   sk_opts_entry,
   tcp_opts_entry,
 } from "../image/schema.gen.ts";
-import { freshOptions, keyOf, readFurther } from "./further_options.ts";
+import { freshOptions, readFurther } from "./further_options.ts";
 import { OptionQuestions, questionsFor } from "./option_questions.ts";
 import {
   AF_INET6,
@@ -62,34 +62,42 @@ function kindQuestions(): OptionQuestions {
  *
  * @param fds descriptors of ckpt's own
  * @param isKnown whether more than its kind is asked of a socket
+ * @param work gets numbers of what each has answered, by descriptors: the same
+ * where all has the same answer, but for struct tcp_info
  */
 export function withOptionsOf<T>(
   fds: readonly number[],
   isKnown: (kind: SocketKind) => boolean,
-  work: () => T,
+  work: (answered: Uint32Array<ArrayBuffer>) => T,
 ): T {
   const asked: OptionQuestions[] = [];
-  const ask = (questions: OptionQuestions, fds: readonly number[]) => {
+  const answered = new Uint32Array(1 + Math.max(0, ...fds));
+  const ask = (
+    questions: OptionQuestions,
+    fds: readonly number[],
+    { areNumbered } = { areNumbered: true },
+  ) => {
     if (fds.length === 0) return;
     asked.push(questions);
-    questions.askAll(fds);
+    questions.askAll(fds, areNumbered ? answered : undefined);
   };
   try {
     ask(kindQuestions(), fds);
     ask(commonQuestions(), fds);
-    ask(ownQuestions(), fds);
-    const kinds = new Map(fds.map((fd) => [fd, readKind(fd)]));
-    const known = fds.filter((fd) => isKnown(kinds.get(fd)!));
-    const alike = Map.groupBy(known, (fd) => keyOf(kinds.get(fd)!));
-    for (const fds of alike.values()) {
-      ask(freshOptions(kinds.get(fds[0])!).questions, fds);
+    const known: number[] = [];
+    // All of a kind have one object for it.
+    for (const [kind, some] of Map.groupBy(fds, readKind)) {
+      if (!isKnown(kind)) continue;
+      known.push(...some);
+      ask(freshOptions(kind).questions, some);
     }
-    const inet = known.filter((fd) => isInet(kinds.get(fd)!));
+    const inet = known.filter((fd) => isInet(readKind(fd)));
     ask(ipQuestions(), inet);
-    const tcp = inet.filter((fd) => kinds.get(fd)!.type === SOCK.STREAM);
+    const tcp = inet.filter((fd) => readKind(fd).type === SOCK.STREAM);
     ask(tcpQuestions(), tcp);
-    ask(tcpInfoQuestions(), tcp);
-    return work();
+    ask(tcpInfoQuestions(), tcp, { areNumbered: false });
+    ask(ownQuestions(), fds);
+    return work(answered);
   } finally {
     for (const questions of asked) questions.forget();
   }

@@ -58,8 +58,12 @@ import {
   UnreadableQueue,
   withRightsAtEnd,
 } from "./unix_queue.ts";
-import { unixSocket, type UnixSocketsAtOnce } from "./sock_diag.ts";
-import { askSockets, type SocketCalls } from "./socket_calls.ts";
+import { parseOne, unixSocket, type UnixSocketsAtOnce } from "./sock_diag.ts";
+import {
+  type AskedSocket,
+  askSockets,
+  type SocketCalls,
+} from "./socket_calls.ts";
 import {
   hasQueue,
   isPath,
@@ -125,7 +129,7 @@ export function lookAtSockets(
       const found = withOptionsOf(
         fds,
         isKnown,
-        () => lookAtAll(fds, some, unix, wayToRoot),
+        (answered) => lookAtAll(fds, some, answered, unix, wayToRoot),
       );
       found.forEach((socket, i) => seen.set(some[i].fd, socket));
     } finally {
@@ -138,28 +142,33 @@ export function lookAtSockets(
 function lookAtAll(
   fds: readonly number[],
   places: readonly SocketPlace[],
+  answered: Uint32Array<ArrayBuffer>,
   unix: UnixSocketsAtOnce,
   wayToRoot: WayToRoot | undefined,
 ): SeenSocket[] {
-  const calls = askSockets(fds);
   const kinds = fds.map(readKind);
-  unix.expect(kinds.filter(({ domain }) => domain === AF_UNIX).length);
+  const isUnix = ({ domain }: SocketKind) => domain === AF_UNIX;
+  unix.expect(kinds.filter(isUnix).length);
+  const asked = fds.map((fd, i) => {
+    const { ino } = places[i];
+    const told = isUnix(kinds[i]) ? unix.get(Number(ino)) : undefined;
+    return { fd, ino, told };
+  });
+  const calls = askSockets(asked, answered);
   const joining = fds.map((fd, i) => ({ fd, family: kinds[i].domain, i }))
     .filter(({ i }) => mayJoinGroups(kinds[i]));
   const joined = readMemberships(joining);
   const memberships = new Map(joining.map(({ i }, n) => [i, joined[n]]));
-  return fds.map((fd, i) => {
+  return asked.map((socket, i) => {
+    const number = calls.number(i);
+    const groups = memberships.get(i) ?? [];
+    const known = groups.length === 0 ? toldByNumbers.get(number) : undefined;
+    if (known !== undefined) return known;
     try {
-      const groups = memberships.get(i) ?? [];
-      return lookAt(
-        fd,
-        places[i].ino,
-        kinds[i],
-        calls[i],
-        unix,
-        groups,
-        wayToRoot,
-      );
+      const { of } = calls;
+      const seen = lookAt(socket, kinds[i], of(i), groups, wayToRoot);
+      if (number !== 0 && isToldByNumber(seen)) toldByNumbers.set(number, seen);
+      return seen;
     } catch (error) {
       if (error instanceof SyscallError && error.errno === EACCES) {
         return {
@@ -176,6 +185,20 @@ function lookAtAll(
       throw error;
     }
   });
+}
+
+/** Those of which a number tells all ({@link AnsweredSockets.number}). */
+const toldByNumbers = new Map<number, SeenSocket>();
+
+/** Whether nothing else was looked up to see all of a socket. */
+function isToldByNumber(socket: SeenSocket): boolean {
+  if (socket.family !== "unix" && socket.family !== "inet") return false;
+  // The answers hold the length of the filter.
+  if (socket.options.opts.so_filter.length > 0) return false;
+  return socket.family === "unix"
+    ? !isPath(socket.diag.name)
+    : socket.kind.type === SOCK.DGRAM && socket.local.scope === 0 &&
+      socket.memberships.length === 0;
 }
 
 /** Of a family and protocol that can be saved. */
@@ -195,11 +218,9 @@ const OF_ANOTHER_NAMESPACE: SeenSocket = {
 };
 
 function lookAt(
-  fd: number,
-  ino: bigint,
+  { fd, ino, told }: AskedSocket,
   kind: SocketKind,
   calls: SocketCalls,
-  unix: UnixSocketsAtOnce,
   memberships: readonly ckpt_membership_entry[],
   wayToRoot: WayToRoot | undefined,
 ): SeenSocket {
@@ -207,15 +228,14 @@ function lookAt(
   const hasError = (events & POLLERR) !== 0;
   switch (kind.domain) {
     case AF_UNIX:
-      return lookAtUnixSocket(
+      return told === undefined ? OF_ANOTHER_NAMESPACE : lookAtUnixSocket(
         fd,
-        ino,
+        parseOne(told),
         kind,
         calls,
         hasError,
-        unix,
         wayToRoot,
-      ) ?? OF_ANOTHER_NAMESPACE;
+      );
     case AF_INET:
     case AF_INET6:
       if (!isSupportedInet(kind)) {

@@ -21,7 +21,7 @@ import type {
   unix_sk_entry,
 } from "../image/schema.gen.ts";
 import { namesIn, openInRoot, splitPath, statx } from "../ghost/calls.ts";
-import type { UnixDiag, UnixSocketsAtOnce } from "./sock_diag.ts";
+import type { UnixDiag } from "./sock_diag.ts";
 import {
   readPeer,
   readSocketOptions,
@@ -75,21 +75,16 @@ const PERMISSIONS = 0o7777;
 /**
  * @param fd a descriptor of ckpt's own for the socket
  * @param calls what these tell of it
- * @param sockets of the host
  * @param wayToRoot undefined: the tree has no mount namespaces of its own
- * @returns undefined for a socket of another network namespace
  */
 export function lookAtUnixSocket(
   fd: number,
-  ino: bigint,
+  diag: UnixDiag,
   kind: SocketKind,
   calls: SocketCalls,
   hasError: boolean,
-  sockets: UnixSocketsAtOnce,
   wayToRoot?: WayToRoot,
-): SeenUnixSocket | undefined {
-  const diag = sockets.get(Number(ino));
-  if (diag === undefined) return undefined;
+): SeenUnixSocket {
   return {
     family: "unix",
     diag,
