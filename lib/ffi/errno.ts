@@ -39,6 +39,7 @@ const NAMES: Record<number, readonly [name: string, meaning: string]> = {
   40: ["ELOOP", "too many symbolic links"],
   61: ["ENODATA", "no data"],
   71: ["EPROTO", "protocol error"],
+  74: ["EBADMSG", "not a message of this kind"],
   75: ["EOVERFLOW", "value too large"],
   87: ["EUSERS", "too many users"],
   92: ["ENOPROTOOPT", "no such option of this protocol"],

@@ -3,7 +3,7 @@
  * of stored blocks (c/lib/archive.c), marked so in the comment of the gzip
  * header. What others have written is inflated into memory first.
  */
-import { describeErrno } from "../ffi/errno.ts";
+import { describeErrno, EBADMSG, ENODATA } from "../ffi/errno.ts";
 import { library } from "../ffi/library.ts";
 import {
   addressOf,
@@ -35,9 +35,6 @@ export class ArchiveError extends Error {
     super(why);
   }
 }
-
-const ENODATA = 61;
-const EBADMSG = 74;
 
 function check(result: bigint): void {
   if (result >= 0n) return;
