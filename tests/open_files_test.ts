@@ -25,7 +25,7 @@ const PROGRAMS = [
   ...["aio", "fd_contents", "fd_epoll", "fd_eventfd", "fd_fanotify"],
   ...["fd_inotify", "fd_kinds", "fd_memfd", "fd_signalfd", "fd_timerfd"],
   ...["file_leases", "file_locks", "files_devices", "files_regular"],
-  ...["ghost_regular", "ghost_special", "ns_state", "packet_rings", "pipes"],
+  ...["ghost_regular", "ghost_special", "packet_rings", "pipes"],
   ...["ptys", "rings", "sk_corked", "sk_inet", "sk_ip", "sk_link"],
   ...["sk_names", "sk_rights", "sk_tcp", "sk_unaccepted", "sk_unix_gone"],
   ...["sk_unix_pairs", "tree_fifos", "tree_locks", "tree_owners"],

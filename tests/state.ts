@@ -22,12 +22,14 @@ import { difference, type Observation } from "./observe.ts";
 async function inItsCalls(
   program: Program,
   before: Observation,
+  end: number,
 ): Promise<Observation> {
   const calls = (seen: Observation) =>
     new Map([...seen].filter(([name]) => name.endsWith("/syscall")));
   return await until("every thread is in its call again", () => {
     const after = program.observe();
-    return difference(calls(before), calls(after)).length === 0
+    return difference(calls(before), calls(after)).length === 0 ||
+        performance.now() > end
       ? after
       : undefined;
   }).catch(() => program.observe());
@@ -57,7 +59,7 @@ export function survives(
     const started = await scope.start(program, ...args);
     const before = started.observe();
     const compare = async (when: string) => {
-      const after = await inItsCalls(started, before);
+      const after = await inItsCalls(started, before, end);
       if (performance.now() < end) assertUnchanged(before, after, when);
     };
     return { started, compare };

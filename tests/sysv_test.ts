@@ -17,6 +17,7 @@ import {
   until,
 } from "./harness.ts";
 import { kill } from "./libc.ts";
+import { startIn } from "./mounts.ts";
 import { survives } from "./state.ts";
 
 survives("sysv_parts", "parts of a System V segment");
@@ -223,8 +224,11 @@ for (const kind of [[], ["doomed"]]) {
 }
 
 /** Starts it; its set of semaphores is removed with the scope. */
-async function startHolders(scope: Scope) {
-  const program = await scope.start("sem_undo");
+async function startHolders(
+  scope: Scope,
+  started: Promise<Program> = scope.start("sem_undo"),
+) {
+  const program = await started;
   const set = Deno.readTextFileSync(`${program.work}/set`).trim();
   scope.defer(async () => {
     await program.kill();
@@ -240,6 +244,14 @@ Deno.test("semaphores that processes hold (SEM_UNDO) survive a dump and a restor
     await dump(scope, program, scope.path(images));
     await restore(scope, program, scope.path(images));
   }
+  assertEquals(await program.verify(), "ok");
+});
+
+Deno.test("semaphores that processes in a mount namespace of their own hold survive a dump and a restore", async () => {
+  await using scope = new Scope();
+  const { program } = await startHolders(scope, startIn(scope, "", "sem_undo"));
+  await dump(scope, program, scope.path("images"));
+  await restore(scope, program, scope.path("images"));
   assertEquals(await program.verify(), "ok");
 });
 

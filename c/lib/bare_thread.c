@@ -23,9 +23,10 @@ static int wait_for_ever(void *unused)
 #define PRIORITY_CLASS(priority) ((priority) >> 13)
 
 /*
- * Starts it, with all signals blocked; it ends with ckpt. A thread gets an I/O context with its maker's priority where
- * that has one (copy_io in block/blk-ioc.c), so the maker, whose own may have come from ionice(1), has none meanwhile.
- * Returns its id.
+ * Starts it, with all signals blocked; it ends with ckpt. Its directories are its own: who has them in common with a
+ * thread cannot enter a mount namespace (mntns_install in fs/namespace.c), as ckpt does. A thread gets an I/O context
+ * with its maker's priority where that has one (copy_io in block/blk-ioc.c), so the maker, whose own may have come from
+ * ionice(1), has none meanwhile. Returns its id.
  */
 EXPORT int64_t ckpt_start_bare_thread(void)
 {
@@ -34,7 +35,7 @@ EXPORT int64_t ckpt_start_bare_thread(void)
 
 	if (has_one)
 		raw_call(SYS_ioprio_set, WHO_PROCESS, 0, 0, 0, 0, 0);
-	tid = start_beside(wait_for_ever, stack + STACK, CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, NULL, NULL);
+	tid = start_beside(wait_for_ever, stack + STACK, CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, NULL, NULL);
 	if (has_one)
 		raw_call(SYS_ioprio_set, WHO_PROCESS, 0, priority, 0, 0, 0);
 	return tid < 0 ? fail(CAUSE_START_THREAD, 0, 0, tid) : tid;

@@ -4,7 +4,9 @@
  */
 import { END } from "../ffi/btf.ts";
 import { NoSuchMemory } from "../ffi/kernel_memory.ts";
+import { ESRCH } from "../ffi/errno.ts";
 import { KernelStructures } from "../ffi/kernel_structures.ts";
+import { SyscallError } from "../ffi/syscall.ts";
 import type { ckpt_semaphore_undo_entry } from "../image/schema.gen.ts";
 import { readSysvSemaphores } from "../proc/read.ts";
 import { findTask, WAY_TO_TASK } from "./find_task.ts";
@@ -27,7 +29,14 @@ const MOST_SETS = 1 << 20;
  * @param tids a living thread of each process
  */
 export function mayHaveUndos(tids: readonly number[]): boolean {
-  return readSysvSemaphores().length > 0 && tids.some(hasSemaphoreUndo);
+  return readSysvSemaphores().length > 0 && tids.some((tid) => {
+    try {
+      return hasSemaphoreUndo(tid);
+    } catch (error) {
+      if (error instanceof SyscallError && error.errno === ESRCH) return false;
+      throw error;
+    }
+  });
 }
 
 export class SemaphoreUndos implements Disposable {

@@ -66,7 +66,8 @@ int main(int argc, char **argv) {
   struct sockaddr_in name;
   struct utsname uts, uts_now;
   char before[1024], after[1024];
-  CHECK_EQ("pid of the init", 1, getpid());
+  /* What it sets would be the host's. */
+  if (getpid() != 1) check_die("not the first process of new namespaces");
   MUST(sethostname("inside.example", 14));
   MUST(setdomainname("example", 7));
   MUST(uname(&uts));
