@@ -1,15 +1,13 @@
 /** What an image tells of epolls and eventfds beyond CRIU's entries. */
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import { type ckpt_file_entry, fd_types } from "../schema.gen.ts";
 import {
   type MinimalImage,
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
 
@@ -58,14 +56,7 @@ function complaints(
       `${directory}/ckpt-files.img`,
       encodeImage("ckpt-files", image.extensions),
     );
-    const set = readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

@@ -1,7 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import type { Content } from "../kinds.ts";
 import { type ckpt_pipe_entry, fd_types } from "../schema.gen.ts";
 import {
@@ -9,7 +7,7 @@ import {
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
 const WRONLY = 1;
@@ -70,14 +68,7 @@ function complaints(
     write("pipes-data", encodeImage("pipes-data", image.pipesData));
     write("fifo-data", encodeImage("fifo-data", image.fifoData));
     write("ckpt-pipes", encodeImage("ckpt-pipes", image.extensions));
-    const set = readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }
@@ -171,14 +162,7 @@ Deno.test("what is said of ghosts has to be of ghosts, once each, and possible",
       `${directory}/ckpt-ghosts.img`,
       encodeImage("ckpt-ghosts", ghosts) as Uint8Array<ArrayBuffer>,
     );
-    const set = readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   };
   try {
     writeWithoutManifest(directory, minimalImage());

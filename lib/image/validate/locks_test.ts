@@ -1,14 +1,12 @@
 /** File locks of an image, each by a descriptor of a process that lives. */
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import type { file_lock_entry } from "../schema.gen.ts";
 import {
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const LOCK: file_lock_entry = {
   flag: 1,
@@ -29,11 +27,7 @@ async function problems(
       `${directory}/filelocks.img`,
       encodeImage("filelocks", [{ ...LOCK, ...change }]),
     );
-    validateImageSet(await readImageSet(directory));
-    return [];
-  } catch (error) {
-    if (!(error instanceof CkptError)) throw error;
-    return error.reasons.map(({ object, why }) => `${object}: ${why}`);
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

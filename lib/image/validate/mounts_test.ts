@@ -1,9 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
-import { readImageSet } from "../image_set.ts";
 import type { ckpt_mount_entry, mnt_entry } from "../schema.gen.ts";
 import { minimalImage, writeTree } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const NAMESPACE = 20;
 
@@ -40,11 +38,7 @@ function wrong(
       ["mountpoints", NAMESPACE, mounts],
       ["ckpt-mounts", NAMESPACE, extensions],
     ]);
-    validateImageSet(readImageSet(directory));
-    return [];
-  } catch (error) {
-    if (!(error instanceof CkptError)) throw error;
-    return error.reasons.map(({ object, why }) => `${object}: ${why}`);
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

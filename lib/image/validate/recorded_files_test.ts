@@ -1,14 +1,12 @@
 /** What images of ours tell about files and snapshots, and what is refused of it. */
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import type { ckpt_file_entry, ckpt_snapshot_entry } from "../schema.gen.ts";
 import {
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const SNAPSHOT = {
   subvolume: "/a",
@@ -34,11 +32,7 @@ function complaints(
       `${directory}/ckpt-snapshots.img`,
       encodeImage("ckpt-snapshots", snapshots),
     );
-    validateImageSet(readImageSet(directory));
-    return [];
-  } catch (error) {
-    if (!(error instanceof CkptError)) throw error;
-    return error.reasons.map(({ object, why }) => `${object}: ${why}`);
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

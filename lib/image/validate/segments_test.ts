@@ -1,6 +1,4 @@
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
-import { readImageSet } from "../image_set.ts";
 import type {
   ckpt_segment_entry,
   ipc_shm_entry,
@@ -12,7 +10,7 @@ import {
   writeTree,
 } from "../testing/minimal_image.ts";
 import { VMA_STATUS } from "../vma_status.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 /** Of the dumper in the minimal image. */
 const NAMESPACE = 3;
@@ -65,15 +63,7 @@ function wrong(change: (parts: Parts) => void): string[] {
         { pages_id: 50 + id, entries: [] },
       ]),
     ]);
-    const set = readImageSet(directory);
-    let found: string[] = [];
-    try {
-      validateImageSet(set);
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      found = error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
-    return found;
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

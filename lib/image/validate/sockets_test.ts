@@ -1,7 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import { type Content, type Entry, imageName } from "../kinds.ts";
 import {
   type ckpt_packet_rings_entry,
@@ -17,7 +15,7 @@ import {
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
 
@@ -120,16 +118,7 @@ function wrong(change: (parts: Parts) => void): string[] {
         encodeImage("tcp-stream", stream),
       );
     }
-    const set = readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) =>
-        `${object}: ${why}`.replace(/entry \d+, /, "")
-      );
-    }
+    return wrongIn(directory).map((one) => one.replace(/entry \d+, /, ""));
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

@@ -1,9 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
-import { readImageSet } from "../image_set.ts";
 import type { Entry } from "../kinds.ts";
 import { minimalImage, writeTree } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 /** Of the dumper in the minimal image. */
 const NAMESPACE = 3;
@@ -37,13 +35,7 @@ function wrong(change: (parts: Parts) => void): string[] {
       ["ipcns-msg", NAMESPACE, parts.queues],
       ["ipcns-sem", NAMESPACE, parts.sets],
     ]);
-    try {
-      validateImageSet(readImageSet(directory));
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }

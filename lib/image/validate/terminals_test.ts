@@ -1,8 +1,6 @@
 /** Pseudo terminals of an image: their numbers and masters. */
 import { assertEquals } from "@std/assert";
-import { CkptError } from "../../error.ts";
 import { encodeImage } from "../framing.ts";
-import { readImageSet } from "../image_set.ts";
 import {
   type ckpt_terminal_entry,
   fd_types,
@@ -15,7 +13,7 @@ import {
   minimalImage,
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
-import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 const INFO: tty_info_entry = {
   id: 7,
@@ -29,12 +27,12 @@ const INFO: tty_info_entry = {
   pty: { index: 3 },
 };
 
-async function problems(
+function problems(
   infos: readonly tty_info_entry[],
   change: (image: MinimalImage) => void = () => {},
   data: readonly tty_data_entry[] = [],
   extensions: readonly ckpt_terminal_entry[] = [],
-): Promise<readonly string[]> {
+): readonly string[] {
   const directory = Deno.makeTempDirSync({ prefix: "ckpt-image-" });
   try {
     const image = minimalImage();
@@ -52,14 +50,7 @@ async function problems(
       `${directory}/ckpt-terminals.img`,
       encodeImage("ckpt-terminals", [...extensions]),
     );
-    const set = await readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }
@@ -75,25 +66,25 @@ function masters(image: MinimalImage, ...ids: number[]): void {
   }
 }
 
-Deno.test("terminals have a number that fits, and one master", async () => {
-  assertEquals(await problems([INFO], (image) => masters(image, 50)), []);
+Deno.test("terminals have a number that fits, and one master", () => {
+  assertEquals(problems([INFO], (image) => masters(image, 50)), []);
   const entry = "tty-info.img, entry 0, field";
-  assertEquals(await problems([{ ...INFO, pty: { index: 4 } }]), [
+  assertEquals(problems([{ ...INFO, pty: { index: 4 } }]), [
     `${entry} pty.index: 4 is not the terminal of entry 7`,
   ]);
   assertEquals(
-    await problems([{ ...INFO, id: 2 ** 31 + 1, pty: { index: 2 ** 30 } }]),
+    problems([{ ...INFO, id: 2 ** 31 + 1, pty: { index: 2 ** 30 } }]),
     [
       `${entry} pty.index: 1073741824 is not the terminal of entry 2147483649`,
     ],
   );
-  assertEquals(await problems([{ ...INFO, pty: undefined }]), [
+  assertEquals(problems([{ ...INFO, pty: undefined }]), [
     `${entry} pty: is missing`,
   ]);
-  assertEquals(await problems([INFO, INFO]), [
+  assertEquals(problems([INFO, INFO]), [
     "tty-info.img, entry 1, field id: 7 is there twice",
   ]);
-  const twice = await problems([INFO], (image) => masters(image, 50, 51));
+  const twice = problems([INFO], (image) => masters(image, 50, 51));
   assertEquals(twice.length, 1);
   assertEquals(twice[0].endsWith("7 is the master of another file, too"), true);
 });

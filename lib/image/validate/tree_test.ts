@@ -12,6 +12,7 @@ import {
   writeWithoutManifest,
 } from "../testing/minimal_image.ts";
 import { validateImageSet } from "./mod.ts";
+import { wrongIn } from "./testing/wrong_in.ts";
 
 /** One more process: its place in the tree, and what is special about it. */
 interface Child {
@@ -42,14 +43,7 @@ function complaints(
       return image;
     });
     writeTree(directory, [minimalImage(ROOT), ...images], more);
-    const set = readImageSet(directory);
-    try {
-      validateImageSet(set);
-      return [];
-    } catch (error) {
-      if (!(error instanceof CkptError)) throw error;
-      return error.reasons.map(({ object, why }) => `${object}: ${why}`);
-    }
+    return wrongIn(directory);
   } finally {
     Deno.removeSync(directory, { recursive: true });
   }
