@@ -85,12 +85,29 @@ static void *run(void *argument) {
   return NULL;
 }
 
+/* Moves the spinning thread from one CPU to another until it was aborted: on an idle machine nothing else does. */
+static void abort_once(void) {
+  pid_t tid = atomic_load(&threads[0].tid);
+  cpu_set_t all, one;
+  MUST(sched_getaffinity(tid, sizeof(all), &all));
+  while (__atomic_load_n(&threads[0].aborts, __ATOMIC_SEQ_CST) == 0)
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+      if (CPU_ISSET(cpu, &all)) {
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        MUST(sched_setaffinity(tid, sizeof(one), &one));
+        check_sleep_ms(1);
+      }
+  MUST(sched_setaffinity(tid, sizeof(all), &all));
+}
+
 int main(int argc, char **argv) {
   check_start(argc, argv);
   if (__rseq_size == 0) check_die("the C library has not registered rseq");
   for (long i = 0; i < THREADS; i++) MUST0(pthread_create(&threads[i].id, NULL, run, (void *)i));
   for (int i = 0; i < THREADS; i++)
     while (!atomic_load(&threads[i].tid)) check_sleep_ms(1);
+  abort_once();
   check_sleep_ms(20);
 
   check_ready();
