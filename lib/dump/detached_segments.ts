@@ -3,7 +3,8 @@
  * none of its processes is attached to: ckpt attaches to each for a moment.
  */
 import type { Reason } from "../error.ts";
-import { addressOf, close, O, open, stat, syscall } from "../ffi/syscall.ts";
+import { close, O, open, stat, syscall } from "../ffi/syscall.ts";
+import { fileSystemType } from "../ghost/calls.ts";
 import type { ImageWriter } from "../image/image_writer.ts";
 import { pagesName } from "../image/kinds.ts";
 import type { PageCounters } from "../mm/page_copy.ts";
@@ -17,7 +18,6 @@ const RMID_FORCED = "/proc/sys/kernel/shm_rmid_forced";
 const SHM_RDONLY = 0o10000n;
 /** statfs.f_type of segments of huge pages (linux/magic.h). */
 const HUGETLBFS = 0x958458f6n;
-const STATFS_BYTES = 120;
 
 /** Why they cannot be saved. */
 export function detachedProblems(segments: readonly TreeSegment[]): Reason[] {
@@ -34,7 +34,8 @@ export function detachedProblems(segments: readonly TreeSegment[]): Reason[] {
     const file = openSegment(id);
     try {
       const why = "huge pages (SHM_HUGETLB) are not supported";
-      return isOfHugePages(file) ? [{ object, why, remedy }] : [];
+      const type = fileSystemType(`/proc/self/fd/${file}`);
+      return type === HUGETLBFS ? [{ object, why, remedy }] : [];
     } finally {
       close(file);
     }
@@ -83,11 +84,4 @@ function openSegment(id: number): number {
       syscall("shmdt", memory);
     }
   });
-}
-
-function isOfHugePages(file: number): boolean {
-  const answer = new BigInt64Array(STATFS_BYTES / 8);
-  const bytes = new Uint8Array(answer.buffer);
-  syscall("fstatfs", BigInt(file), addressOf(bytes));
-  return answer[0] === HUGETLBFS;
 }

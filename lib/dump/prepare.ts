@@ -129,6 +129,7 @@ export async function prepareSemaphoreUndos(
   processes: readonly Sighting[],
   report: Report,
 ): Promise<SemaphoreUndos | undefined> {
+  // On most hosts there are none.
   if (readSysvSemaphores().length === 0) return undefined;
   const { mayHaveUndos, SemaphoreUndos } = await import(
     "../task/kernel_semaphore_undo.ts"

@@ -164,7 +164,11 @@ export const STATUS_BYTES = 128;
 const PERMISSIONS = 0o777;
 
 /** @returns what `work` does; @throws CkptError instead of a SyscallError */
-export function attemptSysv<T>(action: string, work: () => T): T {
+export function attemptSysv<T>(
+  action: string,
+  work: () => T,
+  remedy?: string,
+): T {
   try {
     return work();
   } catch (error) {
@@ -172,6 +176,7 @@ export function attemptSysv<T>(action: string, work: () => T): T {
     throw new CkptError(EXIT.failed, action, [{
       object: error.call,
       why: describeErrno(error.errno),
+      remedy,
     }], { cause: error });
   }
 }

@@ -2,9 +2,7 @@
  * System V message queues of an ipc namespace that goes with the tree, with all
  * messages in them (sysvipc(7)). To read them takes none out (MSG_COPY).
  */
-import { CkptError, EXIT } from "../error.ts";
-import { addressOf, syscall, SyscallError } from "../ffi/syscall.ts";
-import { describeErrno } from "../ffi/errno.ts";
+import { addressOf, syscall } from "../ffi/syscall.ts";
 import type { Entry, SysvMessage } from "../image/kinds.ts";
 import { readSysvQueues } from "../proc/read.ts";
 import type { SysvQueue } from "../proc/sysvipc.ts";
@@ -34,6 +32,9 @@ const LIMITS = {
   queues: "/proc/sys/kernel/msgmni",
 } as const;
 
+const REMEDY = `${LIMITS.message} must not be below the size of a message, ` +
+  "and the kernel needs CONFIG_CHECKPOINT_RESTORE";
+
 /**
  * Of the namespace that ckpt is in, while nobody uses them.
  *
@@ -51,7 +52,7 @@ function dumpQueue(
   room: Uint8Array<ArrayBuffer>,
 ): Entry<"ipcns-msg"> {
   const id = BigInt(desc.id);
-  try {
+  return attemptSysv(`reading ${nameOf("queue", desc.id)}`, () => {
     const status = new Uint8Array(STATUS_BYTES);
     syscall("msgctl", id, IPC.stat, addressOf(status));
     const qbytes = new DataView(status.buffer).getBigUint64(QBYTES_AT, true);
@@ -68,15 +69,7 @@ function dumpQueue(
       return { mtype, data: room.slice(TYPE_BYTES, TYPE_BYTES + Number(size)) };
     });
     return { desc, qbytes: Number(qbytes), qnum: messages, extra };
-  } catch (error) {
-    if (!(error instanceof SyscallError)) throw error;
-    throw new CkptError(EXIT.failed, `reading ${nameOf("queue", desc.id)}`, [{
-      object: error.call,
-      why: describeErrno(error.errno),
-      remedy: `${LIMITS.message} must not be below the size of a message, ` +
-        "and the kernel needs CONFIG_CHECKPOINT_RESTORE",
-    }], { cause: error });
-  }
+  }, REMEDY);
 }
 
 /**
