@@ -13,7 +13,7 @@ import { seededRandom } from "../image/testing/random.ts";
 import { AgentTask } from "../task/testing/agent_task.ts";
 import { lookAtDescriptors, TreeLook } from "./descriptors.ts";
 import { NO_OWNER } from "./file_table.ts";
-import { restoreDescriptors } from "./restore_descriptors.ts";
+import { emptyPrograms, restoreDescriptors } from "./restore_descriptors.ts";
 import { noExtension, type UnixSocketImage } from "./socket_images.ts";
 import { readSocketQueues, TreeSockets } from "./sockets.ts";
 import { SOCK } from "./socket_kind.ts";
@@ -271,14 +271,7 @@ Deno.test("random groups of Unix sockets come back as the image has them", () =>
         { type: fd_types.UNIXSK, id: entry.id, usk: entry },
       ]),
     );
-    const programs = {
-      open: new Program(),
-      fetch: new Program(),
-      watch: new Program(),
-      finish: new Program(),
-      disarmed: [],
-      connections: [],
-    };
+    const programs = emptyPrograms();
     programs.open.call("close", [0], "closing the lifeline");
     restoreDescriptors(
       [{ pid: task.pid, filesId: 1, entries, programs }],

@@ -14,7 +14,7 @@
  *   finish  sets who gets signals, and takes locks; tasks that get them have to
  *           exist, and what is above all processes' numbers has to be closed
  */
-import type { Program } from "../ffi/program.ts";
+import { Program } from "../ffi/program.ts";
 import { AT_FDCWD, O } from "../ffi/syscall.ts";
 import {
   fd_types,
@@ -116,6 +116,18 @@ export interface DescriptorPrograms {
   readonly disarmed: Disarmed[];
   /** Filled in: sockets to be connected when `open` has run. */
   readonly connections: { readonly id: number; readonly fd: number }[];
+}
+
+/** Programs that nothing was added to. */
+export function emptyPrograms(): DescriptorPrograms {
+  return {
+    open: new Program(),
+    fetch: new Program(),
+    watch: new Program(),
+    finish: new Program(),
+    disarmed: [],
+    connections: [],
+  };
 }
 
 export interface FileImages extends PipeImages {

@@ -21,8 +21,8 @@ import { NO_OWNER } from "./file_table.ts";
 import type { PipeImage } from "./pipe_images.ts";
 import { PipeReader } from "./pipe_contents.ts";
 import {
-  type DescriptorPrograms,
   type DescriptorTable,
+  emptyPrograms,
   type FileImages,
   type GivenDescriptor,
   type GivenDescriptors,
@@ -74,17 +74,6 @@ const NOTHING: PipeImage = {
   access: undefined,
 };
 
-function newPrograms(): DescriptorPrograms {
-  return {
-    open: new Program(),
-    fetch: new Program(),
-    watch: new Program(),
-    finish: new Program(),
-    disarmed: [],
-    connections: [],
-  };
-}
-
 /** A random tree of processes, as images and as what is to come of them. */
 class Scenario {
   readonly files = new Map<number, file_entry>();
@@ -130,7 +119,7 @@ class Scenario {
         pid,
         filesId,
         entries: like?.entries ?? [],
-        programs: newPrograms(),
+        programs: emptyPrograms(),
       });
       this.kernel.start(
         pid,
@@ -469,7 +458,7 @@ function restoreInTasks(
     pid: task.pid,
     filesId: task.pid,
     entries,
-    programs: newPrograms(),
+    programs: emptyPrograms(),
   }));
   for (const { programs: { open } } of tables) {
     open.call("close", [0], "closing the lifeline");
@@ -492,7 +481,7 @@ Deno.test("a terminal is opened anew with the flags of the image", () => {
     [3, { type: fd_types.TTY, id: 3, tty: { ...tty, regf_id: 1 } }],
   ]);
   const terminal = modelFile("/dev/pts/1", O.RDWR);
-  const programs = newPrograms();
+  const programs = emptyPrograms();
   const kernel = new ModelKernel();
   const process = kernel.start(7);
   process.table.set(50, { file: terminal, closeOnExec: true });
@@ -524,7 +513,7 @@ Deno.test("files that no path leads to are opened by their descriptors, or are t
     [3, named(3, "/c", { flags: O.RDWR | O.TMPFILE })],
     [4, named(4, "/d", { flags: O.RDONLY | O.DIRECTORY })],
   ]);
-  const programs = newPrograms();
+  const programs = emptyPrograms();
   restoreDescriptors(
     [{
       pid: 7,
@@ -576,7 +565,7 @@ Deno.test("files that no path leads to are opened by their descriptors, or are t
 
 Deno.test("a process that uses all numbers below those for the work keeps them", () => {
   const COUNT = 30;
-  const programs = newPrograms();
+  const programs = emptyPrograms();
   const kernel = new ModelKernel();
   const process = kernel.start(7);
   const files = new Map<number, file_entry>();

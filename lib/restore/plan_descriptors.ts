@@ -1,13 +1,13 @@
 /** Plans how all processes of a tree get their descriptors. */
 import { freshBuffers } from "../files/fresh_sockets.ts";
 import { taskExists } from "../ffi/task_exists.ts";
-import { Program } from "../ffi/program.ts";
 import { canBindAside } from "../files/unix_paths.ts";
 import { readObjectImages } from "../files/object_images.ts";
 import { readPipeImages } from "../files/pipe_images.ts";
 import { isMadeByProcess } from "../files/register_with_ring.ts";
 import {
   type DescriptorPrograms,
+  emptyPrograms,
   restoreDescriptors,
 } from "../files/restore_descriptors.ts";
 import { armTimerfds } from "../files/timerfd.ts";
@@ -42,14 +42,7 @@ export function planDescriptors(
     absent: own.flatMap((ring) =>
       ring.pid === pid ? [] : [numbers.ring(ring.id)]
     ),
-    programs: {
-      open: new Program(),
-      fetch: new Program(),
-      watch: new Program(),
-      finish: new Program(),
-      disarmed: [],
-      connections: [],
-    },
+    programs: emptyPrograms(),
   }));
   const end = restoreDescriptors(
     tables,

@@ -5,6 +5,7 @@ import { AgentTask } from "../../task/testing/agent_task.ts";
 import type { ObjectImages } from "../object_images.ts";
 import {
   type DescriptorTable,
+  emptyPrograms,
   restoreDescriptors,
 } from "../restore_descriptors.ts";
 import { armTimerfds } from "../timerfd.ts";
@@ -32,14 +33,7 @@ export function withRestored<T>(
       pid,
       filesId: pid,
       entries: entriesOf(byId, numbers[i]),
-      programs: {
-        open: new Program(),
-        fetch: new Program(),
-        watch: new Program(),
-        finish: new Program(),
-        disarmed: [],
-        connections: [],
-      },
+      programs: emptyPrograms(),
     }));
     for (const { programs: { open } } of tables) {
       open.call("close", [0], "closing the lifeline");
